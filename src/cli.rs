@@ -4,7 +4,9 @@ pub mod drill;
 pub mod service;
 pub mod status;
 
-use crate::settings::{DrillSettings, Fault, listen_address, parse_duration, show_duration};
+use crate::settings::{
+    DrillSettings, InjectedFault, format_duration, parse_duration, parse_listen_address,
+};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,7 +50,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The address to listen on, overrides server.listen; port 0 picks a free port.
-    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen_address)]
     pub listen: Option<String>,
 }
 
@@ -62,7 +64,7 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Status {
     /// The address of the service; by default taken from the configuration.
-    #[arg(long, value_parser = service_url)]
+    #[arg(long, value_parser = parse_service_url)]
     pub url: Option<String>,
 }
 
@@ -71,15 +73,15 @@ pub struct Drill {
     /// The name of the provider.
     pub provider: String,
     /// The fault: down, rate_limit, unauthorized, timeout, stall, cut, garbage or slow.
-    pub fault: Fault,
+    pub fault: InjectedFault,
     /// The duration, at most 15m.
-    #[arg(long = "for", value_name = "DURATION", default_value_t = Lasting(DrillSettings::USUAL), value_parser = lasting)]
-    duration: Lasting,
+    #[arg(long = "for", value_name = "DURATION", default_value_t = DurationArg(DrillSettings::DEFAULT_DURATION), value_parser = parse_drill_duration)]
+    duration: DurationArg,
     /// The share of calls that fail, above 0 and at most 1.
-    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    #[arg(long, default_value_t = 1.0, value_parser = parse_share)]
     pub share: f64,
     /// The address of the service; by default taken from the configuration.
-    #[arg(long, value_parser = service_url)]
+    #[arg(long, value_parser = parse_service_url)]
     pub url: Option<String>,
 }
 
@@ -92,15 +94,15 @@ impl Drill {
 
 /// A duration that is shown in the help text as it is written on the command line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Lasting(Duration);
+struct DurationArg(Duration);
 
-impl std::fmt::Display for Lasting {
+impl std::fmt::Display for DurationArg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&show_duration(self.0))
+        f.write_str(&format_duration(self.0))
     }
 }
 
-fn service_url(text: &str) -> Result<String, String> {
+fn parse_service_url(text: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(text)
         .ok()
         .filter(|url| url.has_host() && url.query().is_none());
@@ -110,15 +112,15 @@ fn service_url(text: &str) -> Result<String, String> {
         .ok_or_else(|| "an address is written such as http://127.0.0.1:8080".to_owned())
 }
 
-fn lasting(text: &str) -> Result<Lasting, String> {
+fn parse_drill_duration(text: &str) -> Result<DurationArg, String> {
     let duration = parse_duration(text)?;
-    if duration.is_zero() || duration > DrillSettings::LONGEST {
+    if duration.is_zero() || duration > DrillSettings::MAX_DURATION {
         return Err("a drill lasts longer than zero and at most 15m".to_owned());
     }
-    Ok(Lasting(duration))
+    Ok(DurationArg(duration))
 }
 
-fn share(text: &str) -> Result<f64, String> {
+fn parse_share(text: &str) -> Result<f64, String> {
     let share = text
         .parse::<f64>()
         .ok()
@@ -197,7 +199,7 @@ mod tests {
         let plain = drill("drill openai down");
         assert_eq!(
             (plain.provider.as_str(), plain.fault),
-            ("openai", Fault::Down)
+            ("openai", InjectedFault::Down)
         );
         assert_eq!(
             (plain.duration().as_secs(), plain.share, &plain.url),
@@ -206,7 +208,7 @@ mod tests {
         let full = drill("drill a rate_limit --for 2m --share 0.5 --url http://x");
         assert_eq!(
             (full.fault, full.duration().as_secs(), full.share),
-            (Fault::RateLimit, 120, 0.5)
+            (InjectedFault::RateLimit, 120, 0.5)
         );
         assert_eq!(full.url.as_deref(), Some("http://x"));
     }

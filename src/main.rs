@@ -10,80 +10,88 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use failsoft::app::{App, Read};
+use failsoft::app::{App, ConfigLoader};
 use failsoft::cli::{self, Cli, Command, Serve};
 use failsoft::degradation::rules;
-use failsoft::settings::{self, Loaded, Secret, Settings};
+use failsoft::settings::{self, LoadedConfig, Secret, Settings};
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-const FAILED: u8 = 1;
+const EXIT_FAILURE: u8 = 1;
 
-const MISUSED: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 
 /// The time to wait for remaining threads after the service has stopped.
-const LEAVING: Duration = Duration::from_secs(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-const TOKEN_VARIABLE: &str = "FAILSOFT_ADMIN_TOKEN";
+const ADMIN_TOKEN_ENV_VAR: &str = "FAILSOFT_ADMIN_TOKEN";
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
-    telemetry::init(env("RUST_LOG").as_deref(), env("FAILSOFT_LOG").as_deref());
-    telemetry::quiet_panics();
+    telemetry::init(
+        env_var("RUST_LOG").as_deref(),
+        env_var("FAILSOFT_LOG").as_deref(),
+    );
+    telemetry::install_panic_hook();
     match command {
-        Command::Serve(serve) => match load(serve.config.as_deref()) {
-            Ok(loaded) => run(loaded, serve),
+        Command::Serve(serve) => match load_config(serve.config.as_deref()) {
+            Ok(loaded) => run_service(loaded, serve),
             Err(code) => code,
         },
-        Command::Check(check) => match load(check.config.as_deref()) {
-            Ok(loaded) => report(&loaded),
+        Command::Check(check) => match load_config(check.config.as_deref()) {
+            Ok(loaded) => print_report(&loaded),
             Err(code) => code,
         },
-        Command::Status(args) => status(args.url),
-        Command::Drill(args) => drill(&args),
+        Command::Status(args) => run_status(args.url),
+        Command::Drill(args) => run_drill(&args),
     }
 }
 
 /// Prints the report of `failsoft check`. Also reads the files that the configuration names.
-fn report(loaded: &Loaded) -> ExitCode {
-    match rules::read(&loaded.settings.degradation) {
+fn print_report(loaded: &LoadedConfig) -> ExitCode {
+    match rules::load_chain(&loaded.settings.degradation) {
         Ok(_) => {
-            say(&settings::report(loaded));
+            print(&settings::report(loaded));
             ExitCode::SUCCESS
         }
         Err(problems) => {
             eprintln!("{problems}");
-            ExitCode::from(MISUSED)
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
 /// Writes to stdout. A closed pipe is no error.
-fn say(text: &str) {
+fn print(text: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn env(name: &str) -> Option<String> {
+fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn load(named: Option<&Path>) -> Result<Loaded, ExitCode> {
-    let file = settings::find(named, &env);
-    Settings::load(file.as_deref(), &env).map_err(|problems| {
+fn load_config(named: Option<&Path>) -> Result<LoadedConfig, ExitCode> {
+    let file = settings::config_path(named, &env_var);
+    Settings::load(file.as_deref(), &env_var).map_err(|problems| {
         eprintln!("{problems}");
-        ExitCode::from(MISUSED)
+        ExitCode::from(EXIT_USAGE)
     })
 }
 
-fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
-    let Loaded {
+fn run_service(loaded: LoadedConfig, Serve { config, listen }: Serve) -> ExitCode {
+    let LoadedConfig {
         mut settings,
         warnings,
         ..
     } = loaded;
     for warning in warnings {
-        tracing::warn!(line = warning.line, key = warning.key, "{}", warning.what);
+        tracing::warn!(
+            line = warning.line,
+            key = warning.key,
+            "{}",
+            warning.message
+        );
     }
     let override_listen = move |settings: &mut Settings| {
         if let Some(listen) = &listen {
@@ -93,8 +101,8 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
     override_listen(&mut settings);
     // The path is resolved again at each reload: the default file may exist by then.
     let loader = move || {
-        let file = settings::find(config.as_deref(), &env);
-        let mut loaded = Settings::load_again(file.as_deref(), &env)?;
+        let file = settings::config_path(config.as_deref(), &env_var);
+        let mut loaded = Settings::reload(file.as_deref(), &env_var)?;
         override_listen(&mut loaded.settings);
         Ok(loaded)
     };
@@ -103,10 +111,10 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("failsoft: {error:#}");
-            FAILED
+            EXIT_FAILURE
         }
     };
-    leave_soon(code);
+    exit_after_timeout(code);
     drop(system);
     ExitCode::from(code)
 }
@@ -115,9 +123,9 @@ fn run(loaded: Loaded, Serve { config, listen }: Serve) -> ExitCode {
 ///
 /// Dropping the system waits for all blocking calls, and one may hang on a disk or a DNS lookup.
 /// Everything that must be saved is saved at this point.
-fn leave_soon(code: u8) {
+fn exit_after_timeout(code: u8) {
     let exit = move || {
-        std::thread::sleep(LEAVING);
+        std::thread::sleep(EXIT_TIMEOUT);
         std::process::exit(code.into())
     };
     // If no thread can be started, the process just waits for the blocking calls.
@@ -131,14 +139,14 @@ fn leave_soon(code: u8) {
 /// Prints the status of the given service, else of the configured one.
 ///
 /// The token of the configuration is only sent to the configured service.
-fn status(url: Option<String>) -> ExitCode {
-    let mut token = token();
+fn run_status(url: Option<String>) -> ExitCode {
+    let mut token = env_token();
     let url = match url {
         Some(url) => Ok(url),
-        None => match load(None) {
-            Ok(Loaded { settings, .. }) => {
+        None => match load_config(None) {
+            Ok(LoadedConfig { settings, .. }) => {
                 token = token.or(settings.server.admin_token);
-                cli::service::url_of(&settings.server.listen)
+                cli::service::service_url(&settings.server.listen)
             }
             Err(code) => {
                 eprintln!("failsoft: or pass the address of the service with --url");
@@ -147,16 +155,17 @@ fn status(url: Option<String>) -> ExitCode {
         },
     };
     let table = url.and_then(|url| {
-        actix::System::new().block_on(async { cli::status::table(&url, token.as_ref()).await })
+        actix::System::new()
+            .block_on(async { cli::status::status_table(&url, token.as_ref()).await })
     });
     match table {
         Ok(table) => {
-            say(&table);
+            print(&table);
             ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("failsoft: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(EXIT_FAILURE)
         }
     }
 }
@@ -164,71 +173,78 @@ fn status(url: Option<String>) -> ExitCode {
 /// Starts a drill on the given service, else on the configured one.
 ///
 /// The admin token comes from the environment, else from the configuration.
-fn drill(args: &cli::Drill) -> ExitCode {
+fn run_drill(args: &cli::Drill) -> ExitCode {
     let mut url = args.url.clone();
-    let mut token = token();
+    let mut token = env_token();
     if url.is_none() || token.is_none() {
-        let settings = match load(None) {
+        let settings = match load_config(None) {
             Ok(loaded) => loaded.settings,
             Err(code) => {
                 eprintln!(
-                    "failsoft: or pass the address of the service with --url, and set ${TOKEN_VARIABLE}"
+                    "failsoft: or pass the address of the service with --url, and set ${ADMIN_TOKEN_ENV_VAR}"
                 );
                 return code;
             }
         };
         token = token.or(settings.server.admin_token);
-        url = match url.map_or_else(|| cli::service::url_of(&settings.server.listen), Ok) {
+        url = match url.map_or_else(|| cli::service::service_url(&settings.server.listen), Ok) {
             Ok(url) => Some(url),
             Err(error) => {
                 eprintln!("failsoft: {error:#}");
-                return ExitCode::from(MISUSED);
+                return ExitCode::from(EXIT_USAGE);
             }
         };
     }
     let (Some(url), Some(token)) = (url, token) else {
         eprintln!(
-            "failsoft: a drill needs the admin token: set ${TOKEN_VARIABLE}, or server.admin_token in the configuration"
+            "failsoft: a drill needs the admin token: set ${ADMIN_TOKEN_ENV_VAR}, or server.admin_token in the configuration"
         );
-        return ExitCode::from(MISUSED);
+        return ExitCode::from(EXIT_USAGE);
     };
     let result = actix::System::new().block_on(async {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        let service = cli::service::Service {
+        let service = cli::service::StatusClient {
             url: &url,
             token: Some(&token),
         };
-        let print_line = |line: &str| say(&format!("{line}\n"));
-        cli::drill::run(service, args, either(terminate, interrupt), print_line).await
+        let print_line = |line: &str| print(&format!("{line}\n"));
+        cli::drill::run(
+            service,
+            args,
+            first_signal(terminate, interrupt),
+            print_line,
+        )
+        .await
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failsoft: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(EXIT_FAILURE)
         }
     }
 }
 
-fn token() -> Option<Secret> {
-    env(TOKEN_VARIABLE)
+fn env_token() -> Option<Secret> {
+    env_var(ADMIN_TOKEN_ENV_VAR)
         .filter(|token| !token.is_empty())
         .map(Secret::new)
 }
 
-async fn serve(settings: Settings, loader: Read) -> anyhow::Result<()> {
+async fn serve(settings: Settings, loader: ConfigLoader) -> anyhow::Result<()> {
     let hangup = signal(SignalKind::hangup())?;
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
-    let app = App::build_from(settings, loader).await?;
-    say(&format!("{}\n", app.ready_line()));
+    let app = App::build_with_loader(settings, loader).await?;
+    print(&format!("{}\n", app.ready_line()));
     let reloader = app.reloader();
-    actix::spawn(async move { each(hangup, || reloader.reload()).await });
-    app.run_until_stopped(either(terminate, interrupt)).await
+    actix::spawn(async move { on_each_signal(hangup, || reloader.reload()).await });
+    app.run_until_stopped(first_signal(terminate, interrupt))
+        .await
 }
 
-async fn each<F: Future<Output = ()>>(mut signal: Signal, action: impl Fn() -> F) {
+async fn on_each_signal<F: Future<Output = ()>>(mut signal: Signal, action: impl Fn() -> F) {
     while signal.recv().await.is_some() {
         action().await;
     }
@@ -236,7 +252,7 @@ async fn each<F: Future<Output = ()>>(mut signal: Signal, action: impl Fn() -> F
 
 /// Waits for the first of two signals. Later signals have no effect, so that a second Ctrl-C does
 /// not interrupt the running turns.
-async fn either(mut first: Signal, mut second: Signal) {
+async fn first_signal(mut first: Signal, mut second: Signal) {
     let first = pin!(first.recv());
     let second = pin!(second.recv());
     futures_util::future::select(first, second).await;

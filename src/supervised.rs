@@ -6,27 +6,27 @@ use tokio::sync::mpsc;
 
 /// An actor has ended. Supervised actors never stop by themselves, so it panicked.
 #[derive(Clone, Debug)]
-pub struct ChildDown {
+pub struct ActorExited {
     pub name: Arc<str>,
 }
 
 /// Held by an actor. Dropping it, also while a panic unwinds, sends [`ActorExited`].
 #[derive(Debug)]
-pub struct Guard {
+pub struct ExitGuard {
     name: Arc<str>,
-    tell: mpsc::Sender<ChildDown>,
+    exits: mpsc::Sender<ActorExited>,
 }
 
-impl Guard {
-    pub fn new(name: Arc<str>, tell: mpsc::Sender<ChildDown>) -> Self {
-        Self { name, tell }
+impl ExitGuard {
+    pub fn new(name: Arc<str>, tell: mpsc::Sender<ActorExited>) -> Self {
+        Self { name, exits: tell }
     }
 }
 
-impl Drop for Guard {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         // A full or closed channel: the supervisor is busy with other exits, or the service stops.
-        let _ = self.tell.try_send(ChildDown {
+        let _ = self.exits.try_send(ActorExited {
             name: Arc::clone(&self.name),
         });
     }
@@ -35,4 +35,4 @@ impl Drop for Guard {
 /// Makes an actor panic. Only sent by tests, to prove that the actor is rebuilt.
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
-pub struct Crash;
+pub struct CrashForTest;

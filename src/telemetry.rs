@@ -10,10 +10,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The filter if `RUST_LOG` is unset or empty. Some container setups set it to an empty value.
-const USUAL: &str = "info,hyper=warn,actix_server=warn";
+const DEFAULT_FILTER: &str = "info,hyper=warn,actix_server=warn";
 
 /// Crates whose logs contain wire data, keys or paths. They stay silent regardless of `RUST_LOG`.
-const SILENT: [&str; 7] = [
+const SILENT_CRATES: [&str; 7] = [
     "sled",
     "actix_http",
     "eventsource_client",
@@ -29,7 +29,7 @@ pub fn init(filter: Option<&str>, format: Option<&str>) {
     let filter = EnvFilter::builder().parse_lossy(
         filter
             .filter(|filter| !filter.trim().is_empty())
-            .unwrap_or(USUAL),
+            .unwrap_or(DEFAULT_FILTER),
     );
     let not_silent = filter_fn(|line| !is_silent(line.target()));
     let registry = tracing_subscriber::registry().with(filter).with(not_silent);
@@ -51,11 +51,11 @@ pub fn init(filter: Option<&str>, format: Option<&str>) {
 
 fn is_silent(target: &str) -> bool {
     let library = target.split("::").next().unwrap_or_default();
-    SILENT.contains(&library)
+    SILENT_CRATES.contains(&library)
 }
 
 /// The path of a source file from its crate's folder on. The rest would reveal the build machine.
-fn within(file: &str) -> &str {
+fn crate_relative(file: &str) -> &str {
     let source = file.rfind("/src/").unwrap_or(0);
     let crate_start = file
         .get(..source)
@@ -65,11 +65,11 @@ fn within(file: &str) -> &str {
 }
 
 /// Logs panics by their source location only. The panic message may contain private data.
-pub fn quiet_panics() {
+pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic
             .location()
-            .map(|location| format!("{}:{}", within(location.file()), location.line()));
+            .map(|location| format!("{}:{}", crate_relative(location.file()), location.line()));
         tracing::error!(place = location, "panic");
     }));
 }
@@ -91,9 +91,9 @@ mod tests {
     #[test]
     fn source_paths_do_not_reveal_the_build_machine() {
         assert_eq!(
-            within("/x/registry/src/host-1/sled-0.34.7/src/pagecache/mod.rs"),
+            crate_relative("/x/registry/src/host-1/sled-0.34.7/src/pagecache/mod.rs"),
             "sled-0.34.7/src/pagecache/mod.rs"
         );
-        assert_eq!(within("src/turn/run.rs"), "src/turn/run.rs");
+        assert_eq!(crate_relative("src/turn/run.rs"), "src/turn/run.rs");
     }
 }

@@ -6,46 +6,46 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use failsoft::chat::{Frame, Load, TurnId};
-use failsoft::provider::breaker::{Breaker, Rules, Verdict, Who};
-use failsoft::provider::dialect::{self, Framing, Kind, Model, Prefill};
-use failsoft::provider::guard::Guard;
-use failsoft::router::rank::{Candidate, Order, Wish, order};
-use failsoft::settings::Strategy;
-use failsoft::turn::log::encode;
+use failsoft::chat::{Frame, TokenEstimate, TurnId};
+use failsoft::provider::breaker::{Breaker, BreakerConfig, CallOrigin, CallOutcome};
+use failsoft::provider::dialect::{self, DialectKind, Framing, ModelConfig, Prefill};
+use failsoft::provider::guard::SseSanitizer;
+use failsoft::router::rank::{Candidate, OrderBy, RoutingConstraints, order};
+use failsoft::settings::RoutingStrategy;
+use failsoft::turn::log::encode_frame;
 
 /// One token of each dialect, as its events' data.
-const EVENTS: [(&str, Kind, &str, &str); 4] = [
+const EVENTS: [(&str, DialectKind, &str, &str); 4] = [
     (
         "openai",
-        Kind::Openai,
+        DialectKind::OpenAi,
         "message",
         r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","system_fingerprint":"fp","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}"#,
     ),
     (
         "anthropic",
-        Kind::Anthropic,
+        DialectKind::Anthropic,
         "content_block_delta",
         r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" word"}}"#,
     ),
     (
         "gemini",
-        Kind::Gemini,
+        DialectKind::Gemini,
         "message",
         r#"{"candidates":[{"content":{"parts":[{"text":" word"}],"role":"model"},"index":0}],"modelVersion":"m"}"#,
     ),
     (
         "ollama",
-        Kind::Ollama,
+        DialectKind::Ollama,
         "message",
         r#"{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":" word"},"done":false}"#,
     ),
 ];
 
-fn model() -> Model {
-    Model {
+fn model() -> ModelConfig {
+    ModelConfig {
         base_url: "http://127.0.0.1".into(),
-        model: "m".into(),
+        name: "m".into(),
         key: None,
         api_version: String::new(),
         temperature: None,
@@ -59,14 +59,14 @@ fn model() -> Model {
 fn decoding(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode a token");
     for (name, kind, event, data) in EVENTS {
-        let dialect = dialect::of(kind, model());
+        let dialect = dialect::new_dialect(kind, model());
         group.bench_function(name, |b| {
-            let mut reader = dialect.reader();
+            let mut reader = dialect.decoder();
             let mut steps = Vec::new();
             b.iter(|| {
                 steps.clear();
                 reader
-                    .event(event, black_box(data), &mut steps)
+                    .decode(event, black_box(data), &mut steps)
                     .expect("a good event");
                 black_box(&steps);
             });
@@ -82,10 +82,15 @@ fn guarding(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("100 events", |b| {
         b.iter_batched(
-            || (Guard::new(Framing::Sse), Vec::with_capacity(body.len())),
+            || {
+                (
+                    SseSanitizer::new(Framing::Sse),
+                    Vec::with_capacity(body.len()),
+                )
+            },
             |(mut guard, mut out)| {
                 guard
-                    .push(black_box(body.as_bytes()), &mut out)
+                    .feed(black_box(body.as_bytes()), &mut out)
                     .expect("within its limits");
                 out
             },
@@ -97,7 +102,7 @@ fn guarding(c: &mut Criterion) {
 
 /// A token as its frame.
 fn encoding(c: &mut Criterion) {
-    let turn = TurnId::after(None, 1_700_000_000_000, 1);
+    let turn = TurnId::next_after(None, 1_700_000_000_000, 1);
     let frame = Frame::Token {
         turn,
         seq: 12,
@@ -105,20 +110,20 @@ fn encoding(c: &mut Criterion) {
         text: " word".into(),
     };
     c.bench_function("encode a token's frame", |b| {
-        b.iter(|| encode(black_box(&frame)))
+        b.iter(|| encode_frame(black_box(&frame)))
     });
 }
 
 /// What each call does to a closed breaker.
 fn breaking(c: &mut Criterion) {
     c.bench_function("admit, first token and settle", |b| {
-        let mut breaker = Breaker::new(Rules::default());
+        let mut breaker = Breaker::new(BreakerConfig::default());
         let mut now = Duration::from_secs(1);
         b.iter(|| {
             now += Duration::from_millis(1);
-            let ticket = breaker.admit(now, Who::Visitor).expect("it is closed");
-            breaker.first_token(ticket, Duration::from_millis(300), now, 0.5);
-            breaker.settle(ticket, Verdict::Whole, now, 0.5)
+            let ticket = breaker.admit(now, CallOrigin::Turn).expect("it is closed");
+            breaker.record_first_token(ticket, Duration::from_millis(300), now, 0.5);
+            breaker.record_outcome(ticket, CallOutcome::Success, now, 0.5)
         });
     });
 }
@@ -131,24 +136,24 @@ fn ranking(c: &mut Criterion) {
         weight: n,
         prices: Some((f64::from(n), 1.0)),
         first_token_ms: Some(100 * u64::from(n)),
-        asked: true,
+        has_call_in_flight: true,
     };
     let candidates: Vec<_> = (1..=5).map(candidate).collect();
-    let wish = Wish {
-        load: Load::default(),
-        ..Wish::default()
+    let wish = RoutingConstraints {
+        token_estimate: TokenEstimate::default(),
+        ..RoutingConstraints::default()
     };
     let mut group = c.benchmark_group("rank five providers");
     for (name, strategy) in [
-        ("priority", Strategy::Priority),
-        ("weighted", Strategy::Weighted),
-        ("fastest", Strategy::Fastest),
-        ("cheapest", Strategy::Cheapest),
+        ("priority", RoutingStrategy::Priority),
+        ("weighted", RoutingStrategy::Weighted),
+        ("fastest", RoutingStrategy::Fastest),
+        ("cheapest", RoutingStrategy::Cheapest),
     ] {
-        let by = Order {
+        let by = OrderBy {
             strategy,
-            chance: 0.3,
-            turn_of: 0,
+            random: 0.3,
+            round_robin_next: 0,
         };
         group.bench_function(name, |b| {
             b.iter(|| order(black_box(&candidates), by, &wish, &[]))

@@ -7,72 +7,72 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::chance;
-use crate::chat::{Fault, ProviderState};
-use crate::fleet::Fleet;
-use crate::ops::status::Past;
-use crate::provider::actor::{ProviderActor, Seed};
-use crate::provider::backend::{Backend, Clock, Patience, Vitals, Whereabouts};
-use crate::provider::breaker::Rules;
-use crate::provider::dialect::{self, Kind, Model};
-use crate::provider::drill::Switch;
-use crate::provider::http_upstream::HttpUpstream;
-use crate::provider::leave::Probing;
-use crate::provider::news::News;
-use crate::provider::places::Places;
-use crate::provider::spending::{Spent, Terms};
+use crate::chat::{FaultKind, ProviderState};
+use crate::fleet::Cluster;
+use crate::ops::status::RestoredHistory;
+use crate::provider::actor::{ProviderActor, ProviderParts};
+use crate::provider::backend::{AddrWatch, AttemptTimeouts, Clock, Provider, ProviderStatus};
+use crate::provider::breaker::BreakerConfig;
+use crate::provider::dialect::{self, DialectKind, ModelConfig};
+use crate::provider::drill::FaultSwitch;
+use crate::provider::http_upstream::HttpProviderClient;
+use crate::provider::leave::ProbeCoordinator;
+use crate::provider::news::ProviderEvent;
+use crate::provider::places::ConcurrencyLimit;
+use crate::provider::spending::{DailySpend, ProviderPricing};
 use crate::provider::transport::Transport;
 use crate::settings::{
-    BreakerSettings, Choice as _, Dialect, Prefill, ProviderSettings, fingerprint,
+    BreakerSettings, ConfigEnum as _, Dialect, Prefill, ProviderSettings, fingerprint,
 };
-use crate::store::{BreakerRecord, SpentRecord, Store};
+use crate::store::{BreakerRecord, DailySpendRecord, Store};
 
 /// A probe permit counts as lost this long after the maximum duration of an attempt.
-const LEASE_MARGIN: Duration = Duration::from_secs(10);
+const PROBE_LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-pub struct Made {
+pub struct ProviderSpec {
     pub settings: ProviderSettings,
-    upstream: Arc<HttpUpstream>,
-    drills: Arc<Switch>,
-    account: Arc<str>,
-    probing: Option<Arc<dyn Probing>>,
+    upstream: Arc<HttpProviderClient>,
+    fault_switch: Arc<FaultSwitch>,
+    account_id: Arc<str>,
+    probe_coordinator: Option<Arc<dyn ProbeCoordinator>>,
 }
 
 /// The state of a provider that survives a change of its settings.
 #[derive(Clone)]
-pub struct Lasting {
-    pub actor: Whereabouts<ProviderActor>,
-    pub vitals: Arc<watch::Sender<Vitals>>,
-    pub voice: Arc<watch::Sender<Option<News>>>,
-    pub places: Arc<Places>,
+pub struct ProviderRuntime {
+    pub actor: AddrWatch<ProviderActor>,
+    pub status: Arc<watch::Sender<ProviderStatus>>,
+    pub events: Arc<watch::Sender<Option<ProviderEvent>>>,
+    pub concurrency: Arc<ConcurrencyLimit>,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
 }
 
-impl Made {
+impl ProviderSpec {
     /// `fleet` coordinates probes with other instances. `drills` keeps a running drill active
     /// across a change of settings; `None` creates a new switch.
     pub fn new(
         settings: ProviderSettings,
         transport: Transport,
-        fleet: Option<&Fleet>,
-        drills: Option<Arc<Switch>>,
+        fleet: Option<&Cluster>,
+        drills: Option<Arc<FaultSwitch>>,
     ) -> Self {
-        let drills = drills.unwrap_or_else(|| Arc::new(Switch::new(chance::fraction)));
-        let dialect = dialect::of(kind(settings.dialect), model(&settings));
-        let upstream = Arc::new(HttpUpstream::new(
+        let drills = drills.unwrap_or_else(|| Arc::new(FaultSwitch::new(chance::random_unit)));
+        let dialect = dialect::new_dialect(dialect_kind(settings.dialect), model_config(&settings));
+        let upstream = Arc::new(HttpProviderClient::new(
             &settings.base_url,
             dialect.into(),
             transport,
             Arc::clone(&drills),
         ));
-        let account = account(&settings);
-        let probing = fleet.map(|fleet| fleet.probing(&account));
+        let account = account_id(&settings);
+        let probing = fleet.map(|fleet| fleet.probe_coordinator(&account));
         Self {
             settings,
             upstream,
-            drills,
-            account,
-            probing,
+            fault_switch: drills,
+            account_id: account,
+            probe_coordinator: probing,
         }
     }
 
@@ -83,90 +83,90 @@ impl Made {
             .map(|prices| (prices.input, prices.output))
     }
 
-    pub fn backend(&self, lasting: &Lasting) -> Backend {
+    pub fn provider(&self, lasting: &ProviderRuntime) -> Provider {
         let provider = &self.settings;
-        Backend {
+        Provider {
             name: provider.name.as_str().into(),
             model: provider.model.as_str().into(),
-            dialect: provider.dialect.name(),
-            context_tokens: tokens(provider),
-            patience: patience(provider),
+            dialect: provider.dialect.as_str(),
+            context_tokens: context_tokens(provider),
+            timeouts: call_timeouts(provider),
             retry: provider.retry.clone(),
-            prefill: AtomicBool::new(provider.prefill != Prefill::Off),
+            supports_prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
             prices: self.prices(),
-            is_budgeted: provider.daily_budget_usd.is_some(),
-            upstream: self.upstream.clone(),
+            has_daily_budget: provider.daily_budget_usd.is_some(),
+            client: self.upstream.clone(),
             actor: lasting.actor.clone(),
-            account: Arc::clone(&self.account),
-            voice: lasting.voice.subscribe(),
-            vitals: lasting.vitals.subscribe(),
-            drills: Arc::clone(&self.drills),
+            account_id: Arc::clone(&self.account_id),
+            events: lasting.events.subscribe(),
+            status: lasting.status.subscribe(),
+            fault_switch: Arc::clone(&self.fault_switch),
         }
     }
 
     /// The parts from which the provider's actor is built, also after a panic.
-    pub fn seed(&self, lasting: Lasting) -> Seed {
-        let Lasting {
+    pub fn parts(&self, lasting: ProviderRuntime) -> ProviderParts {
+        let ProviderRuntime {
             actor,
-            vitals,
-            voice,
-            places,
+            status: vitals,
+            events: voice,
+            concurrency: places,
             store,
             clock,
         } = lasting;
         let provider = &self.settings;
-        Seed {
+        ProviderParts {
             name: provider.name.as_str().into(),
-            rules: rules(
+            breaker_config: breaker_config(
                 &provider.breaker,
                 provider.health.recovery_probe,
                 provider.timeouts.attempt,
             ),
-            probe_limit: provider.timeouts.first_token_after(0),
-            health: provider.health.clone(),
-            terms: Terms {
+            probe_timeout: provider.timeouts.first_token_timeout(0),
+            health_settings: provider.health.clone(),
+            pricing: ProviderPricing {
                 prices: self.prices(),
                 daily_budget_usd: provider.daily_budget_usd,
             },
-            upstream: self.upstream.clone(),
-            drills: Arc::clone(&self.drills),
-            places,
+            client: self.upstream.clone(),
+            fault_switch: Arc::clone(&self.fault_switch),
+            concurrency: places,
             max_concurrent: provider.max_concurrent,
-            vitals,
+            status: vitals,
             actor,
             store,
             clock,
-            chance: chance::fraction,
-            voice,
-            probing: self.probing.clone(),
+            random_unit: chance::random_unit,
+            events: voice,
+            probe_coordinator: self.probe_coordinator.clone(),
         }
     }
 }
 
 /// The state of the providers and the service as saved in the store.
 #[derive(Default)]
-pub struct Remembered {
+pub struct RestoredState {
     /// Breakers that were not closed.
     pub breakers: Vec<BreakerRecord>,
-    pub spent: Vec<SpentRecord>,
-    pub past: Past,
+    pub daily_spend: Vec<DailySpendRecord>,
+    pub history: RestoredHistory,
 }
 
 /// The initial status of a provider: its saved spend, and its breaker if that was not closed.
-pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
+pub fn restored_status(provider: &str, remembered: &RestoredState) -> ProviderStatus {
     let spent = remembered
-        .spent
+        .daily_spend
         .iter()
         .find(|record| record.provider == provider);
-    let spent = spent.map(|record| Spent {
-        day: record.day,
+    let spent = spent.map(|record| DailySpend {
+        day: record.utc_day,
         usd: record.usd,
-        estimated: record.estimated,
+        estimated: record.is_estimated,
     });
-    let vitals = Vitals {
-        spent: spent.unwrap_or_default(),
-        ..Vitals::default()
+    let vitals = ProviderStatus {
+        spend_today: spent.unwrap_or_default(),
+        ..ProviderStatus::default()
     };
     let Some(record) = remembered
         .breakers
@@ -177,30 +177,30 @@ pub fn recalled(provider: &str, remembered: &Remembered) -> Vitals {
     };
     // Records of earlier versions only have the wire name, which several faults share.
     let fault_by_wire_name = || {
-        Fault::ALL
+        FaultKind::ALL
             .into_iter()
-            .find(|fault| fault.reason() == record.reason)
+            .find(|fault| fault.wire_name() == record.reason)
     };
     let fault = record.fault.or_else(fault_by_wire_name);
-    Vitals {
-        state: if record.blocked {
+    ProviderStatus {
+        state: if record.is_blocked {
             ProviderState::Blocked
         } else {
             ProviderState::Open
         },
-        retry_at: Some(record.until),
-        reason: fault,
-        strikes: record.strikes,
+        retry_at: Some(record.retry_at),
+        last_fault: fault,
+        failed_probes: record.failed_probes,
         ..vitals
     }
 }
 
 /// A stable id of the account in use: a hash of dialect, base URL, model and key. Instances with
 /// the same account share breaker events.
-fn account(provider: &ProviderSettings) -> Arc<str> {
+fn account_id(provider: &ProviderSettings) -> Arc<str> {
     let key = provider.api_key.as_ref().map_or("", |key| key.expose());
     fingerprint([
-        provider.dialect.name(),
+        provider.dialect.as_str(),
         &provider.base_url,
         &provider.model,
         key,
@@ -208,34 +208,34 @@ fn account(provider: &ProviderSettings) -> Arc<str> {
     .into()
 }
 
-fn kind(dialect: Dialect) -> Kind {
+fn dialect_kind(dialect: Dialect) -> DialectKind {
     match dialect {
-        Dialect::OpenAi => Kind::Openai,
-        Dialect::Anthropic => Kind::Anthropic,
-        Dialect::Gemini => Kind::Gemini,
-        Dialect::Azure => Kind::Azure,
-        Dialect::Ollama => Kind::Ollama,
+        Dialect::OpenAi => DialectKind::OpenAi,
+        Dialect::Anthropic => DialectKind::Anthropic,
+        Dialect::Gemini => DialectKind::Gemini,
+        Dialect::Azure => DialectKind::Azure,
+        Dialect::Ollama => DialectKind::Ollama,
     }
 }
 
-fn tokens(provider: &ProviderSettings) -> u32 {
+fn context_tokens(provider: &ProviderSettings) -> u32 {
     provider
         .context_tokens
         .map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
 }
 
-fn model(provider: &ProviderSettings) -> Model {
+fn model_config(provider: &ProviderSettings) -> ModelConfig {
     let headers = provider.headers.iter();
-    Model {
+    ModelConfig {
         base_url: provider.base_url.clone(),
-        model: provider.model.clone(),
+        name: provider.model.clone(),
         key: provider.api_key.as_ref().map(|key| key.expose().into()),
         api_version: provider.api_version.clone().unwrap_or_default(),
         temperature: provider.temperature,
         headers: headers
             .map(|(name, value)| (name.clone(), value.expose().to_owned()))
             .collect(),
-        context_tokens: tokens(provider),
+        context_tokens: context_tokens(provider),
         prefill: match provider.prefill {
             Prefill::Off | Prefill::Assistant => dialect::Prefill::Plain,
             Prefill::Vllm => dialect::Prefill::Vllm,
@@ -244,17 +244,21 @@ fn model(provider: &ProviderSettings) -> Model {
     }
 }
 
-fn patience(provider: &ProviderSettings) -> Patience {
+fn call_timeouts(provider: &ProviderSettings) -> AttemptTimeouts {
     let timeouts = &provider.timeouts;
-    Patience {
+    AttemptTimeouts {
         first_token: timeouts.first_token.clone(),
         stall: timeouts.stall,
-        attempt: timeouts.attempt,
+        total: timeouts.attempt,
     }
 }
 
-fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> Rules {
-    Rules {
+fn breaker_config(
+    breaker: &BreakerSettings,
+    recovery_probe: bool,
+    attempt: Duration,
+) -> BreakerConfig {
+    BreakerConfig {
         consecutive_failures: breaker.consecutive_failures,
         failure_rate: breaker.failure_rate,
         min_calls: breaker.min_calls,
@@ -267,29 +271,29 @@ fn rules(breaker: &BreakerSettings, recovery_probe: bool, attempt: Duration) -> 
         blocked_for: breaker.blocked_for,
         probes: breaker.probes,
         recovery_probe,
-        probe_lease: attempt + LEASE_MARGIN,
+        probe_lease: attempt + PROBE_LEASE_MARGIN,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::At;
+    use crate::chat::Timestamp;
 
     #[test]
     fn account_id_depends_on_address_model_and_key() {
         let settings = crate::settings::Settings::default();
-        let base = settings.provider("a", Dialect::OpenAi);
+        let base = settings.new_provider("a", Dialect::OpenAi);
         let other_name = ProviderSettings {
             name: "b".into(),
             ..base.clone()
         };
         assert_eq!(
-            account(&base),
-            account(&other_name),
+            account_id(&base),
+            account_id(&other_name),
             "the name may differ between instances"
         );
-        assert_eq!(account(&base).len(), 16);
+        assert_eq!(account_id(&base).len(), 16);
         let key = crate::settings::Secret::new("canary-key".to_owned());
         for other in [
             ProviderSettings {
@@ -305,7 +309,7 @@ mod tests {
                 ..base.clone()
             },
         ] {
-            assert_ne!(account(&base), account(&other));
+            assert_ne!(account_id(&base), account_id(&other));
         }
     }
 
@@ -313,59 +317,66 @@ mod tests {
     fn providers_start_with_their_saved_status() {
         let breaker = |provider: &str, blocked| BreakerRecord {
             provider: provider.into(),
-            blocked,
-            strikes: 2,
-            until: At(9),
+            is_blocked: blocked,
+            failed_probes: 2,
+            retry_at: Timestamp(9),
             reason: "timeout".into(),
             fault: None,
         };
-        let spent = |provider: &str| SpentRecord {
+        let spent = |provider: &str| DailySpendRecord {
             provider: provider.into(),
-            day: 7,
+            utc_day: 7,
             usd: 1.5,
-            estimated: true,
+            is_estimated: true,
         };
-        let remembered = Remembered {
+        let remembered = RestoredState {
             breakers: vec![breaker("a", false), breaker("b", true)],
-            spent: vec![spent("b"), spent("c")],
-            past: Past::default(),
+            daily_spend: vec![spent("b"), spent("c")],
+            history: RestoredHistory::default(),
         };
-        let cost = Spent {
+        let cost = DailySpend {
             day: 7,
             usd: 1.5,
             estimated: true,
         };
         for (name, state, spent) in [
-            ("a", ProviderState::Open, Spent::default()),
+            ("a", ProviderState::Open, DailySpend::default()),
             ("b", ProviderState::Blocked, cost),
             ("c", ProviderState::Closed, cost),
-            ("d", ProviderState::Closed, Spent::default()),
+            ("d", ProviderState::Closed, DailySpend::default()),
         ] {
-            let vitals = recalled(name, &remembered);
-            assert_eq!((vitals.state, vitals.spent), (state, spent), "{name}");
+            let vitals = restored_status(name, &remembered);
+            assert_eq!((vitals.state, vitals.spend_today), (state, spent), "{name}");
         }
-        assert_eq!(recalled("a", &remembered).reason, Some(Fault::Timeout));
+        assert_eq!(
+            restored_status("a", &remembered).last_fault,
+            Some(FaultKind::Timeout)
+        );
     }
 
     #[test]
     fn saved_fault_is_restored_even_if_faults_share_a_wire_name() {
         let restored_fault = |text: &str| {
             let breakers = vec![serde_json::from_str(text).unwrap()];
-            recalled(
+            restored_status(
                 "a",
-                &Remembered {
+                &RestoredState {
                     breakers,
-                    ..Remembered::default()
+                    ..RestoredState::default()
                 },
             )
-            .reason
+            .last_fault
         };
         let record = |fields: &str| {
             format!(
                 r#"{{"provider":"a","blocked":false,"strikes":0,"until":"1970-01-01T00:00:09Z","reason":"refused"{fields}}}"#
             )
         };
-        for fault in [Fault::Unreachable, Fault::Unauthorized, Fault::QuotaSpent] {
+        for fault in [
+            FaultKind::Unreachable,
+            FaultKind::Unauthorized,
+            FaultKind::QuotaSpent,
+        ] {
             let name = serde_json::to_string(&fault).unwrap();
             assert_eq!(
                 restored_fault(&record(&format!(",\"fault\":{name}"))),
@@ -374,14 +385,14 @@ mod tests {
         }
         assert_eq!(
             restored_fault(&record("")),
-            Some(Fault::Unreachable),
+            Some(FaultKind::Unreachable),
             "records of earlier versions have no fault"
         );
         for unknown in [r#""eaten""#, r#"{"eaten":{"by":"a dog"}}"#, "null"] {
             let fault = restored_fault(&record(&format!(",\"fault\":{unknown}")));
             assert_eq!(
                 fault,
-                Some(Fault::Unreachable),
+                Some(FaultKind::Unreachable),
                 "{unknown}: falls back to the wire name"
             );
         }

@@ -13,27 +13,28 @@ use tokio::runtime::Handle;
 
 use crate::provider::transport;
 use crate::settings::Settings;
-use crate::telemetry::spans::{EXPORT_LIMIT, Spans};
+use crate::telemetry::spans::{EXPORT_TIMEOUT, TurnTracer};
 
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-const LAST_SPANS: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sends batches of spans. The exporter runs on its own thread, the client on the service's
 /// runtime.
 #[derive(Debug)]
-struct Collector {
+struct OtlpClient {
     client: Client,
     runtime: Handle,
-    failing: AtomicBool,
+    is_failing: AtomicBool,
 }
 
 #[async_trait]
-impl HttpClient for Collector {
+impl HttpClient for OtlpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let request = reqwest::Request::try_from(request)?;
         let client = self.client.clone();
-        let call = async move { tokio::time::timeout(EXPORT_LIMIT, client.execute(request)).await };
+        let call =
+            async move { tokio::time::timeout(EXPORT_TIMEOUT, client.execute(request)).await };
         let response = self.runtime.spawn(call).await;
         let status = match response {
             Ok(Ok(Ok(response))) => Ok(response.status()),
@@ -43,7 +44,7 @@ impl HttpClient for Collector {
         };
         let is_success = status.as_ref().is_ok_and(|code| code.is_success());
         // Log only when the state changes, not with every batch.
-        if self.failing.swap(!is_success, Ordering::Relaxed) == is_success {
+        if self.is_failing.swap(!is_success, Ordering::Relaxed) == is_success {
             match &status {
                 Ok(code) if is_success => {
                     tracing::info!(status = code.as_u16(), "OTLP export recovered")
@@ -63,10 +64,10 @@ impl HttpClient for Collector {
 
 /// Creates the tracer, or `None` if no collector is configured. An unusable endpoint does not
 /// prevent the start.
-pub fn spans(settings: &Settings, instance: &str) -> Option<Arc<Spans>> {
+pub fn init_tracer(settings: &Settings, instance: &str) -> Option<Arc<TurnTracer>> {
     let endpoint = settings.telemetry.otlp_endpoint.as_deref()?;
     let is_local = reqwest::Url::parse(endpoint).is_ok_and(|url| transport::is_loopback(&url));
-    let client = transport::client(CONNECT, |builder| {
+    let client = transport::build_client(CONNECT_TIMEOUT, |builder| {
         if is_local {
             builder.no_proxy()
         } else {
@@ -74,13 +75,13 @@ pub fn spans(settings: &Settings, instance: &str) -> Option<Arc<Spans>> {
         }
     });
     let spans = client.ok().and_then(|client| {
-        Spans::to(
+        TurnTracer::new(
             endpoint,
             instance,
-            Collector {
+            OtlpClient {
                 client,
                 runtime: Handle::current(),
-                failing: AtomicBool::new(false),
+                is_failing: AtomicBool::new(false),
             },
         )
         .ok()
@@ -92,8 +93,8 @@ pub fn spans(settings: &Settings, instance: &str) -> Option<Arc<Spans>> {
 }
 
 /// Exports the remaining spans. Blocks another thread, since the export needs this runtime.
-pub async fn shut_down(spans: Option<Arc<Spans>>) {
+pub async fn shutdown_tracer(spans: Option<Arc<TurnTracer>>) {
     let Some(spans) = spans else { return };
-    let flushed = tokio::task::spawn_blocking(move || spans.shut_down(LAST_SPANS));
-    drop(tokio::time::timeout(LAST_SPANS, flushed).await);
+    let flushed = tokio::task::spawn_blocking(move || spans.shutdown(FLUSH_TIMEOUT));
+    drop(tokio::time::timeout(FLUSH_TIMEOUT, flushed).await);
 }

@@ -5,43 +5,43 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::session::lobby::Lobby;
-use crate::turn::desk::Phase;
-use crate::web::Connections;
+use crate::session::lobby::ChatService;
+use crate::turn::desk::ShutdownPhase;
+use crate::web::ConnectionLimiter;
 
 /// The time for interrupted turns to send their end and be stored.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time for sessions to deliver the last frames and close their sockets.
-const FAREWELL: Duration = Duration::from_secs(2);
+const SESSION_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time for the remaining HTTP connections to end.
-const CLOSING: Duration = Duration::from_secs(2);
+const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Shuts down within `limit`. Turns that are still running near the end are interrupted.
-pub async fn drain(
-    lobby: &Lobby,
-    connections: &Connections,
-    phase: &watch::Sender<Phase>,
+pub async fn graceful_shutdown(
+    lobby: &ChatService,
+    connections: &ConnectionLimiter,
+    phase: &watch::Sender<ShutdownPhase>,
     limit: Duration,
 ) {
-    let turn_limit = &lobby.desk.places;
-    phase.send_replace(Phase::Draining);
+    let turn_limit = &lobby.turns.turn_limit;
+    phase.send_replace(ShutdownPhase::Draining);
     // The later phases must also fit into the limit.
-    let reserve = (LAST_WORDS + FAREWELL + CLOSING).min(limit / 3);
-    if tokio::time::timeout(limit - reserve, turn_limit.none_taken())
+    let reserve = (ABORT_TIMEOUT + SESSION_CLOSE_TIMEOUT + SERVER_STOP_TIMEOUT).min(limit / 3);
+    if tokio::time::timeout(limit - reserve, turn_limit.wait_idle())
         .await
         .is_err()
     {
         tracing::warn!(
-            running = turn_limit.taken(),
+            running = turn_limit.in_use(),
             "drain timeout: interrupting running turns"
         );
-        phase.send_replace(Phase::Cutting);
-        drop(tokio::time::timeout(LAST_WORDS, turn_limit.none_taken()).await);
+        phase.send_replace(ShutdownPhase::Aborting);
+        drop(tokio::time::timeout(ABORT_TIMEOUT, turn_limit.wait_idle()).await);
     }
-    phase.send_replace(Phase::Closing);
+    phase.send_replace(ShutdownPhase::Closing);
     // Clients that stop reading are not waited for.
-    drop(tokio::time::timeout(FAREWELL, connections.none_left()).await);
-    lobby.desk.store.handed_over().await;
+    drop(tokio::time::timeout(SESSION_CLOSE_TIMEOUT, connections.wait_empty()).await);
+    lobby.turns.store.flush_replication().await;
 }

@@ -20,63 +20,63 @@ use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
 
-use crate::chat::At;
-use crate::degradation::{Checks, DegradationActor, Published, Shelf};
-use crate::fleet::Fleet;
-use crate::ops::audit::Audit;
-use crate::ops::reload::Reloads;
-use crate::ops::served::Answered;
-use crate::ops::status::{Means, Past, StatusBoard};
-use crate::ops::supervisor::{Care, Supervisor};
-use crate::provider::backend::{Clock, Whereabouts};
+use crate::chat::Timestamp;
+use crate::degradation::{AnswerCache, DegradationActor, FallbackWatch, SelfCheckConfig};
+use crate::fleet::Cluster;
+use crate::ops::audit::AuditLog;
+use crate::ops::reload::ReloadHandle;
+use crate::ops::served::AnswerStats;
+use crate::ops::status::{RestoredHistory, StatusDeps, StatusPublisher};
+use crate::ops::supervisor::{Supervisor, SupervisorHandle};
+use crate::provider::backend::{AddrWatch, Clock};
 use crate::provider::standstill;
 use crate::provider::transport;
-use crate::router::actor::{RouterActor, Seed};
-use crate::router::table::{Published as PublishedTable, Table};
-use crate::session::limits::Rates;
-use crate::session::lobby::Lobby;
-use crate::settings::{Loaded, Settings, Source};
+use crate::router::actor::{RouterActor, RouterParts};
+use crate::router::table::{ConfigWatch as PublishedTable, RuntimeConfig};
+use crate::session::limits::RateLimiter;
+use crate::session::lobby::ChatService;
+use crate::settings::{LoadedConfig, ProviderSource, Settings};
 use crate::simulator::Simulator;
-use crate::store::Opened;
-use crate::store::link::Link;
-use crate::store::turns::SharedTurns;
+use crate::store::OpenedStore;
+use crate::store::link::RedisClient;
+use crate::store::turns::TurnStreams;
 use crate::store::{self, Store, StoreError};
-use crate::turn::counts::Counts;
-use crate::turn::desk::{Desk, Phase};
-use crate::turn::outbox::{self, Outbox};
-use crate::turn::retention::retain;
-use crate::turn::rooms::Rooms;
-use crate::turn::sharing::{self as turn_sharing, Sharing};
-use crate::turn::tally::Tally;
-use crate::turn::warm::warm;
-use crate::web::{self, Connections, Parts, State};
+use crate::turn::counts::AnswerCounters;
+use crate::turn::desk::{ShutdownPhase, TurnService};
+use crate::turn::outbox::{self, FollowupQueue};
+use crate::turn::retention::run_retention;
+use crate::turn::rooms::ConversationRegistry;
+use crate::turn::sharing::{self as turn_sharing, TurnReplication};
+use crate::turn::tally::TurnMetrics;
+use crate::turn::warm::run_warmer;
+use crate::web::{self, AppState, AppStateParts, ConnectionLimiter};
 
-use backends::Remembered;
-use reload::Changing;
-pub use reload::{Read, Reloader};
-use roster::Roster;
-use watching::Watching;
+use backends::RestoredState;
+use reload::ReloadWorker;
+pub use reload::{ConfigLoader, SignalReloader};
+use roster::ProviderRegistry;
+use watching::Observers;
 
-const REMEMBER_LIMIT: Duration = Duration::from_secs(2);
+const LOAD_STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The accept queue. Large, because many clients reconnect at once after a restart. The kernel may
 /// limit it further.
-const BACKLOG: i32 = 4096;
+const ACCEPT_BACKLOG: i32 = 4096;
 
-const SWEEP: Duration = Duration::from_secs(60);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct App {
     port: u16,
-    host: String,
+    display_host: String,
     server: actix_web::dev::Server,
     handle: ServerHandle,
-    lobby: Arc<Lobby>,
-    connections: Arc<Connections>,
-    answered: Answered,
-    degradation: Whereabouts<DegradationActor>,
-    reloads: Reloads,
-    audit: Arc<Audit>,
-    phase: watch::Sender<Phase>,
+    chat_service: Arc<ChatService>,
+    connections: Arc<ConnectionLimiter>,
+    stats_collector: AnswerStats,
+    degradation: AddrWatch<DegradationActor>,
+    reload_handle: ReloadHandle,
+    audit: Arc<AuditLog>,
+    phase: watch::Sender<ShutdownPhase>,
     _simulators: Arc<[Arc<Simulator>]>,
 }
 
@@ -90,170 +90,178 @@ impl App {
     pub async fn build(settings: Settings) -> anyhow::Result<Self> {
         let reload_settings = settings.clone();
         let load = move || {
-            Ok(Loaded {
+            Ok(LoadedConfig {
                 settings: reload_settings.clone(),
                 warnings: Vec::new(),
-                source: Source::File,
+                source: ProviderSource::File,
                 file: None,
             })
         };
-        Self::build_from(settings, Arc::new(load)).await
+        Self::build_with_loader(settings, Arc::new(load)).await
     }
 
     /// Like [`App::build`], with a function that loads the configuration again for a reload.
     ///
     /// # Errors
     /// Like [`App::build`].
-    pub async fn build_from(settings: Settings, read: Read) -> anyhow::Result<Self> {
-        Self::build_with(settings, read, Checks::EVERY).await
+    pub async fn build_with_loader(settings: Settings, read: ConfigLoader) -> anyhow::Result<Self> {
+        Self::build_with_self_check(settings, read, SelfCheckConfig::DEFAULT_INTERVAL).await
     }
 
     /// Like [`App::build_with_loader`], with the interval of the self-check of the fallback.
     ///
     /// # Errors
     /// Like [`App::build`].
-    pub async fn build_with(
+    pub async fn build_with_self_check(
         settings: Settings,
-        read: Read,
+        read: ConfigLoader,
         self_check: Duration,
     ) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         transport::install_tls();
-        standstill::watch();
-        let listener = bind(&settings.server.listen)?;
+        standstill::monitor_current_thread();
+        let listener = bind_listener(&settings.server.listen)?;
         let address = listener
             .local_addr()
             .context("cannot read the address of the listening socket")?;
-        let instance: Arc<str> = format!("{:08x}", chance::random() >> 32).into();
-        let link = sharing::link(&settings, &instance).await?;
+        let instance: Arc<str> = format!("{:08x}", chance::random_u64() >> 32).into();
+        let link = sharing::connect_redis(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
-        let (terms, terms_rx) = watch::channel(sharing::terms(&settings));
-        let opened = sharing::shared(opened, link.as_ref(), terms_rx);
+        let (terms, terms_rx) = watch::channel(sharing::retention_terms(&settings));
+        let opened = sharing::with_replication(opened, link.as_ref(), terms_rx);
         let clock = Clock::start();
         let supervisor = Supervisor::default();
 
-        let simulators = simulated::start(&settings)?;
-        let provider_settings = simulated::providers(&settings, &simulators);
+        let simulators = simulated::start_simulators(&settings)?;
+        let provider_settings = simulated::effective_providers(&settings, &simulators);
         // The actors and the status start from the saved state.
-        let restored = remembered(&*opened.store).await;
-        let steady = supervisor.steady();
-        let supervisor_handle = supervisor.care();
+        let restored = load_state(&*opened.store).await;
+        let steady = supervisor.is_stable();
+        let supervisor_handle = supervisor.handle();
         actix::spawn(supervisor.run());
-        let cluster = link.as_ref().map(|link| fleet(link, &instance, clock));
-        let mut registry = Roster::new(
+        let cluster = link
+            .as_ref()
+            .map(|link| new_cluster(link, &instance, clock));
+        let mut registry = ProviderRegistry::new(
             Arc::clone(&opened.store),
             clock,
             supervisor_handle.clone(),
             cluster.clone(),
         );
         let plan = registry.plan(&provider_settings)?;
-        registry.carry_out(plan, &restored).await;
-        let providers = registry.backends();
-        let metrics = Tally::new(providers.iter().map(|provider| &provider.name))
+        registry.apply(plan, &restored).await;
+        let providers = registry.providers();
+        let metrics = TurnMetrics::new(providers.iter().map(|provider| &provider.name))
             .context("cannot create the metrics")?;
-        let (config_tx, config) =
-            watch::channel(Arc::new(Table::first(Arc::clone(&settings), providers)));
+        let (config_tx, config) = watch::channel(Arc::new(RuntimeConfig::new(
+            Arc::clone(&settings),
+            providers,
+        )));
         let router = start_router(config.clone(), clock, &supervisor_handle).await;
-        let fallback = Published::new(&settings.degradation.fallback);
-        let answer_cache = Arc::new(shelf(&settings, &opened.store).await);
-        let checks = Checks {
-            shelf: Some(Arc::clone(&answer_cache)),
-            every: self_check,
+        let fallback = FallbackWatch::new(&settings.degradation.fallback);
+        let answer_cache = Arc::new(load_answer_cache(&settings, &opened.store).await);
+        let checks = SelfCheckConfig {
+            answer_cache: Some(Arc::clone(&answer_cache)),
+            interval: self_check,
         };
         let degradation =
             start_degradation(config.clone(), &fallback, checks, &supervisor_handle).await;
 
-        let status_deps = Means {
-            published: config.clone(),
+        let status_deps = StatusDeps {
+            config: config.clone(),
             store: Arc::clone(&opened.store),
             clock,
-            random: chance::random,
+            random_u64: chance::random_u64,
         };
-        let board = StatusBoard::new(status_deps, restored.past);
-        let status = board.watch();
-        let reports = board.reports();
+        let board = StatusPublisher::new(status_deps, restored.history);
+        let status = board.subscribe();
+        let reports = board.subscribe_history();
         actix::spawn(board.run());
 
-        let (phase, phase_rx) = watch::channel(Phase::Open);
-        let turn_service = Desk {
-            rooms: Arc::new(Rooms::default()),
+        let (phase, phase_rx) = watch::channel(ShutdownPhase::Running);
+        let turn_service = TurnService {
+            conversations: Arc::new(ConversationRegistry::default()),
             store: Arc::clone(&opened.store),
             router,
-            published: config,
-            asking: Arc::default(),
-            ladder: fallback.ladder(),
-            shelf: answer_cache,
-            warming: Notify::new(),
-            flights: Arc::default(),
-            places: Arc::default(),
-            outbox: Outbox::new(
+            config_watch: config,
+            router_queue: Arc::default(),
+            fallback_chain: fallback.chain(),
+            answer_cache: answer_cache,
+            warm_now: Notify::new(),
+            single_flight: Arc::default(),
+            turn_limit: Arc::default(),
+            followup_queue: FollowupQueue::new(
                 settings.degradation.outbox,
-                reload::pace(&settings),
-                chance::fraction,
+                reload::followup_pacing(&settings),
+                chance::random_unit,
             ),
-            sharing: link
-                .map(|link| Arc::new(Sharing::new(SharedTurns::new(link, Arc::clone(&instance))))),
+            replication: link.map(|link| {
+                Arc::new(TurnReplication::new(TurnStreams::new(
+                    link,
+                    Arc::clone(&instance),
+                )))
+            }),
             phase: phase_rx,
-            durable: watch::Sender::new(true),
-            counts: Counts::default(),
-            tally: metrics,
-            spans: collector::spans(&settings, &instance),
+            store_healthy: watch::Sender::new(true),
+            answer_counters: AnswerCounters::default(),
+            metrics: metrics,
+            tracer: collector::init_tracer(&settings, &instance),
             clock,
-            random: chance::random,
+            random_u64: chance::random_u64,
         };
-        let chat_service = Arc::new(Lobby {
-            desk: Arc::new(turn_service),
+        let chat_service = Arc::new(ChatService {
+            turns: Arc::new(turn_service),
             status,
-            rates: rates(&settings),
+            rate_limiter: rate_limiter(&settings),
         });
-        let Watching {
-            answered,
+        let Observers {
+            stats_collector: answered,
             alerts,
             drills,
-        } = Watching::begin(
+        } = Observers::start(
             &chat_service,
             reports.clone(),
             opened.problems.clone(),
             cluster.as_ref(),
         );
-        actix::spawn(warm(Arc::clone(&chat_service.desk)));
-        actix::spawn(retain(Arc::clone(&chat_service.desk)));
-        actix::spawn(outbox::run(Arc::clone(&chat_service.desk)));
-        actix::spawn(turn_sharing::run(Arc::clone(&chat_service.desk)));
+        actix::spawn(run_warmer(Arc::clone(&chat_service.turns)));
+        actix::spawn(run_retention(Arc::clone(&chat_service.turns)));
+        actix::spawn(outbox::run(Arc::clone(&chat_service.turns)));
+        actix::spawn(turn_sharing::run(Arc::clone(&chat_service.turns)));
         if let Some(cluster) = cluster {
             cluster.start(&chat_service);
         }
         let sweeper = Arc::clone(&chat_service);
         actix::spawn(async move {
             loop {
-                tokio::time::sleep(SWEEP).await;
-                sweeper.rates.sweep();
+                tokio::time::sleep(CLEANUP_INTERVAL).await;
+                sweeper.rate_limiter.sweep();
             }
         });
-        let audit: Arc<Audit> = Arc::default();
-        let (reloads, reload_requests) = Reloads::new();
-        let parts = Parts {
-            instance,
-            lobby: Arc::clone(&chat_service),
+        let audit: Arc<AuditLog> = Arc::default();
+        let (reloads, reload_requests) = ReloadHandle::new();
+        let parts = AppStateParts {
+            instance_id: instance,
+            chat: Arc::clone(&chat_service),
             simulators: Arc::clone(&simulators),
-            steady,
-            problems: opened.problems,
-            degradation: fallback.health(),
-            reports,
+            is_stable: steady,
+            startup_problems: opened.problems,
+            fallback_health: fallback.health(),
+            status_history: reports,
             alerts,
-            history: answered.history.clone(),
+            hourly_history: answered.history.clone(),
             drills,
-            audit: Arc::clone(&audit),
+            audit_log: Arc::clone(&audit),
             reloads: reloads.clone(),
         };
-        let state = State::new(parts);
+        let state = AppState::new(parts);
         let connections = state.connections();
         let server = web::serve(listener, state)?;
-        let reload_worker = Changing {
-            read,
-            roster: registry,
-            table: config_tx,
-            lobby: Arc::clone(&chat_service),
+        let reload_worker = ReloadWorker {
+            loader: read,
+            registry: registry,
+            config: config_tx,
+            chat_service: Arc::clone(&chat_service),
             connections: Arc::clone(&connections),
             degradation: degradation.clone(),
             simulators: Arc::clone(&simulators),
@@ -263,14 +271,14 @@ impl App {
         actix::spawn(reload_worker.run(reload_requests));
         Ok(Self {
             port: address.port(),
-            host: shown_host(&settings.server.listen),
+            display_host: display_host(&settings.server.listen),
             handle: server.handle(),
             server,
-            lobby: chat_service,
+            chat_service: chat_service,
             connections,
-            answered,
+            stats_collector: answered,
             degradation,
-            reloads,
+            reload_handle: reloads,
             audit,
             phase,
             _simulators: simulators,
@@ -283,15 +291,18 @@ impl App {
     }
 
     pub fn ready_line(&self) -> String {
-        format!("failsoft listening on http://{}:{}", self.host, self.port)
+        format!(
+            "failsoft listening on http://{}:{}",
+            self.display_host, self.port
+        )
     }
 
     /// The shared state of all sessions. For tests.
-    pub fn lobby(&self) -> Arc<Lobby> {
-        Arc::clone(&self.lobby)
+    pub fn chat_service(&self) -> Arc<ChatService> {
+        Arc::clone(&self.chat_service)
     }
 
-    pub fn degradation(&self) -> Whereabouts<DegradationActor> {
+    pub fn degradation(&self) -> AddrWatch<DegradationActor> {
         self.degradation.clone()
     }
 
@@ -310,10 +321,10 @@ impl App {
             () = stop => {}
         }
         tracing::info!("shutting down: rejecting new turns, waiting for running ones");
-        let limit = self.lobby.settings().server.drain;
-        drain::drain(&self.lobby, &self.connections, &self.phase, limit).await;
-        self.answered.stop().await;
-        collector::shut_down(self.lobby.desk.spans.clone()).await;
+        let limit = self.chat_service.settings().server.drain;
+        drain::graceful_shutdown(&self.chat_service, &self.connections, &self.phase, limit).await;
+        self.stats_collector.shutdown().await;
+        collector::shutdown_tracer(self.chat_service.turns.tracer.clone()).await;
         self.handle.stop(true).await;
         server
             .await
@@ -321,16 +332,16 @@ impl App {
             .context("the server failed")
     }
 
-    pub fn reloader(&self) -> Reloader {
-        Reloader {
-            reloads: self.reloads.clone(),
+    pub fn reloader(&self) -> SignalReloader {
+        SignalReloader {
+            reloads: self.reload_handle.clone(),
             audit: Arc::clone(&self.audit),
         }
     }
 }
 
-fn bind(listen: &str) -> anyhow::Result<TcpListener> {
-    let listener = listening(listen).map_err(|error| {
+fn bind_listener(listen: &str) -> anyhow::Result<TcpListener> {
+    let listener = listen_on_first(listen).map_err(|error| {
         let is_in_use = error.kind() == std::io::ErrorKind::AddrInUse;
         let hint = if is_in_use {
             "; is another process there?"
@@ -348,7 +359,7 @@ fn bind(listen: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Listens on the first address of the host name that can be bound.
-fn listening(listen: &str) -> std::io::Result<TcpListener> {
+fn listen_on_first(listen: &str) -> std::io::Result<TcpListener> {
     let mut last_error = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in listen.to_socket_addrs()? {
         let bound = Socket::new(
@@ -360,7 +371,7 @@ fn listening(listen: &str) -> std::io::Result<TcpListener> {
             // Lets a restarted service bind its port immediately.
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
+            socket.listen(ACCEPT_BACKLOG)?;
             Ok(socket.into())
         });
         match bound {
@@ -371,16 +382,16 @@ fn listening(listen: &str) -> std::io::Result<TcpListener> {
     Err(last_error)
 }
 
-fn shown_host(listen: &str) -> String {
+fn display_host(listen: &str) -> String {
     listen
         .rsplit_once(':')
         .map_or(listen, |(host, _)| host)
         .to_owned()
 }
 
-async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
+async fn open_store(settings: &Settings) -> anyhow::Result<OpenedStore> {
     let folder = settings.server.data_dir.clone();
-    let now = At::from_system(std::time::SystemTime::now());
+    let now = Timestamp::from_system_time(std::time::SystemTime::now());
     let opened = tokio::task::spawn_blocking(move || store::open(&folder, now)).await;
     match opened.context("the task that opens the store failed")? {
         Ok(opened) => Ok(opened),
@@ -392,36 +403,39 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Opened> {
     }
 }
 
-fn fleet(link: &Link, instance: &Arc<str>, clock: Clock) -> Fleet {
+fn new_cluster(link: &RedisClient, instance: &Arc<str>, clock: Clock) -> Cluster {
     let link = link.clone();
     let instance = Arc::clone(instance);
-    Fleet {
-        link,
-        instance,
+    Cluster {
+        redis: link,
+        instance_id: instance,
         clock,
-        random: chance::random,
-        chance: chance::fraction,
+        random_u64: chance::random_u64,
+        random_unit: chance::random_unit,
     }
 }
 
-async fn remembered(store: &dyn Store) -> Remembered {
+async fn load_state(store: &dyn Store) -> RestoredState {
     let reads = async {
         futures_util::try_join!(
             store.breakers(),
-            store.spent(),
+            store.daily_spend(),
             store.incidents(),
-            store.life()
+            store.service_lifetime()
         )
     };
-    match tokio::time::timeout(REMEMBER_LIMIT, reads).await {
-        Ok(Ok((breakers, spent, incidents, life))) => Remembered {
+    match tokio::time::timeout(LOAD_STATE_TIMEOUT, reads).await {
+        Ok(Ok((breakers, spent, incidents, life))) => RestoredState {
             breakers,
-            spent,
-            past: Past { incidents, life },
+            daily_spend: spent,
+            history: RestoredHistory {
+                incidents,
+                lifetime: life,
+            },
         },
         Ok(Err(_)) | Err(_) => {
             tracing::warn!("saved breakers, daily spend and incidents not loaded");
-            Remembered::default()
+            RestoredState::default()
         }
     }
 }
@@ -429,50 +443,51 @@ async fn remembered(store: &dyn Store) -> Remembered {
 async fn start_router(
     table: PublishedTable,
     clock: Clock,
-    care: &Care,
-) -> Whereabouts<RouterActor> {
-    let seed = Seed {
-        table,
+    care: &SupervisorHandle,
+) -> AddrWatch<RouterActor> {
+    let seed = RouterParts {
+        config: table,
         clock,
-        chance: chance::fraction,
+        random_unit: chance::random_unit,
     };
     let (address, router) = watch::channel(None);
     let build = move |guard| {
         drop(address.send_replace(Some(RouterActor::new(seed.clone(), guard).start())))
     };
-    care.adopt("router".into(), build).await;
+    care.supervise("router".into(), build).await;
     router
 }
 
 async fn start_degradation(
     table: PublishedTable,
-    published: &Published,
-    checks: Checks,
-    care: &Care,
-) -> Whereabouts<DegradationActor> {
+    published: &FallbackWatch,
+    checks: SelfCheckConfig,
+    care: &SupervisorHandle,
+) -> AddrWatch<DegradationActor> {
     let (address, degradation) = watch::channel(None);
     let published = published.clone();
     let build = move |guard| {
         let rules = table.borrow().settings.degradation.clone();
-        let actor = DegradationActor::new(rules, published.clone(), guard).checking(checks.clone());
+        let actor =
+            DegradationActor::new(rules, published.clone(), guard).with_self_check(checks.clone());
         address.send_replace(Some(actor.start()));
     };
-    care.adopt("degradation".into(), build).await;
+    care.supervise("degradation".into(), build).await;
     degradation
 }
 
-async fn shelf(settings: &Settings, store: &Arc<dyn Store>) -> Shelf {
+async fn load_answer_cache(settings: &Settings, store: &Arc<dyn Store>) -> AnswerCache {
     let prompt = Arc::clone(&settings.chat.system_prompt);
-    let cache = Shelf::new(Arc::clone(store), settings.cache.clone(), prompt);
-    cache.open().await;
+    let cache = AnswerCache::new(Arc::clone(store), settings.cache.clone(), prompt);
+    cache.load().await;
     cache
 }
 
-fn rates(settings: &Settings) -> Rates {
+fn rate_limiter(settings: &Settings) -> RateLimiter {
     let limits = &settings.limits;
     let per_address = limits.messages_per_minute_per_ip;
-    Rates::per_minute(
-        reload::quota(limits.messages_per_minute),
-        reload::quota(per_address),
+    RateLimiter::per_minute(
+        reload::nonzero(limits.messages_per_minute),
+        reload::nonzero(per_address),
     )
 }

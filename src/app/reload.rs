@@ -11,61 +11,63 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::roster::{Changes, Roster};
+use super::roster::{ProviderRegistry, ReconcileChanges};
 use super::{sharing, simulated};
-use crate::chat::At;
-use crate::degradation::{DegradationActor, Reload as ReadRules};
-use crate::ops::audit::{Audit, Entry, Outcome, Peer};
-use crate::ops::reload::{Asked, Changed, NotReloaded, Reloaded, Reloads, Told};
-use crate::provider::backend::Whereabouts;
-use crate::router::table::Table;
-use crate::session::lobby::Lobby;
+use crate::chat::Timestamp;
+use crate::degradation::{DegradationActor, ReloadFallback as ReadRules};
+use crate::ops::audit::{AuditEntry, AuditLog, AuditOutcome, PeerKind};
+use crate::ops::reload::{
+    ConfigProblem, ProviderChanges, ReloadError, ReloadHandle, ReloadRequest, ReloadResult,
+};
+use crate::provider::backend::AddrWatch;
+use crate::router::table::RuntimeConfig;
+use crate::session::lobby::ChatService;
 use crate::settings::{
-    DegradationSettings, LimitSettings, Loaded, Problems, ServerSettings, Settings, StoreSettings,
-    TelemetrySettings,
+    ConfigErrors, DegradationSettings, LimitSettings, LoadedConfig, ServerSettings, Settings,
+    StoreSettings, TelemetrySettings,
 };
 use crate::simulator::Simulator;
-use crate::store::{Store, Terms};
-use crate::turn::outbox::Pace;
-use crate::web::Connections;
+use crate::store::{RetentionTerms, Store};
+use crate::turn::outbox::RetryPacing;
+use crate::web::ConnectionLimiter;
 
 /// The time limit for reading the configuration with the files and secrets that it names.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time to wait for the reply rules, slightly longer than their own time limit.
-const RULES_LIMIT: Duration = Duration::from_secs(6);
+const RULES_TIMEOUT: Duration = Duration::from_secs(6);
 
-pub type Read = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
+pub type ConfigLoader = Arc<dyn Fn() -> Result<LoadedConfig, ConfigErrors> + Send + Sync>;
 
-pub(super) struct Changing {
-    pub(super) read: Read,
-    pub(super) roster: Roster,
-    pub(super) table: watch::Sender<Arc<Table>>,
-    pub(super) lobby: Arc<Lobby>,
-    pub(super) connections: Arc<Connections>,
-    pub(super) degradation: Whereabouts<DegradationActor>,
+pub(super) struct ReloadWorker {
+    pub(super) loader: ConfigLoader,
+    pub(super) registry: ProviderRegistry,
+    pub(super) config: watch::Sender<Arc<RuntimeConfig>>,
+    pub(super) chat_service: Arc<ChatService>,
+    pub(super) connections: Arc<ConnectionLimiter>,
+    pub(super) degradation: AddrWatch<DegradationActor>,
     pub(super) simulators: Arc<[Arc<Simulator>]>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) terms: watch::Sender<Terms>,
+    pub(super) terms: watch::Sender<RetentionTerms>,
 }
 
 /// Facts about the start that a reload cannot change.
 #[derive(Clone, Copy, Debug)]
-struct Started {
-    demo: bool,
-    connections: usize,
+struct StartupFacts {
+    is_demo: bool,
+    max_connections: usize,
 }
 
-impl Changing {
+impl ReloadWorker {
     /// Carries out reload requests until all senders are gone. New provider actors run on the
     /// calling thread.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<ReloadRequest>) {
         while let Some(reply) = asked.recv().await {
             let result = self.reload().await;
             match &result {
-                Ok(Reloaded {
+                Ok(ReloadResult {
                     providers:
-                        Changed {
+                        ProviderChanges {
                             added,
                             changed,
                             removed,
@@ -80,15 +82,15 @@ impl Changing {
                         ?needs_restart,
                         "configuration reloaded"
                     );
-                    for Told {
+                    for ConfigProblem {
                         line, key, what, ..
                     } in warnings
                     {
                         tracing::warn!(line, key, "{what}");
                     }
                 }
-                Err(NotReloaded::Wrong(problems)) => {
-                    for Told {
+                Err(ReloadError::InvalidConfig(problems)) => {
+                    for ConfigProblem {
                         file,
                         line,
                         key,
@@ -98,99 +100,103 @@ impl Changing {
                         tracing::warn!(file, line, key, "not reloaded: {what}");
                     }
                 }
-                Err(NotReloaded::Failed(why)) => tracing::warn!(why, "not reloaded"),
+                Err(ReloadError::Failed(why)) => tracing::warn!(why, "not reloaded"),
             }
             // The requester may have given up.
             let _ = reply.send(result);
         }
     }
 
-    async fn reload(&mut self) -> Result<Reloaded, NotReloaded> {
-        let load = Arc::clone(&self.read);
+    async fn reload(&mut self) -> Result<ReloadResult, ReloadError> {
+        let load = Arc::clone(&self.loader);
         let loading = tokio::task::spawn_blocking(move || load());
-        let Loaded {
+        let LoadedConfig {
             mut settings,
             warnings,
             ..
-        } = match tokio::time::timeout(READ_LIMIT, loading).await {
+        } = match tokio::time::timeout(READ_TIMEOUT, loading).await {
             Ok(Ok(loaded)) => loaded?,
             Ok(Err(_)) | Err(_) => {
-                return Err(NotReloaded::Failed(
+                return Err(ReloadError::Failed(
                     "the configuration could not be read in time; try again",
                 ));
             }
         };
-        let before = Arc::clone(&self.table.borrow().settings);
-        let started = Started {
-            demo: !self.simulators.is_empty(),
-            connections: self.connections.ceiling(),
+        let before = Arc::clone(&self.config.borrow().settings);
+        let started = StartupFacts {
+            is_demo: !self.simulators.is_empty(),
+            max_connections: self.connections.hard_limit(),
         };
-        let needs_restart = hold(&mut settings, &before, started);
-        let providers = simulated::providers(&settings, &self.simulators);
-        let plan = self.roster.plan(&providers).map_err(|error| {
+        let needs_restart = keep_restart_only_keys(&mut settings, &before, started);
+        let providers = simulated::effective_providers(&settings, &self.simulators);
+        let plan = self.registry.plan(&providers).map_err(|error| {
             tracing::error!(
                 error = format!("{error:#}"),
                 "cannot create the HTTP client of a provider"
             );
-            NotReloaded::Failed("a provider's HTTP client cannot be created; see the log")
+            ReloadError::Failed("a provider's HTTP client cannot be created; see the log")
         })?;
-        let remembered = super::remembered(&*self.store).await;
-        self.read_rules(settings.degradation.clone()).await?;
+        let remembered = super::load_state(&*self.store).await;
+        self.reload_reply_rules(settings.degradation.clone())
+            .await?;
         // From here on nothing can fail.
-        let (changes, leaving) = self.roster.carry_out(plan, &remembered).await;
+        let (changes, leaving) = self.registry.apply(plan, &remembered).await;
         let settings = Arc::new(settings);
-        let backends = self.roster.backends();
-        let turn_service = &self.lobby.desk;
+        let backends = self.registry.providers();
+        let turn_service = &self.chat_service.turns;
         turn_service
-            .tally
-            .follow(backends.iter().map(|backend| &backend.name));
-        let next = self.table.borrow().next(Arc::clone(&settings), backends);
-        self.table.send_replace(Arc::new(next));
+            .metrics
+            .set_providers(backends.iter().map(|backend| &backend.name));
+        let next = self
+            .config
+            .borrow()
+            .updated(Arc::clone(&settings), backends);
+        self.config.send_replace(Arc::new(next));
         // Only now does no new turn see the removed providers.
-        self.roster.dismiss(leaving).await;
-        self.lobby.rates.set_per_minute(
-            quota(settings.limits.messages_per_minute),
-            quota(settings.limits.messages_per_minute_per_ip),
+        self.registry.remove(leaving).await;
+        self.chat_service.rate_limiter.set_per_minute(
+            nonzero(settings.limits.messages_per_minute),
+            nonzero(settings.limits.messages_per_minute_per_ip),
         );
-        self.connections.set_most(
+        self.connections.set_limits(
             settings.limits.connections,
             settings.limits.connections_per_ip,
         );
-        self.terms.send_replace(sharing::terms(&settings));
+        self.terms.send_replace(sharing::retention_terms(&settings));
         turn_service
-            .outbox
-            .set(settings.degradation.outbox, pace(&settings));
+            .followup_queue
+            .configure(settings.degradation.outbox, followup_pacing(&settings));
         let turn_service = Arc::clone(turn_service);
         let prompt = Arc::clone(&settings.chat.system_prompt);
         // Changing the cache policy may wait for the store, so it runs in the background.
         actix::spawn(async move {
             turn_service
-                .shelf
-                .set_terms(settings.cache.clone(), prompt)
+                .answer_cache
+                .set_policy(settings.cache.clone(), prompt)
                 .await
         });
-        let Changes {
+        let ReconcileChanges {
             added,
             changed,
             removed,
         } = changes;
-        Ok(Reloaded {
-            providers: Changed {
+        Ok(ReloadResult {
+            providers: ProviderChanges {
                 added,
                 changed,
                 removed,
             },
             needs_restart,
-            warnings: warnings.iter().map(Told::from).collect(),
+            warnings: warnings.iter().map(ConfigProblem::from).collect(),
         })
     }
 
-    async fn read_rules(&self, settings: DegradationSettings) -> Result<(), NotReloaded> {
-        let timed_out = NotReloaded::Failed("the reply rules were not read in time; try again");
+    async fn reload_reply_rules(&self, settings: DegradationSettings) -> Result<(), ReloadError> {
+        let timed_out = ReloadError::Failed("the reply rules were not read in time; try again");
         let Some(actor) = self.degradation.borrow().clone() else {
             return Err(timed_out);
         };
-        match tokio::time::timeout(RULES_LIMIT, actor.send(ReadRules(settings))).await {
+        match tokio::time::timeout(RULES_TIMEOUT, actor.send(ReadRules(settings))).await {
             Ok(Ok(read)) => Ok(read?),
             Ok(Err(_)) | Err(_) => Err(timed_out),
         }
@@ -201,7 +207,11 @@ impl Changing {
 ///
 /// Each section with such keys is destructured completely, so that a new key must be classified
 /// here. The other keys are read from the published configuration or applied by the reload.
-fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'static str> {
+fn keep_restart_only_keys(
+    settings: &mut Settings,
+    before: &Settings,
+    started: StartupFacts,
+) -> Vec<&'static str> {
     let mut held = Vec::new();
     let ServerSettings {
         listen,
@@ -214,22 +224,22 @@ fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'s
         api_keys: _,
         drain: _,
     } = &mut settings.server;
-    held_back("server.listen", listen, &before.server.listen, &mut held);
-    held_back("server.workers", workers, &before.server.workers, &mut held);
-    held_back(
+    keep_if_changed("server.listen", listen, &before.server.listen, &mut held);
+    keep_if_changed("server.workers", workers, &before.server.workers, &mut held);
+    keep_if_changed(
         "server.data_dir",
         data_dir,
         &before.server.data_dir,
         &mut held,
     );
     let StoreSettings { backend, redis_url } = &mut settings.store;
-    held_back("store.backend", backend, &before.store.backend, &mut held);
+    keep_if_changed("store.backend", backend, &before.store.backend, &mut held);
     if redis_url.expose() != before.store.redis_url.expose() {
         redis_url.clone_from(&before.store.redis_url);
         held.push("store.redis_url");
     }
     let TelemetrySettings { otlp_endpoint } = &mut settings.telemetry;
-    held_back(
+    keep_if_changed(
         "telemetry.otlp_endpoint",
         otlp_endpoint,
         &before.telemetry.otlp_endpoint,
@@ -245,13 +255,13 @@ fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'s
         idle: _,
     } = &mut settings.limits;
     // A smaller limit can be applied at run time, a larger one only up to the limit at the start.
-    if *connections > started.connections {
-        *connections = started.connections;
+    if *connections > started.max_connections {
+        *connections = started.max_connections;
         held.push("limits.connections");
     }
     // Simulated providers exist only if the service was started in demo mode. Otherwise, a
     // configuration without providers keeps the current ones.
-    if settings.demo && !started.demo {
+    if settings.demo && !started.is_demo {
         settings.demo = false;
         settings.providers = before.providers.clone();
         settings.chat.visitor_options = before.chat.visitor_options;
@@ -261,7 +271,7 @@ fn hold(settings: &mut Settings, before: &Settings, started: Started) -> Vec<&'s
     held
 }
 
-fn held_back<T: PartialEq + Clone>(
+fn keep_if_changed<T: PartialEq + Clone>(
     name: &'static str,
     new: &mut T,
     before: &T,
@@ -273,43 +283,43 @@ fn held_back<T: PartialEq + Clone>(
     }
 }
 
-pub(super) fn quota(messages: u32) -> NonZeroU32 {
+pub(super) fn nonzero(messages: u32) -> NonZeroU32 {
     NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN)
 }
 
 /// Follow-ups are spaced like retries, and after a failure like the probes of a breaker.
-pub(super) fn pace(settings: &Settings) -> Pace {
+pub(super) fn followup_pacing(settings: &Settings) -> RetryPacing {
     let retry = &settings.retry.call;
     let breaker = &settings.breaker;
-    Pace {
-        least: retry.base,
-        most: retry.max,
-        rest: breaker.open_for,
-        longest_rest: breaker.open_max,
+    RetryPacing {
+        min_interval: retry.base,
+        max_interval: retry.max,
+        base_backoff: breaker.open_for,
+        max_backoff: breaker.open_max,
     }
 }
 
-pub struct Reloader {
-    pub(super) reloads: Reloads,
-    pub(super) audit: Arc<Audit>,
+pub struct SignalReloader {
+    pub(super) reloads: ReloadHandle,
+    pub(super) audit: Arc<AuditLog>,
 }
 
-impl Reloader {
+impl SignalReloader {
     /// Loads the configuration again. Errors are logged and change nothing.
     pub async fn reload(&self) {
         let result = self.reloads.reload().await;
         let outcome = match result {
-            Ok(_) => Outcome::Done,
-            Err(NotReloaded::Wrong(_)) => Outcome::Invalid,
-            Err(NotReloaded::Failed(_)) => Outcome::Failed,
+            Ok(_) => AuditOutcome::Done,
+            Err(ReloadError::InvalidConfig(_)) => AuditOutcome::Invalid,
+            Err(ReloadError::Failed(_)) => AuditOutcome::Failed,
         };
-        let at = At::from_system(std::time::SystemTime::now());
-        self.audit.note(Entry {
+        let at = Timestamp::from_system_time(std::time::SystemTime::now());
+        self.audit.record(AuditEntry {
             at,
             action: "reload",
             subject: None,
             outcome,
-            peer: Peer::Signal,
+            peer: PeerKind::Signal,
         });
     }
 }
@@ -319,16 +329,16 @@ mod tests {
     use super::*;
     use crate::settings::{Dialect, Secret, StoreBackend};
 
-    const STARTED: Started = Started {
-        demo: false,
-        connections: 20_000,
+    const STARTED: StartupFacts = StartupFacts {
+        is_demo: false,
+        max_connections: 20_000,
     };
 
     #[test]
     fn keys_that_need_a_restart_are_reverted_and_named() {
         let before = Settings::default();
         let mut settings = before.clone();
-        assert!(hold(&mut settings, &before, STARTED).is_empty());
+        assert!(keep_restart_only_keys(&mut settings, &before, STARTED).is_empty());
         settings.server.listen = "127.0.0.1:1".into();
         settings.server.workers = 3;
         settings.server.data_dir = "elsewhere".into();
@@ -339,7 +349,7 @@ mod tests {
         settings.limits.turns = 7;
         settings.chat.title = "New".into();
         settings.server.admin_token = Some(Secret::new("new"));
-        let held = hold(&mut settings, &before, STARTED);
+        let held = keep_restart_only_keys(&mut settings, &before, STARTED);
         let expected = [
             "server.listen",
             "server.workers",
@@ -371,7 +381,7 @@ mod tests {
             before.limits.connections = old;
             let mut settings = before.clone();
             settings.limits.connections = new;
-            let held = hold(&mut settings, &before, STARTED);
+            let held = keep_restart_only_keys(&mut settings, &before, STARTED);
             assert_eq!(
                 (!held.is_empty(), settings.limits.connections),
                 (is_held, new.min(20_000))
@@ -382,9 +392,14 @@ mod tests {
     #[test]
     fn demo_mode_needs_simulators_from_the_start() {
         let mut before = Settings::default();
-        before.providers.push(before.provider("a", Dialect::Ollama));
+        before
+            .providers
+            .push(before.new_provider("a", Dialect::Ollama));
         let mut settings = Settings::demo();
-        assert_eq!(hold(&mut settings, &before, STARTED), ["providers"]);
+        assert_eq!(
+            keep_restart_only_keys(&mut settings, &before, STARTED),
+            ["providers"]
+        );
         assert_eq!(
             (
                 settings.demo,
@@ -395,11 +410,11 @@ mod tests {
         );
         let mut settings = Settings::demo();
         assert!(
-            hold(
+            keep_restart_only_keys(
                 &mut settings,
                 &before,
-                Started {
-                    demo: true,
+                StartupFacts {
+                    is_demo: true,
                     ..STARTED
                 }
             )

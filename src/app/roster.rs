@@ -7,75 +7,80 @@ use actix::Actor as _;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-use super::backends::{Lasting, Made, Remembered, recalled};
-use crate::fleet::Fleet;
-use crate::ops::supervisor::Care;
-use crate::provider::actor::changing::{Change, Retire};
-use crate::provider::actor::{ProviderActor, Seed};
-use crate::provider::backend::{Backend, Clock};
-use crate::provider::transport::Transports;
+use super::backends::{ProviderRuntime, ProviderSpec, RestoredState, restored_status};
+use crate::fleet::Cluster;
+use crate::ops::supervisor::SupervisorHandle;
+use crate::provider::actor::changing::{Reconfigure, Retire};
+use crate::provider::actor::{ProviderActor, ProviderParts};
+use crate::provider::backend::{Clock, Provider};
+use crate::provider::transport::TransportCache;
 use crate::settings::ProviderSettings;
 use crate::store::Store;
 
 /// The running providers, in order of preference.
-pub struct Roster {
+pub struct ProviderRegistry {
     store: Arc<dyn Store>,
     clock: Clock,
-    care: Care,
-    fleet: Option<Fleet>,
-    running: Vec<Running>,
+    supervisor: SupervisorHandle,
+    cluster: Option<Cluster>,
+    running: Vec<RunningProvider>,
 }
 
-struct Running {
+struct RunningProvider {
     settings: ProviderSettings,
-    backend: Arc<Backend>,
-    lasting: Lasting,
+    provider: Arc<Provider>,
+    runtime: ProviderRuntime,
     /// The parts from which the actor is built, also after a panic.
-    seed: Arc<Mutex<Seed>>,
-    child: Arc<str>,
+    actor_parts: Arc<Mutex<ProviderParts>>,
+    child_name: Arc<str>,
 }
 
 /// The steps from the running providers to a new configuration. Making a plan changes nothing.
-pub struct Plan {
-    steps: Vec<Step>,
+pub struct ReconcilePlan {
+    steps: Vec<ReconcileStep>,
 }
 
-enum Step {
+enum ReconcileStep {
     Keep(usize),
     Change {
         index: usize,
-        spec: Made,
+        spec: ProviderSpec,
         /// The provider is another service now, so its breaker and health start afresh.
         is_new_service: bool,
     },
-    Add(Made),
+    Add(ProviderSpec),
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ReconcileChanges {
     pub added: Vec<String>,
     pub changed: Vec<String>,
     pub removed: Vec<String>,
 }
 
 /// Removed providers. They can be retired once no turn can select them any more.
-pub struct Leaving(Vec<Running>);
+pub struct RemovedProviders(Vec<RunningProvider>);
 
-impl Roster {
-    pub fn new(store: Arc<dyn Store>, clock: Clock, care: Care, fleet: Option<Fleet>) -> Self {
+impl ProviderRegistry {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        care: SupervisorHandle,
+        fleet: Option<Cluster>,
+    ) -> Self {
         Self {
             store,
             clock,
-            care,
-            fleet,
+            supervisor: care,
+            cluster: fleet,
             running: Vec::new(),
         }
     }
 
-    pub fn backends(&self) -> Arc<[Arc<Backend>]> {
+    pub fn providers(&self) -> Arc<[Arc<Provider>]> {
         self.running
             .iter()
-            .map(|provider| Arc::clone(&provider.backend))
+            .map(|provider| Arc::clone(&provider.provider))
             .collect()
     }
 
@@ -83,8 +88,8 @@ impl Roster {
     ///
     /// # Errors
     /// An HTTP client cannot be created.
-    pub fn plan(&self, providers: &[ProviderSettings]) -> anyhow::Result<Plan> {
-        let mut transports = Transports::default();
+    pub fn plan(&self, providers: &[ProviderSettings]) -> anyhow::Result<ReconcilePlan> {
+        let mut transports = TransportCache::default();
         let mut steps = Vec::new();
         for settings in providers {
             let index = self
@@ -93,13 +98,13 @@ impl Roster {
                 .position(|provider| provider.settings.name == settings.name);
             let current = index.and_then(|index| Some((index, &self.running.get(index)?.settings)));
             if let Some((index, before)) = current
-                && before.is_the_same(settings)
+                && before.same_config(settings)
             {
-                steps.push(Step::Keep(index));
+                steps.push(ReconcileStep::Keep(index));
                 continue;
             }
             let transport = transports
-                .with_connect(settings.timeouts.connect)
+                .with_connect_timeout(settings.timeouts.connect)
                 .with_context(|| {
                     format!(
                         "cannot create the HTTP client of provider {}",
@@ -107,22 +112,24 @@ impl Roster {
                     )
                 })?;
             // A running drill survives a change of settings.
-            let drills =
-                index.and_then(|index| Some(Arc::clone(&self.running.get(index)?.backend.drills)));
-            let spec = Made::new(settings.clone(), transport, self.fleet.as_ref(), drills);
+            let drills = index.and_then(|index| {
+                Some(Arc::clone(&self.running.get(index)?.provider.fault_switch))
+            });
+            let spec =
+                ProviderSpec::new(settings.clone(), transport, self.cluster.as_ref(), drills);
             steps.push(match current {
                 Some((index, before)) => {
-                    let is_new_service = !before.is_the_same_service(settings);
-                    Step::Change {
+                    let is_new_service = !before.same_endpoint(settings);
+                    ReconcileStep::Change {
                         index,
                         spec,
                         is_new_service,
                     }
                 }
-                None => Step::Add(spec),
+                None => ReconcileStep::Add(spec),
             });
         }
-        Ok(Plan { steps })
+        Ok(ReconcilePlan { steps })
     }
 
     /// Applies a plan. New providers start with their saved state. The others' actors get their new
@@ -130,8 +137,12 @@ impl Roster {
     ///
     /// Returns the removed providers. Pass them to [`ProviderRegistry::remove`] after the new
     /// configuration is published.
-    pub async fn carry_out(&mut self, plan: Plan, remembered: &Remembered) -> (Changes, Leaving) {
-        let mut changes = Changes::default();
+    pub async fn apply(
+        &mut self,
+        plan: ReconcilePlan,
+        remembered: &RestoredState,
+    ) -> (ReconcileChanges, RemovedProviders) {
+        let mut changes = ReconcileChanges::default();
         let mut before: Vec<_> = std::mem::take(&mut self.running)
             .into_iter()
             .map(Some)
@@ -139,17 +150,17 @@ impl Roster {
         for step in plan.steps {
             let mut take = |index: usize| before.get_mut(index).and_then(Option::take);
             let running = match step {
-                Step::Keep(index) => take(index),
-                Step::Change {
+                ReconcileStep::Keep(index) => take(index),
+                ReconcileStep::Change {
                     index,
                     spec,
                     is_new_service,
                 } => take(index).map(|mut running| {
                     changes.changed.push(spec.settings.name.clone());
-                    running.change(spec, is_new_service);
+                    running.reconfigure(spec, is_new_service);
                     running
                 }),
-                Step::Add(spec) => {
+                ReconcileStep::Add(spec) => {
                     changes.added.push(spec.settings.name.clone());
                     Some(self.start(spec, remembered).await)
                 }
@@ -161,76 +172,80 @@ impl Roster {
             .iter()
             .map(|provider| provider.settings.name.clone())
             .collect();
-        (changes, Leaving(leaving))
+        (changes, RemovedProviders(leaving))
     }
 
     /// Retires providers that can no longer be selected. Their actors end after the running calls.
-    pub async fn dismiss(&self, Leaving(leaving): Leaving) {
+    pub async fn remove(&self, RemovedProviders(leaving): RemovedProviders) {
         for provider in leaving {
-            self.care.release(provider.child).await;
-            if let Some(actor) = &*provider.backend.actor.borrow() {
+            self.supervisor.release(provider.child_name).await;
+            if let Some(actor) = &*provider.provider.actor.borrow() {
                 actor.do_send(Retire);
             }
         }
     }
 
-    async fn start(&self, spec: Made, remembered: &Remembered) -> Running {
-        let vitals = Arc::new(watch::Sender::new(recalled(
+    async fn start(&self, spec: ProviderSpec, remembered: &RestoredState) -> RunningProvider {
+        let vitals = Arc::new(watch::Sender::new(restored_status(
             &spec.settings.name,
             remembered,
         )));
         let (address, actor) = watch::channel(None);
         let voice = Arc::new(watch::Sender::new(None));
-        let lasting = Lasting {
+        let lasting = ProviderRuntime {
             actor,
-            vitals,
-            voice,
-            places: Arc::default(),
+            status: vitals,
+            events: voice,
+            concurrency: Arc::default(),
             store: Arc::clone(&self.store),
             clock: self.clock,
         };
-        let backend = Arc::new(spec.backend(&lasting));
-        let seed = Arc::new(Mutex::new(spec.seed(lasting.clone())));
+        let backend = Arc::new(spec.provider(&lasting));
+        let seed = Arc::new(Mutex::new(spec.parts(lasting.clone())));
         let child: Arc<str> = format!("provider {}", spec.settings.name).into();
         let current_seed = Arc::clone(&seed);
         let build = move |guard| {
             address.send_replace(Some(
-                ProviderActor::new(lock(&current_seed).clone(), guard).start(),
+                ProviderActor::new(lock_parts(&current_seed).clone(), guard).start(),
             ));
         };
-        self.care.adopt(Arc::clone(&child), build).await;
-        Running {
+        self.supervisor.supervise(Arc::clone(&child), build).await;
+        RunningProvider {
             settings: spec.settings,
-            backend,
-            lasting,
-            seed,
-            child,
+            provider: backend,
+            runtime: lasting,
+            actor_parts: seed,
+            child_name: child,
         }
     }
 }
 
-impl Running {
-    fn change(&mut self, spec: Made, is_new_service: bool) {
-        let mut backend = spec.backend(&self.lasting);
+impl RunningProvider {
+    fn reconfigure(&mut self, spec: ProviderSpec, is_new_service: bool) {
+        let mut backend = spec.provider(&self.runtime);
         // Whether the server supports prefill was learned from this very service.
         if !is_new_service && self.settings.prefill == spec.settings.prefill {
-            backend.prefill = self.backend.prefill.load(Ordering::Relaxed).into();
+            backend.supports_prefill = self
+                .provider
+                .supports_prefill
+                .load(Ordering::Relaxed)
+                .into();
         }
-        self.backend = Arc::new(backend);
-        let seed = spec.seed(self.lasting.clone());
-        lock(&self.seed).clone_from(&seed);
+        self.provider = Arc::new(backend);
+        let seed = spec.parts(self.runtime.clone());
+        lock_parts(&self.actor_parts).clone_from(&seed);
         self.settings = spec.settings;
         // An actor that is being rebuilt already uses the new parts, or gets this message
         // afterwards.
-        if let Some(actor) = &*self.backend.actor.borrow() {
-            actor.do_send(Change {
-                seed,
-                anew: is_new_service,
+        if let Some(actor) = &*self.provider.actor.borrow() {
+            actor.do_send(Reconfigure {
+                parts: seed,
+                discards_state: is_new_service,
             });
         }
     }
 }
 
-fn lock(seed: &Mutex<Seed>) -> MutexGuard<'_, Seed> {
+fn lock_parts(seed: &Mutex<ProviderParts>) -> MutexGuard<'_, ProviderParts> {
     seed.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::settings::{Dialect, ProviderSettings, Settings};
-use crate::simulator::{Pace, Simulator, Speaks};
+use crate::simulator::{Simulator, TypingSpeed, WireFormat};
 
 /// The simulated providers in order of preference. Each speaks another dialect.
-const CAST: [(&str, Speaks, Dialect); 3] = [
-    ("aurora", Speaks::OpenAi, Dialect::OpenAi),
-    ("borealis", Speaks::Anthropic, Dialect::Anthropic),
-    ("cascade", Speaks::Ollama, Dialect::Ollama),
+const DEMO_PROVIDERS: [(&str, WireFormat, Dialect); 3] = [
+    ("aurora", WireFormat::OpenAi, Dialect::OpenAi),
+    ("borealis", WireFormat::Anthropic, Dialect::Anthropic),
+    ("cascade", WireFormat::Ollama, Dialect::Ollama),
 ];
 
 /// Starts the simulated providers in demo mode. Otherwise returns an empty list.
-pub fn start(settings: &Settings) -> anyhow::Result<Arc<[Arc<Simulator>]>> {
+pub fn start_simulators(settings: &Settings) -> anyhow::Result<Arc<[Arc<Simulator>]>> {
     let mut simulators = Vec::new();
-    for (name, speaks, _) in CAST.into_iter().filter(|_| settings.demo) {
-        let simulator = Simulator::start(name, speaks, Pace::default());
+    for (name, speaks, _) in DEMO_PROVIDERS.into_iter().filter(|_| settings.demo) {
+        let simulator = Simulator::start(name, speaks, TypingSpeed::default());
         simulators.push(Arc::new(
             simulator.context("cannot start a simulated provider on loopback")?,
         ));
@@ -27,16 +27,19 @@ pub fn start(settings: &Settings) -> anyhow::Result<Arc<[Arc<Simulator>]>> {
 }
 
 /// The settings of the providers in use: the configured ones, or the simulated ones in demo mode.
-pub fn providers(settings: &Settings, simulators: &[Arc<Simulator>]) -> Vec<ProviderSettings> {
+pub fn effective_providers(
+    settings: &Settings,
+    simulators: &[Arc<Simulator>],
+) -> Vec<ProviderSettings> {
     if !settings.demo {
         return settings.providers.clone();
     }
     let to_settings = |simulator: &Arc<Simulator>| {
-        let dialect = CAST
+        let dialect = DEMO_PROVIDERS
             .iter()
             .find(|(name, ..)| *name == simulator.name())
             .map_or(Dialect::OpenAi, |entry| entry.2);
-        let mut provider = settings.provider(simulator.name(), dialect);
+        let mut provider = settings.new_provider(simulator.name(), dialect);
         provider.base_url = simulator.base_url();
         simulator.model().clone_into(&mut provider.model);
         provider

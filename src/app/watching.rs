@@ -5,56 +5,57 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::chance;
-use crate::fleet::Fleet;
-use crate::ops::alerts::claims::Claims;
-use crate::ops::alerts::watch::{Alerts, Means};
-use crate::ops::drills::{self, Drills};
-use crate::ops::report::Report;
-use crate::ops::served::Answered;
-use crate::session::lobby::Lobby;
+use crate::fleet::Cluster;
+use crate::ops::alerts::claims::AlertClaims;
+use crate::ops::alerts::watch::{AlertDeps, Alerts};
+use crate::ops::drills::{self, DrillService};
+use crate::ops::report::StatusHistory;
+use crate::ops::served::AnswerStats;
+use crate::session::lobby::ChatService;
 
-pub struct Watching {
-    pub answered: Answered,
+pub struct Observers {
+    pub stats_collector: AnswerStats,
     pub alerts: Alerts,
-    pub drills: Arc<Drills>,
+    pub drills: Arc<DrillService>,
 }
 
-impl Watching {
+impl Observers {
     /// Starts the observers on the current thread. `opened_with` are the problems found when the
     /// store was opened.
-    pub fn begin(
-        lobby: &Lobby,
-        reports: watch::Receiver<Arc<Report>>,
+    pub fn start(
+        lobby: &ChatService,
+        reports: watch::Receiver<Arc<StatusHistory>>,
         opened_with: Vec<String>,
-        fleet: Option<&Fleet>,
+        fleet: Option<&Cluster>,
     ) -> Self {
-        let desk = &lobby.desk;
+        let desk = &lobby.turns;
         let clock = desk.clock;
-        let answered = Answered::start(Arc::clone(desk));
-        let alerts = Alerts::start(Means {
-            published: desk.published.clone(),
+        let answered = AnswerStats::start(Arc::clone(desk));
+        let alerts = Alerts::start(AlertDeps {
+            config: desk.config_watch.clone(),
             status: lobby.status.clone(),
-            reports,
+            history: reports,
             warnings: answered.warnings.clone(),
             store: Arc::clone(&desk.store),
-            opened_with,
-            claims: fleet.map(|fleet| Claims::new(fleet.link.clone(), Arc::clone(&fleet.instance))),
+            startup_problems: opened_with,
+            claims: fleet
+                .map(|fleet| AlertClaims::new(fleet.redis.clone(), Arc::clone(&fleet.instance_id))),
             clock,
-            random: chance::random,
-            chance: chance::fraction,
+            random_u64: chance::random_u64,
+            random_unit: chance::random_unit,
         });
-        let drills = Drills::new(drills::Means {
-            desk: Arc::clone(desk),
+        let drills = DrillService::new(drills::DrillDeps {
+            service: Arc::clone(desk),
             status: lobby.status.clone(),
             runtime: tokio::runtime::Handle::current(),
         });
         let scheduled_drills = Arc::clone(&drills);
         actix::spawn(async move {
-            scheduled_drills.recall().await;
+            scheduled_drills.load().await;
             drills::keep_schedule(scheduled_drills, move || clock.wall()).await;
         });
         Self {
-            answered,
+            stats_collector: answered,
             alerts,
             drills,
         }

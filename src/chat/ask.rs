@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum MessageRole {
     User,
     Assistant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    pub role: Role,
+pub struct ChatMessage {
+    pub role: MessageRole,
     pub text: Arc<str>,
 }
 
@@ -23,20 +23,20 @@ pub struct Message {
 /// `ends_with_prefill` is set. The messages of an API caller may come in any order; each dialect
 /// adapts them to its servers.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ask {
+pub struct ChatRequest {
     pub system: Arc<str>,
     /// Oldest first; the question is the last.
-    pub messages: Arc<[Message]>,
+    pub messages: Arc<[ChatMessage]>,
     pub max_tokens: u32,
     /// The last message is the start of the answer, to be continued by the provider (prefill).
-    pub goes_on: bool,
+    pub ends_with_prefill: bool,
     /// `None` uses the temperature configured for the provider.
     pub temperature: Option<f64>,
     pub stop: Arc<[String]>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
+pub struct TokenUsage {
     pub input_tokens: u64,
     /// Includes thinking.
     pub output_tokens: u64,

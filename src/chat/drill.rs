@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::time::At;
+use super::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrillView {
@@ -13,6 +13,6 @@ pub struct DrillView {
     pub fault: String,
     /// The share of calls that fail: above 0, at most 1.
     pub share: f64,
-    pub from: At,
-    pub until: At,
+    pub from: Timestamp,
+    pub until: Timestamp,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The kind of failure of an attempt. Code branches on it; [`Failure`] adds the report text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub enum FaultKind {
     /// Connection refused, host unreachable, DNS or TLS failure.
     Unreachable,
     Reset,
@@ -45,117 +45,119 @@ pub enum Fault {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum Recovery {
     /// Retry the same provider once, before any text was shown and within the retry budget.
-    RetryHere,
-    NextNow,
+    RetrySame,
+    NextProvider,
     /// Try the next provider. This one stays unusable until an operator acts.
     Block,
     /// Try only providers with a larger or unknown context, then send half of the history.
-    MoreRoom,
+    LargerContext,
     /// The provider refused to answer. The refusal is the answer, not an outage.
-    Policy,
+    ContentFilter,
     /// Caused by the request: a chat tries one more provider, the API returns the error.
-    Caller,
+    CallerError,
 }
 
-impl Class {
-    pub fn is_the_requests(self) -> bool {
-        matches!(self, Self::Caller | Self::MoreRoom)
+impl Recovery {
+    pub fn is_caller_fault(self) -> bool {
+        matches!(self, Self::CallerError | Self::LargerContext)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
+pub enum BreakerImpact {
     /// Counts towards the run of failures and the failure rate.
-    Hard,
+    Failure,
     /// Counts towards the failure rate only: a rate-limited provider is working.
     RateOnly,
     Block,
     /// No evidence about the provider's health.
-    Nothing,
+    Ignored,
 }
 
-impl Fault {
-    pub const ALL: [Fault; 18] = [
-        Fault::Unreachable,
-        Fault::Reset,
-        Fault::Stalled,
-        Fault::Truncated,
-        Fault::Timeout,
-        Fault::RateLimited,
-        Fault::ServerError,
-        Fault::Overloaded,
-        Fault::Malformed,
-        Fault::Empty,
-        Fault::Poor,
-        Fault::Unauthorized,
-        Fault::QuotaSpent,
-        Fault::Misconfigured,
-        Fault::TooLong,
-        Fault::Policy,
-        Fault::BadRequest,
-        Fault::Diverged,
+impl FaultKind {
+    pub const ALL: [FaultKind; 18] = [
+        FaultKind::Unreachable,
+        FaultKind::Reset,
+        FaultKind::Stalled,
+        FaultKind::Truncated,
+        FaultKind::Timeout,
+        FaultKind::RateLimited,
+        FaultKind::ServerError,
+        FaultKind::Overloaded,
+        FaultKind::Malformed,
+        FaultKind::Empty,
+        FaultKind::Poor,
+        FaultKind::Unauthorized,
+        FaultKind::QuotaSpent,
+        FaultKind::Misconfigured,
+        FaultKind::TooLong,
+        FaultKind::Policy,
+        FaultKind::BadRequest,
+        FaultKind::Diverged,
     ];
 
-    const fn row(self) -> (&'static str, Class, Weight) {
+    const fn properties(self) -> (&'static str, Recovery, BreakerImpact) {
         match self {
-            Fault::Unreachable => ("refused", Class::NextNow, Weight::Hard),
-            Fault::Reset => ("reset", Class::RetryHere, Weight::Hard),
-            Fault::Stalled => ("stalled", Class::NextNow, Weight::Hard),
-            Fault::Truncated => ("truncated", Class::NextNow, Weight::Hard),
-            Fault::Timeout => ("timeout", Class::NextNow, Weight::Hard),
-            Fault::RateLimited => ("rate_limited", Class::RetryHere, Weight::RateOnly),
-            Fault::ServerError => ("server_error", Class::RetryHere, Weight::Hard),
-            Fault::Overloaded => ("overloaded", Class::NextNow, Weight::Hard),
-            Fault::Malformed => ("malformed", Class::NextNow, Weight::Hard),
-            Fault::Empty => ("malformed", Class::NextNow, Weight::Hard),
-            Fault::Poor => ("malformed", Class::NextNow, Weight::Nothing),
-            Fault::Unauthorized => ("refused", Class::Block, Weight::Block),
-            Fault::QuotaSpent => ("refused", Class::Block, Weight::Block),
-            Fault::Misconfigured => ("refused", Class::NextNow, Weight::Hard),
-            Fault::TooLong => ("refused", Class::MoreRoom, Weight::Nothing),
-            Fault::Policy => ("refused", Class::Policy, Weight::Nothing),
-            Fault::BadRequest => ("refused", Class::Caller, Weight::Nothing),
-            Fault::Diverged => ("diverged", Class::RetryHere, Weight::Nothing),
+            FaultKind::Unreachable => ("refused", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::Reset => ("reset", Recovery::RetrySame, BreakerImpact::Failure),
+            FaultKind::Stalled => ("stalled", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::Truncated => ("truncated", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::Timeout => ("timeout", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::RateLimited => {
+                ("rate_limited", Recovery::RetrySame, BreakerImpact::RateOnly)
+            }
+            FaultKind::ServerError => ("server_error", Recovery::RetrySame, BreakerImpact::Failure),
+            FaultKind::Overloaded => ("overloaded", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::Malformed => ("malformed", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::Empty => ("malformed", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::Poor => ("malformed", Recovery::NextProvider, BreakerImpact::Ignored),
+            FaultKind::Unauthorized => ("refused", Recovery::Block, BreakerImpact::Block),
+            FaultKind::QuotaSpent => ("refused", Recovery::Block, BreakerImpact::Block),
+            FaultKind::Misconfigured => ("refused", Recovery::NextProvider, BreakerImpact::Failure),
+            FaultKind::TooLong => ("refused", Recovery::LargerContext, BreakerImpact::Ignored),
+            FaultKind::Policy => ("refused", Recovery::ContentFilter, BreakerImpact::Ignored),
+            FaultKind::BadRequest => ("refused", Recovery::CallerError, BreakerImpact::Ignored),
+            FaultKind::Diverged => ("diverged", Recovery::RetrySame, BreakerImpact::Ignored),
         }
     }
 
     /// The reason on the wire (`attempt.after.reason`, `restart.reason`, `tried[].outcome`).
-    pub const fn reason(self) -> &'static str {
-        self.row().0
+    pub const fn wire_name(self) -> &'static str {
+        self.properties().0
     }
 
-    pub const fn class(self) -> Class {
-        self.row().1
+    pub const fn recovery(self) -> Recovery {
+        self.properties().1
     }
 
-    pub const fn weight(self) -> Weight {
-        self.row().2
+    pub const fn breaker_impact(self) -> BreakerImpact {
+        self.properties().2
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Fault::Unreachable => "no connection",
-            Fault::Reset => "connection reset",
-            Fault::Stalled => "stopped sending in mid-answer",
-            Fault::Truncated => "answer cut off",
-            Fault::Timeout => "no answer in time",
-            Fault::RateLimited => "rate limited",
-            Fault::ServerError => "server error",
-            Fault::Overloaded => "overloaded",
-            Fault::Malformed => "unreadable answer",
-            Fault::Empty => "empty answer",
-            Fault::Poor => "no proper answer",
-            Fault::Unauthorized => "key refused",
-            Fault::QuotaSpent => "quota spent",
-            Fault::Misconfigured => "model or address not found",
-            Fault::TooLong => "conversation too long for the model",
-            Fault::Policy => "refused by content filter",
-            Fault::BadRequest => "request refused",
-            Fault::Diverged => "continuation does not fit",
+            FaultKind::Unreachable => "no connection",
+            FaultKind::Reset => "connection reset",
+            FaultKind::Stalled => "stopped sending in mid-answer",
+            FaultKind::Truncated => "answer cut off",
+            FaultKind::Timeout => "no answer in time",
+            FaultKind::RateLimited => "rate limited",
+            FaultKind::ServerError => "server error",
+            FaultKind::Overloaded => "overloaded",
+            FaultKind::Malformed => "unreadable answer",
+            FaultKind::Empty => "empty answer",
+            FaultKind::Poor => "no proper answer",
+            FaultKind::Unauthorized => "key refused",
+            FaultKind::QuotaSpent => "quota spent",
+            FaultKind::Misconfigured => "model or address not found",
+            FaultKind::TooLong => "conversation too long for the model",
+            FaultKind::Policy => "refused by content filter",
+            FaultKind::BadRequest => "request refused",
+            FaultKind::Diverged => "continuation does not fit",
         })
     }
 }
@@ -165,12 +167,12 @@ impl fmt::Display for Fault {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{fault}{}{detail}", if .detail.is_empty() { "" } else { ": " })]
 pub struct Failure {
-    pub fault: Fault,
+    pub fault: FaultKind,
     /// At most 300 characters, without control characters and API keys.
     pub detail: String,
     /// The detail is the provider's text. It may quote the visitor, so API callers may see it but
     /// it is never logged.
-    pub quoted: bool,
+    pub is_provider_text: bool,
     /// The provider's error code, such as `rate_limit_exceeded`: at most 48 ASCII letters, digits
     /// and underscores. Empty if there is none.
     pub code: String,
@@ -179,17 +181,17 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
-const DETAIL_CHARS: usize = 300;
+const MAX_DETAIL_CHARS: usize = 300;
 
 /// The maximum length of [`Failure::code`]. The longest codes of vendors have about 40 characters.
-const CODE_CHARS: usize = 48;
+const MAX_CODE_CHARS: usize = 48;
 
 impl Failure {
-    pub fn of(fault: Fault) -> Self {
+    pub fn new(fault: FaultKind) -> Self {
         Self {
             fault,
             detail: String::new(),
-            quoted: false,
+            is_provider_text: false,
             code: String::new(),
             status: None,
             retry_after: None,
@@ -198,35 +200,35 @@ impl Failure {
 
     /// A failure with the provider's text, sanitised and truncated, and the first valid code of
     /// `codes`. The caller must redact API keys first, because only the caller knows them.
-    pub fn quoting(fault: Fault, text: &str, codes: &[&str]) -> Self {
+    pub fn from_provider(fault: FaultKind, text: &str, codes: &[&str]) -> Self {
         let code = codes
             .iter()
-            .find(|code| is_code(code))
+            .find(|code| is_error_code(code))
             .copied()
             .unwrap_or_default();
         Self {
-            quoted: true,
+            is_provider_text: true,
             code: code.to_owned(),
-            ..Self::with(fault, text)
+            ..Self::with_detail(fault, text)
         }
     }
 
     /// A failure with a text of our own, sanitised and truncated. The text must not quote anybody.
-    pub fn with(fault: Fault, detail: &str) -> Self {
+    pub fn with_detail(fault: FaultKind, detail: &str) -> Self {
         let detail = detail
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
-            .take(DETAIL_CHARS)
+            .take(MAX_DETAIL_CHARS)
             .collect::<String>();
         Self {
             detail: detail.trim().to_owned(),
-            ..Self::of(fault)
+            ..Self::new(fault)
         }
     }
 
     /// The text for logs. Replaces a provider's text, which may quote the visitor, by its code.
-    pub fn for_logs(&self) -> String {
-        match (self.quoted, self.code.as_str()) {
+    pub fn log_safe(&self) -> String {
+        match (self.is_provider_text, self.code.as_str()) {
             (false, _) => self.to_string(),
             (true, "") => self.fault.to_string(),
             (true, code) => format!("{} ({code})", self.fault),
@@ -235,41 +237,41 @@ impl Failure {
 }
 
 /// Returns `true` for a short identifier. Some providers send a sentence in the code field.
-pub fn is_code(text: &str) -> bool {
+pub fn is_error_code(text: &str) -> bool {
     let is_code_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !text.is_empty() && text.len() <= CODE_CHARS && text.bytes().all(is_code_byte)
+    !text.is_empty() && text.len() <= MAX_CODE_CHARS && text.bytes().all(is_code_byte)
 }
 
 /// The outcome of an attempt in `done.tried` and in metrics: `ok`, `stopped` or a fault's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Outcome(&'static str);
+pub struct AttemptOutcome(&'static str);
 
-impl Outcome {
-    pub const OK: Outcome = Outcome("ok");
+impl AttemptOutcome {
+    pub const OK: AttemptOutcome = AttemptOutcome("ok");
     /// The visitor cancelled, or no follower was left.
-    pub const STOPPED: Outcome = Outcome("stopped");
+    pub const STOPPED: AttemptOutcome = AttemptOutcome("stopped");
 }
 
-impl From<Fault> for Outcome {
-    fn from(fault: Fault) -> Self {
-        Self(fault.reason())
+impl From<FaultKind> for AttemptOutcome {
+    fn from(fault: FaultKind) -> Self {
+        Self(fault.wire_name())
     }
 }
 
-impl Outcome {
+impl AttemptOutcome {
     pub const fn as_str(self) -> &'static str {
         self.0
     }
 }
 
-impl<'de> Deserialize<'de> for Outcome {
+impl<'de> Deserialize<'de> for AttemptOutcome {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
-        let known = Fault::ALL
+        let known = FaultKind::ALL
             .into_iter()
-            .map(Outcome::from)
-            .chain([Outcome::OK, Outcome::STOPPED]);
+            .map(AttemptOutcome::from)
+            .chain([AttemptOutcome::OK, AttemptOutcome::STOPPED]);
         let found = known.into_iter().find(|outcome| outcome.0 == text);
         found.ok_or_else(|| serde::de::Error::custom("not an outcome"))
     }
@@ -294,24 +296,24 @@ mod tests {
 
     #[test]
     fn every_reason_is_part_of_the_protocol() {
-        for fault in Fault::ALL {
-            assert!(REASONS.contains(&fault.reason()), "{fault:?}");
+        for fault in FaultKind::ALL {
+            assert!(REASONS.contains(&fault.wire_name()), "{fault:?}");
         }
     }
 
     #[test]
     fn request_faults_do_not_affect_the_breaker() {
-        for fault in Fault::ALL {
+        for fault in FaultKind::ALL {
             let is_request_fault = matches!(
-                fault.class(),
-                Class::MoreRoom | Class::Policy | Class::Caller
+                fault.recovery(),
+                Recovery::LargerContext | Recovery::ContentFilter | Recovery::CallerError
             );
             if is_request_fault {
-                assert_eq!(fault.weight(), Weight::Nothing, "{fault:?}");
+                assert_eq!(fault.breaker_impact(), BreakerImpact::Ignored, "{fault:?}");
             }
             assert_eq!(
-                fault.class() == Class::Block,
-                fault.weight() == Weight::Block,
+                fault.recovery() == Recovery::Block,
+                fault.breaker_impact() == BreakerImpact::Block,
                 "{fault:?}"
             );
         }
@@ -319,19 +321,19 @@ mod tests {
 
     #[test]
     fn provider_text_is_not_logged_but_its_code_is() {
-        for fault in Fault::ALL {
-            let failure = Failure::quoting(fault, "it said this", &["", "its_Code2"]);
+        for fault in FaultKind::ALL {
+            let failure = Failure::from_provider(fault, "it said this", &["", "its_Code2"]);
             assert_eq!(
                 (failure.detail.as_str(), failure.code.as_str()),
                 ("it said this", "its_Code2")
             );
-            assert_eq!(failure.for_logs(), format!("{fault} (its_Code2)"));
+            assert_eq!(failure.log_safe(), format!("{fault} (its_Code2)"));
             assert_eq!(
-                Failure::quoting(fault, "it said this", &[]).for_logs(),
+                Failure::from_provider(fault, "it said this", &[]).log_safe(),
                 fault.to_string()
             );
             assert_eq!(
-                Failure::with(fault, "we say this").for_logs(),
+                Failure::with_detail(fault, "we say this").log_safe(),
                 format!("{fault}: we say this")
             );
         }
@@ -345,7 +347,7 @@ mod tests {
             long.as_str(),
         ] {
             assert_eq!(
-                Failure::quoting(Fault::BadRequest, "", &[code]).code,
+                Failure::from_provider(FaultKind::BadRequest, "", &[code]).code,
                 "",
                 "{code}"
             );
@@ -354,12 +356,15 @@ mod tests {
 
     #[test]
     fn detail_is_truncated_and_has_no_control_characters() {
-        let failure = Failure::with(
-            Fault::ServerError,
+        let failure = Failure::with_detail(
+            FaultKind::ServerError,
             &format!("a\nb\u{7}{}", "x".repeat(1000)),
         );
         assert_eq!(failure.detail.chars().count(), 300);
         assert!(!failure.detail.contains(['\n', '\u{7}']));
-        assert_eq!(Failure::of(Fault::Reset).to_string(), "connection reset");
+        assert_eq!(
+            Failure::new(FaultKind::Reset).to_string(),
+            "connection reset"
+        );
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Usage;
-use super::fault::Outcome;
+use super::ask::TokenUsage;
+use super::fault::AttemptOutcome;
 use super::ids::{ClientMsgId, TurnId};
-use super::time::At;
-use super::turn::{Finish, Source};
+use super::time::Timestamp;
+use super::turn::{AnswerSource, FinishReason};
 
 /// Text that was shown and then retracted by a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,18 +20,18 @@ pub struct Draft {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct After {
+pub struct PreviousFailure {
     pub provider: Arc<str>,
-    pub reason: Outcome,
+    pub reason: AttemptOutcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tried {
+pub struct AttemptSummary {
     /// Counted from 1.
     pub attempt: u32,
     pub provider: Arc<str>,
     pub model: Arc<str>,
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     pub ms: u64,
 }
 
@@ -40,21 +40,21 @@ pub struct Tried {
 pub struct Done {
     pub turn: TurnId,
     pub seq: u64,
-    pub source: Source,
+    pub source: AnswerSource,
     /// `true` if the answer is not a current answer of an AI.
     pub degraded: bool,
     /// `None` if the answer did not come from a provider.
     pub provider: Option<Arc<str>>,
     pub model: Option<Arc<str>>,
     pub attempts: u32,
-    pub tried: Vec<Tried>,
-    pub finish: Finish,
+    pub tried: Vec<AttemptSummary>,
+    pub finish: FinishReason,
     /// The complete answer. It equals the text of a client that applied all frames.
     pub text: String,
     /// The age of a cached answer, in seconds.
     pub age_s: Option<u64>,
     /// The sum over all attempts.
-    pub usage: Option<Usage>,
+    pub usage: Option<TokenUsage>,
     /// `None` if the prices are unknown.
     pub cost_usd: Option<f64>,
     /// From the question to the first visible text.
@@ -76,7 +76,7 @@ pub enum Frame {
         seq: u64,
         client_msg_id: ClientMsgId,
         text: String,
-        at: At,
+        at: Timestamp,
         /// The turn whose question is asked again.
         retry_of: Option<TurnId>,
     },
@@ -88,7 +88,7 @@ pub enum Frame {
         attempt: u32,
         provider: Arc<str>,
         model: Arc<str>,
-        after: Option<After>,
+        after: Option<PreviousFailure>,
     },
     Token {
         turn: TurnId,
@@ -107,7 +107,7 @@ pub enum Frame {
         from: Arc<str>,
         /// The provider whose text follows. `None` if no provider is left.
         to: Option<Arc<str>>,
-        reason: Outcome,
+        reason: AttemptOutcome,
     },
     Done(Box<Done>),
     /// The turn so far, for a client that joins late.

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::At;
+use super::Timestamp;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{name} must be {format}")]
-pub struct BadId {
+pub struct InvalidId {
     name: &'static str,
     format: &'static str,
 }
@@ -44,10 +44,10 @@ impl fmt::Debug for ConversationId {
 }
 
 impl FromStr for ConversationId {
-    type Err = BadId;
+    type Err = InvalidId;
 
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = BadId {
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let bad = InvalidId {
             name: "conversation",
             format: "22 characters of base64url",
         };
@@ -63,25 +63,25 @@ impl FromStr for ConversationId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TurnId {
     ms: u64,
-    chance: u64,
+    random: u64,
 }
 
 impl TurnId {
-    pub fn at(self) -> At {
-        At(self.ms)
+    pub fn timestamp(self) -> Timestamp {
+        Timestamp(self.ms)
     }
 
     /// An id greater than `last`, even if the clock went backwards.
-    pub fn after(last: Option<TurnId>, now_ms: u64, chance: u64) -> Self {
+    pub fn next_after(last: Option<TurnId>, now_ms: u64, chance: u64) -> Self {
         let ms = last.map_or(now_ms, |last| now_ms.max(last.ms + 1)) & 0xffff_ffff_ffff;
-        Self { ms, chance }
+        Self { ms, random: chance }
     }
 }
 
 impl fmt::Display for TurnId {
     // Every frame contains the id, and the standard integer formatter is ten times slower.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = u128::from(self.ms) << 64 | u128::from(self.chance);
+        let digits = u128::from(self.ms) << 64 | u128::from(self.random);
         let mut text = [b'0'; 28];
         for (position, byte) in text.iter_mut().rev().enumerate() {
             let digit = u8::try_from(digits >> (4 * position) & 0xf).unwrap_or_default();
@@ -102,10 +102,10 @@ impl fmt::Debug for TurnId {
 }
 
 impl FromStr for TurnId {
-    type Err = BadId;
+    type Err = InvalidId;
 
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = BadId {
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let bad = InvalidId {
             name: "turn",
             format: "28 hexadecimal digits",
         };
@@ -116,7 +116,7 @@ impl FromStr for TurnId {
         let number = |digits| u64::from_str_radix(digits, 16).map_err(|_| bad);
         Ok(Self {
             ms: number(ms)?,
-            chance: number(chance)?,
+            random: number(chance)?,
         })
     }
 }
@@ -126,20 +126,20 @@ impl FromStr for TurnId {
 pub struct ClientMsgId(String);
 
 /// The prefix of ids generated for HTTP requests.
-const OF_CALL: &str = "api-";
+const HTTP_CALL_PREFIX: &str = "api-";
 
 impl ClientMsgId {
-    pub fn of_turn(turn: TurnId) -> Self {
+    pub fn for_turn(turn: TurnId) -> Self {
         Self(turn.to_string())
     }
 
-    pub fn of_call(chance: u64) -> Self {
-        Self(format!("{OF_CALL}{chance:016x}"))
+    pub fn for_http_call(chance: u64) -> Self {
+        Self(format!("{HTTP_CALL_PREFIX}{chance:016x}"))
     }
 
     /// `true` if the id was generated for an HTTP request. A client could send such an id as well.
-    pub fn is_of_call(&self) -> bool {
-        self.0.starts_with(OF_CALL)
+    pub fn is_http_call(&self) -> bool {
+        self.0.starts_with(HTTP_CALL_PREFIX)
     }
 
     pub fn as_str(&self) -> &str {
@@ -154,13 +154,13 @@ impl fmt::Display for ClientMsgId {
 }
 
 impl FromStr for ClientMsgId {
-    type Err = BadId;
+    type Err = InvalidId;
 
-    fn from_str(text: &str) -> Result<Self, BadId> {
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
         if (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(BadId {
+            Err(InvalidId {
                 name: "client_msg_id",
                 format: "1 to 64 printable characters",
             })
@@ -197,18 +197,18 @@ mod tests {
         let conversation = ConversationId::from_random([7; 16]);
         assert_eq!(conversation.to_string().len(), 22);
         assert_eq!(conversation.to_string().parse(), Ok(conversation));
-        let turn = TurnId::after(None, 1_700_000_000_000, u64::MAX);
+        let turn = TurnId::next_after(None, 1_700_000_000_000, u64::MAX);
         assert_eq!(turn.to_string().parse(), Ok(turn));
         for (ms, chance) in [(1_700_000_000_000, u64::MAX), (0, 0), (0xa, 0x9_0000_000f)] {
-            let text = TurnId::after(None, ms, chance).to_string();
+            let text = TurnId::next_after(None, ms, chance).to_string();
             assert_eq!(text, format!("{ms:012x}{chance:016x}"));
         }
     }
 
     #[test]
     fn a_later_turn_is_greater_even_if_the_clock_went_back() {
-        let first = TurnId::after(None, 5_000, u64::MAX);
-        let second = TurnId::after(Some(first), 1_000, 0);
+        let first = TurnId::next_after(None, 5_000, u64::MAX);
+        let second = TurnId::next_after(Some(first), 1_000, 0);
         assert!(second > first && second.to_string() > first.to_string());
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::drill::DrillView;
-use super::time::At;
+use super::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum ServiceMode {
     /// The preferred provider is available.
     #[default]
     Normal,
@@ -40,8 +40,8 @@ pub struct ProviderView {
 /// The content of the `status` frame, also part of `welcome`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
-    pub mode: Mode,
-    pub since: At,
+    pub mode: ServiceMode,
+    pub since: Timestamp,
     /// The id of the current incident, the same everywhere.
     pub incident: Option<String>,
     /// One sentence for visitors; empty in normal mode.

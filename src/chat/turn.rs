@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Usage;
-use super::frame::{Done, Draft, Tried};
+use super::ask::TokenUsage;
+use super::frame::{AttemptSummary, Done, Draft};
 use super::ids::{ClientMsgId, TurnId};
-use super::time::At;
+use super::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum AnswerSource {
     Ai,
     Cache,
     /// An old cached answer, served because no provider was available.
@@ -22,36 +22,36 @@ pub enum Source {
     Fallback,
 }
 
-impl Source {
-    pub const ALL: [Source; 6] = [
-        Source::Ai,
-        Source::Cache,
-        Source::StaleCache,
-        Source::Template,
-        Source::Extractive,
-        Source::Fallback,
+impl AnswerSource {
+    pub const ALL: [AnswerSource; 6] = [
+        AnswerSource::Ai,
+        AnswerSource::Cache,
+        AnswerSource::StaleCache,
+        AnswerSource::Template,
+        AnswerSource::Extractive,
+        AnswerSource::Fallback,
     ];
 
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Source::Ai => "ai",
-            Source::Cache => "cache",
-            Source::StaleCache => "stale_cache",
-            Source::Template => "template",
-            Source::Extractive => "extractive",
-            Source::Fallback => "fallback",
+            AnswerSource::Ai => "ai",
+            AnswerSource::Cache => "cache",
+            AnswerSource::StaleCache => "stale_cache",
+            AnswerSource::Template => "template",
+            AnswerSource::Extractive => "extractive",
+            AnswerSource::Fallback => "fallback",
         }
     }
 
     /// `true` for everything except a live or fresh cached AI answer.
-    pub const fn degraded(self) -> bool {
-        !matches!(self, Source::Ai | Source::Cache)
+    pub const fn is_degraded(self) -> bool {
+        !matches!(self, AnswerSource::Ai | AnswerSource::Cache)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Finish {
+pub enum FinishReason {
     Stop,
     Length,
     ContentFilter,
@@ -60,14 +60,14 @@ pub enum Finish {
     Interrupted,
 }
 
-impl Finish {
-    pub const fn name(self) -> &'static str {
+impl FinishReason {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::ContentFilter => "content_filter",
-            Finish::Stopped => "stopped",
-            Finish::Interrupted => "interrupted",
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ContentFilter => "content_filter",
+            FinishReason::Stopped => "stopped",
+            FinishReason::Interrupted => "interrupted",
         }
     }
 }
@@ -93,11 +93,11 @@ pub struct Followup {
     pub text: String,
     pub provider: Arc<str>,
     pub model: Arc<str>,
-    pub at: At,
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Amendment {
+pub enum TurnUpdate {
     Feedback(Feedback),
     /// Ignored if the turn already has a follow-up.
     Followup(Followup),
@@ -108,19 +108,19 @@ pub struct TurnRecord {
     /// Later turns have greater ids.
     pub turn: TurnId,
     pub client_msg_id: ClientMsgId,
-    pub at: At,
+    pub at: Timestamp,
     pub question: String,
     /// The answer so far. Complete if `state` is `done` and `finish` is `stop`.
     pub text: String,
     pub state: TurnState,
     /// `None` while the turn runs.
-    pub source: Option<Source>,
+    pub source: Option<AnswerSource>,
     /// `true` if the answer is not a current answer of an AI.
     pub degraded: bool,
     pub provider: Option<Arc<str>>,
     pub model: Option<Arc<str>>,
     /// `None` while the turn runs.
-    pub finish: Option<Finish>,
+    pub finish: Option<FinishReason>,
     pub attempts: u32,
     pub drafts: Vec<Draft>,
     pub age_s: Option<u64>,
@@ -129,10 +129,10 @@ pub struct TurnRecord {
     /// The turn whose question is asked again.
     pub retry_of: Option<TurnId>,
     #[serde(default)]
-    pub tried: Vec<Tried>,
+    pub tried: Vec<AttemptSummary>,
     /// The sum over all attempts.
     #[serde(default)]
-    pub usage: Option<Usage>,
+    pub usage: Option<TokenUsage>,
     /// `None` if the prices are unknown.
     #[serde(default)]
     pub cost_usd: Option<f64>,
@@ -145,10 +145,10 @@ pub struct TurnRecord {
 }
 
 impl TurnRecord {
-    pub fn asked(
+    pub fn new(
         turn: TurnId,
         client_msg_id: ClientMsgId,
-        at: At,
+        at: Timestamp,
         question: String,
         retry_of: Option<TurnId>,
     ) -> Self {
@@ -179,17 +179,17 @@ impl TurnRecord {
     }
 
     /// The `done` frame with number `seq`. A turn without an end counts as interrupted.
-    pub fn done(&self, seq: u64) -> Done {
+    pub fn done_frame(&self, seq: u64) -> Done {
         Done {
             turn: self.turn,
             seq,
-            source: self.source.unwrap_or(Source::Ai),
+            source: self.source.unwrap_or(AnswerSource::Ai),
             degraded: self.degraded,
             provider: self.provider.clone(),
             model: self.model.clone(),
             attempts: self.attempts,
             tried: self.tried.clone(),
-            finish: self.finish.unwrap_or(Finish::Interrupted),
+            finish: self.finish.unwrap_or(FinishReason::Interrupted),
             text: self.text.clone(),
             age_s: self.age_s,
             usage: self.usage,
@@ -200,18 +200,18 @@ impl TurnRecord {
         }
     }
 
-    pub fn amend(&mut self, change: Amendment) {
+    pub fn apply(&mut self, change: TurnUpdate) {
         match change {
-            Amendment::Feedback(value) => self.feedback = Some(value),
-            Amendment::Followup(followup) => drop(self.followup.get_or_insert(followup)),
+            TurnUpdate::Feedback(value) => self.feedback = Some(value),
+            TurnUpdate::Followup(followup) => drop(self.followup.get_or_insert(followup)),
         }
     }
 
     /// The record of a turn that the service could not finish: interrupted, with the last saved
     /// text.
-    pub fn interrupted(mut self) -> Self {
+    pub fn into_interrupted(mut self) -> Self {
         self.state = TurnState::Interrupted;
-        self.finish = Some(Finish::Interrupted);
+        self.finish = Some(FinishReason::Interrupted);
         self
     }
 }

@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Drill;
-use super::service::{Answer, Service};
-use crate::settings::show_duration;
+use super::service::{HttpReply, StatusClient};
+use crate::settings::format_duration;
 
-const PATH: &str = "/admin/drills";
+const DRILLS_PATH: &str = "/admin/drills";
 
 /// The interval at which the state of the drill is polled. Another operator may stop it.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time to wait for the report after the end. The last turns may still run and are reported as
 /// such.
-const REPORT_LIMIT: Duration = Duration::from_secs(5);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the drill and waits for its end; `stop` ends it early. Calls `print` for each output
 /// line.
@@ -29,7 +29,7 @@ const REPORT_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The drill was not started or its result is unknown. The message is for the operator.
 pub async fn run(
-    service: Service<'_>,
+    service: StatusClient<'_>,
     drill: &Drill,
     stop: impl Future<Output = ()>,
     print: impl Fn(&str),
@@ -37,11 +37,16 @@ pub async fn run(
     let body = json!({
         "provider": drill.provider,
         "fault": drill.fault.to_string(),
-        "for": show_duration(drill.duration()),
+        "for": format_duration(drill.duration()),
         "share": drill.share,
     });
-    let started = &told(service, service.ask(Method::POST, PATH, Some(&body)).await)
-        .with_context(|| format!("the drill was not started at {}", service.url))?;
+    let started = &check_reply(
+        service,
+        service
+            .request(Method::POST, DRILLS_PATH, Some(&body))
+            .await,
+    )
+    .with_context(|| format!("the drill was not started at {}", service.url))?;
     let ends = Instant::now() + drill.duration();
     let share = if drill.share < 1.0 {
         format!(", for {} of calls", drill.share)
@@ -52,24 +57,26 @@ pub async fn run(
         "Outage drill at {}: {}{share}, until {}.",
         drill.provider,
         drill.fault,
-        text(&started["until"])
+        single_line(&started["until"])
     ));
     print("Ctrl-C ends it early.");
     let mut stop = pin!(stop);
     let stopped_early = tokio::select! {
         () = &mut stop => true,
-        () = over(service, drill, started, ends) => false,
+        () = wait_until_ended(service, drill, started, ends) => false,
     };
     if stopped_early {
-        let path = format!("{PATH}?provider={}", drill.provider);
-        told(service, service.ask(Method::DELETE, &path, None).await).with_context(|| {
-            format!(
-                "the drill was not ended; it ends by itself at {}",
-                text(&started["until"])
-            )
-        })?;
+        let path = format!("{DRILLS_PATH}?provider={}", drill.provider);
+        check_reply(service, service.request(Method::DELETE, &path, None).await).with_context(
+            || {
+                format!(
+                    "the drill was not ended; it ends by itself at {}",
+                    single_line(&started["until"])
+                )
+            },
+        )?;
     }
-    let report = tokio::time::timeout(REPORT_LIMIT, report(service, started)).await;
+    let report = tokio::time::timeout(REPORT_TIMEOUT, wait_for_report(service, started)).await;
     match &report {
         Ok(report) => {
             let summary = match (stopped_early, report["ended_by"].as_str()) {
@@ -78,7 +85,7 @@ pub async fn run(
                 (false, _) => "The drill ended by itself.",
             };
             print(summary);
-            shown(report).iter().for_each(|line| print(line));
+            format_report(report).iter().for_each(|line| print(line));
             Ok(())
         }
         Err(_) => {
@@ -91,13 +98,21 @@ pub async fn run(
 }
 
 /// Waits until the drill has ended. If the service is unreachable, waits for the scheduled end.
-async fn over(service: Service<'_>, drill: &Drill, started: &Value, ends: Instant) {
+async fn wait_until_ended(
+    service: StatusClient<'_>,
+    drill: &Drill,
+    started: &Value,
+    ends: Instant,
+) {
     loop {
-        tokio::time::sleep_until(ends.min(Instant::now() + LOOK)).await;
+        tokio::time::sleep_until(ends.min(Instant::now() + POLL_INTERVAL)).await;
         if Instant::now() >= ends {
             return;
         }
-        let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) else {
+        let Ok(list) = &check_reply(
+            service,
+            service.request(Method::GET, DRILLS_PATH, None).await,
+        ) else {
             continue;
         };
         let running = list["running"].as_array().map_or(&[][..], Vec::as_slice);
@@ -111,26 +126,29 @@ async fn over(service: Service<'_>, drill: &Drill, started: &Value, ends: Instan
 }
 
 /// Waits for the report, if possible until the last turn of the drill has ended.
-async fn report(service: Service<'_>, started: &Value) -> Value {
-    let accept_unfinished_at = Instant::now() + REPORT_LIMIT / 2;
+async fn wait_for_report(service: StatusClient<'_>, started: &Value) -> Value {
+    let accept_unfinished_at = Instant::now() + REPORT_TIMEOUT / 2;
     loop {
-        if let Ok(list) = &told(service, service.ask(Method::GET, PATH, None).await) {
+        if let Ok(list) = &check_reply(
+            service,
+            service.request(Method::GET, DRILLS_PATH, None).await,
+        ) {
             let reports = list["reports"].as_array().map_or(&[][..], Vec::as_slice);
             let is_ours = |report: &&Value| {
                 report["provider"] == started["provider"] && report["from"] == started["from"]
             };
             let found = reports.iter().find(is_ours);
-            if let Some(report) = found
-                .filter(|report| under_way(report) == 0 || Instant::now() >= accept_unfinished_at)
-            {
+            if let Some(report) = found.filter(|report| {
+                unfinished_turns(report) == 0 || Instant::now() >= accept_unfinished_at
+            }) {
                 return report.clone();
             }
         }
-        tokio::time::sleep(LOOK / 5).await;
+        tokio::time::sleep(POLL_INTERVAL / 5).await;
     }
 }
 
-fn under_way(report: &Value) -> u64 {
+fn unfinished_turns(report: &Value) -> u64 {
     report
         .pointer("/turns/under_way")
         .and_then(Value::as_u64)
@@ -138,11 +156,14 @@ fn under_way(report: &Value) -> u64 {
 }
 
 /// Returns the JSON body of a successful reply. An error says what the operator can do.
-fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<Value> {
-    let Answer { status, body } = answer?;
+fn check_reply(
+    service: StatusClient<'_>,
+    answer: anyhow::Result<HttpReply>,
+) -> anyhow::Result<Value> {
+    let HttpReply { status, body } = answer?;
     let body = &body.unwrap_or_default();
     let error = &body["error"];
-    let message = error.get("message").map(text).unwrap_or_default();
+    let message = error.get("message").map(single_line).unwrap_or_default();
     match status {
         StatusCode::OK if body.is_object() => Ok(body.clone()),
         StatusCode::UNAUTHORIZED => {
@@ -165,7 +186,7 @@ fn told(service: Service<'_>, answer: anyhow::Result<Answer>) -> anyhow::Result<
 }
 
 /// The value as a single line without control characters, which could move the cursor.
-fn text(value: &Value) -> String {
+fn single_line(value: &Value) -> String {
     let text = value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned);
@@ -174,7 +195,7 @@ fn text(value: &Value) -> String {
         .collect()
 }
 
-fn shown(report: &Value) -> Vec<String> {
+fn format_report(report: &Value) -> Vec<String> {
     let turns = &report["turns"];
     let breaker = &report["breaker"];
     let calls = &report["calls"];
@@ -222,7 +243,7 @@ fn shown(report: &Value) -> Vec<String> {
     ) {
         (Some(after), _) => format!(
             "opened after {after}, {} in all",
-            times(number(&breaker["opened"]))
+            format_times(number(&breaker["opened"]))
         ),
         (None, Some(after)) => {
             format!("stayed closed; a rate limit was waited out from {after} on")
@@ -240,7 +261,7 @@ fn shown(report: &Value) -> Vec<String> {
     lines
 }
 
-fn times(number: u64) -> String {
+fn format_times(number: u64) -> String {
     if number == 1 {
         "once".to_owned()
     } else {
@@ -261,7 +282,7 @@ mod tests {
             "breaker": { "opened": 2, "opened_after_ms": 450, "limited_after_ms": null, "closed_after_ms": 3 },
         });
         assert_eq!(
-            shown(&report),
+            format_report(&report),
             [
                 "Calls     9, of which the drill befell 5",
                 "Turns     4: 3 ai, 1 fallback",
@@ -272,7 +293,7 @@ mod tests {
             ]
         );
         let empty = json!({ "calls": {}, "turns": { "sources": {} }, "breaker": { "limited_after_ms": 1000 } });
-        let lines = shown(&empty).join("\n");
+        let lines = format_report(&empty).join("\n");
         assert!(
             lines.contains("Turns     0: none")
                 && lines.contains("rate limit was waited out from 1.0 s on")
@@ -281,14 +302,14 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_do() {
-        let service = Service {
+        let service = StatusClient {
             url: "http://x",
             token: None,
         };
         let error_for = |status: u16, code: &str, message: &str| {
             let body = Some(json!({ "error": { "code": code, "message": message } }));
             let status = StatusCode::from_u16(status).unwrap_or_default();
-            told(service, Ok(Answer { status, body }))
+            check_reply(service, Ok(HttpReply { status, body }))
                 .map_err(|error| error.to_string())
                 .unwrap_err()
         };
@@ -299,9 +320,9 @@ mod tests {
         let unknown = "no provider has that name; there are: a, b";
         assert_eq!(error_for(404, "not_found", unknown), unknown);
         assert_eq!(error_for(409, "conflict", "a drill\nruns"), "a drill runs");
-        let foreign = told(
+        let foreign = check_reply(
             service,
-            Ok(Answer {
+            Ok(HttpReply {
                 status: StatusCode::OK,
                 body: None,
             }),

@@ -14,46 +14,51 @@ use serde_json::Value;
 use crate::provider::transport::Transport;
 use crate::settings::Secret;
 
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-const LIMIT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Copy)]
-pub struct Service<'s> {
+pub struct StatusClient<'s> {
     pub url: &'s str,
     pub token: Option<&'s Secret>,
 }
 
-pub struct Answer {
+pub struct HttpReply {
     pub status: StatusCode,
     /// `None` if the body is not JSON.
     pub body: Option<Value>,
 }
 
-impl Service<'_> {
+impl StatusClient<'_> {
     /// Sends a single request.
     ///
     /// # Errors
     /// The service is unreachable, too slow, or its reply is too large.
-    pub async fn ask(
+    pub async fn request(
         self,
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> anyhow::Result<Answer> {
-        let reply = tokio::time::timeout(LIMIT, self.sent(method, path, body)).await;
-        reply.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", LIMIT.as_secs())))
+    ) -> anyhow::Result<HttpReply> {
+        let reply = tokio::time::timeout(REQUEST_TIMEOUT, self.send(method, path, body)).await;
+        reply.unwrap_or_else(|_| {
+            Err(anyhow::anyhow!(
+                "no answer within {} s",
+                REQUEST_TIMEOUT.as_secs()
+            ))
+        })
     }
 
-    async fn sent(
+    async fn send(
         self,
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> anyhow::Result<Answer> {
-        let transport = Transport::new(CONNECT).context("cannot create the HTTP client")?;
+    ) -> anyhow::Result<HttpReply> {
+        let transport = Transport::new(CONNECT_TIMEOUT).context("cannot create the HTTP client")?;
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let mut request = http::Request::builder().method(method).uri(url);
         if let Some(token) = self.token {
@@ -78,11 +83,11 @@ impl Service<'_> {
         while let Some(chunk) = body.next().await {
             bytes.extend_from_slice(&chunk?);
             anyhow::ensure!(
-                bytes.len() <= MOST_BYTES,
+                bytes.len() <= MAX_REPLY_BYTES,
                 "what listens there is no Failsoft: its answer has no end"
             );
         }
-        Ok(Answer {
+        Ok(HttpReply {
             status,
             body: serde_json::from_slice(&bytes).ok(),
         })
@@ -93,7 +98,7 @@ impl Service<'_> {
 ///
 /// # Errors
 /// The port is 0, so it is only known to the running service.
-pub fn url_of(listen: &str) -> anyhow::Result<String> {
+pub fn service_url(listen: &str) -> anyhow::Result<String> {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
     anyhow::ensure!(
         port != "0",
@@ -119,10 +124,10 @@ mod tests {
             ("[::]:82", "http://[::1]:82"),
             ("localhost:83", "http://localhost:83"),
         ] {
-            assert_eq!(url_of(listen).unwrap(), url);
+            assert_eq!(service_url(listen).unwrap(), url);
         }
         assert!(
-            url_of("127.0.0.1:0")
+            service_url("127.0.0.1:0")
                 .unwrap_err()
                 .to_string()
                 .contains("--url")

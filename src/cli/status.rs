@@ -5,25 +5,25 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::service::Service;
+use super::service::StatusClient;
 use crate::settings::Secret;
 
-const INCIDENTS: usize = 5;
+const MAX_INCIDENTS: usize = 5;
 
 /// Fetches and renders the status of the service at `url`. With the admin token it includes costs.
 ///
 /// # Errors
 /// The service is unreachable, or not a Failsoft service. The message is for the operator.
-pub async fn table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
-    let status = ask(url, token).await;
+pub async fn status_table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
+    let status = fetch_status(url, token).await;
     let status =
         status.with_context(|| format!("the service at {url} cannot be asked for its status"))?;
-    Ok(written(url, &status))
+    Ok(format_status(url, &status))
 }
 
-async fn ask(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
-    let reply = Service { url, token }
-        .ask(http::Method::GET, "/status.json", None)
+async fn fetch_status(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
+    let reply = StatusClient { url, token }
+        .request(http::Method::GET, "/status.json", None)
         .await?;
     let status = reply.status;
     anyhow::ensure!(
@@ -38,40 +38,44 @@ async fn ask(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
 }
 
 /// A value as the text of a cell, on a single line without control characters.
-fn cell(value: &Value) -> String {
+fn format_cell(value: &Value) -> String {
     let text = match value {
         Value::Null => return "-".to_owned(),
         Value::String(text) if text.is_empty() => return "-".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    line(&text)
+    single_line(&text)
 }
 
 /// Replaces control characters, which could move the cursor.
-fn line(text: &str) -> String {
+fn single_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }
 
-fn written(url: &str, status: &Value) -> String {
-    let mut lines = head(url, status);
+fn format_status(url: &str, status: &Value) -> String {
+    let mut lines = format_header(url, status);
     lines.push(String::new());
-    lines.extend(aligned(&providers(status)));
+    lines.extend(align_columns(&provider_rows(status)));
     for (title, rows) in [
-        ("Problems", problems(status)),
-        ("Incidents", incidents(status)),
+        ("Problems", problem_rows(status)),
+        ("Incidents", incident_rows(status)),
     ] {
         if !rows.is_empty() {
             lines.extend([String::new(), title.to_owned()]);
-            lines.extend(aligned(&rows).into_iter().map(|row| format!("  {row}")));
+            lines.extend(
+                align_columns(&rows)
+                    .into_iter()
+                    .map(|row| format!("  {row}")),
+            );
         }
     }
     lines.join("\n") + "\n"
 }
 
-fn head(url: &str, status: &Value) -> Vec<String> {
+fn format_header(url: &str, status: &Value) -> Vec<String> {
     let up = Duration::from_secs(status["uptime_s"].as_u64().unwrap_or_default());
     let up = humantime::format_duration(up);
     let answers = &status["answers"];
@@ -81,43 +85,43 @@ fn head(url: &str, status: &Value) -> Vec<String> {
     let incident = if incident.is_null() {
         String::new()
     } else {
-        format!(", incident {}", cell(incident))
+        format!(", incident {}", format_cell(incident))
     };
     let mut lines = vec![
         format!(
             "Failsoft {} at {url}, instance {}, up {up}",
-            cell(&status["version"]),
-            cell(&status["instance"])
+            format_cell(&status["version"]),
+            format_cell(&status["instance"])
         ),
         format!(
             "Mode      {} since {}{incident}",
-            cell(&status["mode"]),
-            cell(&status["since"])
+            format_cell(&status["mode"]),
+            format_cell(&status["since"])
         ),
-        format!("Next      {}", cell(&status["active"])),
+        format!("Next      {}", format_cell(&status["active"])),
         format!(
             "Answers   {}, by AI {}, degraded {}, availability {share}",
-            cell(&answers["total"]),
-            cell(&answers["ai"]),
-            cell(&answers["degraded"])
+            format_cell(&answers["total"]),
+            format_cell(&answers["ai"]),
+            format_cell(&answers["degraded"])
         ),
     ];
     lines.extend(
         [("24 hours", "24h"), ("30 days", "30d")]
             .into_iter()
-            .filter_map(|(name, key)| stretch(name, status.get("availability")?.get(key)?)),
+            .filter_map(|(name, key)| format_period(name, status.get("availability")?.get(key)?)),
     );
     if status["message"]
         .as_str()
         .is_some_and(|message| !message.is_empty())
     {
-        lines.insert(2, format!("Message   {}", cell(&status["message"])));
+        lines.insert(2, format!("Message   {}", format_cell(&status["message"])));
     }
     lines
 }
 
 /// The statistics of a period. `None` if the service does not report them.
-fn stretch(name: &str, period: &Value) -> Option<String> {
+fn format_period(name: &str, period: &Value) -> Option<String> {
     let percent = |key: &str| {
         period[key].as_f64().map_or("-".to_owned(), |share| {
             format!("{:.2} %", (share * 10_000.0).floor() / 100.0)
@@ -129,7 +133,7 @@ fn stretch(name: &str, period: &Value) -> Option<String> {
         .map_or(String::new(), |usd| format!(", ${usd:.4}"));
     let reasons = period["reasons"].as_object().into_iter().flatten();
     let reasons: Vec<_> = reasons
-        .map(|(reason, count)| format!("{} {}", line(reason), cell(count)))
+        .map(|(reason, count)| format!("{} {}", single_line(reason), format_cell(count)))
         .collect();
     let failed = if reasons.is_empty() {
         String::new()
@@ -138,15 +142,15 @@ fn stretch(name: &str, period: &Value) -> Option<String> {
     };
     Some(format!(
         "{name:9} {} messages: {} answered, {} by AI; AI available {} of the time{cost}{failed}",
-        cell(total),
+        format_cell(total),
         percent("answers"),
         percent("ai"),
         percent("ai_time")
     ))
 }
 
-fn providers(status: &Value) -> Vec<Vec<String>> {
-    let providers = list(&status["providers"]);
+fn provider_rows(status: &Value) -> Vec<Vec<String>> {
+    let providers = as_list(&status["providers"]);
     let has_costs = providers
         .iter()
         .any(|provider| provider["usage"].is_object());
@@ -178,17 +182,21 @@ fn providers(status: &Value) -> Vec<Vec<String>> {
         };
         let counts = &provider["counts"];
         let mut row = vec![
-            cell(&provider["name"]),
-            cell(&provider["model"]),
-            cell(&provider["state"]),
+            format_cell(&provider["name"]),
+            format_cell(&provider["model"]),
+            format_cell(&provider["state"]),
             healthy.to_owned(),
-            cell(&provider["reason"]),
-            cell(&provider["retry_at"]),
-            cell(&provider["in_flight"]),
-            cell(&counts["success"]),
-            cell(&counts["failure"]),
-            cell(&counts["restarts"]),
-            format!("{}/{}", cell(first_token("p50")), cell(first_token("p95"))),
+            format_cell(&provider["reason"]),
+            format_cell(&provider["retry_at"]),
+            format_cell(&provider["in_flight"]),
+            format_cell(&counts["success"]),
+            format_cell(&counts["failure"]),
+            format_cell(&counts["restarts"]),
+            format!(
+                "{}/{}",
+                format_cell(first_token("p50")),
+                format_cell(first_token("p95"))
+            ),
         ];
         let cost = provider.pointer("/usage/cost_usd").and_then(Value::as_f64);
         row.extend(has_costs.then(|| cost.map_or("-".to_owned(), |usd| format!("{usd:.4}"))));
@@ -197,36 +205,36 @@ fn providers(status: &Value) -> Vec<Vec<String>> {
     rows
 }
 
-fn problems(status: &Value) -> Vec<Vec<String>> {
-    list(&status["problems"])
+fn problem_rows(status: &Value) -> Vec<Vec<String>> {
+    as_list(&status["problems"])
         .iter()
-        .map(|problem| vec![cell(problem)])
+        .map(|problem| vec![format_cell(problem)])
         .collect()
 }
 
-fn incidents(status: &Value) -> Vec<Vec<String>> {
-    let newest = list(&status["incidents"]).iter().take(INCIDENTS);
+fn incident_rows(status: &Value) -> Vec<Vec<String>> {
+    let newest = as_list(&status["incidents"]).iter().take(MAX_INCIDENTS);
     let row = |incident: &Value| {
         let ended = if incident["ended"].is_null() {
             "now".to_owned()
         } else {
-            cell(&incident["ended"])
+            format_cell(&incident["ended"])
         };
         vec![
-            cell(&incident["id"]),
-            cell(&incident["mode"]),
-            format!("{} to {ended}", cell(&incident["started"])),
-            cell(&incident["cause"]),
+            format_cell(&incident["id"]),
+            format_cell(&incident["mode"]),
+            format!("{} to {ended}", format_cell(&incident["started"])),
+            format_cell(&incident["cause"]),
         ]
     };
     newest.map(row).collect()
 }
 
-fn list(value: &Value) -> &[Value] {
+fn as_list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+fn align_columns(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
@@ -293,7 +301,7 @@ Problems
 Incidents
   inc-7  degraded  2026-01-02T03:04:05.000Z to now  alpha: timeout
 ";
-        assert_eq!(written("http://x", &status()), expected);
+        assert_eq!(format_status("http://x", &status()), expected);
     }
 
     #[test]
@@ -301,7 +309,7 @@ Incidents
         let mut status = status();
         status["providers"][1]["usage"] =
             json!({ "input_tokens": 1, "output_tokens": 2, "cost_usd": 0.01234 });
-        let table = written("http://x", &status);
+        let table = format_status("http://x", &status);
         let row = |name: &str| {
             table
                 .lines()
@@ -320,13 +328,13 @@ Incidents
     fn control_characters_of_the_server_are_removed() {
         let mut status = status();
         status["problems"] = json!(["one\u{1b}[2J\ntwo\rthree"]);
-        let table = written("http://x", &status);
+        let table = format_status("http://x", &status);
         assert!(table.contains("  one [2J two three\n"), "{table}");
     }
 
     #[test]
     fn missing_values_are_shown_as_dashes() {
-        let table = written("http://x", &json!({ "mode": "normal", "providers": [{}] }));
+        let table = format_status("http://x", &json!({ "mode": "normal", "providers": [{}] }));
         assert!(table.contains("Mode      normal since -\n"), "{table}");
     }
 }

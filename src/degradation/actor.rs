@@ -13,16 +13,16 @@ use actix::{
 };
 use tokio::sync::watch;
 
-use crate::settings::{DegradationSettings, Problem, Problems};
-use crate::supervised::Crash;
+use crate::settings::{ConfigErrors, DegradationSettings, Problem};
+use crate::supervised::CrashForTest;
 
-use super::health::Health;
-use super::knowledge::folder::News;
-use super::ladder::Ladder;
+use super::health::FallbackHealth;
+use super::knowledge::folder::FolderChange;
+use super::ladder::FallbackChain;
 use super::replies::Replies;
 use super::rules;
-use super::shelf::Shelf;
-use super::watching::Watching;
+use super::shelf::AnswerCache;
+use super::watching::PeriodicJobs;
 
 /// Timeout for reading the rules, so that a hanging disk does not block the actor.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,60 +31,61 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Clones share the channels. A rebuilt actor gets a clone, so receivers stay connected.
 #[derive(Clone, Debug)]
-pub struct Published {
-    ladder: watch::Sender<Arc<Ladder>>,
-    problems: watch::Sender<Arc<[Problem]>>,
-    knowledge: watch::Sender<Arc<[Problem]>>,
-    broken: watch::Sender<Arc<[String]>>,
+pub struct FallbackWatch {
+    chain: watch::Sender<Arc<FallbackChain>>,
+    reply_problems: watch::Sender<Arc<[Problem]>>,
+    knowledge_problems: watch::Sender<Arc<[Problem]>>,
+    failed_checks: watch::Sender<Arc<[String]>>,
 }
 
-impl Published {
+impl FallbackWatch {
     /// Starts with the built-in replies and this fixed text, so that an answer exists at once.
     pub fn new(fallback: &str) -> Self {
-        let chain = Ladder::new(Replies::built_in(), fallback);
+        let chain = FallbackChain::new(Replies::built_in(), fallback);
         Self {
-            ladder: watch::Sender::new(Arc::new(chain)),
-            problems: watch::Sender::new(Arc::default()),
-            knowledge: watch::Sender::new(Arc::default()),
-            broken: watch::Sender::new(Arc::default()),
+            chain: watch::Sender::new(Arc::new(chain)),
+            reply_problems: watch::Sender::new(Arc::default()),
+            knowledge_problems: watch::Sender::new(Arc::default()),
+            failed_checks: watch::Sender::new(Arc::default()),
         }
     }
 
     /// The current chain. A turn clones the `Arc` and keeps that chain to its end.
-    pub fn ladder(&self) -> watch::Receiver<Arc<Ladder>> {
-        self.ladder.subscribe()
+    pub fn chain(&self) -> watch::Receiver<Arc<FallbackChain>> {
+        self.chain.subscribe()
     }
 
     /// The problems of the last attempt to read the reply rules. Empty if it succeeded.
-    pub fn problems(&self) -> watch::Receiver<Arc<[Problem]>> {
-        self.problems.subscribe()
+    pub fn reply_problems(&self) -> watch::Receiver<Arc<[Problem]>> {
+        self.reply_problems.subscribe()
     }
 
-    pub fn health(&self) -> Health {
-        Health::new(
-            self.problems(),
-            self.knowledge.subscribe(),
-            self.broken.subscribe(),
+    pub fn health(&self) -> FallbackHealth {
+        FallbackHealth::new(
+            self.reply_problems(),
+            self.knowledge_problems.subscribe(),
+            self.failed_checks.subscribe(),
         )
     }
 
-    pub(super) fn learn(&self, change: News) {
+    pub(super) fn publish_knowledge(&self, change: FolderChange) {
         let passages = change.index.as_ref().map(|index| index.len());
         tracing::info!(passages, problems = change.problems.len(), "knowledge read");
         for problem in &change.problems {
             tracing::warn!(%problem, "knowledge document skipped");
         }
         // Problems first: whoever sees the new index also sees what it lacks.
-        self.knowledge.send_replace(change.problems.into());
+        self.knowledge_problems.send_replace(change.problems.into());
         if let Some(index) = change.index {
-            self.ladder
-                .send_modify(|chain| *chain = Arc::new(Ladder::clone(chain).with_knowledge(index)));
+            self.chain.send_modify(|chain| {
+                *chain = Arc::new(FallbackChain::clone(chain).with_knowledge(index))
+            });
         }
     }
 
     /// Publishes the failures of a self-check and logs them if they changed.
-    pub(super) fn report(&self, broken: Vec<String>) {
-        self.broken.send_if_modified(|before| {
+    pub(super) fn publish_failed_checks(&self, broken: Vec<String>) {
+        self.failed_checks.send_if_modified(|before| {
             let is_changed = **before != *broken;
             for failure in broken.iter().filter(|_| is_changed) {
                 tracing::error!(failure, "self-check failed");
@@ -95,20 +96,21 @@ impl Published {
     }
 
     /// Publishes a new chain, with the knowledge of the old one; or the problems, if there are any.
-    fn take(&self, read: Result<Ladder, Problems>) -> Result<(), Problems> {
+    fn publish_chain(&self, read: Result<FallbackChain, ConfigErrors>) -> Result<(), ConfigErrors> {
         match read {
             Ok(chain) => {
-                let knowledge = Arc::clone(self.ladder.borrow().knowledge());
-                self.ladder
+                let knowledge = Arc::clone(self.chain.borrow().knowledge());
+                self.chain
                     .send_replace(Arc::new(chain.with_knowledge(knowledge)));
-                self.problems.send_replace(Arc::default());
+                self.reply_problems.send_replace(Arc::default());
                 tracing::info!("reply rules read");
                 Ok(())
             }
             Err(problems) => {
                 let first = problems.0.first().map(tracing::field::display);
                 tracing::warn!(problems = problems.0.len(), first, "reply rules rejected");
-                self.problems.send_replace(problems.0.as_slice().into());
+                self.reply_problems
+                    .send_replace(problems.0.as_slice().into());
                 Err(problems)
             }
         }
@@ -117,32 +119,32 @@ impl Published {
 
 /// Settings of the periodic self-check.
 #[derive(Clone)]
-pub struct Checks {
+pub struct SelfCheckConfig {
     /// `None` skips the check of the answer cache.
-    pub shelf: Option<Arc<Shelf>>,
+    pub answer_cache: Option<Arc<AnswerCache>>,
     /// A new chain is checked at once, in addition to this interval.
-    pub every: Duration,
+    pub interval: Duration,
 }
 
-impl Default for Checks {
+impl Default for SelfCheckConfig {
     fn default() -> Self {
         Self {
-            shelf: None,
-            every: Self::EVERY,
+            answer_cache: None,
+            interval: Self::DEFAULT_INTERVAL,
         }
     }
 }
 
-impl Checks {
-    pub const EVERY: Duration = Duration::from_secs(60);
+impl SelfCheckConfig {
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 }
 
 /// Reads the rules at its start and on every `ReloadFallback`.
 pub struct DegradationActor {
-    first: Option<DegradationSettings>,
-    pub(super) published: Published,
-    pub(super) watching: Watching,
-    pub(super) checks: Checks,
+    initial_settings: Option<DegradationSettings>,
+    pub(super) published: FallbackWatch,
+    pub(super) jobs: PeriodicJobs,
+    pub(super) self_check: SelfCheckConfig,
     /// Dropped with the actor, also after a panic, which notifies the supervisor.
     _guard: Box<dyn Send>,
 }
@@ -151,20 +153,23 @@ impl DegradationActor {
     /// Creates an actor that reads what `settings` name when it starts.
     pub fn new(
         settings: DegradationSettings,
-        published: Published,
+        published: FallbackWatch,
         guard: impl Send + 'static,
     ) -> Self {
         Self {
-            first: Some(settings),
+            initial_settings: Some(settings),
             published,
-            watching: Watching::default(),
-            checks: Checks::default(),
+            jobs: PeriodicJobs::default(),
+            self_check: SelfCheckConfig::default(),
             _guard: Box::new(guard),
         }
     }
 
-    pub fn checking(self, checks: Checks) -> Self {
-        Self { checks, ..self }
+    pub fn with_self_check(self, checks: SelfCheckConfig) -> Self {
+        Self {
+            self_check: checks,
+            ..self
+        }
     }
 }
 
@@ -172,17 +177,17 @@ impl Actor for DegradationActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let Some(settings) = self.first.take() else {
+        let Some(settings) = self.initial_settings.take() else {
             return;
         };
-        self.watch(settings.knowledge.clone(), ctx);
-        self.watch_on(ctx);
+        self.watch_knowledge(settings.knowledge.clone(), ctx);
+        self.start_jobs(ctx);
         // Blocks the mailbox: a `ReloadFallback` in it is newer and must be handled afterwards.
-        let first = read(settings).into_actor(self);
+        let first = read_rules(settings).into_actor(self);
         ctx.wait(first.map(|read, actor, ctx| {
             // Not fatal: the problems are published.
-            let _ = actor.published.take(read);
-            actor.check(ctx);
+            let _ = actor.published.publish_chain(read);
+            actor.run_self_check(ctx);
         }));
     }
 }
@@ -195,45 +200,49 @@ impl Actor for DegradationActor {
 ///
 /// Every problem of the rules. The chain and the watched folder are then unchanged.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), Problems>")]
-pub struct Reload(pub DegradationSettings);
+#[rtype(result = "Result<(), ConfigErrors>")]
+pub struct ReloadFallback(pub DegradationSettings);
 
-impl Handler<Reload> for DegradationActor {
-    type Result = AtomicResponse<Self, Result<(), Problems>>;
+impl Handler<ReloadFallback> for DegradationActor {
+    type Result = AtomicResponse<Self, Result<(), ConfigErrors>>;
 
-    fn handle(&mut self, Reload(settings): Reload, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        ReloadFallback(settings): ReloadFallback,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         let knowledge = settings.knowledge.clone();
-        let reading = read(settings).into_actor(self);
+        let reading = read_rules(settings).into_actor(self);
         AtomicResponse::new(Box::pin(reading.map(|read, actor, ctx| {
-            actor.published.take(read)?;
-            actor.check(ctx);
+            actor.published.publish_chain(read)?;
+            actor.run_self_check(ctx);
             // Only reached with good rules: otherwise the watched folder stays.
-            actor.watch(knowledge, ctx);
+            actor.watch_knowledge(knowledge, ctx);
             Ok(())
         })))
     }
 }
 
-impl Handler<Crash> for DegradationActor {
+impl Handler<CrashForTest> for DegradationActor {
     type Result = ();
 
     #[allow(clippy::panic, reason = "simulates a crash in tests")]
-    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
         panic!("crashed on command");
     }
 }
 
 /// Reads on a blocking thread, with a timeout. A read that hangs keeps its thread until the disk
 /// responds.
-async fn read(settings: DegradationSettings) -> Result<Ladder, Problems> {
+async fn read_rules(settings: DegradationSettings) -> Result<FallbackChain, ConfigErrors> {
     let for_reader = settings.clone();
-    let reading = tokio::task::spawn_blocking(move || rules::read(&for_reader));
+    let reading = tokio::task::spawn_blocking(move || rules::load_chain(&for_reader));
     let what = match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(read)) => return read,
         Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
         Err(_) => format!("not read within {READ_TIMEOUT:?}"),
     };
-    Err(rules::problem(&settings, what))
+    Err(rules::rules_problem(&settings, what))
 }
 
 #[cfg(test)]
@@ -246,7 +255,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::chat::Source;
+    use crate::chat::AnswerSource;
 
     const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";
 
@@ -272,19 +281,19 @@ mod tests {
             .unwrap();
     }
 
-    fn fallback_for(published: &Published, question: &str) -> String {
-        let chain = Arc::clone(&published.ladder().borrow());
+    fn fallback_for(published: &FallbackWatch, question: &str) -> String {
+        let chain = Arc::clone(&published.chain().borrow());
         chain.answer(question).text.to_string()
     }
 
     #[actix::test]
     async fn built_in_replies_answer_until_the_actor_has_read_the_rules() {
         let folder = tempfile::tempdir().unwrap();
-        let published = Published::new("Later.");
-        let before = published.ladder().borrow().answer("what is the price?");
-        assert_eq!(before.source, Source::Template);
+        let published = FallbackWatch::new("Later.");
+        let before = published.chain().borrow().answer("what is the price?");
+        assert_eq!(before.source, AnswerSource::Template);
         assert_eq!(fallback_for(&published, "xyzzy"), "Later.");
-        let mut view = published.ladder();
+        let mut view = published.chain();
         let _actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
         wait_for_change(&mut view).await;
         assert_eq!(
@@ -296,8 +305,8 @@ mod tests {
     #[actix::test]
     async fn invalid_rules_at_the_start_are_reported_and_the_built_in_replies_answer() {
         let folder = tempfile::tempdir().unwrap();
-        let published = Published::new("Later.");
-        let mut problems = published.problems();
+        let published = FallbackWatch::new("Later.");
+        let mut problems = published.reply_problems();
         let missing = settings_with(&folder.path().join("missing.toml"));
         let actor = DegradationActor::new(missing, published.clone(), ()).start();
         wait_for_change(&mut problems).await;
@@ -305,7 +314,10 @@ mod tests {
         assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
         assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
         assert_eq!(
-            actor.send(Reload(rules(&folder, GOOD))).await.unwrap(),
+            actor
+                .send(ReloadFallback(rules(&folder, GOOD)))
+                .await
+                .unwrap(),
             Ok(())
         );
         assert!(problems.borrow().is_empty());
@@ -314,44 +326,47 @@ mod tests {
     #[actix::test]
     async fn reload_applies_valid_rules_and_rejects_invalid_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let published = Published::new("Later.");
+        let published = FallbackWatch::new("Later.");
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
         let other = "fallback = 'Soon.'\n[[reply]]\nmatch = ['price']\ntext = 'New.'";
         assert_eq!(
-            actor.send(Reload(rules(&folder, other))).await.unwrap(),
+            actor
+                .send(ReloadFallback(rules(&folder, other)))
+                .await
+                .unwrap(),
             Ok(())
         );
         assert_eq!(fallback_for(&published, "price"), "New.");
         assert_eq!(fallback_for(&published, "xyzzy"), "Soon.");
 
         let bad = rules(&folder, "[[reply]]\nmatch = []\ntext = ''");
-        let problems = actor.send(Reload(bad)).await.unwrap().unwrap_err();
+        let problems = actor.send(ReloadFallback(bad)).await.unwrap().unwrap_err();
         let lines: Vec<_> = problems.0.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [Some(2), Some(3)]);
-        assert_eq!(**published.problems().borrow(), *problems.0);
+        assert_eq!(**published.reply_problems().borrow(), *problems.0);
         assert_eq!(fallback_for(&published, "price"), "New.");
 
         assert_eq!(
             actor
-                .send(Reload(DegradationSettings::default()))
+                .send(ReloadFallback(DegradationSettings::default()))
                 .await
                 .unwrap(),
             Ok(())
         );
-        assert!(published.problems().borrow().is_empty());
+        assert!(published.reply_problems().borrow().is_empty());
         assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
     }
 
     #[actix::test]
     async fn last_of_many_reloads_wins() {
         let folder = tempfile::tempdir().unwrap();
-        let published = Published::new("Later.");
+        let published = FallbackWatch::new("Later.");
         let actor =
             DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
         let answers = (0..20).map(|n| {
             let path = folder.path().join(format!("{n}.toml"));
             fs::write(&path, format!("fallback = '{n}'")).unwrap();
-            actor.send(Reload(settings_with(&path)))
+            actor.send(ReloadFallback(settings_with(&path)))
         });
         for answer in answers.collect::<Vec<_>>() {
             assert_eq!(answer.await.unwrap(), Ok(()));
@@ -362,24 +377,24 @@ mod tests {
     #[actix::test]
     async fn crash_drops_the_guard_and_a_rebuilt_actor_publishes_to_the_same_channels() {
         let folder = tempfile::tempdir().unwrap();
-        let published = Published::new("Later.");
-        let mut view = published.ladder();
+        let published = FallbackWatch::new("Later.");
+        let mut view = published.chain();
         let (guard, dropped) = oneshot::channel::<()>();
         let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), guard).start();
         wait_for_change(&mut view).await;
-        actor.do_send(Crash);
+        actor.do_send(CrashForTest);
         let limit = Duration::from_secs(10);
         assert!(tokio::time::timeout(limit, dropped).await.unwrap().is_err());
         assert_eq!(fallback_for(&published, "price"), "See /pricing.");
 
         // The file is invalid now: the rules that the first actor read stay.
-        let mut problems = published.problems();
+        let mut problems = published.reply_problems();
         let bad = rules(&folder, "?");
         let rebuilt = DegradationActor::new(bad, published.clone(), ()).start();
         wait_for_change(&mut problems).await;
         assert_eq!(fallback_for(&published, "price"), "See /pricing.");
         let good = rules(&folder, "[[reply]]\nmatch = ['price']\ntext = 'New.'");
-        assert_eq!(rebuilt.send(Reload(good)).await.unwrap(), Ok(()));
+        assert_eq!(rebuilt.send(ReloadFallback(good)).await.unwrap(), Ok(()));
         wait_for_change(&mut view).await;
         assert_eq!(view.borrow().answer("price").text.as_ref(), "New.");
     }

@@ -2,7 +2,7 @@
 
 /// Folds case by lowering, raising and lowering it again: the nearest to full Unicode case folding
 /// in the standard library. It unifies ß, ẞ and SS as well as σ and ς, and is idempotent.
-pub fn folded(text: &str) -> impl Iterator<Item = char> {
+pub fn casefold(text: &str) -> impl Iterator<Item = char> {
     text.chars()
         .flat_map(char::to_lowercase)
         .flat_map(char::to_uppercase)
@@ -16,8 +16,8 @@ mod tests {
     #[test]
     fn folding_is_idempotent_for_every_character() {
         for c in '\0'..=char::MAX {
-            let once: String = folded(c.encode_utf8(&mut [0; 4])).collect();
-            assert_eq!(folded(&once).collect::<String>(), once, "{c}");
+            let once: String = casefold(c.encode_utf8(&mut [0; 4])).collect();
+            assert_eq!(casefold(&once).collect::<String>(), once, "{c}");
         }
     }
 
@@ -29,7 +29,7 @@ mod tests {
             ("ΟΔΟΣ", "οδος"),
             ("Οδος", "οδοσ"),
         ] {
-            assert!(folded(left).eq(folded(right)), "{left} and {right}");
+            assert!(casefold(left).eq(casefold(right)), "{left} and {right}");
         }
     }
 }

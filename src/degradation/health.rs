@@ -11,13 +11,13 @@ const MAX_LISTED_PROBLEMS: usize = 10;
 
 /// A live view of the problems of the fallback answers.
 #[derive(Clone, Debug)]
-pub struct Health {
+pub struct FallbackHealth {
     reply_problems: watch::Receiver<Arc<[Problem]>>,
     knowledge_problems: watch::Receiver<Arc<[Problem]>>,
     failed_checks: watch::Receiver<Arc<[String]>>,
 }
 
-impl Health {
+impl FallbackHealth {
     pub(super) fn new(
         reply_problems: watch::Receiver<Arc<[Problem]>>,
         knowledge_problems: watch::Receiver<Arc<[Problem]>>,
@@ -31,7 +31,7 @@ impl Health {
     }
 
     /// All problems in English, without paths.
-    pub fn sentences(&self) -> Vec<String> {
+    pub fn messages(&self) -> Vec<String> {
         let mut messages = Vec::new();
         if !self.reply_problems.borrow().is_empty() {
             messages.push(
@@ -61,9 +61,9 @@ impl Health {
 }
 
 #[cfg(test)]
-impl Health {
+impl FallbackHealth {
     /// Waits until the knowledge has so many problems.
-    pub(super) async fn changed_knowledge(&mut self, problems: usize) {
+    pub(super) async fn wait_for_knowledge_problems(&mut self, problems: usize) {
         let limit = std::time::Duration::from_secs(20);
         let there = self
             .knowledge_problems

@@ -7,10 +7,10 @@ pub mod folder;
 pub mod index;
 pub mod passages;
 
-use index::Index;
+use index::PassageIndex;
 
 /// Returns the best passage with its title and file. `None` if no passage covers the question.
-pub fn answer(index: &Index, question: &str) -> Option<String> {
+pub fn answer(index: &PassageIndex, question: &str) -> Option<String> {
     let passage = index.find(question)?;
     let stem = passage
         .file

@@ -5,28 +5,28 @@
 
 use std::sync::Arc;
 
-use crate::chat::Source;
+use crate::chat::AnswerSource;
 use crate::settings::DegradationSettings;
 
 use super::knowledge;
-use super::knowledge::index::Index;
+use super::knowledge::index::PassageIndex;
 use super::replies::Replies;
-use super::request::{self, Request};
+use super::request::{self, Intent};
 use super::summary;
 
 /// An answer given without a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Degraded {
+pub struct FallbackAnswer {
     /// The step that gave it; [`Source::degraded`] is `true` for it.
-    pub source: Source,
+    pub source: AnswerSource,
     /// Never blank.
     pub text: Arc<str>,
     /// The age of a cached answer, in seconds. `None` if it does not come from the cache.
     pub age_s: Option<u64>,
 }
 
-impl Degraded {
-    fn of(source: Source, text: &Arc<str>) -> Self {
+impl FallbackAnswer {
+    fn new(source: AnswerSource, text: &Arc<str>) -> Self {
         Self {
             source,
             text: Arc::clone(text),
@@ -37,29 +37,29 @@ impl Degraded {
 
 /// A step of the chain. The fixed text follows after the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
+pub enum FallbackStep {
     Template,
     /// Quotes: a passage of the knowledge, or the key sentences of a text in the message.
     Extractive,
 }
 
-impl Rung {
+impl FallbackStep {
     /// All steps, best first.
     pub const ALL: [Self; 2] = [Self::Template, Self::Extractive];
 }
 
 /// A message and its intent, detected once for all steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Heard<'q> {
+pub struct ParsedMessage<'q> {
     question: &'q str,
-    request: Request<'q>,
+    intent: Intent<'q>,
 }
 
-impl<'q> Heard<'q> {
-    pub fn of(question: &'q str) -> Self {
+impl<'q> ParsedMessage<'q> {
+    pub fn parse(question: &'q str) -> Self {
         Self {
             question,
-            request: request::read(question),
+            intent: request::detect_intent(question),
         }
     }
 }
@@ -69,23 +69,24 @@ impl<'q> Heard<'q> {
 /// Answering cannot fail, waits for nothing and takes time linear in the question and the
 /// knowledge.
 #[derive(Clone, Debug)]
-pub struct Ladder {
+pub struct FallbackChain {
     replies: Replies,
-    knowledge: Arc<Index>,
+    knowledge: Arc<PassageIndex>,
     fallback: Arc<str>,
 }
 
-impl Ladder {
+impl FallbackChain {
     /// Creates a chain without knowledge.
     ///
     /// The fixed text is the first that is not blank: the fallback of `replies`, `fallback`,
     /// [`DegradationSettings::FALLBACK`].
     pub fn new(replies: Replies, fallback: &str) -> Self {
         let configured = Some(fallback.trim()).filter(|text| !text.is_empty());
-        let fallback = replies
-            .fallback()
-            .cloned()
-            .unwrap_or_else(|| configured.unwrap_or(DegradationSettings::FALLBACK).into());
+        let fallback = replies.fallback().cloned().unwrap_or_else(|| {
+            configured
+                .unwrap_or(DegradationSettings::DEFAULT_FALLBACK_TEXT)
+                .into()
+        });
         Self {
             replies,
             knowledge: Arc::default(),
@@ -93,16 +94,16 @@ impl Ladder {
         }
     }
 
-    pub fn with_knowledge(self, knowledge: Arc<Index>) -> Self {
+    pub fn with_knowledge(self, knowledge: Arc<PassageIndex>) -> Self {
         Self { knowledge, ..self }
     }
 
-    pub fn knowledge(&self) -> &Arc<Index> {
+    pub fn knowledge(&self) -> &Arc<PassageIndex> {
         &self.knowledge
     }
 
     /// The fixed text only, which needs neither file nor settings.
-    pub fn of_last_resort() -> Self {
+    pub fn fixed_only() -> Self {
         Self::new(Replies::default(), "")
     }
 
@@ -111,44 +112,48 @@ impl Ladder {
     }
 
     /// Answers with the first step that can.
-    pub fn answer(&self, question: &str) -> Degraded {
-        let message = Heard::of(question);
-        Rung::ALL
+    pub fn answer(&self, question: &str) -> FallbackAnswer {
+        let message = ParsedMessage::parse(question);
+        FallbackStep::ALL
             .into_iter()
-            .find_map(|step| self.answer_from(step, message))
-            .unwrap_or_else(|| self.fixed())
+            .find_map(|step| self.answer_with(step, message))
+            .unwrap_or_else(|| self.fixed_answer())
     }
 
     /// Answers with this step only. `None` if it has no answer.
-    pub fn answer_from(&self, step: Rung, message: Heard<'_>) -> Option<Degraded> {
+    pub fn answer_with(
+        &self,
+        step: FallbackStep,
+        message: ParsedMessage<'_>,
+    ) -> Option<FallbackAnswer> {
         match step {
-            Rung::Template => self.template(message),
-            Rung::Extractive => self.extract(message),
+            FallbackStep::Template => self.template_reply(message),
+            FallbackStep::Extractive => self.extract(message),
         }
     }
 
-    fn template(&self, message: Heard<'_>) -> Option<Degraded> {
+    fn template_reply(&self, message: ParsedMessage<'_>) -> Option<FallbackAnswer> {
         // Beside a text to summarise, only the instruction is matched: a price somewhere in the
         // text does not make it a question about prices.
-        let asked = match message.request {
-            Request::Summary { instruction, .. } => instruction,
+        let asked = match message.intent {
+            Intent::Summarize { instruction, .. } => instruction,
             _ => message.question,
         };
         let text = self.replies.find(asked)?;
-        Some(Degraded::of(Source::Template, text))
+        Some(FallbackAnswer::new(AnswerSource::Template, text))
     }
 
-    fn extract(&self, message: Heard<'_>) -> Option<Degraded> {
-        let text = match message.request {
-            Request::Summary { instruction, text } => summary::of(instruction, text)?,
-            Request::Question => knowledge::answer(&self.knowledge, message.question)?,
-            Request::Work => return None,
+    fn extract(&self, message: ParsedMessage<'_>) -> Option<FallbackAnswer> {
+        let text = match message.intent {
+            Intent::Summarize { instruction, text } => summary::summarize(instruction, text)?,
+            Intent::Question => knowledge::answer(&self.knowledge, message.question)?,
+            Intent::Generate => return None,
         };
-        Some(Degraded::of(Source::Extractive, &text.into()))
+        Some(FallbackAnswer::new(AnswerSource::Extractive, &text.into()))
     }
 
-    fn fixed(&self) -> Degraded {
-        Degraded::of(Source::Fallback, &self.fallback)
+    fn fixed_answer(&self) -> FallbackAnswer {
+        FallbackAnswer::new(AnswerSource::Fallback, &self.fallback)
     }
 }
 
@@ -162,8 +167,8 @@ mod tests {
     use super::*;
     use crate::degradation::knowledge::passages;
 
-    fn ladder(file: &str, fallback: &str) -> Ladder {
-        Ladder::new(Replies::parse("replies.toml", file).unwrap(), fallback)
+    fn ladder(file: &str, fallback: &str) -> FallbackChain {
+        FallbackChain::new(Replies::parse("replies.toml", file).unwrap(), fallback)
     }
 
     #[test]
@@ -175,10 +180,13 @@ mod tests {
         let answer = chain.answer("What is the PRICE?");
         assert_eq!(
             (answer.source, &*answer.text),
-            (Source::Template, "See /pricing.")
+            (AnswerSource::Template, "See /pricing.")
         );
         let answer = chain.answer("Who are you?");
-        assert_eq!((answer.source, &*answer.text), (Source::Fallback, "Later."));
+        assert_eq!(
+            (answer.source, &*answer.text),
+            (AnswerSource::Fallback, "Later.")
+        );
         assert_eq!(answer.age_s, None);
     }
 
@@ -187,10 +195,13 @@ mod tests {
         let fallback = |file, settings| ladder(file, settings).answer("x").text.to_string();
         assert_eq!(fallback("fallback = 'file'", "settings"), "file");
         assert_eq!(fallback("", "settings"), "settings");
-        assert_eq!(fallback("", " \n"), DegradationSettings::FALLBACK);
         assert_eq!(
-            &*Ladder::of_last_resort().answer("x").text,
-            DegradationSettings::FALLBACK
+            fallback("", " \n"),
+            DegradationSettings::DEFAULT_FALLBACK_TEXT
+        );
+        assert_eq!(
+            &*FallbackChain::fixed_only().answer("x").text,
+            DegradationSettings::DEFAULT_FALLBACK_TEXT
         );
     }
 
@@ -199,10 +210,10 @@ mod tests {
         fn every_question_gets_an_answer_with_a_degraded_source(question in any::<String>(), fallback in any::<String>()) {
             static BUILT_IN: LazyLock<Replies> = LazyLock::new(Replies::built_in);
             for replies in [Replies::default(), BUILT_IN.clone()] {
-                let chain = Ladder::new(replies, &fallback).with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
+                let chain = FallbackChain::new(replies, &fallback).with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
                 let answer = chain.answer(&question);
                 prop_assert!(!answer.text.trim().is_empty());
-                prop_assert!(answer.source.degraded());
+                prop_assert!(answer.source.is_degraded());
             }
         }
     }
@@ -210,9 +221,10 @@ mod tests {
     const RETURNS: &str = "# Returns\nSend unused items back within 30 days.\n# Care\nDust the shade with a dry cloth.";
     const HARBOUR: &str = "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
 
-    fn ladder_with_knowledge(file: &str) -> Ladder {
-        ladder(file, "Later.")
-            .with_knowledge(Arc::new(Index::of(passages::cut("shop/faq.md", RETURNS))))
+    fn ladder_with_knowledge(file: &str) -> FallbackChain {
+        ladder(file, "Later.").with_knowledge(Arc::new(PassageIndex::build(
+            passages::split_passages("shop/faq.md", RETURNS),
+        )))
     }
 
     #[test]
@@ -222,7 +234,7 @@ mod tests {
         let expected = "Send unused items back within 30 days.\n\n— Returns (shop/faq.md)";
         assert_eq!(
             (answer.source, &*answer.text),
-            (Source::Extractive, expected)
+            (AnswerSource::Extractive, expected)
         );
         for question in [
             "Who is the president?",
@@ -231,14 +243,14 @@ mod tests {
         ] {
             assert_eq!(
                 ladder_with_knowledge("").answer(question).source,
-                Source::Fallback,
+                AnswerSource::Fallback,
                 "{question}"
             );
         }
         let templates = ladder_with_knowledge("[[reply]]\nmatch = ['items']\ntext = 'See /items.'");
         assert_eq!(
             templates.answer("Can I send items back?").source,
-            Source::Template
+            AnswerSource::Template
         );
     }
 
@@ -247,7 +259,7 @@ mod tests {
         let question = format!("Summarise this: {HARBOUR}");
         for file in ["", "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'"] {
             let answer = ladder_with_knowledge(file).answer(&question);
-            assert_eq!(answer.source, Source::Extractive);
+            assert_eq!(answer.source, AnswerSource::Extractive);
             assert!(
                 answer.text.ends_with("\n\n- The harbour was dug in 1827."),
                 "{}",
@@ -256,12 +268,12 @@ mod tests {
         }
         let instruction =
             ladder_with_knowledge("[[reply]]\nmatch = ['summarise']\ntext = 'Not now.'");
-        assert_eq!(instruction.answer(&question).source, Source::Template);
+        assert_eq!(instruction.answer(&question).source, AnswerSource::Template);
     }
 
     #[test]
     fn longest_message_is_answered_within_100_ms() {
-        let chain = Ladder::new(Replies::built_in(), "")
+        let chain = FallbackChain::new(Replies::built_in(), "")
             .with_knowledge(Arc::clone(ladder_with_knowledge("").knowledge()));
         let text: String = (0..)
             .map(|n| format!("Ship {n} lies in harbour {} with steel. ", n % 9))
@@ -306,7 +318,7 @@ mod tests {
         let started = std::time::Instant::now();
         let hits = (0..10_000)
             .zip(questions.iter().cycle())
-            .filter(|(_, question)| chain.answer(question).source == Source::Template)
+            .filter(|(_, question)| chain.answer(question).source == AnswerSource::Template)
             .count();
         println!("10,000 answers from 200 rules: {:?}", started.elapsed());
         assert_eq!(hits, 6_667);

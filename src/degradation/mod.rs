@@ -24,8 +24,8 @@ pub mod summary;
 mod watching;
 pub mod words;
 
-pub use actor::{Checks, DegradationActor, Published, Reload};
-pub use health::Health;
-pub use ladder::{Degraded, Ladder};
+pub use actor::{DegradationActor, FallbackWatch, ReloadFallback, SelfCheckConfig};
+pub use health::FallbackHealth;
+pub use ladder::{FallbackAnswer, FallbackChain};
 pub use replies::Replies;
-pub use shelf::Shelf;
+pub use shelf::AnswerCache;

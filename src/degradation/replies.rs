@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 
 use crate::degradation::case;
-use crate::settings::Problems;
+use crate::settings::ConfigErrors;
 
 /// Longer questions are only examined up to this length, in bytes.
 const MAX_QUESTION_BYTES: usize = 16 * 1024;
@@ -42,9 +42,9 @@ static WORD_PATTERN: LazyLock<Result<Regex, regex::Error>> =
 pub struct Replies {
     texts: Vec<Arc<str>>,
     /// Normalised words or phrases, with one space between words, and the first reply of each.
-    words: HashMap<String, usize>,
+    phrases: HashMap<String, usize>,
     /// The number of words of the longest phrase.
-    longest: usize,
+    max_phrase_words: usize,
     /// Reply number and pattern, in file order.
     patterns: Vec<(usize, Regex)>,
     fallback: Option<Arc<str>>,
@@ -67,8 +67,8 @@ impl Replies {
     /// # Errors
     ///
     /// Every problem, in file order, under `file_name`.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
-        file::read(file_name, text)
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, ConfigErrors> {
+        file::parse_file(file_name, text)
     }
 
     /// The built-in replies, which suit any site and have no fallback.
@@ -93,7 +93,7 @@ impl Replies {
     /// The text of the first matching reply, never blank.
     pub fn find(&self, question: &str) -> Option<&Arc<str>> {
         let (question, _) = question.split_at(question.floor_char_boundary(MAX_QUESTION_BYTES));
-        let by_word = self.by_word(question);
+        let by_word = self.match_phrase(question);
         let limit = by_word.unwrap_or(usize::MAX);
         let by_pattern = self
             .patterns
@@ -105,35 +105,35 @@ impl Replies {
     }
 
     /// Returns `true` if the replies find some of their own words, as they do unless broken.
-    pub fn find_themselves(&self) -> bool {
-        self.words
+    pub fn self_test(&self) -> bool {
+        self.phrases
             .keys()
             .take(MAX_SELF_TEST_PHRASES)
             .all(|phrase| self.find(phrase).is_some())
     }
 
     /// The first reply that a word or a sequence of words of the question belongs to.
-    fn by_word(&self, question: &str) -> Option<usize> {
-        if self.words.is_empty() {
+    fn match_phrase(&self, question: &str) -> Option<usize> {
+        if self.phrases.is_empty() {
             return None;
         }
-        let (normalized, positions) = fold(question);
+        let (normalized, positions) = normalize(question);
         let runs = positions.iter().enumerate().flat_map(|(n, first)| {
-            let lasts = positions.iter().skip(n).take(self.longest);
+            let lasts = positions.iter().skip(n).take(self.max_phrase_words);
             lasts.filter_map(|last| normalized.get(first.start..last.end))
         });
-        runs.filter_map(|run| self.words.get(run)).min().copied()
+        runs.filter_map(|run| self.phrases.get(run)).min().copied()
     }
 
     /// Adds a phrase of `words` words. A phrase of an earlier reply stays with that reply.
-    fn add_words(&mut self, normalized: String, words: usize, reply: usize) {
-        self.longest = self.longest.max(words);
-        self.words.entry(normalized).or_insert(reply);
+    fn insert_phrase(&mut self, normalized: String, words: usize, reply: usize) {
+        self.max_phrase_words = self.max_phrase_words.max(words);
+        self.phrases.entry(normalized).or_insert(reply);
     }
 }
 
 /// Returns the case-folded words of a text, joined by one space, and their byte ranges in that.
-fn fold(text: &str) -> (String, Vec<Range<usize>>) {
+fn normalize(text: &str) -> (String, Vec<Range<usize>>) {
     let mut normalized = String::with_capacity(text.len());
     let mut positions = Vec::new();
     for word in WORD_PATTERN.iter().flat_map(|word| word.find_iter(text)) {
@@ -141,7 +141,7 @@ fn fold(text: &str) -> (String, Vec<Range<usize>>) {
             normalized.push(' ');
         }
         let start = normalized.len();
-        normalized.extend(case::folded(word.as_str()));
+        normalized.extend(case::casefold(word.as_str()));
         positions.push(start..normalized.len());
     }
     (normalized, positions)

@@ -11,15 +11,15 @@ use regex::Regex;
 use super::summary::sentences::sentences;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
+pub enum Intent<'a> {
     /// The key points of a text in the message.
-    Summary {
+    Summarize {
         /// The message without that text.
         instruction: &'a str,
         text: &'a str,
     },
     /// Work that needs a model, such as writing or translating.
-    Work,
+    Generate,
     Question,
 }
 
@@ -64,75 +64,77 @@ const REFERENCE_WORDS: &str = r"(?i)\b(?: this|that|these|it|following|above|bel
     |notes|transcript|story|letter|dies\w*|folgend\w*|obig\w*|textes?|artikels?|est[eao]s?|siguientes?|anterior|texto|art[ií]culo|correo
     |cet?|cette|ces|suivante?|ci-dessus|ci-dessous|texte|ceci|cela)\b";
 
-struct Rules {
+struct IntentPatterns {
     summary: Regex,
-    work: Regex,
-    pointing: Regex,
+    generate: Regex,
+    reference: Regex,
     /// Matches references to something that is not in the message.
     elsewhere: Regex,
-    cut: Regex,
+    boundary: Regex,
 }
 
-static RULES: LazyLock<Result<Rules, regex::Error>> = LazyLock::new(|| {
-    Ok(Rules {
+static INTENT_PATTERNS: LazyLock<Result<IntentPatterns, regex::Error>> = LazyLock::new(|| {
+    Ok(IntentPatterns {
         summary: Regex::new(&format!(
             "{COURTESY_PREFIX}{}",
             SUMMARY_PATTERN.replace("NOUN", SUMMARY_NOUN)
         ))?,
-        work: Regex::new(&format!("{COURTESY_PREFIX}{GENERATE_PATTERN}"))?,
-        pointing: Regex::new(&REFERENCE_WORDS.replace("(?i)", "(?xi)"))?,
+        generate: Regex::new(&format!("{COURTESY_PREFIX}{GENERATE_PATTERN}"))?,
+        reference: Regex::new(&REFERENCE_WORDS.replace("(?i)", "(?xi)"))?,
         elsewhere: Regex::new(r"(?i)\byour\b(?: own)?|\b(?:eure|ihre)[nrs]?\b|\bvos\b|\bvotre\b")?,
-        cut: Regex::new(r"[:\n]|[.!?]+[\s]")?,
+        boundary: Regex::new(r"[:\n]|[.!?]+[\s]")?,
     })
 });
 
 /// Detects the intent of a message.
-pub fn read(message: &str) -> Request<'_> {
+pub fn detect_intent(message: &str) -> Intent<'_> {
     // A test ensures that the patterns compile. Without them, everything is a question.
-    let Ok(patterns) = &*RULES else {
-        return Request::Question;
+    let Ok(patterns) = &*INTENT_PATTERNS else {
+        return Intent::Question;
     };
     let message = message.trim();
-    if let Some((instruction, text)) = patterns.before(message).or_else(|| patterns.after(message))
+    if let Some((instruction, text)) = patterns
+        .instruction_first(message)
+        .or_else(|| patterns.instruction_last(message))
     {
-        return Request::Summary { instruction, text };
+        return Intent::Summarize { instruction, text };
     }
     let head = message
         .get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))
         .unwrap_or_default();
-    if patterns.work.is_match(head) {
-        Request::Work
+    if patterns.generate.is_match(head) {
+        Intent::Generate
     } else {
-        Request::Question
+        Intent::Question
     }
 }
 
-impl Rules {
+impl IntentPatterns {
     /// Splits a message into instruction and following text.
-    fn before<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
+    fn instruction_first<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
         let head = message.get(..message.floor_char_boundary(MAX_INSTRUCTION_BYTES))?;
-        self.cut.find_iter(head).find_map(|cut| {
+        self.boundary.find_iter(head).find_map(|cut| {
             let (instruction, text) = message.split_at(cut.end());
             let is_separate = cut.as_str().contains([':', '\n']);
-            self.both(instruction, text, is_separate)
+            self.is_summary_request(instruction, text, is_separate)
                 .then_some((instruction.trim(), text.trim()))
         })
     }
 
     /// Splits a message into instruction and preceding text, and returns the instruction first.
-    fn after<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
+    fn instruction_last<'a>(&self, message: &'a str) -> Option<(&'a str, &'a str)> {
         let start = message.ceil_char_boundary(message.len().saturating_sub(MAX_INSTRUCTION_BYTES));
         let tail = message.get(start..)?;
-        self.cut.find_iter(tail).find_map(|cut| {
+        self.boundary.find_iter(tail).find_map(|cut| {
             let (text, instruction) = message.split_at(start + cut.end());
             let is_separate = cut.as_str().contains('\n');
-            self.both(instruction, text, is_separate)
+            self.is_summary_request(instruction, text, is_separate)
                 .then_some((instruction.trim(), text.trim()))
         })
     }
 
     /// `is_separate`: a colon or a line break stands between instruction and text.
-    fn both(&self, instruction: &str, text: &str, is_separate: bool) -> bool {
+    fn is_summary_request(&self, instruction: &str, text: &str, is_separate: bool) -> bool {
         let refers_elsewhere = self
             .elsewhere
             .find_iter(instruction)
@@ -140,7 +142,7 @@ impl Rules {
             .any(|found| !found.as_str().ends_with("own"));
         self.summary.is_match(instruction)
             && !refers_elsewhere
-            && (is_separate || self.pointing.is_match(instruction))
+            && (is_separate || self.reference.is_match(instruction))
             && (text.trim().chars().nth(MIN_TEXT_CHARS - 1).is_some()
                 || sentences(text).nth(MIN_TEXT_SENTENCES - 1).is_some())
     }

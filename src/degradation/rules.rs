@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::settings::{DegradationSettings, Problem, Problems};
+use crate::settings::{ConfigErrors, DegradationSettings, Problem};
 
-use super::ladder::Ladder;
+use super::ladder::FallbackChain;
 use super::replies::Replies;
 
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -17,33 +17,37 @@ const MAX_FILE_BYTES: usize = 1024 * 1024;
 ///
 /// Every problem of the file, which must be a regular file of at most 1 MiB. They name the file
 /// without its folder, because visitors of the status page may see them.
-pub fn read(settings: &DegradationSettings) -> Result<Ladder, Problems> {
+pub fn load_chain(settings: &DegradationSettings) -> Result<FallbackChain, ConfigErrors> {
     let replies = match &settings.replies {
         None => Replies::built_in(),
         Some(path) => {
-            let text = text_of(path).map_err(|what| problem(settings, what))?;
-            Replies::parse(&name_of(path), &text)?
+            let text = read_text(path).map_err(|what| rules_problem(settings, what))?;
+            Replies::parse(&file_name(path), &text)?
         }
     };
-    Ok(Ladder::new(replies, &settings.fallback))
+    Ok(FallbackChain::new(replies, &settings.fallback))
 }
 
 /// A problem of the replies file as a whole.
-pub(super) fn problem(settings: &DegradationSettings, what: String) -> Problems {
-    Problems(vec![Problem {
-        file: settings.replies.as_deref().map(name_of).unwrap_or_default(),
+pub(super) fn rules_problem(settings: &DegradationSettings, what: String) -> ConfigErrors {
+    ConfigErrors(vec![Problem {
+        file: settings
+            .replies
+            .as_deref()
+            .map(file_name)
+            .unwrap_or_default(),
         line: None,
         key: String::new(),
-        what,
+        message: what,
     }])
 }
 
-fn name_of(path: &Path) -> String {
+fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
+fn read_text(path: &Path) -> Result<String, String> {
     let unreadable = |error| format!("cannot be read: {error}");
     // Checked before it is opened: opening a named pipe waits for its writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -66,12 +70,12 @@ fn text_of(path: &Path) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn problem(path: &Path) -> String {
+    fn rules_problem(path: &Path) -> String {
         let settings = DegradationSettings {
             replies: Some(path.to_owned()),
             ..DegradationSettings::default()
         };
-        read(&settings).unwrap_err().to_string()
+        load_chain(&settings).unwrap_err().to_string()
     }
 
     #[test]
@@ -79,23 +83,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.toml");
         assert!(
-            problem(&file).starts_with("mine.toml: cannot be read: "),
+            rules_problem(&file).starts_with("mine.toml: cannot be read: "),
             "{}",
-            problem(&file)
+            rules_problem(&file)
         );
         fs::write(&file, "fallback = 1").unwrap();
         assert!(
-            problem(&file).starts_with("mine.toml:1: fallback: "),
+            rules_problem(&file).starts_with("mine.toml:1: fallback: "),
             "{}",
-            problem(&file)
+            rules_problem(&file)
         );
         fs::write(&file, b"# \xff").unwrap();
-        assert_eq!(problem(&file), "mine.toml: not UTF-8 text");
+        assert_eq!(rules_problem(&file), "mine.toml: not UTF-8 text");
         fs::write(&file, "#".repeat(MAX_FILE_BYTES + 1)).unwrap();
-        assert_eq!(problem(&file), "mine.toml: larger than 1048576 bytes");
+        assert_eq!(rules_problem(&file), "mine.toml: larger than 1048576 bytes");
         let name = folder.path().file_name().unwrap().to_string_lossy();
         assert_eq!(
-            problem(folder.path()),
+            rules_problem(folder.path()),
             format!("{name}: not a regular file")
         );
     }
@@ -108,6 +112,6 @@ mod tests {
             replies: Some(file.path().to_owned()),
             ..DegradationSettings::default()
         };
-        assert!(read(&settings).is_ok());
+        assert!(load_chain(&settings).is_ok());
     }
 }

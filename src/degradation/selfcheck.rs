@@ -7,8 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::ladder::{Degraded, Heard, Ladder, Rung};
-use super::shelf::{READ_LIMIT, Shelf, Unread};
+use super::ladder::{FallbackAnswer, FallbackChain, FallbackStep, ParsedMessage};
+use super::shelf::{AnswerCache, CACHE_READ_TIMEOUT, CacheProbeError};
 
 /// Maximum time for an answer without a provider.
 const ANSWER_DEADLINE: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ const SUMMARY_REQUEST: &str = "Please summarize this text:\n\nThe harbour was du
     Today the harbour handles steel, cars and grain.";
 
 /// A question that hardly anything matches, one of the usual maximum length, one with a text.
-fn questions() -> [String; 3] {
+fn sample_questions() -> [String; 3] {
     [
         "Does anybody hear this?".to_owned(),
         "Is this one long? ".repeat(400),
@@ -31,18 +31,18 @@ fn questions() -> [String; 3] {
 /// Reads the answer cache and returns a message for the status if it fails.
 ///
 /// `None` if it can be read in time. Waits for a hanging store up to the timeout of the probe.
-pub(super) async fn cache(answer_cache: &Shelf) -> Option<String> {
-    let mut last = Err(Unread::Hangs);
+pub(super) async fn check_cache(answer_cache: &AnswerCache) -> Option<String> {
+    let mut last = Err(CacheProbeError::Timeout);
     for _ in 0..MAX_TRIES {
-        last = answer_cache.look().await;
+        last = answer_cache.probe().await;
         match last {
-            Ok(took) if took <= READ_LIMIT => return None,
+            Ok(took) if took <= CACHE_READ_TIMEOUT => return None,
             // A second read would hang as well.
-            Err(Unread::Hangs) => break,
-            Ok(_) | Err(Unread::Failed) => {}
+            Err(CacheProbeError::Timeout) => break,
+            Ok(_) | Err(CacheProbeError::Failed) => {}
         }
     }
-    let what = if last == Err(Unread::Failed) {
+    let what = if last == Err(CacheProbeError::Failed) {
         "cannot be read"
     } else {
         "are not read in time"
@@ -53,50 +53,53 @@ pub(super) async fn cache(answer_cache: &Shelf) -> Option<String> {
 }
 
 /// The failures of the chain, as messages for the status. Blocks while the questions are answered.
-pub(super) fn walk(chain: &Ladder) -> Vec<String> {
+pub(super) fn check_chain(chain: &FallbackChain) -> Vec<String> {
     let mut failures = Vec::new();
-    if !holds(|| chain.replies().find_themselves()) {
+    if !passes(|| chain.replies().self_test()) {
         failures.push("Self-check: the template replies do not find their own words.".to_owned());
     }
-    if !holds(|| chain.knowledge().finds_itself()) {
+    if !passes(|| chain.knowledge().self_test()) {
         failures.push("Self-check: the knowledge does not find its own passages.".to_owned());
     }
-    if !holds(|| {
+    if !passes(|| {
         chain
-            .answer_from(Rung::Extractive, Heard::of(SUMMARY_REQUEST))
+            .answer_with(
+                FallbackStep::Extractive,
+                ParsedMessage::parse(SUMMARY_REQUEST),
+            )
             .is_some()
     }) {
         failures.push("Self-check: a text is not summed up.".to_owned());
     }
-    failures.extend(answers(
+    failures.extend(check_answers(
         |question| chain.answer(question),
-        |question| slowest(chain, question),
+        |question| slowest_step(chain, question),
     ));
     failures
 }
 
 /// Runs a check; a panic counts as a failure.
-fn holds(check: impl Fn() -> bool) -> bool {
+fn passes(check: impl Fn() -> bool) -> bool {
     catch_unwind(AssertUnwindSafe(check)).unwrap_or_default()
 }
 
 /// The failures over all sample questions. `slowest` names the step that takes the most time.
-fn answers(
-    answer: impl Fn(&str) -> Degraded,
+fn check_answers(
+    answer: impl Fn(&str) -> FallbackAnswer,
     slowest: impl Fn(&str) -> &'static str,
 ) -> Vec<String> {
-    let questions = questions();
+    let questions = sample_questions();
     let mut failures: Vec<_> = questions
         .iter()
-        .filter_map(|question| broken_by(&answer, &slowest, question))
+        .filter_map(|question| failure_for(&answer, &slowest, question))
         .collect();
     failures.sort();
     failures.dedup();
     failures
 }
 
-fn broken_by(
-    answer: impl Fn(&str) -> Degraded,
+fn failure_for(
+    answer: impl Fn(&str) -> FallbackAnswer,
     slowest: impl Fn(&str) -> &'static str,
     question: &str,
 ) -> Option<String> {
@@ -122,16 +125,18 @@ fn broken_by(
 }
 
 /// Names the step that takes the most time for this question.
-fn slowest(chain: &Ladder, question: &str) -> &'static str {
-    let message = Heard::of(question);
-    let took = |step: Rung| {
+fn slowest_step(chain: &FallbackChain, question: &str) -> &'static str {
+    let message = ParsedMessage::parse(question);
+    let took = |step: FallbackStep| {
         let started = Instant::now();
-        let _ = catch_unwind(AssertUnwindSafe(|| chain.answer_from(step, message)));
+        let _ = catch_unwind(AssertUnwindSafe(|| chain.answer_with(step, message)));
         started.elapsed()
     };
-    match Rung::ALL.into_iter().max_by_key(|step| took(*step)) {
-        Some(Rung::Template) => "the template replies; look for a pattern that repeats much",
-        Some(Rung::Extractive) | None => "the knowledge or the summary of a text",
+    match FallbackStep::ALL.into_iter().max_by_key(|step| took(*step)) {
+        Some(FallbackStep::Template) => {
+            "the template replies; look for a pattern that repeats much"
+        }
+        Some(FallbackStep::Extractive) | None => "the knowledge or the summary of a text",
     }
 }
 
@@ -141,33 +146,33 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::chat::Source;
+    use crate::chat::AnswerSource;
     use crate::degradation::Replies;
-    use crate::degradation::knowledge::{index::Index, passages};
+    use crate::degradation::knowledge::{index::PassageIndex, passages};
     use crate::settings::CacheSettings;
-    use crate::store::flaky::{Flaky, Trouble};
+    use crate::store::flaky::{FlakyStore, StoreFault};
 
-    fn fallback(text: &str) -> Degraded {
-        Degraded {
-            source: Source::Fallback,
+    fn fallback(text: &str) -> FallbackAnswer {
+        FallbackAnswer {
+            source: AnswerSource::Fallback,
             text: text.into(),
             age_s: None,
         }
     }
 
-    fn failures(answer: impl Fn(&str) -> Degraded) -> Vec<String> {
-        answers(answer, |_| "a test")
+    fn failures(answer: impl Fn(&str) -> FallbackAnswer) -> Vec<String> {
+        check_answers(answer, |_| "a test")
     }
 
     #[test]
     fn intact_chain_passes() {
-        assert_eq!(walk(&Ladder::of_last_resort()), [""; 0]);
-        let index = Index::of(passages::cut(
+        assert_eq!(check_chain(&FallbackChain::fixed_only()), [""; 0]);
+        let index = PassageIndex::build(passages::split_passages(
             "a.md",
             "# The\nand\n# Tea\nPour the tea after four minutes.",
         ));
-        let chain = Ladder::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
-        assert_eq!(walk(&chain), [""; 0]);
+        let chain = FallbackChain::new(Replies::built_in(), "").with_knowledge(Arc::new(index));
+        assert_eq!(check_chain(&chain), [""; 0]);
     }
 
     #[test]
@@ -194,32 +199,35 @@ mod tests {
             fallback("later in time")
         });
         assert_eq!(slow_once, [""; 0]);
-        assert!(!holds(|| panic!("on purpose")));
+        assert!(!passes(|| panic!("on purpose")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn unreadable_answer_cache_is_reported() {
-        let store = Arc::new(Flaky::default());
-        let answer_cache = Shelf::new(
+        let store = Arc::new(FlakyStore::default());
+        let answer_cache = AnswerCache::new(
             Arc::clone(&store) as _,
             CacheSettings::default(),
             "Be kind.".into(),
         );
-        assert_eq!(cache(&answer_cache).await, None);
+        assert_eq!(check_cache(&answer_cache).await, None);
         for (trouble, expected) in [
-            (Trouble::Fails, "Self-check: saved answers cannot be read; "),
             (
-                Trouble::Slow(Duration::from_secs(9)),
+                StoreFault::Failing,
+                "Self-check: saved answers cannot be read; ",
+            ),
+            (
+                StoreFault::Slow(Duration::from_secs(9)),
                 "Self-check: saved answers are not read in time; ",
             ),
         ] {
-            store.set(trouble);
-            let message = cache(&answer_cache).await.unwrap_or_default();
+            store.set_fault(trouble);
+            let message = check_cache(&answer_cache).await.unwrap_or_default();
             assert!(message.starts_with(expected), "{message}");
-            store.set(Trouble::None);
+            store.set_fault(StoreFault::None);
             // By then the hanging read has returned.
             tokio::time::advance(Duration::from_secs(10)).await;
-            while cache(&answer_cache).await.is_some() {
+            while check_cache(&answer_cache).await.is_some() {
                 tokio::task::yield_now().await;
             }
         }

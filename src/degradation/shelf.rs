@@ -20,38 +20,38 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
-use self::drills::Drills;
-use self::kept::{Edition, Kept};
-use self::look::{Looks, Saved};
-use super::cache::age::{Age, age};
-use super::cache::bounded::Bounded;
+use self::drills::CachePause;
+use self::kept::{EntryVersion, LruIndex};
+use self::look::{ProbeLock, StoredAnswer};
+use super::cache::age::{Freshness, freshness};
+use super::cache::bounded::LruMap;
 use super::cache::{personal, sharing};
-use crate::chat::At;
+use crate::chat::Timestamp;
 use crate::settings::CacheSettings;
 use crate::store::{CacheKey, CachedAnswer, Store};
 
-pub use self::ahead::Renewal;
-pub use self::look::Unread;
-pub use self::place::{Asker, Place};
+pub use self::ahead::RefreshJob;
+pub use self::look::CacheProbeError;
+pub use self::place::{CacheSlot, QuestionContext};
 
-pub const READ_LIMIT: Duration = Duration::from_millis(50);
+pub const CACHE_READ_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The time limit of listing the saved keys, and of removing one batch of them.
-const START_LIMIT: Duration = Duration::from_secs(5);
+const BULK_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub struct Shelf {
+pub struct AnswerCache {
     store: Arc<dyn Store>,
-    terms: RwLock<Arc<Terms>>,
-    kept: Kept,
+    policy: RwLock<Arc<CachePolicy>>,
+    index: LruIndex,
     /// The index has every key of the store, so a key it lacks need not be read.
-    all_known: AtomicBool,
+    is_index_complete: AtomicBool,
     /// Fingerprints of the conversations that asked a question, up to `cache.repeated_min` of them.
-    askers: Mutex<Bounded<Vec<u64>>>,
-    drills: Drills,
-    looks: Looks,
+    askers: Mutex<LruMap<Vec<u64>>>,
+    pause_state: CachePause,
+    probe_lock: ProbeLock,
 }
 
-struct Terms {
+struct CachePolicy {
     settings: CacheSettings,
     /// Part of every key: answers given under another prompt are not found.
     system_prompt: Arc<str>,
@@ -59,82 +59,82 @@ struct Terms {
 
 /// A saved answer that is fresh enough for the caller.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct CacheHit {
     pub answer: CachedAnswer,
     pub key: CacheKey,
-    edition: Edition,
-    pub old: Duration,
+    version: EntryVersion,
+    pub age: Duration,
     /// The answer is past its TTL: serve it, and refresh it in the background.
-    pub renew: bool,
+    pub needs_refresh: bool,
 }
 
 /// The oldest answer that a lookup may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum AcceptedAge {
     /// To spare a call: the answer is within its TTL or the `revalidate` time after it.
-    Fresh,
+    FreshOnly,
     /// No provider can answer: the answer may be older, up to `stale_for`.
-    Outage,
+    StaleAllowed,
 }
 
-impl Shelf {
+impl AnswerCache {
     pub fn new(store: Arc<dyn Store>, settings: CacheSettings, system_prompt: Arc<str>) -> Self {
-        let kept = Kept::new(Arc::clone(&store), settings.max_entries);
-        let askers = Mutex::new(Bounded::new(settings.max_entries));
-        let terms = RwLock::new(Arc::new(Terms {
+        let kept = LruIndex::new(Arc::clone(&store), settings.max_entries);
+        let askers = Mutex::new(LruMap::new(settings.max_entries));
+        let terms = RwLock::new(Arc::new(CachePolicy {
             settings,
             system_prompt,
         }));
         Self {
             store,
-            terms,
-            kept,
-            all_known: AtomicBool::default(),
+            policy: terms,
+            index: kept,
+            is_index_complete: AtomicBool::default(),
             askers,
-            drills: Drills::default(),
-            looks: Looks::default(),
+            pause_state: CachePause::default(),
+            probe_lock: ProbeLock::default(),
         }
     }
 
-    fn terms(&self) -> Arc<Terms> {
-        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    fn policy(&self) -> Arc<CachePolicy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the settings and the system prompt.
     ///
     /// Loads the index if this enables the cache.
-    pub async fn set_terms(&self, settings: CacheSettings, system_prompt: Arc<str>) {
+    pub async fn set_policy(&self, settings: CacheSettings, system_prompt: Arc<str>) {
         let enabled = settings.enabled;
         let max_entries = settings.max_entries;
-        let terms = Arc::new(Terms {
+        let terms = Arc::new(CachePolicy {
             settings,
             system_prompt,
         });
         let previous = std::mem::replace(
-            &mut *self.terms.write().unwrap_or_else(PoisonError::into_inner),
+            &mut *self.policy.write().unwrap_or_else(PoisonError::into_inner),
             terms,
         );
-        drop(lock(&self.askers).set_most(max_entries));
-        self.kept.set_most(max_entries);
+        drop(lock(&self.askers).set_capacity(max_entries));
+        self.index.set_capacity(max_entries);
         if enabled && !previous.settings.enabled {
-            self.open().await;
+            self.load().await;
         }
     }
 
     /// Loads the index of saved answers and evicts down to `cache.max_entries`.
     ///
     /// Call once, before the first turn. Does nothing if the cache is disabled.
-    pub async fn open(&self) {
-        if !self.terms().settings.enabled {
+    pub async fn load(&self) {
+        if !self.policy().settings.enabled {
             return;
         }
         // Compile the patterns now, so that the first visitor does not wait for it.
-        personal::find("");
-        match tokio::time::timeout(START_LIMIT, self.store.cached_keys()).await {
+        personal::detect("");
+        match tokio::time::timeout(BULK_TIMEOUT, self.store.answer_keys()).await {
             Ok(Ok(keys)) => {
-                self.kept.found(keys);
+                self.index.add_existing(keys);
                 // Other instances may write to a shared store, so a missing key proves nothing.
-                self.all_known
+                self.is_index_complete
                     .store(!self.store.is_shared(), Ordering::Relaxed);
             }
             Ok(Err(_)) | Err(_) => tracing::warn!("failed to load the answer cache index"),
@@ -142,59 +142,70 @@ impl Shelf {
     }
 
     /// Returns the youngest acceptable answer, or `None` if the store takes longer than 50 ms.
-    pub async fn find(&self, place: &Place, need: Need, now: At) -> Option<Found> {
-        let terms = self.terms();
+    pub async fn get(
+        &self,
+        place: &CacheSlot,
+        need: AcceptedAge,
+        now: Timestamp,
+    ) -> Option<CacheHit> {
+        let terms = self.policy();
         // The conversation's own answer may depend on its history. It serves as a fresh answer only
         // if neither this question nor the saved one had any.
         let own = async {
             let found = self
-                .read(Some(place.own).filter(|_| place.alone || need == Need::Outage))
+                .read_entry(
+                    Some(place.conversation_key)
+                        .filter(|_| place.is_context_free || need == AcceptedAge::StaleAllowed),
+                )
                 .await?;
-            let fits = need == Need::Outage || found.answer.first;
+            let fits = need == AcceptedAge::StaleAllowed || found.answer.is_context_free;
             Some(found).filter(|_| fits)
         };
         let shared = async {
-            let found = self.read(place.shared).await?;
-            let may_share = sharing::may_tell(&found.answer, place.asked, &terms.settings);
+            let found = self.read_entry(place.shared_key).await?;
+            let may_share = sharing::may_share(&found.answer, place.asker_count, &terms.settings);
             Some(found).filter(|_| may_share)
         };
-        let (own, shared) = tokio::time::timeout(READ_LIMIT, join(own, shared))
+        let (own, shared) = tokio::time::timeout(CACHE_READ_TIMEOUT, join(own, shared))
             .await
             .ok()?;
         let found = [own, shared].into_iter().flatten().filter_map(
-            |Saved {
+            |StoredAnswer {
                  key,
-                 edition,
+                 version: edition,
                  answer,
              }| {
-                let old = now.since(answer.saved);
-                let age = age(old, &terms.settings);
+                let old = now.since(answer.saved_at);
+                let age = freshness(old, &terms.settings);
                 let is_acceptable = match need {
-                    Need::Fresh => matches!(age, Age::Fresh | Age::Renewable),
-                    Need::Outage => age != Age::Gone,
+                    AcceptedAge::FreshOnly => {
+                        matches!(age, Freshness::Fresh | Freshness::StaleWhileRevalidate)
+                    }
+                    AcceptedAge::StaleAllowed => age != Freshness::Expired,
                 };
-                is_acceptable.then_some(Found {
+                is_acceptable.then_some(CacheHit {
                     answer,
                     key,
-                    edition,
-                    old,
-                    renew: age == Age::Renewable,
+                    version: edition,
+                    age: old,
+                    needs_refresh: age == Freshness::StaleWhileRevalidate,
                 })
             },
         );
-        let found = found.min_by_key(|found| found.old)?;
-        self.told(&found, place);
+        let found = found.min_by_key(|found| found.age)?;
+        self.touch(&found, place);
         Some(found)
     }
 
     /// Marks an answer as used and saves its asker count if that has grown.
-    fn told(&self, found: &Found, place: &Place) {
-        let has_more_askers = Some(found.key) == place.shared && found.answer.asked < place.asked;
+    fn touch(&self, found: &CacheHit, place: &CacheSlot) {
+        let has_more_askers =
+            Some(found.key) == place.shared_key && found.answer.asker_count < place.asker_count;
         let changed = has_more_askers.then(|| CachedAnswer {
-            asked: place.asked,
+            asker_count: place.asker_count,
             ..found.answer.clone()
         });
-        self.kept.used(found.key, found.edition, changed);
+        self.index.touch(found.key, found.version, changed);
     }
 }
 

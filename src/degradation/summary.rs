@@ -21,7 +21,7 @@ const MAX_QUOTED_BYTES: usize = 500;
 
 /// Returns the key sentences of a text, one a line, under a heading in the language of the
 /// instruction, or else of the text. `None` if the text has no sentence.
-pub fn of(instruction: &str, text: &str) -> Option<String> {
+pub fn summarize(instruction: &str, text: &str) -> Option<String> {
     let mut seen = HashSet::new();
     let candidates: Vec<&str> = sentences(text)
         .filter(|sentence| seen.insert(*sentence))
@@ -30,20 +30,20 @@ pub fn of(instruction: &str, text: &str) -> Option<String> {
     let count = candidates.len().div_ceil(3).min(MAX_SENTENCES);
     let terms: Vec<Vec<String>> = candidates
         .iter()
-        .map(|sentence| words::telling(sentence))
+        .map(|sentence| words::content_words(sentence))
         .collect();
     // Without common words the first sentences: a text mostly starts with what it is about.
-    let best = rank::best(&terms, count).unwrap_or_else(|| (0..count).collect());
+    let best = rank::top_sentences(&terms, count).unwrap_or_else(|| (0..count).collect());
     let chosen: Vec<String> = best
         .iter()
         .filter_map(|position| candidates.get(*position))
-        .map(|sentence| quoted(sentence))
+        .map(|sentence| list_item(sentence))
         .collect();
     (!chosen.is_empty()).then(|| format!("{}\n\n{}", heading(instruction, text), chosen.join("\n")))
 }
 
 fn heading(instruction: &str, text: &str) -> &'static str {
-    match words::language(instruction).or_else(|| words::language(text)) {
+    match words::detect_language(instruction).or_else(|| words::detect_language(text)) {
         Some(Language::German) => "Schlüsselsätze Ihres Textes, ohne KI ausgewählt:",
         Some(Language::Spanish) => "Frases clave de su texto, elegidas sin IA:",
         Some(Language::French) => "Phrases clés de votre texte, choisies sans IA :",
@@ -52,7 +52,7 @@ fn heading(instruction: &str, text: &str) -> &'static str {
 }
 
 /// Formats a sentence as one line of a list.
-fn quoted(sentence: &str) -> String {
+fn list_item(sentence: &str) -> String {
     let line = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() <= MAX_QUOTED_BYTES {
         return format!("- {line}");
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn sentences_that_share_most_words_are_quoted_in_their_order() {
-        let summary = of("Summarise this:", TEXT).unwrap();
+        let summary = summarize("Summarise this:", TEXT).unwrap();
         let lines: Vec<_> = summary.lines().collect();
         assert_eq!(
             lines,
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn first_sentences_are_quoted_if_none_share_a_word() {
-        let summary = of(
+        let summary = summarize(
             "TL;DR",
             "Cats purr. Rivers flow. Clocks tick. Bread smells.",
         )
@@ -105,20 +105,29 @@ mod tests {
             ("Peux-tu résumer ce texte ?", "Phrases"),
             ("tl;dr", "Key"),
         ] {
-            let summary = of(instruction, TEXT).unwrap();
+            let summary = summarize(instruction, TEXT).unwrap();
             assert!(summary.starts_with(begins), "{summary}");
         }
-        assert_eq!(of("Summarise:", " \n"), None);
+        assert_eq!(summarize("Summarise:", " \n"), None);
     }
 
     #[test]
     fn summary_length_is_bounded() {
-        let long = of("", &"word ".repeat(2_000)).unwrap();
+        let long = summarize("", &"word ".repeat(2_000)).unwrap();
         assert!(long.ends_with('…') && long.len() < 600);
         let many: String = (0..2_000)
             .map(|n| format!("Sentence {n} on ships. "))
             .collect();
-        assert_eq!(of("", &many).unwrap().lines().count(), 2 + MAX_SENTENCES);
-        assert_eq!(of("", &"The same. ".repeat(50)).unwrap().lines().count(), 3);
+        assert_eq!(
+            summarize("", &many).unwrap().lines().count(),
+            2 + MAX_SENTENCES
+        );
+        assert_eq!(
+            summarize("", &"The same. ".repeat(50))
+                .unwrap()
+                .lines()
+                .count(),
+            3
+        );
     }
 }

@@ -8,17 +8,17 @@
 mod silent;
 
 /// The content words of a text, in order, with repetitions.
-pub fn telling(text: &str) -> Vec<String> {
+pub fn content_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    for word in split(text) {
-        if unspaced(word) {
-            pairs(word, &mut words);
+    for word in split_words(text) {
+        if starts_unspaced(word) {
+            push_bigrams(word, &mut words);
             continue;
         }
-        let folded = fold(word);
+        let folded = fold_accents(word);
         let is_short =
             folded.chars().count() < 2 && folded.bytes().all(|byte| byte.is_ascii_alphabetic());
-        if !is_short && !silent::is(&folded) {
+        if !is_short && !silent::is_stop_word(&folded) {
             words.push(stem(folded));
         }
     }
@@ -35,10 +35,13 @@ pub enum Language {
 }
 
 /// The language with the most stop words in a text. `None` on a tie and if there are none.
-pub fn language(text: &str) -> Option<Language> {
+pub fn detect_language(text: &str) -> Option<Language> {
     let mut counts = [0_usize; 4];
-    for word in split(text) {
-        for (count, is_in) in counts.iter_mut().zip(silent::languages(&fold(word))) {
+    for word in split_words(text) {
+        for (count, is_in) in counts
+            .iter_mut()
+            .zip(silent::stop_word_languages(&fold_accents(word)))
+        {
             *count += usize::from(is_in);
         }
     }
@@ -61,15 +64,17 @@ pub fn language(text: &str) -> Option<Language> {
 
 /// Splits a text into runs of letters, digits and marks, and where a run changes between scripts
 /// with and without spaces.
-fn split(text: &str) -> impl Iterator<Item = &str> {
+fn split_words(text: &str) -> impl Iterator<Item = &str> {
     let runs = text
-        .split(|c: char| !c.is_alphanumeric() && !is_mark(c))
+        .split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c))
         .filter(|run| !run.is_empty());
     runs.flat_map(|run| {
         let mut rest = run;
         std::iter::from_fn(move || {
-            let kind = is_unspaced(rest.chars().next()?);
-            let end = rest.find(|c| is_unspaced(c) != kind).unwrap_or(rest.len());
+            let kind = is_unspaced_script(rest.chars().next()?);
+            let end = rest
+                .find(|c| is_unspaced_script(c) != kind)
+                .unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
             rest = after;
             Some(word)
@@ -78,22 +83,22 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Combining marks, which follow the letter that they belong to.
-fn is_mark(c: char) -> bool {
+fn is_combining_mark(c: char) -> bool {
     ('\u{300}'..='\u{36f}').contains(&c)
 }
 
 /// Thai, Kana, Han and Hangul: no spaces between words, or words of many parts.
-fn is_unspaced(c: char) -> bool {
+fn is_unspaced_script(c: char) -> bool {
     matches!(c, '\u{e00}'..='\u{eff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}'
         | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-fn unspaced(word: &str) -> bool {
-    word.chars().next().is_some_and(is_unspaced)
+fn starts_unspaced(word: &str) -> bool {
+    word.chars().next().is_some_and(is_unspaced_script)
 }
 
 /// Adds the overlapping pairs of characters, or a single character as it is.
-fn pairs(word: &str, words: &mut Vec<String>) {
+fn push_bigrams(word: &str, words: &mut Vec<String>) {
     let mut before = None;
     for c in word.chars() {
         if let Some(before) = before {
@@ -107,14 +112,14 @@ fn pairs(word: &str, words: &mut Vec<String>) {
 }
 
 /// Lower case, without the accents of Latin letters, whether precomposed or combining.
-pub(super) fn fold(word: &str) -> String {
+pub(super) fn fold_accents(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
     for c in word
         .chars()
         .flat_map(char::to_lowercase)
-        .filter(|c| !is_mark(*c))
+        .filter(|c| !is_combining_mark(*c))
     {
-        match plain(c) {
+        match unaccented(c) {
             Some(plain) => folded.push_str(plain),
             None => folded.push(c),
         }
@@ -122,7 +127,7 @@ pub(super) fn fold(word: &str) -> String {
     folded
 }
 
-fn plain(c: char) -> Option<&'static str> {
+fn unaccented(c: char) -> Option<&'static str> {
     Some(match c {
         'à'..='å' | 'ā' | 'ă' | 'ą' => "a",
         'æ' => "ae",
@@ -212,7 +217,7 @@ mod tests {
             "Straße STRASSE",
             "cafe\u{301} café cafés",
         ] {
-            let words = telling(forms);
+            let words = content_words(forms);
             assert!(
                 words.iter().all(|word| Some(word) == words.first()),
                 "{words:?}"
@@ -228,7 +233,7 @@ mod tests {
             ("card", "care"),
             ("day", "dairy"),
         ] {
-            assert_ne!(telling(left), telling(right));
+            assert_ne!(content_words(left), content_words(right));
         }
     }
 
@@ -241,10 +246,10 @@ mod tests {
             "Qu'est-ce que c'est ?",
             " \n!",
         ] {
-            assert_eq!(telling(text), [""; 0], "{text}");
+            assert_eq!(content_words(text), [""; 0], "{text}");
         }
         assert_eq!(
-            telling("Is the X200 in stock in 2024?"),
+            content_words("Is the X200 in stock in 2024?"),
             ["x200", "stock", "2024"]
         );
     }
@@ -262,14 +267,14 @@ mod tests {
             ("Garantie", None),
             ("", None),
         ] {
-            assert_eq!(language(text), expected, "{text}");
+            assert_eq!(detect_language(text), expected, "{text}");
         }
     }
 
     #[test]
     fn scripts_without_spaces_are_split_into_pairs() {
-        assert_eq!(telling("返品はX1"), ["返品", "品は", "x1"]);
-        assert_eq!(telling("茶"), ["茶"]);
-        assert_eq!(telling("Оплата заказа"), ["оплата", "заказа"]);
+        assert_eq!(content_words("返品はX1"), ["返品", "品は", "x1"]);
+        assert_eq!(content_words("茶"), ["茶"]);
+        assert_eq!(content_words("Оплата заказа"), ["оплата", "заказа"]);
     }
 }

@@ -13,26 +13,26 @@ use std::time::Duration;
 use redis::Script;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::share::{Share, Written};
-use super::{Fleet, key};
-use crate::provider::actor::SpentElsewhere;
-use crate::session::limits::{Rates, Untold};
-use crate::session::lobby::Lobby;
-use crate::store::link::{BEHIND, Link};
+use super::share::{PublishedSpend, SpendShare};
+use super::{Cluster, redis_key};
+use crate::provider::actor::SetPeerSpend;
+use crate::session::limits::{RateLimiter, UnsyncedUsage};
+use crate::session::lobby::ChatService;
+use crate::store::link::{BACKGROUND_TIMEOUT, RedisClient};
 
-const BEAT: Duration = Duration::from_millis(50);
+const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
-const SUM_AGE: Duration = Duration::from_millis(250);
+const MAX_SUM_AGE: Duration = Duration::from_millis(250);
 
-const BATCH: usize = 256;
+const BATCH_SIZE: usize = 256;
 
 /// Two days, so that a late write still finds its day.
-const DAYS_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
+const SPEND_TTL_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
 
 /// Adds messages to buckets, on Redis's clock (in microseconds), and returns each bucket's debt.
 ///
 /// `ARGV`, for each key: the time per message, the number of messages, the maximum debt.
-static TAKE: LazyLock<Script> = LazyLock::new(|| {
+static RATE_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
          local now, lacks = time[1] * 1000000 + time[2], {}
@@ -52,7 +52,7 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
 /// the key holds something else.
 ///
 /// `ARGV`: the instance, the TTL in ms, then the share for each key.
-static SPEND: LazyLock<Script> = LazyLock::new(|| {
+static SPEND_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local sums = {}
          for i, key in ipairs(KEYS) do
@@ -74,43 +74,43 @@ static SPEND: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-pub struct Counters {
-    fleet: Fleet,
-    lobby: Arc<Lobby>,
-    accounts: HashMap<Arc<str>, Account>,
+pub struct SharedCounters {
+    cluster: Cluster,
+    chat: Arc<ChatService>,
+    spend_counters: HashMap<Arc<str>, SpendCounter>,
 }
 
-struct Account {
-    share: Share,
-    written: Option<Written>,
+struct SpendCounter {
+    share: SpendShare,
+    published: Option<PublishedSpend>,
     read_at: Option<Instant>,
 }
 
-impl Counters {
-    pub fn new(fleet: Fleet, lobby: Arc<Lobby>) -> Self {
+impl SharedCounters {
+    pub fn new(fleet: Cluster, lobby: Arc<ChatService>) -> Self {
         let mut counters = Self {
-            fleet,
-            lobby,
-            accounts: HashMap::new(),
+            cluster: fleet,
+            chat: lobby,
+            spend_counters: HashMap::new(),
         };
-        counters.notice();
+        counters.track_providers();
         counters
     }
 
     /// Starts counting for each provider with prices, from its cost so far. Must also run while
     /// Redis is unavailable.
-    fn notice(&mut self) {
-        let config = self.lobby.desk.table();
+    fn track_providers(&mut self) {
+        let config = self.chat.turns.config();
         for provider in config
-            .backends
+            .providers
             .iter()
             .filter(|provider| provider.prices.is_some())
         {
-            self.accounts
+            self.spend_counters
                 .entry(Arc::clone(&provider.name))
-                .or_insert_with(|| Account {
-                    share: Share::new(provider.vitals.borrow().spent),
-                    written: None,
+                .or_insert_with(|| SpendCounter {
+                    share: SpendShare::new(provider.status.borrow().spend_today),
+                    published: None,
                     read_at: None,
                 });
         }
@@ -118,94 +118,112 @@ impl Counters {
 
     pub async fn run(mut self) {
         loop {
-            self.notice();
-            let up = self.fleet.link.is_up();
-            self.lobby.rates.share(up);
+            self.track_providers();
+            let up = self.cluster.redis.is_up();
+            self.chat.rate_limiter.set_sync(up);
             if up {
-                messages(&self.fleet.link, &self.lobby.rates).await;
-                self.costs().await;
+                sync_rate_limits(&self.cluster.redis, &self.chat.rate_limiter).await;
+                self.sync_spend().await;
             }
             // Wait for the minimum interval, then for a message or until a budget's sum is too old.
-            sleep(BEAT).await;
-            let _ = timeout(SUM_AGE - BEAT, self.lobby.rates.touched()).await;
+            sleep(SYNC_INTERVAL).await;
+            let _ = timeout(
+                MAX_SUM_AGE - SYNC_INTERVAL,
+                self.chat.rate_limiter.sync_needed(),
+            )
+            .await;
         }
     }
 
     /// Publishes changed shares and reads the sums of budgets.
-    async fn costs(&mut self) {
-        let wall = self.fleet.clock.wall();
-        let config = self.lobby.desk.table();
+    async fn sync_spend(&mut self) {
+        let wall = self.cluster.clock.wall();
+        let config = self.chat.turns.config();
         let mut due = Vec::new();
         for provider in config
-            .backends
+            .providers
             .iter()
             .filter(|provider| provider.prices.is_some())
         {
-            let spent = provider.vitals.borrow().spent;
-            let Some(account) = self.accounts.get(&provider.name) else {
+            let spent = provider.status.borrow().spend_today;
+            let Some(account) = self.spend_counters.get(&provider.name) else {
                 continue;
             };
-            let written = account.share.written(spent, wall);
-            let is_old = account.read_at.is_none_or(|at| at.elapsed() >= SUM_AGE);
-            if account.written != Some(written) || (provider.is_budgeted && is_old) {
+            let written = account.share.to_publish(spent, wall);
+            let is_old = account.read_at.is_none_or(|at| at.elapsed() >= MAX_SUM_AGE);
+            if account.published != Some(written) || (provider.has_daily_budget && is_old) {
                 due.push((provider, written));
             }
         }
         if due.is_empty() {
             return;
         }
-        let mut script = SPEND.prepare_invoke();
-        script.arg(&*self.fleet.instance).arg(DAYS_MS);
+        let mut script = SPEND_SCRIPT.prepare_invoke();
+        script.arg(&*self.cluster.instance_id).arg(SPEND_TTL_MS);
         for (provider, written) in &due {
             script
-                .key(key("spent", &format!("{}:{}", written.day, provider.name)))
+                .key(redis_key(
+                    "spent",
+                    &format!("{}:{}", written.day, provider.name),
+                ))
                 .arg(written.nanos);
         }
-        let Ok(sums) = self.fleet.link.script::<Vec<i64>>(BEHIND, &script).await else {
+        let Ok(sums) = self
+            .cluster
+            .redis
+            .script::<Vec<i64>>(BACKGROUND_TIMEOUT, &script)
+            .await
+        else {
             return;
         };
         for ((provider, written), sum) in due.into_iter().zip(sums) {
-            let (Some(account), Ok(sum)) =
-                (self.accounts.get_mut(&provider.name), u64::try_from(sum))
-            else {
+            let (Some(account), Ok(sum)) = (
+                self.spend_counters.get_mut(&provider.name),
+                u64::try_from(sum),
+            ) else {
                 continue;
             };
-            account.written = Some(written);
+            account.published = Some(written);
             account.read_at = Some(Instant::now());
-            let elsewhere = account.share.elsewhere(written, sum);
-            let known = provider.vitals.borrow().spent_elsewhere;
+            let elsewhere = account.share.peers_share(written, sum);
+            let known = provider.status.borrow().peer_spend_today;
             if elsewhere.day > known.day || elsewhere.usd > known.usd {
                 let actor = provider.actor.borrow().clone();
                 // An actor that is restarting gets it at the next sync.
-                let _ = actor.map(|actor| actor.try_send(SpentElsewhere(elsewhere)));
+                let _ = actor.map(|actor| actor.try_send(SetPeerSpend(elsewhere)));
             }
         }
     }
 }
 
 /// Adds accepted messages to the shared buckets and applies the resulting debts.
-async fn messages(link: &Link, rates: &Rates) {
+async fn sync_rate_limits(link: &RedisClient, rates: &RateLimiter) {
     loop {
-        let usage = rates.untold(BATCH);
+        let usage = rates.drain_unsynced(BATCH_SIZE);
         if usage.is_empty() {
             return;
         }
-        let mut script = TAKE.prepare_invoke();
-        for Untold { of, pace, count } in &usage {
+        let mut script = RATE_SCRIPT.prepare_invoke();
+        for UnsyncedUsage {
+            key: of,
+            quota: pace,
+            count,
+        } in &usage
+        {
             let [interval, max_debt] =
-                [pace.every(), pace.most()].map(|time| time.as_micros().to_string());
+                [pace.interval(), pace.max_debt()].map(|time| time.as_micros().to_string());
             script
-                .key(key("rate", &of.name()))
+                .key(redis_key("rate", &of.hashed_name()))
                 .arg(interval)
                 .arg(*count)
                 .arg(max_debt);
         }
         // Never retry: the script may have run, and messages would count twice.
-        let Ok(debts) = link.script::<Vec<i64>>(BEHIND, &script).await else {
+        let Ok(debts) = link.script::<Vec<i64>>(BACKGROUND_TIMEOUT, &script).await else {
             return;
         };
         for (usage, debt) in usage.iter().zip(debts) {
-            rates.learn(usage, Duration::from_micros(debt.max(0).unsigned_abs()));
+            rates.apply_shared_debt(usage, Duration::from_micros(debt.max(0).unsigned_abs()));
         }
     }
 }

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use crate::settings::Secret;
-use crate::store::link::Link;
+use crate::store::link::RedisClient;
 pub use crate::store::server::Redis;
 
-pub async fn connect(redis: &Redis) -> Link {
-    let link = Link::open(&Secret::new(redis.url()), "0123456789abcdef", || 0.5).unwrap();
+pub async fn connect(redis: &Redis) -> RedisClient {
+    let link = RedisClient::open(&Secret::new(redis.url()), "0123456789abcdef", || 0.5).unwrap();
     let mut health = link.health();
     let up = health.wait_for(|health| health.is_up());
     tokio::time::timeout(Duration::from_secs(20), up)

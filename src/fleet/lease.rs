@@ -11,20 +11,20 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use redis::Script;
 
-use crate::provider::leave::{Held, Leave, Probing};
-use crate::store::link::{BEHIND, HOT, Link};
+use crate::provider::leave::{ProbeCoordinator, ProbeLease, ProbeLeaseResult};
+use crate::store::link::{BACKGROUND_TIMEOUT, HOT_PATH_TIMEOUT, RedisClient};
 
 /// The duration of a lease beyond the timeout of its probe.
-const MARGIN: Duration = Duration::from_secs(1);
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// The longest wait after one check of a lease. A longer lease is checked again.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// The wait if the lease expired just as it was checked.
-const AT_ONCE: Duration = Duration::from_millis(50);
+const MIN_WAIT: Duration = Duration::from_millis(50);
 
 /// Releases the lease, or extends it by `ARGV[2]` ms, if the token is still ours.
-static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
+static RELEASE_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
          if tonumber(ARGV[2]) > 0 then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -33,25 +33,25 @@ static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Grants the probe leases of one account.
-pub struct Leases {
-    link: Link,
+pub struct ProbeLeases {
+    redis: RedisClient,
     key: String,
     random: fn() -> u64,
 }
 
-impl Leases {
-    pub fn new(link: Link, account: &str, random: fn() -> u64) -> Self {
+impl ProbeLeases {
+    pub fn new(link: RedisClient, account: &str, random: fn() -> u64) -> Self {
         Self {
-            link,
-            key: super::key("probe", account),
+            redis: link,
+            key: super::redis_key("probe", account),
             random,
         }
     }
 }
 
-impl Probing for Leases {
-    fn ask(&self, limit: Duration) -> BoxFuture<'static, Leave> {
-        let link = self.link.clone();
+impl ProbeCoordinator for ProbeLeases {
+    fn request_lease(&self, limit: Duration) -> BoxFuture<'static, ProbeLeaseResult> {
+        let link = self.redis.clone();
         let key = self.key.clone();
         let token = format!("{:016x}", (self.random)());
         Box::pin(async move {
@@ -62,50 +62,57 @@ impl Probing for Leases {
                 .arg(&token)
                 .arg("NX")
                 .arg("PX")
-                .arg(ms(limit + MARGIN));
+                .arg(millis(limit + LEASE_MARGIN));
             commands.cmd("PTTL").arg(&key);
-            match link.pipeline::<(Option<String>, i64)>(HOT, &commands).await {
-                Ok((Some(_), _)) => Leave::Go(Box::new(Lease { link, key, token })),
-                Ok((None, left)) if left >= 0 => Leave::Wait(wait(left)),
-                Ok((None, -2)) => Leave::Wait(AT_ONCE),
+            match link
+                .pipeline::<(Option<String>, i64)>(HOT_PATH_TIMEOUT, &commands)
+                .await
+            {
+                Ok((Some(_), _)) => ProbeLeaseResult::Granted(Box::new(RedisProbeLease {
+                    redis: link,
+                    key,
+                    token,
+                })),
+                Ok((None, left)) if left >= 0 => ProbeLeaseResult::HeldElsewhere(clamp_wait(left)),
+                Ok((None, -2)) => ProbeLeaseResult::HeldElsewhere(MIN_WAIT),
                 // A key without TTL is not ours. Without Redis each instance probes on its own.
-                Ok((None, _)) | Err(_) => Leave::Go(Box::new(Alone)),
+                Ok((None, _)) | Err(_) => ProbeLeaseResult::Granted(Box::new(NoopLease)),
             }
         })
     }
 }
 
-fn wait(left: i64) -> Duration {
-    Duration::from_millis(left.unsigned_abs()).clamp(AT_ONCE, LONGEST_WAIT)
+fn clamp_wait(left: i64) -> Duration {
+    Duration::from_millis(left.unsigned_abs()).clamp(MIN_WAIT, MAX_WAIT)
 }
 
-fn ms(time: Duration) -> u64 {
+fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-struct Lease {
-    link: Link,
+struct RedisProbeLease {
+    redis: RedisClient,
     key: String,
     token: String,
 }
 
-impl Held for Lease {
-    fn give_back(self: Box<Self>, rest: Duration) {
+impl ProbeLease for RedisProbeLease {
+    fn release(self: Box<Self>, rest: Duration) {
         tokio::spawn(async move {
-            let rest = if rest.is_zero() { 0 } else { ms(rest) };
-            let mut script = GIVE_BACK.key(&self.key);
+            let rest = if rest.is_zero() { 0 } else { millis(rest) };
+            let mut script = RELEASE_SCRIPT.key(&self.key);
             script.arg(&self.token).arg(rest);
             // If this fails, the lease expires on its own.
-            let _ = self.link.script::<i64>(BEHIND, &script).await;
+            let _ = self.redis.script::<i64>(BACKGROUND_TIMEOUT, &script).await;
         });
     }
 }
 
 /// The lease of a probe without coordination.
-struct Alone;
+struct NoopLease;
 
-impl Held for Alone {
-    fn give_back(self: Box<Self>, _: Duration) {}
+impl ProbeLease for NoopLease {
+    fn release(self: Box<Self>, _: Duration) {}
 }
 
 #[cfg(test)]

@@ -8,83 +8,83 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::Fault;
-use crate::provider::news::News;
+use crate::chat::FaultKind;
+use crate::provider::news::ProviderEvent;
 
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
 /// Generous: our messages have about 170 bytes.
-pub const LONGEST: usize = 1_024;
+pub const MAX_MESSAGE_BYTES: usize = 1_024;
 
-const LONGEST_NAME: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
 
 /// An event of one account, and the instance that published it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    pub from: String,
+pub struct ClusterMessage {
+    pub sender: String,
     /// Increases with each message of an instance, so that duplicates are recognized.
     pub number: u64,
     pub account: String,
-    pub news: News,
+    pub event: ProviderEvent,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct WireMessage {
     v: u32,
     from: String,
     number: u64,
     account: String,
     #[serde(flatten)]
-    said: Said,
+    payload: EventPayload,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
-enum Said {
+enum EventPayload {
     #[serde(rename = "tripped")]
-    Tripped {
+    Opened {
         blocked: bool,
-        fault: Option<Fault>,
+        fault: Option<FaultKind>,
         strikes: u32,
         lasts_ms: u64,
     },
     #[serde(rename = "limited")]
-    Limited {
+    RateLimited {
         lasts_ms: u64,
     },
     #[serde(rename = "well")]
-    Well,
+    Recovered,
     Reset,
 }
 
-impl Message {
+impl ClusterMessage {
     pub fn encode(&self) -> Vec<u8> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let payload = match self.news {
-            News::Tripped {
-                blocked,
+        let payload = match self.event {
+            ProviderEvent::Opened {
+                is_blocked: blocked,
                 fault,
-                strikes,
-                lasts,
-            } => Said::Tripped {
+                failed_probes: strikes,
+                duration: lasts,
+            } => EventPayload::Opened {
                 blocked,
                 fault,
                 strikes,
                 lasts_ms: ms(lasts),
             },
-            News::Limited { lasts } => Said::Limited {
+            ProviderEvent::RateLimited { duration: lasts } => EventPayload::RateLimited {
                 lasts_ms: ms(lasts),
             },
-            News::Well => Said::Well,
-            News::Reset => Said::Reset,
+            ProviderEvent::Recovered => EventPayload::Recovered,
+            ProviderEvent::Reset => EventPayload::Reset,
         };
-        let wire = Wire {
+        let wire = WireMessage {
             v: VERSION,
-            from: self.from.clone(),
+            from: self.sender.clone(),
             number: self.number,
             account: self.account.clone(),
-            said: payload,
+            payload: payload,
         };
         // Serializing text and numbers cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()
@@ -92,42 +92,42 @@ impl Message {
 
     /// Decodes a message. Durations are limited to what is plausible.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() > LONGEST {
+        if bytes.len() > MAX_MESSAGE_BYTES {
             return None;
         }
-        let Wire {
+        let WireMessage {
             v,
             from,
             number,
             account,
-            said: payload,
+            payload: payload,
         } = serde_json::from_slice(bytes).ok()?;
-        if v != VERSION || from.len() > LONGEST_NAME || account.len() > LONGEST_NAME {
+        if v != VERSION || from.len() > MAX_NAME_BYTES || account.len() > MAX_NAME_BYTES {
             return None;
         }
         let news = match payload {
-            Said::Tripped {
+            EventPayload::Opened {
                 blocked,
                 fault,
                 strikes,
                 lasts_ms,
-            } => News::Tripped {
-                blocked,
+            } => ProviderEvent::Opened {
+                is_blocked: blocked,
                 fault,
-                strikes,
-                lasts: Duration::from_millis(lasts_ms),
+                failed_probes: strikes,
+                duration: Duration::from_millis(lasts_ms),
             },
-            Said::Limited { lasts_ms } => News::Limited {
-                lasts: Duration::from_millis(lasts_ms),
+            EventPayload::RateLimited { lasts_ms } => ProviderEvent::RateLimited {
+                duration: Duration::from_millis(lasts_ms),
             },
-            Said::Well => News::Well,
-            Said::Reset => News::Reset,
+            EventPayload::Recovered => ProviderEvent::Recovered,
+            EventPayload::Reset => ProviderEvent::Reset,
         };
         Some(Self {
-            from,
+            sender: from,
             number,
             account,
-            news: news.within_reason(),
+            event: news.clamped(),
         })
     }
 }
@@ -138,45 +138,45 @@ mod tests {
 
     use super::*;
 
-    fn message(news: News) -> Message {
-        Message {
-            from: "0123456789abcdef".into(),
+    fn message(news: ProviderEvent) -> ClusterMessage {
+        ClusterMessage {
+            sender: "0123456789abcdef".into(),
             number: 7,
             account: "fedcba9876543210".into(),
-            news,
+            event: news,
         }
     }
 
     #[test]
     fn an_encoded_message_is_decoded() {
         let lasts = Duration::from_millis(12_345);
-        let tripped = |fault| News::Tripped {
-            blocked: true,
+        let tripped = |fault| ProviderEvent::Opened {
+            is_blocked: true,
             fault,
-            strikes: 3,
-            lasts,
+            failed_probes: 3,
+            duration: lasts,
         };
-        let faults = Fault::ALL.into_iter().map(|fault| tripped(Some(fault)));
+        let faults = FaultKind::ALL.into_iter().map(|fault| tripped(Some(fault)));
         let others = [
             tripped(None),
-            News::Limited { lasts },
-            News::Well,
-            News::Reset,
+            ProviderEvent::RateLimited { duration: lasts },
+            ProviderEvent::Recovered,
+            ProviderEvent::Reset,
         ];
         for news in faults.chain(others) {
             let bytes = message(news).encode();
             assert!(bytes.len() < 200, "{}", bytes.len());
-            assert_eq!(Message::decode(&bytes), Some(message(news)));
+            assert_eq!(ClusterMessage::decode(&bytes), Some(message(news)));
         }
     }
 
     #[test]
     fn invalid_messages_are_ignored() {
-        let good = String::from_utf8(message(News::Well).encode()).unwrap();
-        assert!(Message::decode(good.as_bytes()).is_some());
+        let good = String::from_utf8(message(ProviderEvent::Recovered).encode()).unwrap();
+        assert!(ClusterMessage::decode(good.as_bytes()).is_some());
         let more = good.replacen('{', r#"{"later":[1],"#, 1);
         assert!(
-            Message::decode(more.as_bytes()).is_some(),
+            ClusterMessage::decode(more.as_bytes()).is_some(),
             "an unknown field is allowed"
         );
         for bad in [
@@ -187,21 +187,21 @@ mod tests {
             &good.replace("well", "unwell"),
             &good.replace(r#""number":7"#, r#""number":-7"#),
             &good.replace("0123456789abcdef", &"x".repeat(65)),
-            &format!("{good}{}", " ".repeat(LONGEST)),
+            &format!("{good}{}", " ".repeat(MAX_MESSAGE_BYTES)),
         ] {
-            assert_eq!(Message::decode(bad.as_bytes()), None, "{bad}");
+            assert_eq!(ClusterMessage::decode(bad.as_bytes()), None, "{bad}");
         }
-        let unknown = message(News::Tripped {
-            blocked: false,
-            fault: Some(Fault::Timeout),
-            strikes: 0,
-            lasts: Duration::ZERO,
+        let unknown = message(ProviderEvent::Opened {
+            is_blocked: false,
+            fault: Some(FaultKind::Timeout),
+            failed_probes: 0,
+            duration: Duration::ZERO,
         });
         let unknown = String::from_utf8(unknown.encode())
             .unwrap()
             .replace("timeout", "struck_by_lightning");
         assert_eq!(
-            Message::decode(unknown.as_bytes()),
+            ClusterMessage::decode(unknown.as_bytes()),
             None,
             "a fault of a later version"
         );
@@ -209,21 +209,21 @@ mod tests {
 
     #[test]
     fn durations_are_limited() {
-        let bytes = message(News::Limited {
-            lasts: Duration::MAX,
+        let bytes = message(ProviderEvent::RateLimited {
+            duration: Duration::MAX,
         })
         .encode();
         let day = Duration::from_secs(24 * 60 * 60);
         assert_eq!(
-            Message::decode(&bytes).unwrap().news,
-            News::Limited { lasts: day }
+            ClusterMessage::decode(&bytes).unwrap().event,
+            ProviderEvent::RateLimited { duration: day }
         );
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            Message::decode(&bytes);
+            ClusterMessage::decode(&bytes);
         }
     }
 }

@@ -31,38 +31,42 @@ mod simulation;
 use std::sync::Arc;
 
 use crate::provider::backend::Clock;
-use crate::provider::leave::Probing;
-use crate::session::lobby::Lobby;
-use crate::store::link::Link;
+use crate::provider::leave::ProbeCoordinator;
+use crate::session::lobby::ChatService;
+use crate::store::link::RedisClient;
 
-use self::counters::Counters;
-use self::exchange::Exchange;
-use self::lease::Leases;
+use self::counters::SharedCounters;
+use self::exchange::EventBus;
+use self::lease::ProbeLeases;
 
 /// Access to the cluster that this instance is part of.
 #[derive(Clone)]
-pub struct Fleet {
-    pub link: Link,
+pub struct Cluster {
+    pub redis: RedisClient,
     /// Unique per start of an instance; letters and digits.
-    pub instance: Arc<str>,
+    pub instance_id: Arc<str>,
     pub clock: Clock,
-    pub random: fn() -> u64,
+    pub random_u64: fn() -> u64,
     /// Returns a random number in 0..1.
-    pub chance: fn() -> f64,
+    pub random_unit: fn() -> f64,
 }
 
-impl Fleet {
-    pub fn probing(&self, account: &str) -> Arc<dyn Probing> {
-        Arc::new(Leases::new(self.link.clone(), account, self.random))
+impl Cluster {
+    pub fn probe_coordinator(&self, account: &str) -> Arc<dyn ProbeCoordinator> {
+        Arc::new(ProbeLeases::new(
+            self.redis.clone(),
+            account,
+            self.random_u64,
+        ))
     }
 
     /// Starts all tasks. Call once, within the runtime; they run as long as the service.
-    pub fn start(&self, lobby: &Arc<Lobby>) {
-        Exchange::start(self.clone(), Arc::clone(&lobby.desk));
-        actix::spawn(Counters::new(self.clone(), Arc::clone(lobby)).run());
+    pub fn start(&self, lobby: &Arc<ChatService>) {
+        EventBus::start(self.clone(), Arc::clone(&lobby.turns));
+        actix::spawn(SharedCounters::new(self.clone(), Arc::clone(lobby)).run());
     }
 }
 
-fn key(kind: &str, of: &str) -> String {
+fn redis_key(kind: &str, of: &str) -> String {
     format!("{}fleet:{kind}:{of}", crate::store::link::PREFIX)
 }

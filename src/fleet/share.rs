@@ -5,58 +5,58 @@
 //! An instance always writes its whole share, so a repeated or lost write, or an empty Redis, does
 //! no harm.
 
-use crate::chat::At;
-use crate::provider::spending::{self, Spent};
+use crate::chat::Timestamp;
+use crate::provider::spending::{self, DailySpend};
 
 /// Costs are stored as integers, because sums of fractions drift.
-const NANOS: f64 = 1_000_000_000.0;
+const NANOS_PER_USD: f64 = 1_000_000_000.0;
 
 /// Separates what this instance spent since its start from what it had spent before, which Redis
 /// already has under the instance's earlier name.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
-    before: Spent,
+pub struct SpendShare {
+    baseline: DailySpend,
 }
 
 /// The day's cost of this instance, as it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct PublishedSpend {
     pub day: u64,
     /// Spent by this instance since its start, in billionths of a dollar.
     pub nanos: u64,
 }
 
-impl Share {
+impl SpendShare {
     /// `before` is the day's cost when this instance started, as restored from the store.
-    pub fn new(before: Spent) -> Self {
-        Self { before }
+    pub fn new(before: DailySpend) -> Self {
+        Self { baseline: before }
     }
 
     /// The value to publish. `spent` is this instance's own total.
-    pub fn written(&self, spent: Spent, now: At) -> Written {
-        let day = spending::day_of(now);
+    pub fn to_publish(&self, spent: DailySpend, now: Timestamp) -> PublishedSpend {
+        let day = spending::utc_day(now);
         let today = if spent.day == day { spent.usd } else { 0.0 };
-        Written {
+        PublishedSpend {
             day,
-            nanos: nanos(today - self.remembered(day)),
+            nanos: to_nanos(today - self.baseline_on(day)),
         }
     }
 
     /// The peers' spending beyond this instance's own total. `sum` is the published sum of all.
-    pub fn elsewhere(&self, written: Written, sum: u64) -> Spent {
+    pub fn peers_share(&self, written: PublishedSpend, sum: u64) -> DailySpend {
         let others = sum.saturating_sub(written.nanos);
         // The baseline is part of the others' sum, under this instance's earlier name.
-        let peers = others.saturating_sub(nanos(self.remembered(written.day)));
-        Spent {
+        let peers = others.saturating_sub(to_nanos(self.baseline_on(written.day)));
+        DailySpend {
             day: written.day,
-            usd: peers as f64 / NANOS,
+            usd: peers as f64 / NANOS_PER_USD,
             estimated: false,
         }
     }
 
-    fn remembered(&self, day: u64) -> f64 {
-        if self.before.day == day {
-            self.before.usd
+    fn baseline_on(&self, day: u64) -> f64 {
+        if self.baseline.day == day {
+            self.baseline.usd
         } else {
             0.0
         }
@@ -64,8 +64,8 @@ impl Share {
 }
 
 /// Negative values and NaN become 0.
-fn nanos(usd: f64) -> u64 {
-    (usd.max(0.0) * NANOS).round() as u64
+fn to_nanos(usd: f64) -> u64 {
+    (usd.max(0.0) * NANOS_PER_USD).round() as u64
 }
 
 #[cfg(test)]
@@ -75,10 +75,10 @@ mod tests {
     use super::*;
 
     const DAY: u64 = 20_000;
-    const NOON: At = At(DAY * 86_400_000 + 43_200_000);
+    const NOON: Timestamp = Timestamp(DAY * 86_400_000 + 43_200_000);
 
-    fn spent(day: u64, usd: f64) -> Spent {
-        Spent {
+    fn spent(day: u64, usd: f64) -> DailySpend {
+        DailySpend {
             day,
             usd,
             estimated: false,
@@ -87,33 +87,33 @@ mod tests {
 
     #[test]
     fn costs_before_the_start_are_not_published_twice() {
-        let share = Share::new(spent(DAY, 0.3));
-        let written = share.written(spent(DAY, 0.4), NOON);
+        let share = SpendShare::new(spent(DAY, 0.3));
+        let written = share.to_publish(spent(DAY, 0.4), NOON);
         assert_eq!(
             written,
-            Written {
+            PublishedSpend {
                 day: DAY,
                 nanos: 100_000_000
             }
         );
         // 0.3 under the earlier name, 0.1 since the start, 0.5 by peers.
-        let elsewhere = share.elsewhere(written, 900_000_000);
+        let elsewhere = share.peers_share(written, 900_000_000);
         assert_eq!(elsewhere, spent(DAY, 0.5));
-        assert_eq!(spent(DAY, 0.4).with(elsewhere), spent(DAY, 0.9));
+        assert_eq!(spent(DAY, 0.4).merged_with(elsewhere), spent(DAY, 0.9));
         // With an empty Redis the own total remains.
-        assert_eq!(share.elsewhere(written, 100_000_000), spent(DAY, 0.0));
+        assert_eq!(share.peers_share(written, 100_000_000), spent(DAY, 0.0));
     }
 
     #[test]
     fn a_new_day_starts_at_zero() {
-        let share = Share::new(spent(DAY - 1, 5.0));
+        let share = SpendShare::new(spent(DAY - 1, 5.0));
         assert_eq!(
-            share.written(spent(DAY - 1, 7.0), NOON),
-            Written { day: DAY, nanos: 0 }
+            share.to_publish(spent(DAY - 1, 7.0), NOON),
+            PublishedSpend { day: DAY, nanos: 0 }
         );
         assert_eq!(
-            share.written(spent(DAY, 0.25), NOON),
-            Written {
+            share.to_publish(spent(DAY, 0.25), NOON),
+            PublishedSpend {
                 day: DAY,
                 nanos: 250_000_000
             }
@@ -122,10 +122,15 @@ mod tests {
 
     #[test]
     fn invalid_sums_count_as_zero() {
-        let share = Share::new(Spent::default());
-        assert_eq!(share.written(spent(DAY, f64::NAN), NOON).nanos, 0);
-        assert_eq!(share.written(spent(DAY, -1.0), NOON).nanos, 0);
-        assert_eq!(share.elsewhere(Written { day: DAY, nanos: 9 }, 3).usd, 0.0);
+        let share = SpendShare::new(DailySpend::default());
+        assert_eq!(share.to_publish(spent(DAY, f64::NAN), NOON).nanos, 0);
+        assert_eq!(share.to_publish(spent(DAY, -1.0), NOON).nanos, 0);
+        assert_eq!(
+            share
+                .peers_share(PublishedSpend { day: DAY, nanos: 9 }, 3)
+                .usd,
+            0.0
+        );
     }
 
     proptest! {
@@ -136,7 +141,7 @@ mod tests {
             spends in prop::collection::vec((0_usize..4, 0.0_f64..0.01, any::<bool>()), 1..60),
         ) {
             let mut own = [0.0_f64; 4];
-            let mut shares = [Share::new(Spent::default()); 4];
+            let mut shares = [SpendShare::new(DailySpend::default()); 4];
             // Published under the names of restarted instances.
             let mut earlier = 0;
             let mut written = [0_u64; 4];
@@ -144,16 +149,16 @@ mod tests {
             for (instance, usd, restart) in spends {
                 if restart {
                     earlier += written[instance];
-                    shares[instance] = Share::new(spent(DAY, own[instance]));
+                    shares[instance] = SpendShare::new(spent(DAY, own[instance]));
                 }
                 own[instance] += usd;
                 total += usd;
-                written[instance] = shares[instance].written(spent(DAY, own[instance]), NOON).nanos;
+                written[instance] = shares[instance].to_publish(spent(DAY, own[instance]), NOON).nanos;
             }
             let sum = earlier + written.iter().sum::<u64>();
             for instance in 0..4 {
-                let elsewhere = shares[instance].elsewhere(Written { day: DAY, nanos: written[instance] }, sum);
-                let known = spent(DAY, own[instance]).with(elsewhere).usd;
+                let elsewhere = shares[instance].peers_share(PublishedSpend { day: DAY, nanos: written[instance] }, sum);
+                let known = spent(DAY, own[instance]).merged_with(elsewhere).usd;
                 prop_assert!((known - total).abs() < 1e-6, "{known} of {total}");
             }
         }

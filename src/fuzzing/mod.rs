@@ -14,16 +14,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::chat::{Ask, At, Incident, Life, Message, Role, TurnRecord};
-use crate::degradation::{Ladder, Replies};
-use crate::provider::dialect::{self, Framing, Kind, Model, Refused};
-use crate::provider::guard::Guard;
-use crate::provider::upstream::Step;
+use crate::chat::{
+    ChatMessage, ChatRequest, Incident, MessageRole, ServiceLifetime, Timestamp, TurnRecord,
+};
+use crate::degradation::{FallbackChain, Replies};
+use crate::provider::dialect::{self, DialectKind, ErrorResponse, Framing, ModelConfig};
+use crate::provider::guard::SseSanitizer;
+use crate::provider::upstream::StreamEvent;
 use crate::session::frames;
-use crate::session::identity::{Identity, sign};
+use crate::session::identity::{VisitorTokens, sign_token};
 use crate::settings::{Secret, Settings};
 use crate::store::record;
-use crate::store::{BreakerRecord, CachedAnswer, ConversationRecord, SpentRecord};
+use crate::store::{BreakerRecord, CachedAnswer, ConversationRecord, DailySpendRecord};
 use crate::web::openai::request;
 
 pub type Target = fn(&[u8]);
@@ -40,40 +42,40 @@ pub const TARGETS: [(&str, Target); 7] = [
 ];
 
 /// The API key of the providers here. It must never be output.
-const KEY: &str = "sk-canary0123456789abcdefghijkl";
+const API_KEY: &str = "sk-canary0123456789abcdefghijkl";
 
-const KINDS: [Kind; 5] = [
-    Kind::Openai,
-    Kind::Anthropic,
-    Kind::Gemini,
-    Kind::Azure,
-    Kind::Ollama,
+const DIALECT_KINDS: [DialectKind; 5] = [
+    DialectKind::OpenAi,
+    DialectKind::Anthropic,
+    DialectKind::Gemini,
+    DialectKind::Azure,
+    DialectKind::Ollama,
 ];
 
-fn dialect(byte: u8) -> Box<dyn dialect::Dialect> {
+fn new_dialect(byte: u8) -> Box<dyn dialect::Dialect> {
     let base_url = "https://api.example.com/v1".to_owned();
-    let key = Some(KEY.to_owned().into());
-    dialect::of(
-        KINDS[usize::from(byte) % KINDS.len()],
-        Model {
+    let key = Some(API_KEY.to_owned().into());
+    dialect::new_dialect(
+        DIALECT_KINDS[usize::from(byte) % DIALECT_KINDS.len()],
+        ModelConfig {
             base_url,
-            model: "m".into(),
+            name: "m".into(),
             key,
-            ..Model::default()
+            ..ModelConfig::default()
         },
     )
 }
 
-fn ask() -> Ask {
-    Ask {
+fn chat_request() -> ChatRequest {
+    ChatRequest {
         system: "Be kind.".into(),
-        messages: vec![Message {
-            role: Role::User,
+        messages: vec![ChatMessage {
+            role: MessageRole::User,
             text: "What?".into(),
         }]
         .into(),
         max_tokens: 16,
-        goes_on: false,
+        ends_with_prefill: false,
         temperature: None,
         stop: vec![].into(),
     }
@@ -84,61 +86,61 @@ pub fn answer(bytes: &[u8]) {
     let [kind, step, body @ ..] = bytes else {
         return;
     };
-    let dialect = dialect(*kind);
-    let framing = dialect.request(&ask()).framing;
-    let in_one_chunk = guarded(framing, body, body.len().max(1));
-    let in_small_chunks = guarded(framing, body, usize::from(*step).max(1));
+    let dialect = new_dialect(*kind);
+    let framing = dialect.chat_request(&chat_request()).framing;
+    let in_one_chunk = decode_all(framing, body, body.len().max(1));
+    let in_small_chunks = decode_all(framing, body, usize::from(*step).max(1));
     assert_eq!(in_one_chunk, in_small_chunks, "chunking changes the result");
     let text = String::from_utf8(in_one_chunk).unwrap();
-    let mut decoder = dialect.reader();
+    let mut decoder = dialect.decoder();
     let mut has_text = false;
-    for (name, data) in events(&text) {
+    for (name, data) in parse_events(&text) {
         let mut out = Vec::new();
-        let result = decoder.event(&name, &data, &mut out);
+        let result = decoder.decode(&name, &data, &mut out);
         for step in &out {
             assert!(
-                !matches!(step, Step::End(_)),
+                !matches!(step, StreamEvent::Finished(_)),
                 "the decoder must not emit the end"
             );
             assert!(
-                !matches!(step, Step::Text(text) if text.is_empty()),
+                !matches!(step, StreamEvent::Text(text) if text.is_empty()),
                 "empty text"
             );
-            has_text |= matches!(step, Step::Text(_));
+            has_text |= matches!(step, StreamEvent::Text(_));
         }
         match result {
-            Err(failure) => return well_said(&failure.detail),
-            Ok(()) if decoder.ended() => break,
+            Err(failure) => return assert_safe_text(&failure.detail),
+            Ok(()) if decoder.is_finished() => break,
             Ok(()) => {}
         }
     }
-    match decoder.verdict() {
+    match decoder.finish_result() {
         Ok(finish) => {
             assert!(
-                has_text || finish == crate::chat::Finish::ContentFilter,
+                has_text || finish == crate::chat::FinishReason::ContentFilter,
                 "complete without text"
             )
         }
-        Err(failure) => well_said(&failure.detail),
+        Err(failure) => assert_safe_text(&failure.detail),
     }
 }
 
-fn guarded(framing: Framing, body: &[u8], step: usize) -> Vec<u8> {
-    let mut guard = Guard::new(framing);
+fn decode_all(framing: Framing, body: &[u8], step: usize) -> Vec<u8> {
+    let mut guard = SseSanitizer::new(framing);
     let mut out = Vec::new();
     for chunk in body.chunks(step) {
-        if guard.push(chunk, &mut out).is_err() {
+        if guard.feed(chunk, &mut out).is_err() {
             return out;
         }
     }
-    guard.end(&mut out);
+    guard.finish(&mut out);
     out
 }
 
 /// The names and data of the events that the guard returns.
 ///
 /// The output has the same format for each framing: a line of JSON is one event.
-fn events(text: &str) -> Vec<(String, String)> {
+fn parse_events(text: &str) -> Vec<(String, String)> {
     let event = |block: &str| {
         let field = |name: &str| {
             let values = block
@@ -159,13 +161,13 @@ fn events(text: &str) -> Vec<(String, String)> {
 }
 
 /// Asserts that a provider's text is safe to show to operators and callers.
-fn well_said(detail: &str) {
+fn assert_safe_text(detail: &str) {
     assert!(detail.chars().count() <= 300, "too long: {detail}");
     assert!(
         !detail.contains(char::is_control),
         "control characters: {detail:?}"
     );
-    assert!(!detail.contains(KEY), "leaks the key");
+    assert!(!detail.contains(API_KEY), "leaks the key");
 }
 
 /// An error response of a provider: dialect, status, `Retry-After` and body.
@@ -177,25 +179,28 @@ pub fn refusal(bytes: &[u8]) {
     let wait = String::from_utf8_lossy(wait).into_owned();
     let header = |name: &str| (name == "retry-after").then(|| wait.clone());
     let status = 100 + u16::from_be_bytes([*high, *low]) % 500;
-    let dialect = dialect(*kind);
-    let response = Refused {
+    let dialect = new_dialect(*kind);
+    let response = ErrorResponse {
         status,
         header: &header,
         body,
-        now: At(1_700_000_000_000),
+        now: Timestamp(1_700_000_000_000),
     };
-    let failure = dialect.refused(&response);
-    well_said(&failure.detail);
+    let failure = dialect.classify_error(&response);
+    assert_safe_text(&failure.detail);
     assert!(failure.code.len() <= 300);
     // Each adaptation leaves something out of the requests, so the adaptations come to an end.
-    let mut sent = dialect.request(&ask());
+    let mut sent = dialect.chat_request(&chat_request());
     for _ in 0..20 {
-        if !dialect.adapt(&sent, &response) {
+        if !dialect.adapt_to_rejection(&sent, &response) {
             return;
         }
-        sent = dialect.request(&ask());
+        sent = dialect.chat_request(&chat_request());
     }
-    assert!(!dialect.adapt(&sent, &response), "it adapts forever");
+    assert!(
+        !dialect.adapt_to_rejection(&sent, &response),
+        "it adapts forever"
+    );
 }
 
 pub fn frame(bytes: &[u8]) {
@@ -208,29 +213,32 @@ pub fn frame(bytes: &[u8]) {
             "{error:?}"
         );
     }
-    drop(frames::message_of(text));
+    drop(frames::client_msg_id(text));
 }
 
 pub fn completion(bytes: &[u8]) {
-    match request::read(bytes) {
+    match request::parse(bytes) {
         Ok(request) => {
-            assert!(!request.ask.messages.is_empty() && request.ask.max_tokens > 0);
+            assert!(
+                !request.chat_request.messages.is_empty() && request.chat_request.max_tokens > 0
+            );
             // Every dialect can encode it.
-            for kind in 0..KINDS.len() {
-                let call = dialect(u8::try_from(kind).unwrap()).request(&request.ask);
+            for kind in 0..DIALECT_KINDS.len() {
+                let call =
+                    new_dialect(u8::try_from(kind).unwrap()).chat_request(&request.chat_request);
                 assert!(
                     serde_json::from_str::<serde_json::Value>(&call.body)
                         .unwrap()
                         .is_object()
                 );
                 assert!(
-                    !call.body.contains(KEY) && !call.path.contains(KEY),
+                    !call.body.contains(API_KEY) && !call.path.contains(API_KEY),
                     "the key must only be in a header"
                 );
             }
         }
         Err(problem) => {
-            let body = problem.object();
+            let body = problem.to_json();
             assert!(
                 body["error"]["message"]
                     .as_str()
@@ -246,7 +254,7 @@ pub fn configuration(bytes: &[u8]) {
         return;
     };
     if let Ok(replies) = Replies::parse("replies.toml", text) {
-        let chain = Ladder::new(replies, "Later.");
+        let chain = FallbackChain::new(replies, "Later.");
         for question in ["", "What is the price?", "Hello", text] {
             assert!(
                 !chain.answer(question).text.trim().is_empty(),
@@ -261,7 +269,7 @@ pub fn configuration(bytes: &[u8]) {
             Err(problems) => {
                 assert!(
                     !problems.0.is_empty()
-                        && problems.0.iter().all(|problem| !problem.what.is_empty())
+                        && problems.0.iter().all(|problem| !problem.message.is_empty())
                 );
             }
         }
@@ -271,10 +279,10 @@ pub fn configuration(bytes: &[u8]) {
 /// A store record: decoding and encoding it again does not change it.
 pub fn record(bytes: &[u8]) {
     fn round_trip<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
-        if let Some(value) = record::read::<T>(bytes) {
+        if let Some(value) = record::try_decode::<T>(bytes) {
             let written = record::encode(&value).unwrap();
             assert_eq!(
-                record::read::<T>(&written),
+                record::try_decode::<T>(&written),
                 Some(value),
                 "changed by encoding"
             );
@@ -283,42 +291,45 @@ pub fn record(bytes: &[u8]) {
     round_trip::<TurnRecord>(bytes);
     round_trip::<ConversationRecord>(bytes);
     round_trip::<BreakerRecord>(bytes);
-    round_trip::<SpentRecord>(bytes);
+    round_trip::<DailySpendRecord>(bytes);
     round_trip::<CachedAnswer>(bytes);
     round_trip::<Incident>(bytes);
-    round_trip::<Life>(bytes);
+    round_trip::<ServiceLifetime>(bytes);
 }
 
 /// A visitor token as it arrives, and claims as a host site might sign them.
 pub fn visitor(bytes: &[u8]) {
-    let identity = Identity::new(Secret::new("a-secret"));
-    let now = At(1_700_000_000_000);
+    let identity = VisitorTokens::new(Secret::new("a-secret"));
+    let now = Timestamp(1_700_000_000_000);
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     assert!(
-        identity.subject(text, now).is_err(),
+        identity.verify(text, now).is_err(),
         "accepts an unsigned token"
     );
     let Ok(claims) = serde_json::from_str::<serde_json::Value>(text) else {
         return;
     };
-    let signed = sign("a-secret", &json!({ "alg": "HS256" }), &claims);
-    if let Ok(subject) = identity.subject(&signed, now) {
+    let signed = sign_token("a-secret", &json!({ "alg": "HS256" }), &claims);
+    if let Ok(subject) = identity.verify(&signed, now) {
         assert_eq!(claims["sub"], json!(subject));
         assert!(claims["exp"].as_f64().unwrap() > 1_700_000_000.0 && !subject.is_empty());
     }
     assert!(
         identity
-            .subject(
-                &sign("another-secret", &json!({ "alg": "HS256" }), &claims),
+            .verify(
+                &sign_token("another-secret", &json!({ "alg": "HS256" }), &claims),
                 now
             )
             .is_err()
     );
     assert!(
         identity
-            .subject(&sign("a-secret", &json!({ "alg": "none" }), &claims), now)
+            .verify(
+                &sign_token("a-secret", &json!({ "alg": "none" }), &claims),
+                now
+            )
             .is_err()
     );
 }

@@ -2,24 +2,24 @@
 
 use super::tests::corpus_of;
 use super::*;
-use crate::chat::Fault;
+use crate::chat::FaultKind;
 
-type Reads = fn(&[u8]) -> bool;
+type DecodesAs = fn(&[u8]) -> bool;
 
-fn reads<T: DeserializeOwned>(seed: &[u8]) -> bool {
-    record::read::<T>(seed).is_some()
+fn decodes_as<T: DeserializeOwned>(seed: &[u8]) -> bool {
+    record::try_decode::<T>(seed).is_some()
 }
 
 #[test]
 fn each_kind_of_record_has_a_valid_seed() {
-    let kinds: [(&str, Reads); 7] = [
-        ("answer", reads::<CachedAnswer>),
-        ("breaker", reads::<BreakerRecord>),
-        ("conversation", reads::<ConversationRecord>),
-        ("incident", reads::<Incident>),
-        ("life", reads::<Life>),
-        ("spent", reads::<SpentRecord>),
-        ("turn", reads::<TurnRecord>),
+    let kinds: [(&str, DecodesAs); 7] = [
+        ("answer", decodes_as::<CachedAnswer>),
+        ("breaker", decodes_as::<BreakerRecord>),
+        ("conversation", decodes_as::<ConversationRecord>),
+        ("incident", decodes_as::<Incident>),
+        ("life", decodes_as::<ServiceLifetime>),
+        ("spent", decodes_as::<DailySpendRecord>),
+        ("turn", decodes_as::<TurnRecord>),
     ];
     for (kind, reads) in kinds {
         let seed = corpus_of("record", kind);
@@ -50,7 +50,7 @@ fn each_kind_of_frame_has_a_valid_seed() {
 fn requests_and_configurations_have_valid_seeds() {
     for name in ["plain", "parts"] {
         assert!(
-            request::read(&corpus_of("completion", name)).is_ok(),
+            request::parse(&corpus_of("completion", name)).is_ok(),
             "{name}"
         );
     }
@@ -59,8 +59,9 @@ fn requests_and_configurations_have_valid_seeds() {
     let text = String::from_utf8(corpus_of("configuration", "replies")).unwrap();
     assert!(Replies::parse("replies.toml", &text).is_ok());
     let claims = serde_json::from_slice(&corpus_of("visitor", "claims")).unwrap();
-    let signed = sign("a-secret", &json!({ "alg": "HS256" }), &claims);
-    let subject = Identity::new(Secret::new("a-secret")).subject(&signed, At(1_700_000_000_000));
+    let signed = sign_token("a-secret", &json!({ "alg": "HS256" }), &claims);
+    let subject =
+        VisitorTokens::new(Secret::new("a-secret")).verify(&signed, Timestamp(1_700_000_000_000));
     assert_eq!(subject.ok().as_deref(), Some("ann"));
 }
 
@@ -82,18 +83,21 @@ fn each_dialect_has_a_seed_with_a_complete_answer() {
     }
 }
 
-fn decode_complete(seed: &[u8]) -> Result<(), Fault> {
-    let dialect = dialect(seed[0]);
-    let framing = dialect.request(&ask()).framing;
-    let text = String::from_utf8(guarded(framing, &seed[2..], usize::from(seed[1]))).unwrap();
-    let mut decoder = dialect.reader();
-    for (name, data) in events(&text) {
+fn decode_complete(seed: &[u8]) -> Result<(), FaultKind> {
+    let dialect = new_dialect(seed[0]);
+    let framing = dialect.chat_request(&chat_request()).framing;
+    let text = String::from_utf8(decode_all(framing, &seed[2..], usize::from(seed[1]))).unwrap();
+    let mut decoder = dialect.decoder();
+    for (name, data) in parse_events(&text) {
         decoder
-            .event(&name, &data, &mut Vec::new())
+            .decode(&name, &data, &mut Vec::new())
             .map_err(|failure| failure.fault)?;
-        if decoder.ended() {
+        if decoder.is_finished() {
             break;
         }
     }
-    decoder.verdict().map(drop).map_err(|failure| failure.fault)
+    decoder
+        .finish_result()
+        .map(drop)
+        .map_err(|failure| failure.fault)
 }

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 
 /// The number of inputs per target. `FAILSOFT_FUZZ_CASES=1000000` overrides it.
-const CASES: u32 = 3_000;
+const DEFAULT_CASES: u32 = 3_000;
 
 pub fn corpus_of(target: &str, name: &str) -> Vec<u8> {
     fs::read(
@@ -35,7 +35,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+enum Mutation {
     Set(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, Index),
@@ -43,23 +43,23 @@ enum Change {
     Repeat(Index, Index, Index),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn any_mutation() -> impl Strategy<Value = Mutation> {
     let special = prop::sample::select(b"\"\\{}[]:,.\r\n\0 -0e\xff\xef\xbb\xbf".to_vec());
     let index = any::<Index>;
     prop_oneof![
         (index(), prop_oneof![any::<u8>(), special.clone()])
-            .prop_map(|(at, byte)| Change::Set(at, byte)),
+            .prop_map(|(at, byte)| Mutation::Set(at, byte)),
         (
             index(),
             prop::collection::vec(prop_oneof![any::<u8>(), special], 1..6)
         )
-            .prop_map(|(at, bytes)| Change::Insert(at, bytes)),
-        (index(), index()).prop_map(|(from, to)| Change::Remove(from, to)),
-        (index(), index(), index()).prop_map(|(from, to, at)| Change::Repeat(from, to, at)),
+            .prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+        (index(), index()).prop_map(|(from, to)| Mutation::Remove(from, to)),
+        (index(), index(), index()).prop_map(|(from, to, at)| Mutation::Repeat(from, to, at)),
     ]
 }
 
-fn mutated(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
+fn mutated(mut bytes: Vec<u8>, changes: &[Mutation]) -> Vec<u8> {
     for change in changes {
         let positions = bytes.len() + 1;
         let part = |from: &Index, to: &Index| {
@@ -68,17 +68,17 @@ fn mutated(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
             from.min(to)..from.max(to)
         };
         match change {
-            Change::Set(at, byte) if !bytes.is_empty() => {
+            Mutation::Set(at, byte) if !bytes.is_empty() => {
                 let at = at.index(bytes.len());
                 bytes[at] = *byte;
             }
-            Change::Set(..) => {}
-            Change::Insert(at, new) => drop(bytes.splice(
+            Mutation::Set(..) => {}
+            Mutation::Insert(at, new) => drop(bytes.splice(
                 at.index(positions)..at.index(positions),
                 new.iter().copied(),
             )),
-            Change::Remove(from, to) => drop(bytes.drain(part(from, to))),
-            Change::Repeat(from, to, at) => {
+            Mutation::Remove(from, to) => drop(bytes.drain(part(from, to))),
+            Mutation::Repeat(from, to, at) => {
                 let copy = bytes[part(from, to)].to_vec();
                 drop(bytes.splice(at.index(positions)..at.index(positions), copy));
             }
@@ -95,7 +95,8 @@ fn run_target(name: &str) {
     let corpus = corpus(name);
     assert!(!corpus.is_empty(), "fuzz/corpus/{name} is empty");
     corpus.iter().for_each(|bytes| target(bytes));
-    let cases = std::env::var("FAILSOFT_FUZZ_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let cases =
+        std::env::var("FAILSOFT_FUZZ_CASES").map_or(DEFAULT_CASES, |cases| cases.parse().unwrap());
     let mut runner = TestRunner::new(Config {
         cases,
         failure_persistence: None,
@@ -103,7 +104,7 @@ fn run_target(name: &str) {
     });
     let mutations = (
         prop::sample::select(corpus),
-        prop::collection::vec(change(), 1..6),
+        prop::collection::vec(any_mutation(), 1..6),
     )
         .prop_map(|(bytes, changes)| mutated(bytes, &changes));
     let random = prop::collection::vec(any::<u8>(), 0..200);

@@ -10,27 +10,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use crate::chat::At;
+use crate::chat::Timestamp;
 
 /// The number of entries kept of authorized callers, and again of refused ones, so that a caller
 /// without a token cannot push out what operators did.
-pub const KEPT: usize = 200;
+pub const MAX_RETAINED: usize = 200;
 
 /// One request to the admin API, or a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    pub at: At,
+pub struct AuditEntry {
+    pub at: Timestamp,
     pub action: &'static str,
     /// A configured name, a word of the protocol, or a hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    pub outcome: Outcome,
-    pub peer: Peer,
+    pub outcome: AuditOutcome,
+    pub peer: PeerKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum AuditOutcome {
     Done,
     /// The caller is not authorized.
     Refused,
@@ -39,8 +39,8 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
-    pub const fn of_status(status: u16) -> Self {
+impl AuditOutcome {
+    pub const fn from_status(status: u16) -> Self {
         match status {
             ..400 => Self::Done,
             401 | 403 => Self::Refused,
@@ -49,7 +49,7 @@ impl Outcome {
         }
     }
 
-    const fn name(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
@@ -62,7 +62,7 @@ impl Outcome {
 /// The kind of network that a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Peer {
+pub enum PeerKind {
     Loopback,
     Private,
     Public,
@@ -70,8 +70,8 @@ pub enum Peer {
     Signal,
 }
 
-impl Peer {
-    pub fn of(address: IpAddr) -> Self {
+impl PeerKind {
+    pub fn from_address(address: IpAddr) -> Self {
         let private = match address.to_canonical() {
             IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
             IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
@@ -83,7 +83,7 @@ impl Peer {
         }
     }
 
-    const fn name(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Loopback => "loopback",
             Self::Private => "private",
@@ -94,49 +94,49 @@ impl Peer {
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct AuditEntries {
     /// Entries of authorized callers, also if the request failed.
-    orders: VecDeque<Entry>,
-    refused: VecDeque<Entry>,
+    authorized: VecDeque<AuditEntry>,
+    refused: VecDeque<AuditEntry>,
 }
 
 #[derive(Debug, Default)]
-pub struct Audit(Mutex<Kept>);
+pub struct AuditLog(Mutex<AuditEntries>);
 
-impl Audit {
-    pub fn note(&self, entry: Entry) {
-        let Entry {
+impl AuditLog {
+    pub fn record(&self, entry: AuditEntry) {
+        let AuditEntry {
             action,
             outcome,
             peer,
             ..
         } = entry;
-        let outcome_name = outcome.name();
-        let peer_name = peer.name();
+        let outcome_name = outcome.as_str();
+        let peer_name = peer.as_str();
         let subject = entry.subject.as_deref();
         // `tracing` levels are static, so each level needs its own call.
-        if outcome == Outcome::Done {
+        if outcome == AuditOutcome::Done {
             tracing::info!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "admin request");
         } else {
             tracing::warn!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "admin request");
         }
-        let mut kept = self.kept();
-        let list = if outcome == Outcome::Refused {
+        let mut kept = self.entries();
+        let list = if outcome == AuditOutcome::Refused {
             &mut kept.refused
         } else {
-            &mut kept.orders
+            &mut kept.authorized
         };
-        if list.len() >= KEPT {
+        if list.len() >= MAX_RETAINED {
             list.pop_front();
         }
         list.push_back(entry);
     }
 
     /// All kept entries, newest first. Entries of the same millisecond are in no particular order.
-    pub fn newest_first(&self) -> Vec<Entry> {
-        let kept = self.kept();
+    pub fn recent(&self) -> Vec<AuditEntry> {
+        let kept = self.entries();
         let mut entries: Vec<_> = kept
-            .orders
+            .authorized
             .iter()
             .chain(&kept.refused)
             .cloned()
@@ -146,7 +146,7 @@ impl Audit {
         entries
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn entries(&self) -> MutexGuard<'_, AuditEntries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -155,65 +155,69 @@ impl Audit {
 mod tests {
     use super::*;
 
-    fn entry(ms: u64, outcome: Outcome) -> Entry {
-        Entry {
-            at: At(ms),
+    fn entry(ms: u64, outcome: AuditOutcome) -> AuditEntry {
+        AuditEntry {
+            at: Timestamp(ms),
             action: "reload",
             subject: None,
             outcome,
-            peer: Peer::Loopback,
+            peer: PeerKind::Loopback,
         }
     }
 
     #[test]
     fn refused_requests_do_not_push_out_authorized_ones() {
-        let audit = Audit::default();
-        audit.note(entry(1, Outcome::Done));
+        let audit = AuditLog::default();
+        audit.record(entry(1, AuditOutcome::Done));
         for ms in 0..1_000 {
-            audit.note(entry(2 + ms, Outcome::Refused));
+            audit.record(entry(2 + ms, AuditOutcome::Refused));
         }
-        let kept = audit.newest_first();
+        let kept = audit.recent();
         assert_eq!(
             (kept.len(), kept.last().cloned()),
-            (KEPT + 1, Some(entry(1, Outcome::Done)))
+            (MAX_RETAINED + 1, Some(entry(1, AuditOutcome::Done)))
         );
-        assert_eq!(kept.first(), Some(&entry(1_001, Outcome::Refused)));
+        assert_eq!(kept.first(), Some(&entry(1_001, AuditOutcome::Refused)));
         for ms in 0..1_000 {
-            audit.note(entry(2_000 + ms, Outcome::Invalid));
+            audit.record(entry(2_000 + ms, AuditOutcome::Invalid));
         }
-        assert_eq!(audit.newest_first().len(), 2 * KEPT);
+        assert_eq!(audit.recent().len(), 2 * MAX_RETAINED);
     }
 
     #[test]
     fn addresses_are_classified() {
         for (address, peer) in [
-            ("127.0.0.1", Peer::Loopback),
-            ("::1", Peer::Loopback),
-            ("::ffff:127.0.0.1", Peer::Loopback),
-            ("10.1.2.3", Peer::Private),
-            ("::ffff:192.168.1.1", Peer::Private),
-            ("fd00::1", Peer::Private),
-            ("fe80::1", Peer::Private),
-            ("198.51.100.7", Peer::Public),
-            ("2001:db8::1", Peer::Public),
+            ("127.0.0.1", PeerKind::Loopback),
+            ("::1", PeerKind::Loopback),
+            ("::ffff:127.0.0.1", PeerKind::Loopback),
+            ("10.1.2.3", PeerKind::Private),
+            ("::ffff:192.168.1.1", PeerKind::Private),
+            ("fd00::1", PeerKind::Private),
+            ("fe80::1", PeerKind::Private),
+            ("198.51.100.7", PeerKind::Public),
+            ("2001:db8::1", PeerKind::Public),
         ] {
-            assert_eq!(Peer::of(address.parse().unwrap()), peer, "{address}");
+            assert_eq!(
+                PeerKind::from_address(address.parse().unwrap()),
+                peer,
+                "{address}"
+            );
         }
     }
 
     #[test]
     fn status_codes_map_to_outcomes() {
         for (status, outcome) in [
-            (200, Outcome::Done),
-            (202, Outcome::Done),
-            (400, Outcome::Invalid),
-            (401, Outcome::Refused),
-            (403, Outcome::Refused),
-            (404, Outcome::Invalid),
-            (422, Outcome::Invalid),
-            (503, Outcome::Failed),
+            (200, AuditOutcome::Done),
+            (202, AuditOutcome::Done),
+            (400, AuditOutcome::Invalid),
+            (401, AuditOutcome::Refused),
+            (403, AuditOutcome::Refused),
+            (404, AuditOutcome::Invalid),
+            (422, AuditOutcome::Invalid),
+            (503, AuditOutcome::Failed),
         ] {
-            assert_eq!(Outcome::of_status(status), outcome, "{status}");
+            assert_eq!(AuditOutcome::from_status(status), outcome, "{status}");
         }
     }
 }

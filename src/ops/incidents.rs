@@ -7,22 +7,22 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::chat::{At, Incident, Life, Mode};
-use crate::store::INCIDENTS;
+use crate::chat::{Incident, ServiceLifetime, ServiceMode, Timestamp};
+use crate::store::MAX_INCIDENTS;
 
 /// Minimum gap between two runs of the service that counts as downtime. A restart takes less.
-pub const DOWN: Duration = Duration::from_secs(120);
+pub const MIN_DOWNTIME: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
-pub struct Incidents {
+pub struct IncidentLog {
     /// Oldest first. Only the last one can be open.
-    all: VecDeque<Incident>,
+    incidents: VecDeque<Incident>,
 }
 
-impl Incidents {
+impl IncidentLog {
     /// Restores the saved incidents. All but the newest are closed: an incident whose end was lost
     /// ends when the next one starts.
-    pub fn recalled(mut incidents: Vec<Incident>) -> Self {
+    pub fn restore(mut incidents: Vec<Incident>) -> Self {
         incidents.sort_by_key(|incident| incident.started);
         let mut next_start = None;
         for incident in incidents.iter_mut().rev() {
@@ -30,78 +30,85 @@ impl Incidents {
             next_start = Some(incident.started);
         }
         let mut log = Self {
-            all: incidents.into(),
+            incidents: incidents.into(),
         };
-        log.bound();
+        log.truncate();
         log
     }
 
     /// The open incident, if there is one.
     pub fn running(&self) -> Option<&Incident> {
-        self.all.back().filter(|incident| incident.ended.is_none())
+        self.incidents
+            .back()
+            .filter(|incident| incident.ended.is_none())
     }
 
     pub fn newest_first(&self) -> impl Iterator<Item = &Incident> {
-        self.all.iter().rev()
+        self.incidents.iter().rev()
     }
 
     /// Records the mode shown at `now`. Returns the incident if it was opened, closed or got worse.
     ///
     /// `id` is called for a new incident, `cause` for a new or worse one.
-    pub fn see(
+    pub fn observe(
         &mut self,
-        mode: Mode,
-        now: At,
+        mode: ServiceMode,
+        now: Timestamp,
         cause: impl FnOnce() -> String,
         id: impl FnOnce() -> String,
     ) -> Option<Incident> {
         match self
-            .all
+            .incidents
             .back_mut()
             .filter(|incident| incident.ended.is_none())
         {
-            None if mode == Mode::Normal => return None,
+            None if mode == ServiceMode::Normal => return None,
             None => {
-                self.all.push_back(Incident {
+                self.incidents.push_back(Incident {
                     id: id(),
                     mode,
                     started: now,
                     ended: None,
                     cause: cause(),
                 });
-                self.bound();
+                self.truncate();
             }
-            Some(running) if mode == Mode::Normal => running.ended = Some(now),
+            Some(running) if mode == ServiceMode::Normal => running.ended = Some(now),
             Some(running) if mode > running.mode => {
                 running.mode = mode;
                 running.cause = cause();
             }
             Some(_) => return None,
         }
-        self.all.back().cloned()
+        self.incidents.back().cloned()
     }
 
     /// Records the time from `life.last` to `now` as an incident of its own if it is longer than
     /// [`MIN_DOWNTIME`] and no incident was open.
-    pub fn back(&mut self, life: Life, now: At, id: impl FnOnce() -> String) -> Option<Incident> {
-        if self.running().is_some() || now.since(life.last) <= DOWN {
+    pub fn record_downtime(
+        &mut self,
+        life: ServiceLifetime,
+        now: Timestamp,
+        id: impl FnOnce() -> String,
+    ) -> Option<Incident> {
+        if self.running().is_some() || now.since(life.last_seen) <= MIN_DOWNTIME {
             return None;
         }
         let cause = "The service was not running.".to_owned();
-        self.all.push_back(Incident {
+        self.incidents.push_back(Incident {
             id: id(),
-            mode: Mode::Outage,
-            started: life.last,
+            mode: ServiceMode::Outage,
+            started: life.last_seen,
             ended: Some(now),
             cause,
         });
-        self.bound();
-        self.all.back().cloned()
+        self.truncate();
+        self.incidents.back().cloned()
     }
 
-    fn bound(&mut self) {
-        while self.all.len() > INCIDENTS {
-            self.all.pop_front();
+    fn truncate(&mut self) {
+        while self.incidents.len() > MAX_INCIDENTS {
+            self.incidents.pop_front();
         }
     }
 }
@@ -110,10 +117,10 @@ impl Incidents {
 mod tests {
     use super::*;
 
-    fn observe(incidents: &mut Incidents, mode: Mode, at: u64) -> Option<Incident> {
-        incidents.see(
+    fn observe(incidents: &mut IncidentLog, mode: ServiceMode, at: u64) -> Option<Incident> {
+        incidents.observe(
             mode,
-            At(at),
+            Timestamp(at),
             || format!("cause at {at}"),
             || format!("inc-{at}"),
         )
@@ -122,48 +129,51 @@ mod tests {
     fn incident(started: u64, ended: Option<u64>) -> Incident {
         Incident {
             id: format!("inc-{started}"),
-            mode: Mode::Degraded,
-            started: At(started),
-            ended: ended.map(At),
+            mode: ServiceMode::Degraded,
+            started: Timestamp(started),
+            ended: ended.map(Timestamp),
             cause: String::new(),
         }
     }
 
     #[test]
     fn an_incident_lasts_from_leaving_normal_to_returning() {
-        let mut log = Incidents::default();
-        assert_eq!(observe(&mut log, Mode::Normal, 1), None);
-        let opened = observe(&mut log, Mode::Degraded, 2).unwrap();
+        let mut log = IncidentLog::default();
+        assert_eq!(observe(&mut log, ServiceMode::Normal, 1), None);
+        let opened = observe(&mut log, ServiceMode::Degraded, 2).unwrap();
         assert_eq!(
             (opened.id.as_str(), opened.mode, opened.ended),
-            ("inc-2", Mode::Degraded, None)
+            ("inc-2", ServiceMode::Degraded, None)
         );
         assert_eq!(
-            observe(&mut log, Mode::Degraded, 3),
+            observe(&mut log, ServiceMode::Degraded, 3),
             None,
             "nothing changed"
         );
-        let worse = observe(&mut log, Mode::Outage, 4).unwrap();
+        let worse = observe(&mut log, ServiceMode::Outage, 4).unwrap();
         assert_eq!(
             (worse.id.as_str(), worse.mode, worse.cause.as_str()),
-            ("inc-2", Mode::Outage, "cause at 4")
+            ("inc-2", ServiceMode::Outage, "cause at 4")
         );
         assert_eq!(
-            observe(&mut log, Mode::Degraded, 5),
+            observe(&mut log, ServiceMode::Degraded, 5),
             None,
             "the worst mode is kept"
         );
         assert_eq!(
             log.running().map(|incident| incident.mode),
-            Some(Mode::Outage)
+            Some(ServiceMode::Outage)
         );
-        let closed = observe(&mut log, Mode::Normal, 6).unwrap();
+        let closed = observe(&mut log, ServiceMode::Normal, 6).unwrap();
         assert_eq!(
             (closed.id.as_str(), closed.started, closed.ended),
-            ("inc-2", At(2), Some(At(6)))
+            ("inc-2", Timestamp(2), Some(Timestamp(6)))
         );
         assert_eq!(log.running(), None);
-        assert_eq!(observe(&mut log, Mode::Outage, 7).unwrap().id, "inc-7");
+        assert_eq!(
+            observe(&mut log, ServiceMode::Outage, 7).unwrap().id,
+            "inc-7"
+        );
         let ids: Vec<_> = log
             .newest_first()
             .map(|incident| incident.id.as_str())
@@ -173,62 +183,71 @@ mod tests {
 
     #[test]
     fn an_open_incident_continues_after_a_restart() {
-        let mut log = Incidents::recalled(vec![
+        let mut log = IncidentLog::restore(vec![
             incident(9, None),
             incident(3, None),
             incident(1, Some(2)),
         ]);
-        assert_eq!(log.running().map(|incident| incident.started), Some(At(9)));
+        assert_eq!(
+            log.running().map(|incident| incident.started),
+            Some(Timestamp(9))
+        );
         let ends: Vec<_> = log.newest_first().map(|incident| incident.ended).collect();
-        assert_eq!(ends, [None, Some(At(9)), Some(At(2))]);
-        let life = Life {
-            first: At(0),
-            last: At(10),
+        assert_eq!(ends, [None, Some(Timestamp(9)), Some(Timestamp(2))]);
+        let life = ServiceLifetime {
+            first_start: Timestamp(0),
+            last_seen: Timestamp(10),
         };
         assert_eq!(
-            log.back(life, At(10_000_000), || "inc-new".into()),
+            log.record_downtime(life, Timestamp(10_000_000), || "inc-new".into()),
             None,
             "the downtime is part of the open incident"
         );
         assert_eq!(
-            observe(&mut log, Mode::Normal, 10_000_001).unwrap().id,
+            observe(&mut log, ServiceMode::Normal, 10_000_001)
+                .unwrap()
+                .id,
             "inc-9"
         );
     }
 
     #[test]
     fn a_long_gap_is_downtime_and_a_restart_is_not() {
-        let life = Life {
-            first: At(0),
-            last: At(1_000),
+        let life = ServiceLifetime {
+            first_start: Timestamp(0),
+            last_seen: Timestamp(1_000),
         };
-        let mut log = Incidents::default();
+        let mut log = IncidentLog::default();
         assert_eq!(
-            log.back(life, At(1_000 + 120_000), || "inc-new".into()),
+            log.record_downtime(life, Timestamp(1_000 + 120_000), || "inc-new".into()),
             None
         );
         let down = log
-            .back(life, At(1_000 + 120_001), || "inc-new".into())
+            .record_downtime(life, Timestamp(1_000 + 120_001), || "inc-new".into())
             .unwrap();
         assert_eq!(
             (down.mode, down.started, down.ended),
-            (Mode::Outage, At(1_000), Some(At(121_001)))
+            (
+                ServiceMode::Outage,
+                Timestamp(1_000),
+                Some(Timestamp(121_001))
+            )
         );
         assert_eq!(log.running(), None);
     }
 
     #[test]
     fn the_oldest_incidents_are_dropped_first() {
-        let many = (0..u64::try_from(INCIDENTS).unwrap() + 5).map(|ms| incident(ms, Some(ms)));
-        let mut log = Incidents::recalled(many.collect());
-        assert_eq!(log.newest_first().count(), INCIDENTS);
-        observe(&mut log, Mode::Outage, 9_999);
+        let many = (0..u64::try_from(MAX_INCIDENTS).unwrap() + 5).map(|ms| incident(ms, Some(ms)));
+        let mut log = IncidentLog::restore(many.collect());
+        assert_eq!(log.newest_first().count(), MAX_INCIDENTS);
+        observe(&mut log, ServiceMode::Outage, 9_999);
         assert_eq!(
             (
                 log.newest_first().count(),
                 log.newest_first().last().unwrap().started
             ),
-            (INCIDENTS, At(6))
+            (MAX_INCIDENTS, Timestamp(6))
         );
     }
 }

@@ -3,60 +3,61 @@
 
 use std::time::Duration;
 
-use crate::chat::{At, Mode, ProviderState};
-use crate::provider::backend::Vitals;
-use crate::settings::Strategy;
+use crate::chat::{ProviderState, ServiceMode, Timestamp};
+use crate::provider::backend::ProviderStatus;
+use crate::settings::RoutingStrategy;
 
 /// A worse mode is shown once it has lasted this long.
-pub const HOLD_DOWN: Duration = Duration::from_secs(2);
+pub const WORSEN_DELAY: Duration = Duration::from_secs(2);
 
 /// A better mode is shown once it has lasted this long.
-pub const HOLD_UP: Duration = Duration::from_secs(10);
+pub const RECOVER_DELAY: Duration = Duration::from_secs(10);
 
 /// Returns the mode at this moment.
 ///
 /// `Outage` if no enabled provider is available. Otherwise `Normal` if the first enabled provider
 /// is available (strategy `priority`) or all of them are (the other strategies use them all).
-pub fn mode_of<'a>(
-    strategy: Strategy,
-    vitals: impl IntoIterator<Item = &'a Vitals>,
-    now: At,
-) -> Mode {
+pub fn current_mode<'a>(
+    strategy: RoutingStrategy,
+    vitals: impl IntoIterator<Item = &'a ProviderStatus>,
+    now: Timestamp,
+) -> ServiceMode {
     let enabled = vitals
         .into_iter()
         .filter(|provider| provider.state != ProviderState::Disabled);
-    let available: Vec<bool> = enabled.map(|provider| provider.can_be_asked(now)).collect();
+    let available: Vec<bool> = enabled.map(|provider| provider.is_available(now)).collect();
     let normal = match strategy {
-        Strategy::Priority => available.first() == Some(&true),
-        Strategy::Weighted | Strategy::RoundRobin | Strategy::Fastest | Strategy::Cheapest => {
-            !available.contains(&false)
-        }
+        RoutingStrategy::Priority => available.first() == Some(&true),
+        RoutingStrategy::Weighted
+        | RoutingStrategy::RoundRobin
+        | RoutingStrategy::Fastest
+        | RoutingStrategy::Cheapest => !available.contains(&false),
     };
     match available.contains(&true) {
-        false => Mode::Outage,
-        true if normal => Mode::Normal,
-        true => Mode::Degraded,
+        false => ServiceMode::Outage,
+        true if normal => ServiceMode::Normal,
+        true => ServiceMode::Degraded,
     }
 }
 
 /// Delays changes of the mode that is shown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Held {
-    shown: Mode,
+pub struct ModeDebouncer {
+    shown: ServiceMode,
     /// For each of `WORSE_MODES`, since when that mode or a worse one has been seen.
-    bad: [Option<Duration>; 2],
+    worse_since: [Option<Duration>; 2],
     /// For each of `BETTER_MODES`, since when that mode or a better one has been seen.
-    good: [Option<Duration>; 2],
+    better_since: [Option<Duration>; 2],
 }
 
 /// The modes the service can fall to, worst first.
-const BAD: [Mode; 2] = [Mode::Outage, Mode::Degraded];
+const WORSE_MODES: [ServiceMode; 2] = [ServiceMode::Outage, ServiceMode::Degraded];
 
 /// The modes the service can rise to, best first.
-const GOOD: [Mode; 2] = [Mode::Normal, Mode::Degraded];
+const BETTER_MODES: [ServiceMode; 2] = [ServiceMode::Normal, ServiceMode::Degraded];
 
-impl Held {
-    pub fn showing(shown: Mode) -> Self {
+impl ModeDebouncer {
+    pub fn starting_at(shown: ServiceMode) -> Self {
         Self {
             shown,
             ..Self::default()
@@ -67,29 +68,39 @@ impl Held {
     ///
     /// That is the worst mode that lasted for [`WORSEN_DELAY`] if it is worse than the shown one,
     /// else the best mode that lasted for [`RECOVER_DELAY`], else the shown one.
-    pub fn see(&mut self, seen: Mode, now: Duration) -> Mode {
-        note(&mut self.bad, BAD.map(|mode| seen >= mode), now);
-        note(&mut self.good, GOOD.map(|mode| seen <= mode), now);
+    pub fn update(&mut self, seen: ServiceMode, now: Duration) -> ServiceMode {
+        update_since(
+            &mut self.worse_since,
+            WORSE_MODES.map(|mode| seen >= mode),
+            now,
+        );
+        update_since(
+            &mut self.better_since,
+            BETTER_MODES.map(|mode| seen <= mode),
+            now,
+        );
         let shown = self.shown;
-        let worse = lasted(BAD, self.bad, now, HOLD_DOWN).find(|mode| *mode > shown);
-        let better = lasted(GOOD, self.good, now, HOLD_UP).find(|mode| *mode < shown);
+        let worse = lasting_modes(WORSE_MODES, self.worse_since, now, WORSEN_DELAY)
+            .find(|mode| *mode > shown);
+        let better = lasting_modes(BETTER_MODES, self.better_since, now, RECOVER_DELAY)
+            .find(|mode| *mode < shown);
         self.shown = worse.or(better).unwrap_or(shown);
         self.shown
     }
 }
 
-fn note(since: &mut [Option<Duration>; 2], seen: [bool; 2], now: Duration) {
+fn update_since(since: &mut [Option<Duration>; 2], seen: [bool; 2], now: Duration) {
     for (since, seen) in since.iter_mut().zip(seen) {
         *since = seen.then(|| since.unwrap_or(now));
     }
 }
 
-fn lasted(
-    modes: [Mode; 2],
+fn lasting_modes(
+    modes: [ServiceMode; 2],
     since: [Option<Duration>; 2],
     now: Duration,
     hold: Duration,
-) -> impl Iterator<Item = Mode> {
+) -> impl Iterator<Item = ServiceMode> {
     let has_lasted =
         move |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= hold);
     modes
@@ -102,14 +113,14 @@ fn lasted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Choice as _;
+    use crate::settings::ConfigEnum as _;
 
-    const NOW: At = At(1_000);
+    const NOW: Timestamp = Timestamp(1_000);
 
-    fn vitals(state: ProviderState) -> Vitals {
-        Vitals {
+    fn vitals(state: ProviderState) -> ProviderStatus {
+        ProviderStatus {
             state,
-            ..Vitals::default()
+            ..ProviderStatus::default()
         }
     }
 
@@ -117,24 +128,44 @@ mod tests {
     fn priority_needs_the_first_enabled_provider_and_other_strategies_all() {
         use ProviderState::{Blocked, Closed, Disabled, HalfOpen, Open};
         for (states, by_priority, by_another) in [
-            (&[Closed, Closed][..], Mode::Normal, Mode::Normal),
-            (&[Closed, Open], Mode::Normal, Mode::Degraded),
-            (&[Disabled, Closed], Mode::Normal, Mode::Normal),
-            (&[Open, Closed], Mode::Degraded, Mode::Degraded),
-            (&[HalfOpen, Blocked, Closed], Mode::Degraded, Mode::Degraded),
-            (&[Open, HalfOpen, Blocked], Mode::Outage, Mode::Outage),
-            (&[Disabled], Mode::Outage, Mode::Outage),
-            (&[], Mode::Outage, Mode::Outage),
+            (
+                &[Closed, Closed][..],
+                ServiceMode::Normal,
+                ServiceMode::Normal,
+            ),
+            (&[Closed, Open], ServiceMode::Normal, ServiceMode::Degraded),
+            (
+                &[Disabled, Closed],
+                ServiceMode::Normal,
+                ServiceMode::Normal,
+            ),
+            (
+                &[Open, Closed],
+                ServiceMode::Degraded,
+                ServiceMode::Degraded,
+            ),
+            (
+                &[HalfOpen, Blocked, Closed],
+                ServiceMode::Degraded,
+                ServiceMode::Degraded,
+            ),
+            (
+                &[Open, HalfOpen, Blocked],
+                ServiceMode::Outage,
+                ServiceMode::Outage,
+            ),
+            (&[Disabled], ServiceMode::Outage, ServiceMode::Outage),
+            (&[], ServiceMode::Outage, ServiceMode::Outage),
         ] {
             let providers: Vec<_> = states.iter().copied().map(vitals).collect();
-            for strategy in Strategy::ALL {
-                let mode = if *strategy == Strategy::Priority {
+            for strategy in RoutingStrategy::ALL {
+                let mode = if *strategy == RoutingStrategy::Priority {
                     by_priority
                 } else {
                     by_another
                 };
                 assert_eq!(
-                    mode_of(*strategy, &providers, NOW),
+                    current_mode(*strategy, &providers, NOW),
                     mode,
                     "{states:?} by {strategy}"
                 );
@@ -144,20 +175,23 @@ mod tests {
 
     #[test]
     fn rate_limited_and_over_budget_providers_are_unavailable() {
-        let later = Some(At(NOW.0 + 1));
-        let limited = Vitals {
+        let later = Some(Timestamp(NOW.0 + 1));
+        let limited = ProviderStatus {
             retry_at: later,
             ..vitals(ProviderState::Closed)
         };
-        let spent = Vitals {
-            budget_until: later,
+        let spent = ProviderStatus {
+            budget_resets_at: later,
             ..vitals(ProviderState::Closed)
         };
         for provider in [limited, spent] {
-            assert_eq!(mode_of(Strategy::Priority, [&provider], NOW), Mode::Outage);
             assert_eq!(
-                mode_of(Strategy::Priority, [&provider], At(NOW.0 + 1)),
-                Mode::Normal
+                current_mode(RoutingStrategy::Priority, [&provider], NOW),
+                ServiceMode::Outage
+            );
+            assert_eq!(
+                current_mode(RoutingStrategy::Priority, [&provider], Timestamp(NOW.0 + 1)),
+                ServiceMode::Normal
             );
         }
     }
@@ -165,48 +199,69 @@ mod tests {
     #[test]
     fn mode_changes_are_delayed() {
         let at = Duration::from_millis;
-        let mut debouncer = Held::default();
-        assert_eq!(debouncer.see(Mode::Degraded, at(0)), Mode::Normal);
-        assert_eq!(debouncer.see(Mode::Outage, at(1_999)), Mode::Normal);
+        let mut debouncer = ModeDebouncer::default();
         assert_eq!(
-            debouncer.see(Mode::Outage, at(2_000)),
-            Mode::Degraded,
+            debouncer.update(ServiceMode::Degraded, at(0)),
+            ServiceMode::Normal
+        );
+        assert_eq!(
+            debouncer.update(ServiceMode::Outage, at(1_999)),
+            ServiceMode::Normal
+        );
+        assert_eq!(
+            debouncer.update(ServiceMode::Outage, at(2_000)),
+            ServiceMode::Degraded,
             "at least degraded since 0"
         );
-        assert_eq!(debouncer.see(Mode::Outage, at(3_998)), Mode::Degraded);
         assert_eq!(
-            debouncer.see(Mode::Outage, at(3_999)),
-            Mode::Outage,
+            debouncer.update(ServiceMode::Outage, at(3_998)),
+            ServiceMode::Degraded
+        );
+        assert_eq!(
+            debouncer.update(ServiceMode::Outage, at(3_999)),
+            ServiceMode::Outage,
             "since 1,999"
         );
-        assert_eq!(debouncer.see(Mode::Degraded, at(5_000)), Mode::Outage);
         assert_eq!(
-            debouncer.see(Mode::Outage, at(9_000)),
-            Mode::Outage,
+            debouncer.update(ServiceMode::Degraded, at(5_000)),
+            ServiceMode::Outage
+        );
+        assert_eq!(
+            debouncer.update(ServiceMode::Outage, at(9_000)),
+            ServiceMode::Outage,
             "the delay starts again"
         );
-        assert_eq!(debouncer.see(Mode::Normal, at(10_000)), Mode::Outage);
-        assert_eq!(debouncer.see(Mode::Degraded, at(19_999)), Mode::Outage);
         assert_eq!(
-            debouncer.see(Mode::Normal, at(20_000)),
-            Mode::Degraded,
+            debouncer.update(ServiceMode::Normal, at(10_000)),
+            ServiceMode::Outage
+        );
+        assert_eq!(
+            debouncer.update(ServiceMode::Degraded, at(19_999)),
+            ServiceMode::Outage
+        );
+        assert_eq!(
+            debouncer.update(ServiceMode::Normal, at(20_000)),
+            ServiceMode::Degraded,
             "degraded or better since 10,000"
         );
-        assert_eq!(debouncer.see(Mode::Normal, at(30_000)), Mode::Normal);
+        assert_eq!(
+            debouncer.update(ServiceMode::Normal, at(30_000)),
+            ServiceMode::Normal
+        );
     }
 
     #[test]
     fn a_flapping_provider_does_not_change_the_mode() {
-        let mut debouncer = Held::default();
+        let mut debouncer = ModeDebouncer::default();
         for second in 0..60 {
             let seen = if second % 2 == 0 {
-                Mode::Outage
+                ServiceMode::Outage
             } else {
-                Mode::Normal
+                ServiceMode::Normal
             };
             assert_eq!(
-                debouncer.see(seen, Duration::from_secs(second)),
-                Mode::Normal
+                debouncer.update(seen, Duration::from_secs(second)),
+                ServiceMode::Normal
             );
         }
     }

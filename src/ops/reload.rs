@@ -5,25 +5,25 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::settings::{Problem, Problems};
+use crate::settings::{ConfigErrors, Problem};
 
-const WAITING: usize = 8;
+const MAX_WAITING: usize = 8;
 
 /// Longer than the timeouts of all steps of a reload together.
-const LIMIT: Duration = Duration::from_secs(20);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Reloaded {
-    pub providers: Changed,
+pub struct ReloadResult {
+    pub providers: ProviderChanges,
     /// Changed keys that take effect after a restart only.
     pub needs_restart: Vec<&'static str>,
     /// Problems that do not prevent the reload.
-    pub warnings: Vec<Told>,
+    pub warnings: Vec<ConfigProblem>,
 }
 
 /// Names of the providers that a reload changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Changed {
+pub struct ProviderChanges {
     pub added: Vec<String>,
     pub changed: Vec<String>,
     pub removed: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Changed {
 
 /// A problem of the configuration, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct ConfigProblem {
     pub file: String,
     pub line: Option<usize>,
     pub key: String,
@@ -39,13 +39,13 @@ pub struct Told {
     pub what: String,
 }
 
-impl From<&Problem> for Told {
+impl From<&Problem> for ConfigProblem {
     fn from(problem: &Problem) -> Self {
         let Problem {
             file,
             line,
             key,
-            what,
+            message: what,
         } = problem;
         let name = std::path::Path::new(file).file_name();
         let file = name.map_or_else(|| file.clone(), |name| name.to_string_lossy().into_owned());
@@ -59,43 +59,43 @@ impl From<&Problem> for Told {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotReloaded {
+pub enum ReloadError {
     /// The configuration, or a file that it names, is invalid. Nothing has changed.
-    Wrong(Vec<Told>),
+    InvalidConfig(Vec<ConfigProblem>),
     /// The reload could not be carried out. The text is for the operator.
     Failed(&'static str),
 }
 
-impl From<Problems> for NotReloaded {
-    fn from(Problems(problems): Problems) -> Self {
-        Self::Wrong(problems.iter().map(Told::from).collect())
+impl From<ConfigErrors> for ReloadError {
+    fn from(ConfigErrors(problems): ConfigErrors) -> Self {
+        Self::InvalidConfig(problems.iter().map(ConfigProblem::from).collect())
     }
 }
 
-pub type Asked = oneshot::Sender<Result<Reloaded, NotReloaded>>;
+pub type ReloadRequest = oneshot::Sender<Result<ReloadResult, ReloadError>>;
 
 /// Requests reloads, which run one after the other.
 #[derive(Clone, Debug)]
-pub struct Reloads(mpsc::Sender<Asked>);
+pub struct ReloadHandle(mpsc::Sender<ReloadRequest>);
 
-impl Reloads {
+impl ReloadHandle {
     /// Returns the handle, and the receiver for the worker that carries the requests out.
-    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
-        let (sender, requests) = mpsc::channel(WAITING);
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (sender, requests) = mpsc::channel(MAX_WAITING);
         (Self(sender), requests)
     }
 
-    pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+    pub async fn reload(&self) -> Result<ReloadResult, ReloadError> {
         let (reply, result) = oneshot::channel();
         if self.0.try_send(reply).is_err() {
-            return Err(NotReloaded::Failed(
+            return Err(ReloadError::Failed(
                 "too many reloads are waiting; try again when one has finished",
             ));
         }
-        match tokio::time::timeout(LIMIT, result).await {
+        match tokio::time::timeout(RELOAD_TIMEOUT, result).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(NotReloaded::Failed("the service is shutting down")),
-            Err(_) => Err(NotReloaded::Failed(
+            Ok(Err(_)) => Err(ReloadError::Failed("the service is shutting down")),
+            Err(_) => Err(ReloadError::Failed(
                 "the reload did not finish in time; see the log for its result",
             )),
         }
@@ -117,16 +117,16 @@ mod tests {
                 file: file.into(),
                 line: Some(3),
                 key: "chat.title".into(),
-                what: "no".into(),
+                message: "no".into(),
             };
-            assert_eq!(Told::from(&problem).file, shown);
+            assert_eq!(ConfigProblem::from(&problem).file, shown);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn reload_fails_when_too_many_wait_or_one_does_not_finish() {
-        let (reloads, mut requests) = Reloads::new();
-        let callers: Vec<_> = (0..WAITING)
+        let (reloads, mut requests) = ReloadHandle::new();
+        let callers: Vec<_> = (0..MAX_WAITING)
             .map(|_| {
                 let reloads = reloads.clone();
                 tokio::spawn(async move { reloads.reload().await })
@@ -134,10 +134,10 @@ mod tests {
             .collect();
         tokio::task::yield_now().await;
         assert!(
-            matches!(reloads.reload().await, Err(NotReloaded::Failed(why)) if why.contains("too many"))
+            matches!(reloads.reload().await, Err(ReloadError::Failed(why)) if why.contains("too many"))
         );
         let first = requests.recv().await.unwrap();
-        first.send(Ok(Reloaded::default())).unwrap();
+        first.send(Ok(ReloadResult::default())).unwrap();
         let mut results = Vec::new();
         for caller in callers {
             results.push(caller.await.unwrap());
@@ -146,9 +146,9 @@ mod tests {
         assert_eq!(
             results
                 .iter()
-                .filter(|result| matches!(result, Err(NotReloaded::Failed(_))))
+                .filter(|result| matches!(result, Err(ReloadError::Failed(_))))
                 .count(),
-            WAITING - 1
+            MAX_WAITING - 1
         );
         drop(requests);
         assert!(reloads.reload().await.is_err());

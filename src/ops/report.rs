@@ -4,31 +4,31 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chat::{At, Incident, Life};
+use crate::chat::{Incident, ServiceLifetime, Timestamp};
 
-pub const TREND_EVERY: Duration = Duration::from_secs(30);
+pub const TREND_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Half an hour of points.
-pub const TREND_POINTS: usize = 60;
+pub const MAX_TREND_POINTS: usize = 60;
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct StatusHistory {
     /// All saved incidents, newest first.
     pub incidents: Vec<Incident>,
-    pub life: Life,
+    pub lifetime: ServiceLifetime,
     /// The last time another provider became the active one.
-    pub switched: Option<Switch>,
-    pub trends: HashMap<Arc<str>, Trend>,
+    pub last_provider_change: Option<ActiveProviderChange>,
+    pub latency_trends: HashMap<Arc<str>, LatencyTrend>,
 }
 
 /// A change of the provider that the next turn would ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Switch {
+pub struct ActiveProviderChange {
     /// `None` if no provider was available.
     pub from: Option<Arc<str>>,
     /// `None` if no provider is available.
     pub to: Option<Arc<str>>,
-    pub at: At,
+    pub at: Timestamp,
     /// Why the previous provider was unavailable. `None` if it was available and another one is
     /// preferred.
     pub reason: Option<&'static str>,
@@ -36,14 +36,14 @@ pub struct Switch {
 
 /// The median time to first token of one provider in milliseconds, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trend {
+pub struct LatencyTrend {
     /// At most [`MAX_TREND_POINTS`]. `None` if the provider had no calls.
     pub points: VecDeque<Option<u64>>,
 }
 
-impl Trend {
-    pub fn note(&mut self, median: Option<u64>) {
-        if self.points.len() >= TREND_POINTS {
+impl LatencyTrend {
+    pub fn record(&mut self, median: Option<u64>) {
+        if self.points.len() >= MAX_TREND_POINTS {
             self.points.pop_front();
         }
         self.points.push_back(median);
@@ -56,11 +56,11 @@ mod tests {
 
     #[test]
     fn old_points_are_dropped() {
-        let mut trend = Trend::default();
-        (0..100).for_each(|n| trend.note(Some(n)));
+        let mut trend = LatencyTrend::default();
+        (0..100).for_each(|n| trend.record(Some(n)));
         assert_eq!(
             (trend.points.len(), trend.points[0]),
-            (TREND_POINTS, Some(40))
+            (MAX_TREND_POINTS, Some(40))
         );
     }
 }

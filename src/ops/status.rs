@@ -6,56 +6,61 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::incidents::Incidents;
-use super::mode::{Held, mode_of};
-use super::report::{Report, Switch, TREND_EVERY};
-use crate::chat::{At, DrillView, Incident, Life, Mode, ProviderState, ProviderView, StatusView};
-use crate::provider::backend::{Backend, Clock, Vitals};
-use crate::router::actor::candidate;
-use crate::router::rank::{self, Candidate, Order, Wish};
-use crate::router::table::{Published, Table};
-use crate::settings::Strategy;
+use super::incidents::IncidentLog;
+use super::mode::{ModeDebouncer, current_mode};
+use super::report::{ActiveProviderChange, StatusHistory, TREND_INTERVAL};
+use crate::chat::{
+    DrillView, Incident, ProviderState, ProviderView, ServiceLifetime, ServiceMode, StatusView,
+    Timestamp,
+};
+use crate::provider::backend::{Clock, Provider, ProviderStatus};
+use crate::router::actor::to_candidate;
+use crate::router::rank::{self, Candidate, OrderBy, RoutingConstraints};
+use crate::router::table::{ConfigWatch, RuntimeConfig};
+use crate::settings::RoutingStrategy;
 use crate::store::Store;
 
 /// Short enough for a page to show a change at once, long enough to cost nothing.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The sentence shown to visitors, starting with what still works. Names a drill as the cause.
-const fn message(mode: Mode, drill: bool) -> &'static str {
+const fn visitor_message(mode: ServiceMode, drill: bool) -> &'static str {
     match (mode, drill) {
-        (Mode::Normal, _) => "",
-        (Mode::Degraded, false) => "Answers come from a backup model.",
-        (Mode::Degraded, true) => "Answers come from a backup model. This is an outage drill.",
-        (Mode::Outage, false) => "You still get saved and prepared replies.",
-        (Mode::Outage, true) => {
+        (ServiceMode::Normal, _) => "",
+        (ServiceMode::Degraded, false) => "Answers come from a backup model.",
+        (ServiceMode::Degraded, true) => {
+            "Answers come from a backup model. This is an outage drill."
+        }
+        (ServiceMode::Outage, false) => "You still get saved and prepared replies.",
+        (ServiceMode::Outage, true) => {
             "You still get saved and prepared replies. This is an outage drill."
         }
     }
 }
 
-pub struct Means {
-    pub published: Published,
+pub struct StatusDeps {
+    pub config: ConfigWatch,
     pub store: Arc<dyn Store>,
     pub clock: Clock,
-    pub random: fn() -> u64,
+    pub random_u64: fn() -> u64,
 }
 
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct RestoredHistory {
     pub incidents: Vec<Incident>,
     /// `None` on the first start.
-    pub life: Option<Life>,
+    pub lifetime: Option<ServiceLifetime>,
 }
 
-fn id(random: fn() -> u64) -> String {
+fn incident_id(random: fn() -> u64) -> String {
     format!("inc-{:016x}", random())
 }
 
 /// The running drills, in order of provider preference.
-pub fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
+pub fn active_drills(backends: &[Arc<Provider>]) -> Vec<DrillView> {
     backends
         .iter()
-        .filter_map(|provider| Some(provider.drills.running()?.view(&provider.name)))
+        .filter_map(|provider| Some(provider.fault_switch.active()?.view(&provider.name)))
         .collect()
 }
 
@@ -63,33 +68,33 @@ pub fn drills(backends: &[Arc<Backend>]) -> Vec<DrillView> {
 ///
 /// Deterministic also for strategies that use chance or turns: the heaviest provider, or the first
 /// in turn. The page shows changes, not every draw.
-pub fn active(config: &Table, now: At) -> Option<Arc<str>> {
-    let is_available = |provider: &&Arc<Backend>| provider.vitals.borrow().can_be_asked(now);
+pub fn next_provider(config: &RuntimeConfig, now: Timestamp) -> Option<Arc<str>> {
+    let is_available = |provider: &&Arc<Provider>| provider.status.borrow().is_available(now);
     // The value must not change while a provider without latencies is being called.
-    let candidate = |provider: &Arc<Backend>| Candidate {
-        asked: false,
-        ..candidate(provider)
+    let candidate = |provider: &Arc<Provider>| Candidate {
+        has_call_in_flight: false,
+        ..to_candidate(provider)
     };
     let candidates: Vec<_> = config
-        .backends
+        .providers
         .iter()
         .filter(is_available)
         .map(candidate)
         .collect();
     let index = match config.settings.routing.strategy {
-        Strategy::Weighted => {
+        RoutingStrategy::Weighted => {
             let weight = |(index, candidate): &(usize, &Candidate)| {
                 (candidate.weight, std::cmp::Reverse(*index))
             };
             candidates.iter().enumerate().max_by_key(weight)?.0
         }
         strategy => {
-            let order = Order {
+            let order = OrderBy {
                 strategy,
-                chance: 0.0,
-                turn_of: 0,
+                random: 0.0,
+                round_robin_next: 0,
             };
-            *rank::order(&candidates, order, &Wish::default(), &[]).first()?
+            *rank::order(&candidates, order, &RoutingConstraints::default(), &[]).first()?
         }
     };
     candidates
@@ -98,16 +103,20 @@ pub fn active(config: &Table, now: At) -> Option<Arc<str>> {
 }
 
 /// Lists the unavailable providers and their faults, for operators.
-fn cause(providers: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> String {
+fn outage_cause(
+    providers: &[(Arc<str>, ProviderStatus)],
+    drills: &[DrillView],
+    now: Timestamp,
+) -> String {
     let unavailable = providers
         .iter()
-        .filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now));
+        .filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.is_available(now));
     let descriptions = unavailable.map(|(name, vitals)| {
         let is_drill = drills.iter().any(|drill| drill.provider == *name);
         let suffix = if is_drill { " (an outage drill)" } else { "" };
         format!(
             "{name}: {}{suffix}",
-            vitals.words(now).unwrap_or("not known")
+            vitals.describe(now).unwrap_or("not known")
         )
     });
     let descriptions: Vec<_> = descriptions.collect();
@@ -119,107 +128,113 @@ fn cause(providers: &[(Arc<str>, Vitals)], drills: &[DrillView], now: At) -> Str
 }
 
 /// Computes the status on a timer and keeps its history.
-pub struct StatusBoard {
-    means: Means,
-    held: Held,
-    incidents: Incidents,
+pub struct StatusPublisher {
+    deps: StatusDeps,
+    debouncer: ModeDebouncer,
+    incidents: IncidentLog,
     view: watch::Sender<Arc<StatusView>>,
-    report: watch::Sender<Arc<Report>>,
+    history: watch::Sender<Arc<StatusHistory>>,
 }
 
-impl StatusBoard {
+impl StatusPublisher {
     /// Starts with the status last shown: an open incident continues until the mode is normal.
-    pub fn new(means: Means, past: Past) -> Self {
+    pub fn new(means: StatusDeps, past: RestoredHistory) -> Self {
         let now = means.clock.wall();
-        let mut incidents = Incidents::recalled(past.incidents);
-        let life = past.life.unwrap_or(Life {
-            first: now,
-            last: now,
+        let mut incidents = IncidentLog::restore(past.incidents);
+        let life = past.lifetime.unwrap_or(ServiceLifetime {
+            first_start: now,
+            last_seen: now,
         });
-        let downtime = incidents.back(life, now, || id(means.random));
+        let downtime = incidents.record_downtime(life, now, || incident_id(means.random_u64));
         let open = incidents.running();
-        let mode = open.map_or(Mode::Normal, |incident| incident.mode);
+        let mode = open.map_or(ServiceMode::Normal, |incident| incident.mode);
         let view = StatusView {
             mode,
             since: open.map_or(now, |incident| incident.started),
             incident: open.map(|incident| incident.id.clone()),
-            message: message(mode, false).to_owned(),
+            message: visitor_message(mode, false).to_owned(),
             active: None,
             providers: Vec::new(),
             drill: None,
         };
-        let report = Report {
+        let report = StatusHistory {
             incidents: incidents.newest_first().cloned().collect(),
-            life: Life { last: now, ..life },
-            switched: None,
-            trends: HashMap::new(),
+            lifetime: ServiceLifetime {
+                last_seen: now,
+                ..life
+            },
+            last_provider_change: None,
+            latency_trends: HashMap::new(),
         };
         let view = watch::Sender::new(Arc::new(view));
         let report = watch::Sender::new(Arc::new(report));
         let mut publisher = Self {
-            means,
-            held: Held::showing(mode),
+            deps: means,
+            debouncer: ModeDebouncer::starting_at(mode),
             incidents,
             view,
-            report,
+            history: report,
         };
         if let Some(downtime) = downtime {
-            publisher.keep(downtime);
+            publisher.save_incident(downtime);
         }
-        publisher.look();
+        publisher.poll();
         publisher
     }
 
-    pub fn watch(&self) -> watch::Receiver<Arc<StatusView>> {
+    pub fn subscribe(&self) -> watch::Receiver<Arc<StatusView>> {
         self.view.subscribe()
     }
 
-    pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
-        self.report.subscribe()
+    pub fn subscribe_history(&self) -> watch::Receiver<Arc<StatusHistory>> {
+        self.history.subscribe()
     }
 
     pub async fn run(mut self) {
-        let mut poll = tokio::time::interval(LOOK);
-        let mut trends = tokio::time::interval(TREND_EVERY);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        let mut trends = tokio::time::interval(TREND_INTERVAL);
         loop {
             tokio::select! {
-                _ = poll.tick() => self.look(),
-                _ = trends.tick() => self.note(),
+                _ = poll.tick() => self.poll(),
+                _ = trends.tick() => self.record_trends(),
             }
         }
     }
 
-    fn look(&mut self) {
-        let now = self.means.clock.wall();
-        let config = Arc::clone(&self.means.published.borrow());
-        let providers: Vec<(Arc<str>, Vitals)> = config
-            .backends
+    fn poll(&mut self) {
+        let now = self.deps.clock.wall();
+        let config = Arc::clone(&self.deps.config.borrow());
+        let providers: Vec<(Arc<str>, ProviderStatus)> = config
+            .providers
             .iter()
-            .map(|provider| (Arc::clone(&provider.name), provider.vitals.borrow().clone()))
+            .map(|provider| (Arc::clone(&provider.name), provider.status.borrow().clone()))
             .collect();
-        let seen = mode_of(
+        let seen = current_mode(
             config.settings.routing.strategy,
             providers.iter().map(|(_, vitals)| vitals),
             now,
         );
-        let mode = self.held.see(seen, self.means.clock.now());
-        let random = self.means.random;
-        let drills = drills(&config.backends);
-        let changed =
-            self.incidents
-                .see(mode, now, || cause(&providers, &drills, now), || id(random));
+        let mode = self.debouncer.update(seen, self.deps.clock.now());
+        let random = self.deps.random_u64;
+        let drills = active_drills(&config.providers);
+        let changed = self.incidents.observe(
+            mode,
+            now,
+            || outage_cause(&providers, &drills, now),
+            || incident_id(random),
+        );
         let before = Arc::clone(&self.view.borrow());
-        let active = active(&config, now);
+        let active = next_provider(&config, now);
         let switched = (active != before.active && !before.providers.is_empty()).then(|| {
             let previous = providers
                 .iter()
                 .find(|(name, _)| before.active.as_ref() == Some(name));
-            let unavailable = previous.filter(|(_, vitals)| !vitals.can_be_asked(now));
-            Switch {
+            let unavailable = previous.filter(|(_, vitals)| !vitals.is_available(now));
+            ActiveProviderChange {
                 from: before.active.clone(),
                 to: active.clone(),
                 at: now,
-                reason: unavailable.and_then(|(_, vitals)| vitals.words(now)),
+                reason: unavailable.and_then(|(_, vitals)| vitals.describe(now)),
             }
         });
         let mut view = StatusView {
@@ -231,7 +246,7 @@ impl StatusBoard {
                     state: vitals.state,
                 })
                 .collect(),
-            message: message(mode, !drills.is_empty()).to_owned(),
+            message: visitor_message(mode, !drills.is_empty()).to_owned(),
             drill: drills.into_iter().next(),
             ..StatusView::clone(&before)
         };
@@ -242,10 +257,10 @@ impl StatusBoard {
             tracing::info!(mode = ?mode, incident = view.incident, "mode changed");
         }
         if changed.is_some() || switched.is_some() {
-            self.report.send_modify(|report| {
+            self.history.send_modify(|report| {
                 let report = Arc::make_mut(report);
                 report.incidents = self.incidents.newest_first().cloned().collect();
-                report.switched = switched.or(report.switched.take());
+                report.last_provider_change = switched.or(report.last_provider_change.take());
             });
         }
         // Publish the history first: a subscriber of the status looks up its incident there.
@@ -253,41 +268,41 @@ impl StatusBoard {
             self.view.send_replace(Arc::new(view));
         }
         if let Some(changed) = changed {
-            self.keep(changed);
+            self.save_incident(changed);
         }
     }
 
     /// Records a latency point per provider, and that the service is running.
-    fn note(&mut self) {
-        let config = Arc::clone(&self.means.published.borrow());
-        let mut life = self.report.borrow().life;
-        life.last = self.means.clock.wall();
-        self.report.send_modify(|report| {
+    fn record_trends(&mut self) {
+        let config = Arc::clone(&self.deps.config.borrow());
+        let mut life = self.history.borrow().lifetime;
+        life.last_seen = self.deps.clock.wall();
+        self.history.send_modify(|report| {
             let report = Arc::make_mut(report);
-            report.life = life;
+            report.lifetime = life;
             report
-                .trends
-                .retain(|name, _| config.backend(name).is_some());
-            for provider in config.backends.iter() {
+                .latency_trends
+                .retain(|name, _| config.provider(name).is_some());
+            for provider in config.providers.iter() {
                 let median = provider
-                    .vitals
+                    .status
                     .borrow()
-                    .first_token
+                    .first_token_latency
                     .map(|latency| latency.p50);
                 report
-                    .trends
+                    .latency_trends
                     .entry(Arc::clone(&provider.name))
                     .or_default()
-                    .note(median);
+                    .record(median);
             }
         });
         // The write is queued when the call returns, and the store reports its own failures.
-        drop(self.means.store.write_life(life));
+        drop(self.deps.store.save_service_lifetime(life));
     }
 
     /// Starts saving an incident. It is shown even if that fails.
-    fn keep(&self, incident: Incident) {
-        drop(self.means.store.write_incident(incident));
+    fn save_incident(&self, incident: Incident) {
+        drop(self.deps.store.write_incident(incident));
     }
 }
 
@@ -295,44 +310,44 @@ impl StatusBoard {
 mod tests {
     use super::*;
     use crate::provider::paused::Paused;
-    use crate::provider::spending::Terms;
-    use crate::provider::stand::{Plan, Stand};
-    use crate::settings::{Choice as _, Settings};
+    use crate::provider::spending::ProviderPricing;
+    use crate::provider::stand::{BenchOptions, ProviderBench};
+    use crate::settings::{ConfigEnum as _, Settings};
     use crate::store::MemoryStore;
 
     fn means(
-        backends: &Arc<[Arc<Backend>]>,
-        strategy: Strategy,
+        backends: &Arc<[Arc<Provider>]>,
+        strategy: RoutingStrategy,
         store: &Arc<MemoryStore>,
-    ) -> Means {
+    ) -> StatusDeps {
         let store = Arc::clone(store);
         let mut settings = Settings::default();
         settings.routing.strategy = strategy;
-        let config = Table::first(settings.into(), Arc::clone(backends));
+        let config = RuntimeConfig::new(settings.into(), Arc::clone(backends));
         let published = watch::channel(Arc::new(config)).1;
-        Means {
-            published,
+        StatusDeps {
+            config: published,
             store,
             clock: Clock::start(),
-            random: || 7,
+            random_u64: || 7,
         }
     }
 
     /// The next provider under each strategy, in the order of `Strategy::ALL`.
-    fn next_providers(stands: &[Stand]) -> Vec<String> {
+    fn next_providers(stands: &[ProviderBench]) -> Vec<String> {
         let backends: Arc<[_]> = stands
             .iter()
-            .map(|stand| Arc::clone(&stand.backend))
+            .map(|stand| Arc::clone(&stand.provider))
             .collect();
-        let next = |strategy: &Strategy| {
-            let publisher = StatusBoard::new(
+        let next = |strategy: &RoutingStrategy| {
+            let publisher = StatusPublisher::new(
                 means(&backends, *strategy, &Arc::default()),
-                Past::default(),
+                RestoredHistory::default(),
             );
-            let active = publisher.watch().borrow().active.clone();
+            let active = publisher.subscribe().borrow().active.clone();
             active.map(|name| name.to_string()).unwrap_or_default()
         };
-        Strategy::ALL.iter().map(next).collect()
+        RoutingStrategy::ALL.iter().map(next).collect()
     }
 
     #[actix_rt::test(system = "Paused")]
@@ -340,83 +355,93 @@ mod tests {
         let plans = [("a", 1, 3.0, 900), ("b", 5, 2.0, 300), ("c", 5, 1.0, 600)];
         let mut stands = Vec::new();
         for (name, weight, price, ms) in plans {
-            let terms = Terms {
+            let terms = ProviderPricing {
                 prices: Some((price, price)),
                 daily_budget_usd: None,
             };
-            let stand = Stand::alone(Plan {
+            let stand = ProviderBench::standalone(BenchOptions {
                 weight,
-                terms,
-                ..Plan::new(name)
+                pricing: terms,
+                ..BenchOptions::new(name)
             });
             stand
-                .admit()
+                .try_acquire()
                 .await
                 .unwrap()
-                .first_token(Duration::from_millis(ms));
-            stand.vitals().await;
+                .record_first_token(Duration::from_millis(ms));
+            stand.status().await;
             stands.push(stand);
         }
         // priority, weighted, round_robin, fastest, cheapest
         assert_eq!(next_providers(&stands), ["a", "b", "a", "b", "c"]);
-        let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
-        let open = Vitals {
+        let later = Some(
+            Clock::start()
+                .wall()
+                .saturating_add(Duration::from_secs(3_600)),
+        );
+        let open = ProviderStatus {
             state: ProviderState::Open,
             retry_at: later,
-            ..Vitals::default()
+            ..ProviderStatus::default()
         };
-        stands[0] = Stand::alone(Plan {
-            vitals: open.clone(),
-            ..Plan::new("a")
+        stands[0] = ProviderBench::standalone(BenchOptions {
+            initial_status: open.clone(),
+            ..BenchOptions::new("a")
         });
-        stands[0].vitals().await;
+        stands[0].status().await;
         assert_eq!(next_providers(&stands), ["b", "b", "b", "b", "c"]);
         for index in [1, 2] {
-            stands[index] = Stand::alone(Plan {
-                vitals: open.clone(),
-                ..Plan::new("b")
+            stands[index] = ProviderBench::standalone(BenchOptions {
+                initial_status: open.clone(),
+                ..BenchOptions::new("b")
             });
-            stands[index].vitals().await;
+            stands[index].status().await;
         }
         assert_eq!(next_providers(&stands), [""; 5]);
     }
 
     /// Polls once a second for `times` seconds and returns the status after that.
-    async fn poll_for(publisher: &mut StatusBoard, times: u32) -> Arc<StatusView> {
+    async fn poll_for(publisher: &mut StatusPublisher, times: u32) -> Arc<StatusView> {
         for _ in 0..times {
             tokio::time::advance(Duration::from_secs(1)).await;
-            publisher.look();
+            publisher.poll();
         }
         Arc::clone(&publisher.view.borrow())
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn an_incident_is_saved_and_continues_after_a_restart() {
-        let later = Some(Clock::start().wall().plus(Duration::from_secs(3_600)));
-        let open = Vitals {
+        let later = Some(
+            Clock::start()
+                .wall()
+                .saturating_add(Duration::from_secs(3_600)),
+        );
+        let open = ProviderStatus {
             state: ProviderState::Open,
             retry_at: later,
-            reason: Some(crate::chat::Fault::Timeout),
-            ..Vitals::default()
+            last_fault: Some(crate::chat::FaultKind::Timeout),
+            ..ProviderStatus::default()
         };
-        let down = Stand::alone(Plan {
-            vitals: open,
-            ..Plan::new("a")
+        let down = ProviderBench::standalone(BenchOptions {
+            initial_status: open,
+            ..BenchOptions::new("a")
         });
-        down.vitals().await;
-        let well = Stand::alone(Plan::new("a"));
-        well.vitals().await;
-        let down: Arc<[_]> = Arc::new([Arc::clone(&down.backend)]);
-        let well: Arc<[_]> = Arc::new([Arc::clone(&well.backend)]);
+        down.status().await;
+        let well = ProviderBench::standalone(BenchOptions::new("a"));
+        well.status().await;
+        let down: Arc<[_]> = Arc::new([Arc::clone(&down.provider)]);
+        let well: Arc<[_]> = Arc::new([Arc::clone(&well.provider)]);
         let store = Arc::new(MemoryStore::default());
-        let mut publisher =
-            StatusBoard::new(means(&down, Strategy::Priority, &store), Past::default());
-        let reports = publisher.reports();
-        assert_eq!(publisher.watch().borrow().incident, None, "debounced");
+        let mut publisher = StatusPublisher::new(
+            means(&down, RoutingStrategy::Priority, &store),
+            RestoredHistory::default(),
+        );
+        let reports = publisher.subscribe_history();
+        assert_eq!(publisher.subscribe().borrow().incident, None, "debounced");
         let view = poll_for(&mut publisher, 4).await;
         assert_eq!(
             (view.mode, view.incident.as_deref()),
-            (Mode::Outage, Some("inc-0000000000000007"))
+            (ServiceMode::Outage, Some("inc-0000000000000007"))
         );
         let incidents = reports.borrow().incidents.clone();
         assert_eq!(
@@ -425,26 +450,30 @@ mod tests {
                 incidents[0].mode,
                 incidents[0].ended
             ),
-            ("inc-0000000000000007", Mode::Outage, None)
+            ("inc-0000000000000007", ServiceMode::Outage, None)
         );
         assert_eq!(incidents[0].cause, "a: no answer in time");
         assert_eq!(store.incidents().await.unwrap(), incidents, "saved");
 
         // The service restarts, and the provider works again.
-        let restored = Past {
+        let restored = RestoredHistory {
             incidents,
-            life: store.life().await.unwrap(),
+            lifetime: store.service_lifetime().await.unwrap(),
         };
-        let mut publisher = StatusBoard::new(means(&well, Strategy::Priority, &store), restored);
+        let mut publisher =
+            StatusPublisher::new(means(&well, RoutingStrategy::Priority, &store), restored);
         let view = Arc::clone(&publisher.view.borrow());
         assert_eq!(
             (view.mode, view.incident.as_deref()),
-            (Mode::Outage, Some("inc-0000000000000007"))
+            (ServiceMode::Outage, Some("inc-0000000000000007"))
         );
         let view = poll_for(&mut publisher, 12).await;
-        assert_eq!((view.mode, view.incident.as_deref()), (Mode::Normal, None));
+        assert_eq!(
+            (view.mode, view.incident.as_deref()),
+            (ServiceMode::Normal, None)
+        );
         let saved = store.incidents().await.unwrap();
         assert!(saved.len() == 1 && saved[0].ended.is_some(), "{saved:?}");
-        assert_eq!(publisher.reports().borrow().incidents, saved);
+        assert_eq!(publisher.subscribe_history().borrow().incidents, saved);
     }
 }

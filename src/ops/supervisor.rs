@@ -11,53 +11,53 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::supervised::{ChildDown, Guard};
+use crate::supervised::{ActorExited, ExitGuard};
 
-const WAITING: usize = 256;
+const CHANNEL_CAPACITY: usize = 256;
 
 /// More exits of one actor than this within `RESTART_WINDOW` make the service report not ready.
-const TOO_MANY: usize = 10;
+const MAX_RESTARTS: usize = 10;
 
-const SPELL: Duration = Duration::from_secs(30);
+const RESTART_WINDOW: Duration = Duration::from_secs(30);
 
 /// The delay before an actor that exits too often, or fails to start, is restarted.
-const PAUSE: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// The interval at which old exits are dropped from the restart window.
-const LOOK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(1);
 
 /// Starts an actor and publishes its address.
-type Rebuild = Box<dyn Fn(Guard) + Send>;
+type ActorFactory = Box<dyn Fn(ExitGuard) + Send>;
 
-struct Child {
+struct SupervisedActor {
     /// The identity of the registration is this `Arc`, not the text: a later actor with the same
     /// name has another one.
     name: Arc<str>,
-    rebuild: Rebuild,
+    factory: ActorFactory,
     /// Exits within the last `RESTART_WINDOW`.
-    ends: VecDeque<Instant>,
+    exits: VecDeque<Instant>,
     /// A delayed restart is scheduled.
-    paused: bool,
+    is_paused: bool,
 }
 
-enum Word {
-    Adopt(Arc<str>, Rebuild, oneshot::Sender<()>),
+enum SupervisorCommand {
+    Supervise(Arc<str>, ActorFactory, oneshot::Sender<()>),
     Release(Arc<str>, oneshot::Sender<()>),
 }
 
 /// Adds actors to a running supervisor and removes them.
 #[derive(Clone)]
-pub struct Care(mpsc::Sender<Word>);
+pub struct SupervisorHandle(mpsc::Sender<SupervisorCommand>);
 
-impl Care {
+impl SupervisorHandle {
     /// Starts an actor and supervises it. Returns once it has started, on the thread of
     /// [`Supervisor::run`].
-    pub async fn adopt(&self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
+    pub async fn supervise(&self, name: Arc<str>, rebuild: impl Fn(ExitGuard) + Send + 'static) {
         let (done, started) = oneshot::channel();
         // The supervisor lives as long as the service, so neither channel closes before.
         drop(
             self.0
-                .send(Word::Adopt(name, Box::new(rebuild), done))
+                .send(SupervisorCommand::Supervise(name, Box::new(rebuild), done))
                 .await,
         );
         drop(started.await);
@@ -68,68 +68,68 @@ impl Care {
     /// Returns once this has taken effect. The actor itself keeps running until it exits.
     pub async fn release(&self, name: Arc<str>) {
         let (done, released) = oneshot::channel();
-        drop(self.0.send(Word::Release(name, done)).await);
+        drop(self.0.send(SupervisorCommand::Release(name, done)).await);
         drop(released.await);
     }
 }
 
 /// Holds the factory and the recent exits of every supervised actor.
 pub struct Supervisor {
-    children: HashMap<Arc<str>, Child>,
-    told: mpsc::Receiver<Word>,
-    care: Care,
-    tell: mpsc::Sender<ChildDown>,
-    hear: mpsc::Receiver<ChildDown>,
-    steady: watch::Sender<bool>,
+    children: HashMap<Arc<str>, SupervisedActor>,
+    commands: mpsc::Receiver<SupervisorCommand>,
+    handle: SupervisorHandle,
+    exit_sender: mpsc::Sender<ActorExited>,
+    exits: mpsc::Receiver<ActorExited>,
+    is_stable: watch::Sender<bool>,
 }
 
 impl Default for Supervisor {
     fn default() -> Self {
-        let (exit_sender, exits) = mpsc::channel(WAITING);
-        let (handle, commands) = mpsc::channel(WAITING);
+        let (exit_sender, exits) = mpsc::channel(CHANNEL_CAPACITY);
+        let (handle, commands) = mpsc::channel(CHANNEL_CAPACITY);
         let steady = watch::Sender::new(true);
         Self {
             children: HashMap::new(),
-            told: commands,
-            care: Care(handle),
-            tell: exit_sender,
-            hear: exits,
-            steady,
+            commands: commands,
+            handle: SupervisorHandle(handle),
+            exit_sender: exit_sender,
+            exits: exits,
+            is_stable: steady,
         }
     }
 }
 
 impl Supervisor {
-    pub fn adopt(&mut self, name: Arc<str>, rebuild: impl Fn(Guard) + Send + 'static) {
-        self.start(name, Box::new(rebuild));
+    pub fn supervise(&mut self, name: Arc<str>, rebuild: impl Fn(ExitGuard) + Send + 'static) {
+        self.start_actor(name, Box::new(rebuild));
     }
 
-    pub fn care(&self) -> Care {
-        self.care.clone()
+    pub fn handle(&self) -> SupervisorHandle {
+        self.handle.clone()
     }
 
-    fn start(&mut self, name: Arc<str>, rebuild: Rebuild) {
-        let guard = Guard::new(Arc::clone(&name), self.tell.clone());
-        let child = Child {
+    fn start_actor(&mut self, name: Arc<str>, rebuild: ActorFactory) {
+        let guard = ExitGuard::new(Arc::clone(&name), self.exit_sender.clone());
+        let child = SupervisedActor {
             name: Arc::clone(&name),
-            rebuild,
-            ends: VecDeque::new(),
-            paused: false,
+            factory: rebuild,
+            exits: VecDeque::new(),
+            is_paused: false,
         };
         // A panic drops the guard, which reports an exit and so triggers the next attempt.
-        if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| (child.factory)(guard))).is_err() {
             tracing::error!(actor = %name, "actor failed to start, retrying");
         }
         self.children.insert(name, child);
     }
 
-    fn obey(&mut self, command: Word) {
+    fn handle_command(&mut self, command: SupervisorCommand) {
         let done = match command {
-            Word::Adopt(name, rebuild, done) => {
-                self.start(name, rebuild);
+            SupervisorCommand::Supervise(name, rebuild, done) => {
+                self.start_actor(name, rebuild);
                 done
             }
-            Word::Release(name, done) => {
+            SupervisorCommand::Release(name, done) => {
                 if self
                     .children
                     .get(&name)
@@ -145,68 +145,70 @@ impl Supervisor {
     }
 
     /// `false` while some actor exits more than `MAX_RESTARTS` times per `RESTART_WINDOW`.
-    pub fn steady(&self) -> watch::Receiver<bool> {
-        self.steady.subscribe()
+    pub fn is_stable(&self) -> watch::Receiver<bool> {
+        self.is_stable.subscribe()
     }
 
     /// Restarts exited actors until all exit senders are gone. The actors live on this thread.
     pub async fn run(mut self) {
-        let mut tick = tokio::time::interval(LOOK);
+        let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                down = self.hear.recv() => match down {
-                    Some(down) => self.rebuild(down.name),
+                down = self.exits.recv() => match down {
+                    Some(down) => self.on_exit(down.name),
                     None => return,
                 },
-                Some(command) = self.told.recv() => self.obey(command),
+                Some(command) = self.commands.recv() => self.handle_command(command),
                 _ = tick.tick() => {}
             }
             let now = Instant::now();
             for child in self.children.values_mut() {
-                child.ends.retain(|end| now.duration_since(*end) < SPELL);
+                child
+                    .exits
+                    .retain(|end| now.duration_since(*end) < RESTART_WINDOW);
             }
             let steady = self
                 .children
                 .values()
-                .all(|child| child.ends.len() <= TOO_MANY);
-            self.steady
+                .all(|child| child.exits.len() <= MAX_RESTARTS);
+            self.is_stable
                 .send_if_modified(|known| std::mem::replace(known, steady) != steady);
         }
     }
 
     /// Restarts an actor that exited. One that exits too often restarts after a delay, without
     /// holding up the others.
-    fn rebuild(&mut self, name: Arc<str>) {
+    fn on_exit(&mut self, name: Arc<str>) {
         // A released actor is not restarted, even if another one has its name by now.
         let registered = self
             .children
             .get_mut(&name)
             .filter(|child| Arc::ptr_eq(&child.name, &name));
         let Some(child) = registered else { return };
-        let exits_too_often = child.ends.len() >= TOO_MANY && !child.paused;
-        if !child.paused {
-            child.ends.push_back(Instant::now());
-            tracing::error!(actor = %name, ends = child.ends.len(), "actor panicked, restarting");
+        let exits_too_often = child.exits.len() >= MAX_RESTARTS && !child.is_paused;
+        if !child.is_paused {
+            child.exits.push_back(Instant::now());
+            tracing::error!(actor = %name, ends = child.exits.len(), "actor panicked, restarting");
         }
-        child.paused = false;
+        child.is_paused = false;
         if exits_too_often {
-            child.paused = true;
-            return self.later(name);
+            child.is_paused = true;
+            return self.schedule_restart(name);
         }
-        let guard = Guard::new(Arc::clone(&name), self.tell.clone());
+        let guard = ExitGuard::new(Arc::clone(&name), self.exit_sender.clone());
         // A panic drops the guard, which reports an exit and so triggers the next attempt.
-        if catch_unwind(AssertUnwindSafe(|| (child.rebuild)(guard))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| (child.factory)(guard))).is_err() {
             tracing::error!(actor = %name, "actor failed to restart, retrying");
         }
     }
 
     /// Reports another exit after `RESTART_DELAY`, which triggers the next attempt.
-    fn later(&self, name: Arc<str>) {
-        let tell = self.tell.clone();
+    fn schedule_restart(&self, name: Arc<str>) {
+        let tell = self.exit_sender.clone();
         actix::spawn(async move {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RESTART_DELAY).await;
             // The channel is closed when the service stops.
-            drop(tell.send(ChildDown { name }).await);
+            drop(tell.send(ActorExited { name }).await);
         });
     }
 }
@@ -218,20 +220,20 @@ mod tests {
     use actix::{Actor, Addr, Context, Handler};
 
     use super::*;
-    use crate::supervised::Crash;
+    use crate::supervised::CrashForTest;
 
     struct TestActor {
-        _guard: Guard,
+        _guard: ExitGuard,
     }
 
     impl Actor for TestActor {
         type Context = Context<Self>;
     }
 
-    impl Handler<Crash> for TestActor {
+    impl Handler<CrashForTest> for TestActor {
         type Result = ();
 
-        fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+        fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
             panic!("on command");
         }
     }
@@ -243,7 +245,7 @@ mod tests {
         let starts = Arc::new(AtomicUsize::new(0));
         let publish = Arc::clone(&address);
         let counted = Arc::clone(&starts);
-        supervisor.adopt("test".into(), move |guard| {
+        supervisor.supervise("test".into(), move |guard| {
             // The first restart fails too.
             assert!(counted.fetch_add(1, Ordering::Relaxed) != 1, "not now");
             publish.send_replace(Some(TestActor { _guard: guard }.start()));
@@ -251,25 +253,28 @@ mod tests {
         let mut current = address.subscribe();
         actix::spawn(supervisor.run());
         let first = current.borrow_and_update().clone().unwrap();
-        assert!(first.send(Crash).await.is_err());
+        assert!(first.send(CrashForTest).await.is_err());
         current.changed().await.unwrap();
         assert!(current.borrow().as_ref().unwrap().connected());
         assert_eq!(starts.load(Ordering::Relaxed), 3);
     }
 
-    async fn supervised(care: &Care, name: &Arc<str>) -> watch::Receiver<Option<Addr<TestActor>>> {
+    async fn supervised(
+        care: &SupervisorHandle,
+        name: &Arc<str>,
+    ) -> watch::Receiver<Option<Addr<TestActor>>> {
         let address = watch::Sender::new(None);
         let current = address.subscribe();
         let build =
             move |guard| drop(address.send_replace(Some(TestActor { _guard: guard }.start())));
-        care.adopt(Arc::clone(name), build).await;
+        care.supervise(Arc::clone(name), build).await;
         current
     }
 
     #[actix::test]
     async fn released_actor_is_not_restarted_and_its_namesake_is() {
         let supervisor = Supervisor::default();
-        let care = supervisor.care();
+        let care = supervisor.handle();
         actix::spawn(supervisor.run());
         let [old_name, new_name]: [Arc<str>; 2] = ["test".into(), "test".into()];
         let old = supervised(&care, &old_name).await;
@@ -277,14 +282,14 @@ mod tests {
         care.release(Arc::clone(&old_name)).await;
         let mut new = supervised(&care, &new_name).await;
         let second = new.borrow_and_update().clone().unwrap();
-        assert!(first.send(Crash).await.is_err() && second.connected());
+        assert!(first.send(CrashForTest).await.is_err() && second.connected());
         // Releasing the old name again must not release the namesake.
         care.release(old_name).await;
         assert!(
             !new.has_changed().unwrap(),
             "the exit of the released actor does not restart its namesake"
         );
-        assert!(second.send(Crash).await.is_err());
+        assert!(second.send(CrashForTest).await.is_err());
         new.changed().await.unwrap();
         assert!(new.borrow().as_ref().unwrap().connected());
     }

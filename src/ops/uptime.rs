@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::chat::{At, Incident, Life, Mode};
+use crate::chat::{Incident, ServiceLifetime, ServiceMode, Timestamp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bar {
-    pub from: At,
-    pub to: At,
+pub struct UptimeBar {
+    pub from: Timestamp,
+    pub to: Timestamp,
     /// The worst mode in the period. `None` if it lies before the first start.
-    pub mode: Option<Mode>,
+    pub mode: Option<ServiceMode>,
     pub outage: Duration,
     pub degraded: Duration,
 }
@@ -17,9 +17,9 @@ pub struct Bar {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeline {
     /// Oldest first; the last one contains the current moment.
-    pub bars: Vec<Bar>,
+    pub bars: Vec<UptimeBar>,
     /// The ratio of the known time without an outage, 0 to 1. `None` if no time is known.
-    pub up: Option<f64>,
+    pub uptime: Option<f64>,
 }
 
 /// Builds the last `count` bars of length `each`, aligned to whole multiples of it since 1970.
@@ -28,60 +28,60 @@ pub struct Timeline {
 /// duration.
 pub fn timeline<'a>(
     incidents: impl Iterator<Item = &'a Incident> + Clone,
-    life: Life,
-    now: At,
+    life: ServiceLifetime,
+    now: Timestamp,
     each: Duration,
     count: u64,
 ) -> Timeline {
     let each = u64::try_from(each.as_millis()).unwrap_or(u64::MAX).max(1);
     let last = now.0 / each;
-    let bars: Vec<Bar> = (last.saturating_sub(count.saturating_sub(1))..=last)
+    let bars: Vec<UptimeBar> = (last.saturating_sub(count.saturating_sub(1))..=last)
         .map(|index| {
-            bar(
+            build_bar(
                 incidents.clone(),
                 life,
                 now,
-                At(index * each),
-                At(index.saturating_add(1).saturating_mul(each)),
+                Timestamp(index * each),
+                Timestamp(index.saturating_add(1).saturating_mul(each)),
             )
         })
         .collect();
     let known: Duration = bars
         .iter()
-        .map(|bar| bar.to.min(now).since(bar.from.max(life.first)))
+        .map(|bar| bar.to.min(now).since(bar.from.max(life.first_start)))
         .sum();
     let outage: Duration = bars.iter().map(|bar| bar.outage).sum();
     let up =
         (!known.is_zero()).then(|| 1.0 - (outage.as_secs_f64() / known.as_secs_f64()).min(1.0));
-    Timeline { bars, up }
+    Timeline { bars, uptime: up }
 }
 
 /// The ratio of the last `hours` hours without an outage, 0 to 1, as far as they are known. `None`
 /// if none of that time is known.
-pub fn share<'a>(
+pub fn uptime_ratio<'a>(
     incidents: impl Iterator<Item = &'a Incident> + Clone,
-    life: Life,
-    now: At,
+    life: ServiceLifetime,
+    now: Timestamp,
     hours: u64,
 ) -> Option<f64> {
-    let from = At(now.0.saturating_sub(hours.saturating_mul(60 * 60 * 1_000)));
-    let period = bar(incidents, life, now, from, now);
-    let known = now.since(from.max(life.first));
+    let from = Timestamp(now.0.saturating_sub(hours.saturating_mul(60 * 60 * 1_000)));
+    let period = build_bar(incidents, life, now, from, now);
+    let known = now.since(from.max(life.first_start));
     (!known.is_zero()).then(|| 1.0 - (period.outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
 }
 
-fn bar<'a>(
+fn build_bar<'a>(
     incidents: impl Iterator<Item = &'a Incident>,
-    life: Life,
-    now: At,
-    from: At,
-    to: At,
-) -> Bar {
-    let known = life.first < to;
-    let mut bar = Bar {
+    life: ServiceLifetime,
+    now: Timestamp,
+    from: Timestamp,
+    to: Timestamp,
+) -> UptimeBar {
+    let known = life.first_start < to;
+    let mut bar = UptimeBar {
         from,
         to,
-        mode: known.then_some(Mode::Normal),
+        mode: known.then_some(ServiceMode::Normal),
         outage: Duration::ZERO,
         degraded: Duration::ZERO,
     };
@@ -93,9 +93,9 @@ fn bar<'a>(
         }
         bar.mode = bar.mode.max(Some(incident.mode));
         match incident.mode {
-            Mode::Outage => bar.outage += overlap,
-            Mode::Degraded => bar.degraded += overlap,
-            Mode::Normal => {}
+            ServiceMode::Outage => bar.outage += overlap,
+            ServiceMode::Degraded => bar.degraded += overlap,
+            ServiceMode::Normal => {}
         }
     }
     bar
@@ -107,26 +107,26 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
 
-    fn incident(mode: Mode, started: u64, ended: Option<u64>) -> Incident {
-        let ended = ended.map(At);
+    fn incident(mode: ServiceMode, started: u64, ended: Option<u64>) -> Incident {
+        let ended = ended.map(Timestamp);
         Incident {
             id: "inc".into(),
             mode,
-            started: At(started),
+            started: Timestamp(started),
             ended,
             cause: String::new(),
         }
     }
 
     fn hourly(incidents: &[Incident], first: u64, now: u64, count: u64) -> Timeline {
-        let life = Life {
-            first: At(first),
-            last: At(now),
+        let life = ServiceLifetime {
+            first_start: Timestamp(first),
+            last_seen: Timestamp(now),
         };
         timeline(
             incidents.iter(),
             life,
-            At(now),
+            Timestamp(now),
             Duration::from_secs(3_600),
             count,
         )
@@ -141,26 +141,35 @@ mod tests {
             .map(|bar| (bar.from.0 / HOUR, bar.to.0 / HOUR))
             .collect();
         assert_eq!(ends, [(8, 9), (9, 10), (10, 11)]);
-        assert_eq!(line.up, Some(1.0));
+        assert_eq!(line.uptime, Some(1.0));
     }
 
     #[test]
     fn incidents_count_in_every_bar_they_overlap() {
         let half = HOUR / 2;
         let bad = [
-            incident(Mode::Degraded, 7 * HOUR + half, Some(8 * HOUR + half)),
             incident(
-                Mode::Outage,
+                ServiceMode::Degraded,
+                7 * HOUR + half,
+                Some(8 * HOUR + half),
+            ),
+            incident(
+                ServiceMode::Outage,
                 8 * HOUR + half,
                 Some(8 * HOUR + half + HOUR / 4),
             ),
-            incident(Mode::Outage, 10 * HOUR + half, None),
+            incident(ServiceMode::Outage, 10 * HOUR + half, None),
         ];
         let line = hourly(&bad, 0, 11 * HOUR - HOUR / 4, 4);
         let modes: Vec<_> = line.bars.iter().map(|bar| bar.mode.unwrap()).collect();
         assert_eq!(
             modes,
-            [Mode::Degraded, Mode::Outage, Mode::Normal, Mode::Outage]
+            [
+                ServiceMode::Degraded,
+                ServiceMode::Outage,
+                ServiceMode::Normal,
+                ServiceMode::Outage
+            ]
         );
         let quarter = Duration::from_millis(HOUR / 4);
         assert_eq!(
@@ -170,30 +179,30 @@ mod tests {
         assert_eq!(line.bars[3].outage, quarter, "up to the present");
         // Half an hour of three and three quarters.
         assert!(
-            (line.up.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9,
+            (line.uptime.unwrap() - (1.0 - 0.5 / 3.75)).abs() < 1e-9,
             "{:?}",
-            line.up
+            line.uptime
         );
     }
 
     #[test]
     fn the_uptime_ratio_covers_the_known_time_only() {
-        let life = Life {
-            first: At(0),
-            last: At(0),
+        let life = ServiceLifetime {
+            first_start: Timestamp(0),
+            last_seen: Timestamp(0),
         };
         let bad = [
-            incident(Mode::Outage, 47 * HOUR, Some(48 * HOUR)),
-            incident(Mode::Outage, 0, Some(HOUR)),
+            incident(ServiceMode::Outage, 47 * HOUR, Some(48 * HOUR)),
+            incident(ServiceMode::Outage, 0, Some(HOUR)),
         ];
         let ratio = |first, hours| {
-            share(
+            uptime_ratio(
                 bad.iter(),
-                Life {
-                    first: At(first),
+                ServiceLifetime {
+                    first_start: Timestamp(first),
                     ..life
                 },
-                At(49 * HOUR),
+                Timestamp(49 * HOUR),
                 hours,
             )
         };
@@ -208,25 +217,25 @@ mod tests {
         let line = hourly(&[], 9 * HOUR + 1, 10 * HOUR, 3);
         assert_eq!(
             line.bars.iter().map(|bar| bar.mode).collect::<Vec<_>>(),
-            [None, Some(Mode::Normal), Some(Mode::Normal)]
+            [None, Some(ServiceMode::Normal), Some(ServiceMode::Normal)]
         );
-        assert_eq!(hourly(&[], 10 * HOUR, 10 * HOUR, 3).up, None);
+        assert_eq!(hourly(&[], 10 * HOUR, 10 * HOUR, 3).uptime, None);
     }
 
     #[test]
     fn implausible_times_do_not_panic() {
         let odd = [
-            incident(Mode::Outage, 20 * HOUR, Some(HOUR)),
-            incident(Mode::Outage, 20 * HOUR, None),
+            incident(ServiceMode::Outage, 20 * HOUR, Some(HOUR)),
+            incident(ServiceMode::Outage, 20 * HOUR, None),
         ];
-        assert_eq!(hourly(&odd, 0, 10 * HOUR, 2).up, Some(1.0));
+        assert_eq!(hourly(&odd, 0, 10 * HOUR, 2).uptime, Some(1.0));
         let line = timeline(
             odd.iter(),
-            Life {
-                first: At(0),
-                last: At(0),
+            ServiceLifetime {
+                first_start: Timestamp(0),
+                last_seen: Timestamp(0),
             },
-            At(u64::MAX),
+            Timestamp(u64::MAX),
             Duration::ZERO,
             2,
         );

@@ -13,84 +13,86 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, SpawnHandle};
 use tokio::sync::watch;
 
-use super::backend::{Clock, Vitals, Whereabouts};
-use super::breaker::{Breaker, Rules, Saved, Ticket, Transition, Verdict, Who};
-use super::drill::Switch;
-use super::latency::Latencies;
-use super::leave::Probing;
-use super::news::News;
-use super::permit::{Notes, Permit};
-use super::places::Places;
-use super::spending::Terms;
-use super::upstream::Upstream;
-use crate::chat::{At, Fault, ProviderState};
+use super::backend::{AddrWatch, Clock, ProviderStatus};
+use super::breaker::{
+    Breaker, BreakerConfig, BreakerSnapshot, CallOrigin, CallOutcome, Ticket, Transition,
+};
+use super::drill::FaultSwitch;
+use super::latency::RecentLatency;
+use super::leave::ProbeCoordinator;
+use super::news::ProviderEvent;
+use super::permit::{CallStats, Permit};
+use super::places::ConcurrencyLimit;
+use super::spending::ProviderPricing;
+use super::upstream::ProviderClient;
+use crate::chat::{FaultKind, ProviderState, Timestamp};
 use crate::settings::HealthSettings;
 use crate::store::Store;
-use crate::supervised::{Crash, Guard};
-pub use hearing::{Hear, SpentElsewhere};
-use shown::Shown;
+use crate::supervised::{CrashForTest, ExitGuard};
+pub use hearing::{ApplyPeerEvent, SetPeerSpend};
+use shown::StableRetryAt;
 
 /// The interval of status updates for changes by time alone, such as expiring latencies.
-const TIDY: Duration = Duration::from_secs(60);
+const STATUS_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The capacity of the mailbox. `TryAcquire` comes from the router, whose selections are bounded.
 /// Permits report with `do_send`, which ignores the capacity and is bounded by the permits.
-const MAILBOX: usize = 1024;
+const MAILBOX_CAPACITY: usize = 1024;
 
 /// The parts of a ProviderActor. They outlive a panic, and the rebuilt actor gets them again.
 #[derive(Clone)]
-pub struct Seed {
+pub struct ProviderParts {
     pub name: Arc<str>,
-    pub rules: Rules,
-    pub probe_limit: Duration,
-    pub health: HealthSettings,
-    pub terms: Terms,
-    pub upstream: Arc<dyn Upstream>,
+    pub breaker_config: BreakerConfig,
+    pub probe_timeout: Duration,
+    pub health_settings: HealthSettings,
+    pub pricing: ProviderPricing,
+    pub client: Arc<dyn ProviderClient>,
     /// State changes caused by an outage drill are neither saved nor sent to other instances.
-    pub drills: Arc<Switch>,
+    pub fault_switch: Arc<FaultSwitch>,
     /// Lives outside the actor, so that a panic loses no permit.
-    pub places: Arc<Places>,
+    pub concurrency: Arc<ConcurrencyLimit>,
     pub max_concurrent: usize,
     /// The published status. A rebuilt actor starts from the last one.
-    pub vitals: Arc<watch::Sender<Vitals>>,
-    pub actor: Whereabouts<ProviderActor>,
+    pub status: Arc<watch::Sender<ProviderStatus>>,
+    pub actor: AddrWatch<ProviderActor>,
     /// Keeps the breaker's state over a restart of the service.
     pub store: Arc<dyn Store>,
     pub clock: Clock,
-    pub chance: fn() -> f64,
+    pub random_unit: fn() -> f64,
     /// Events for other instances; a new one replaces the previous one.
-    pub voice: Arc<watch::Sender<Option<News>>>,
+    pub events: Arc<watch::Sender<Option<ProviderEvent>>>,
     /// `None` if this is the only instance.
-    pub probing: Option<Arc<dyn Probing>>,
+    pub probe_coordinator: Option<Arc<dyn ProbeCoordinator>>,
 }
 
 pub struct ProviderActor {
-    seed: Seed,
+    parts: ProviderParts,
     breaker: Breaker,
-    vitals: Vitals,
-    first_tokens: Latencies,
-    totals: Latencies,
-    disabled: bool,
-    timer: Option<SpawnHandle>,
+    status: ProviderStatus,
+    first_token_latency: RecentLatency,
+    total_latency: RecentLatency,
+    is_disabled: bool,
+    probe_timer: Option<SpawnHandle>,
     check_timer: Option<SpawnHandle>,
-    unsettled: usize,
+    open_permits: usize,
     /// Takes no more calls, and stops after the last outcome.
-    retired: bool,
+    is_retired: bool,
     /// The latest end of a rate limit that other instances already know of.
-    hold_known: Duration,
-    shown: Shown,
-    _guard: Guard,
+    published_hold_until: Duration,
+    stable_retry_at: StableRetryAt,
+    _exit_guard: ExitGuard,
 }
 
 /// Requests the permit for one call. Answered at once.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Permit, Refusal>")]
-pub struct Admit;
+#[rtype(result = "Result<Permit, AcquireRejection>")]
+pub struct TryAcquire;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct AcquireRejection {
     /// The provider is at its concurrency limit. It works and is only skipped.
-    pub busy: bool,
+    pub is_busy: bool,
     /// The monotonic time from which a call is worth another try, if known.
     pub retry_at: Option<Duration>,
 }
@@ -98,7 +100,7 @@ pub struct Refusal {
 /// Records how long the first token took. This is the first of an attempt's two outcomes.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Observe {
+pub struct RecordFirstToken {
     pub(super) ticket: Ticket,
     pub(super) first_token: Duration,
 }
@@ -107,125 +109,131 @@ pub struct Observe {
 /// faster one before its first token.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Overtaken {
+pub struct RecordMinLatency {
     pub(super) waited: Duration,
 }
 
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Settle {
+pub struct RecordOutcome {
     pub(super) ticket: Ticket,
-    pub(super) verdict: Verdict,
-    pub(super) took: Duration,
-    pub(super) notes: Notes,
+    pub(super) outcome: CallOutcome,
+    pub(super) elapsed: Duration,
+    pub(super) stats: CallStats,
 }
 
 /// Closes the breaker and discards its counts, for an operator or a repaired demo provider.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Reset;
+pub struct ResetBreaker;
 
 /// Undoes the effects of an outage drill: resets the breaker as [`ResetBreaker`] does, and discards
 /// the latencies.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct DrillOver;
+pub struct ClearAfterDrill;
 
 /// Enables or disables the provider. A disabled provider is neither called nor probed; running
 /// calls continue.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Enable(pub bool);
+pub struct SetEnabled(pub bool);
 
 impl ProviderActor {
     /// Creates an actor whose breaker continues from the published status: open or half-open if it
     /// was not closed, and still waiting out a rate limit.
-    pub fn new(seed: Seed, guard: Guard) -> Self {
-        let vitals = seed.vitals.borrow().clone();
+    pub fn new(seed: ProviderParts, guard: ExitGuard) -> Self {
+        let vitals = seed.status.borrow().clone();
         let now = seed.clock.now();
-        let rules = seed.rules.clone();
+        let rules = seed.breaker_config.clone();
         let until = vitals
             .retry_at
             .map_or(now, |at| now + at.since(seed.clock.wall()));
         let breaker = match vitals.state {
-            ProviderState::Closed | ProviderState::Disabled => Breaker::held(rules, now, until),
+            ProviderState::Closed | ProviderState::Disabled => {
+                Breaker::rate_limited_until(rules, now, until)
+            }
             state => {
                 let blocked = state == ProviderState::Blocked;
-                let saved = Saved {
-                    strikes: vitals.strikes,
-                    until,
-                    blocked,
-                    fault: vitals.reason,
+                let saved = BreakerSnapshot {
+                    failed_probes: vitals.failed_probes,
+                    retry_at: until,
+                    is_blocked: blocked,
+                    fault: vitals.last_fault,
                 };
-                Breaker::restored(rules, now, saved)
+                Breaker::from_snapshot(rules, now, saved)
             }
         };
         let disabled = vitals.state == ProviderState::Disabled;
         let shown = vitals
             .retry_at
-            .map_or_else(Shown::default, |at| Shown::of(until, at));
+            .map_or_else(StableRetryAt::default, |at| StableRetryAt::new(until, at));
         Self {
-            seed,
+            parts: seed,
             breaker,
-            vitals,
-            first_tokens: Latencies::default(),
-            totals: Latencies::default(),
-            disabled,
-            timer: None,
+            status: vitals,
+            first_token_latency: RecentLatency::default(),
+            total_latency: RecentLatency::default(),
+            is_disabled: disabled,
+            probe_timer: None,
             check_timer: None,
-            unsettled: 0,
-            retired: false,
-            hold_known: until,
-            shown,
-            _guard: guard,
+            open_permits: 0,
+            is_retired: false,
+            published_hold_until: until,
+            stable_retry_at: shown,
+            _exit_guard: guard,
         }
     }
 
     /// To be called after every change: publishes and saves the state, and schedules the next
     /// probe, so that recovery is found without any call.
-    fn after(&mut self, transition: Option<Transition>, ctx: &mut Context<Self>) {
-        let now = self.seed.clock.now();
+    fn after_change(&mut self, transition: Option<Transition>, ctx: &mut Context<Self>) {
+        let now = self.parts.clock.now();
         let transition = transition.or_else(|| self.breaker.tick(now));
         let view = self.breaker.view(now);
-        self.vitals.state = if self.disabled {
+        self.status.state = if self.is_disabled {
             ProviderState::Disabled
         } else {
             view.state
         };
-        self.vitals.retry_at = view
-            .retry_at
-            .map(|at| self.shown.tell(at, self.seed.clock.wall_at(at)));
-        self.vitals.strikes = view.strikes;
+        self.status.retry_at = view.retry_at.map(|at| {
+            self.stable_retry_at
+                .resolve(at, self.parts.clock.wall_at(at))
+        });
+        self.status.failed_probes = view.failed_probes;
         if view.state != ProviderState::Closed {
-            self.vitals.reason = view.fault;
+            self.status.last_fault = view.fault;
         }
-        self.vitals.budget_until = self.spent_until();
-        self.vitals.first_token = self.first_tokens.recent(now);
-        self.vitals.total = self.totals.recent(now);
-        self.vitals.in_flight = self.seed.places.taken();
-        self.seed.vitals.send_replace(self.vitals.clone());
-        self.tell(transition.as_ref(), &view, now);
+        self.status.budget_resets_at = self.budget_resets_at();
+        self.status.first_token_latency = self.first_token_latency.percentiles(now);
+        self.status.total_latency = self.total_latency.percentiles(now);
+        self.status.in_flight = self.parts.concurrency.in_use();
+        self.parts.status.send_replace(self.status.clone());
+        self.publish_event(transition.as_ref(), &view, now);
         if let Some(transition) = transition {
-            tracing::info!(provider = %self.seed.name, from = ?transition.from, to = ?transition.to,
-                cause = transition.cause.map(tracing::field::display),
-                reason = transition.fault.map(Fault::reason), "breaker changed");
-            self.keep();
+            tracing::info!(provider = %self.parts.name, from = ?transition.from, to = ?transition.to,
+                cause = transition.trip_reason.map(tracing::field::display),
+                reason = transition.fault.map(FaultKind::wire_name), "breaker changed");
+            self.save_breaker();
         }
-        self.arm(ctx);
+        self.schedule_probe(ctx);
         // Last, because it may stop the actor.
-        self.leave(ctx);
+        self.stop_if_idle(ctx);
     }
 
-    fn forget(&mut self) -> Option<Transition> {
-        self.vitals.reason = None;
-        self.vitals.check = None;
-        self.breaker.reset(self.seed.clock.now())
+    fn reset_state(&mut self) -> Option<Transition> {
+        self.status.last_fault = None;
+        self.status.last_check = None;
+        self.breaker.reset(self.parts.clock.now())
     }
 
     /// Returns when the daily budget resets, or `None` if it is not spent.
-    fn spent_until(&self) -> Option<At> {
-        let total_spend = self.vitals.spent.with(self.vitals.spent_elsewhere);
-        total_spend.until(self.seed.terms.daily_budget_usd, self.seed.clock.wall())
+    fn budget_resets_at(&self) -> Option<Timestamp> {
+        let total_spend = self
+            .status
+            .spend_today
+            .merged_with(self.status.peer_spend_today);
+        total_spend.resets_at(self.parts.pricing.daily_budget_usd, self.parts.clock.wall())
     }
 }
 
@@ -233,167 +241,178 @@ impl Actor for ProviderActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX);
-        self.after(None, ctx);
-        self.arm_check(ctx);
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        self.after_change(None, ctx);
+        self.schedule_health_check(ctx);
         // Some of the status changes with time alone: old latencies expire, the day ends.
-        ctx.run_interval(TIDY, |this, ctx| this.after(None, ctx));
+        ctx.run_interval(STATUS_REFRESH_INTERVAL, |this, ctx| {
+            this.after_change(None, ctx)
+        });
     }
 }
 
-impl Handler<Admit> for ProviderActor {
-    type Result = MessageResult<Admit>;
+impl Handler<TryAcquire> for ProviderActor {
+    type Result = MessageResult<TryAcquire>;
 
-    fn handle(&mut self, _: Admit, ctx: &mut Self::Context) -> Self::Result {
-        if self.disabled || self.retired {
-            return MessageResult(Err(Refusal {
-                busy: false,
+    fn handle(&mut self, _: TryAcquire, ctx: &mut Self::Context) -> Self::Result {
+        if self.is_disabled || self.is_retired {
+            return MessageResult(Err(AcquireRejection {
+                is_busy: false,
                 retry_at: None,
             }));
         }
-        if let Some(until) = self.spent_until() {
-            let clock = self.seed.clock;
+        if let Some(until) = self.budget_resets_at() {
+            let clock = self.parts.clock;
             let retry_at = Some(clock.now().saturating_add(until.since(clock.wall())));
-            return MessageResult(Err(Refusal {
-                busy: false,
+            return MessageResult(Err(AcquireRejection {
+                is_busy: false,
                 retry_at,
             }));
         }
-        let Some(slot) = self.seed.places.take(self.seed.max_concurrent) else {
-            return MessageResult(Err(Refusal {
-                busy: true,
+        let Some(slot) = self
+            .parts
+            .concurrency
+            .try_acquire(self.parts.max_concurrent)
+        else {
+            return MessageResult(Err(AcquireRejection {
+                is_busy: true,
                 retry_at: None,
             }));
         };
-        let admitted = self.breaker.admit(self.seed.clock.now(), Who::Visitor);
+        let admitted = self.breaker.admit(self.parts.clock.now(), CallOrigin::Turn);
         let permit = admitted
-            .map(|ticket| Permit::new(ticket, self.seed.actor.clone(), slot))
-            .map_err(|rejection| Refusal {
-                busy: false,
+            .map(|ticket| Permit::new(ticket, self.parts.actor.clone(), slot))
+            .map_err(|rejection| AcquireRejection {
+                is_busy: false,
                 retry_at: rejection.retry_at,
             });
         if permit.is_ok() {
-            self.unsettled += 1;
-            self.after(None, ctx);
+            self.open_permits += 1;
+            self.after_change(None, ctx);
         }
         MessageResult(permit)
     }
 }
 
-impl Handler<Observe> for ProviderActor {
+impl Handler<RecordFirstToken> for ProviderActor {
     type Result = ();
 
     fn handle(
         &mut self,
-        Observe {
+        RecordFirstToken {
             ticket,
             first_token,
-        }: Observe,
+        }: RecordFirstToken,
         ctx: &mut Self::Context,
     ) {
-        let now = self.seed.clock.now();
-        self.first_tokens.record(first_token, now);
-        let transition = self
-            .breaker
-            .first_token(ticket, first_token, now, (self.seed.chance)());
+        let now = self.parts.clock.now();
+        self.first_token_latency.record(first_token, now);
+        let transition =
+            self.breaker
+                .record_first_token(ticket, first_token, now, (self.parts.random_unit)());
         // Published at once, because the `fastest` strategy may use it while this answer runs.
-        self.after(transition, ctx);
+        self.after_change(transition, ctx);
     }
 }
 
-impl Handler<Overtaken> for ProviderActor {
+impl Handler<RecordMinLatency> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Overtaken { waited }: Overtaken, ctx: &mut Self::Context) {
+    fn handle(&mut self, RecordMinLatency { waited }: RecordMinLatency, ctx: &mut Self::Context) {
         // The real latency would have been longer. Without this sample, a provider that hangs would
         // keep the good percentiles of its earlier calls. The breaker does not count it.
-        self.first_tokens.record(waited, self.seed.clock.now());
-        self.after(None, ctx);
+        self.first_token_latency
+            .record(waited, self.parts.clock.now());
+        self.after_change(None, ctx);
     }
 }
 
-impl Handler<Settle> for ProviderActor {
+impl Handler<RecordOutcome> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
-        let Settle {
+    fn handle(&mut self, settle: RecordOutcome, ctx: &mut Self::Context) {
+        let RecordOutcome {
             ticket,
-            verdict: outcome,
-            took: elapsed,
-            notes: stats,
+            outcome: outcome,
+            elapsed: elapsed,
+            stats: stats,
         } = settle;
         // Saturating, because a permit issued before a rebuild is not counted here.
-        self.unsettled = self.unsettled.saturating_sub(1);
-        let now = self.seed.clock.now();
+        self.open_permits = self.open_permits.saturating_sub(1);
+        let now = self.parts.clock.now();
         match outcome {
-            Verdict::Whole => {
-                self.vitals.successes += 1;
-                self.totals.record(elapsed, now);
+            CallOutcome::Success => {
+                self.status.successes += 1;
+                self.total_latency.record(elapsed, now);
                 // A complete answer proves more than any check.
-                if let Some(check) = &mut self.vitals.check {
-                    check.failed = None;
+                if let Some(check) = &mut self.status.last_check {
+                    check.fault = None;
                 }
             }
-            Verdict::Failed { fault, started, .. } => {
-                self.vitals.failures += 1;
-                self.vitals.restarts += u64::from(started);
-                self.vitals.reason = Some(fault);
+            CallOutcome::Failed {
+                fault,
+                had_text: started,
+                ..
+            } => {
+                self.status.failures += 1;
+                self.status.broken_streams += u64::from(started);
+                self.status.last_fault = Some(fault);
             }
-            Verdict::Abandoned => {}
+            CallOutcome::Abandoned => {}
         }
-        if outcome != Verdict::Abandoned {
-            self.vitals.checked_at = Some(self.seed.clock.wall());
+        if outcome != CallOutcome::Abandoned {
+            self.status.last_heard_at = Some(self.parts.clock.wall());
         }
         if let Some(usage) = stats.usage {
-            self.spend(usage);
+            self.record_spend(usage);
         }
         if let Some(score) = stats.quality {
-            self.score(score);
+            self.record_quality(score);
         }
-        let transition = self
-            .breaker
-            .settle(ticket, outcome, now, (self.seed.chance)());
-        self.after(transition, ctx);
+        let transition =
+            self.breaker
+                .record_outcome(ticket, outcome, now, (self.parts.random_unit)());
+        self.after_change(transition, ctx);
     }
 }
 
-impl Handler<Reset> for ProviderActor {
+impl Handler<ResetBreaker> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, _: Reset, ctx: &mut Self::Context) {
-        let transition = self.forget();
-        self.after(transition, ctx);
-        self.seed.voice.send_replace(Some(News::Reset));
+    fn handle(&mut self, _: ResetBreaker, ctx: &mut Self::Context) {
+        let transition = self.reset_state();
+        self.after_change(transition, ctx);
+        self.parts.events.send_replace(Some(ProviderEvent::Reset));
     }
 }
 
-impl Handler<DrillOver> for ProviderActor {
+impl Handler<ClearAfterDrill> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, _: DrillOver, ctx: &mut Self::Context) {
-        self.first_tokens = Latencies::default();
-        self.totals = Latencies::default();
-        let transition = self.forget();
-        self.after(transition, ctx);
+    fn handle(&mut self, _: ClearAfterDrill, ctx: &mut Self::Context) {
+        self.first_token_latency = RecentLatency::default();
+        self.total_latency = RecentLatency::default();
+        let transition = self.reset_state();
+        self.after_change(transition, ctx);
         // The store may still hold the state from before the reset.
-        self.keep();
+        self.save_breaker();
     }
 }
 
-impl Handler<Enable> for ProviderActor {
+impl Handler<SetEnabled> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Enable(on): Enable, ctx: &mut Self::Context) {
-        self.disabled = !on;
-        self.after(None, ctx);
+    fn handle(&mut self, SetEnabled(on): SetEnabled, ctx: &mut Self::Context) {
+        self.is_disabled = !on;
+        self.after_change(None, ctx);
     }
 }
 
-impl Handler<Crash> for ProviderActor {
+impl Handler<CrashForTest> for ProviderActor {
     type Result = ();
 
     #[allow(clippy::panic, reason = "the purpose of the message")]
-    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
         panic!("crashed on command");
     }
 }

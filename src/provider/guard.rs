@@ -14,18 +14,18 @@ use memchr::{memchr, memchr2};
 use super::dialect::Framing;
 
 /// The maximum size of one event with its field names, and of one line. It bounds the buffer.
-pub const EVENT_BYTES: usize = 256 * 1024;
+pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// The maximum size of one body, far above any answer: around 60,000 tokens in the most verbose
 /// dialect, including thinking and keep-alives.
-pub const BODY_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// A line buffer with a larger capacity is shrunk after its line.
-const LINE_KEPT: usize = 4096;
+const MAX_RETAINED_LINE_BYTES: usize = 4096;
 
 /// A violated limit. The rest of the body is not worth reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Breach {
+pub enum LimitExceeded {
     #[error("event larger than 256 KiB")]
     Event,
     #[error("stream larger than 16 MiB")]
@@ -33,31 +33,31 @@ pub enum Breach {
 }
 
 #[derive(Debug)]
-pub struct Guard {
+pub struct SseSanitizer {
     framing: Framing,
     line_buffer: Vec<u8>,
     /// The last line ended in CR, so a directly following LF belongs to it.
     after_cr: bool,
     /// No line has ended yet, so a byte order mark may precede the next one.
-    first: bool,
-    event: usize,
+    is_first_line: bool,
+    event_bytes: usize,
     /// The output has a part of an event without its closing blank line.
-    open: bool,
-    json: Option<Braces>,
-    body: usize,
+    is_event_open: bool,
+    open_json: Option<JsonDepth>,
+    body_bytes: usize,
 }
 
-impl Guard {
+impl SseSanitizer {
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
             line_buffer: Vec::new(),
             after_cr: false,
-            first: true,
-            event: 0,
-            open: false,
-            json: None,
-            body: 0,
+            is_first_line: true,
+            event_bytes: 0,
+            is_event_open: false,
+            open_json: None,
+            body_bytes: 0,
         }
     }
 
@@ -65,91 +65,95 @@ impl Guard {
     ///
     /// # Errors
     /// The violated limit. `out` then has all valid output before it. Do not use `self` afterwards.
-    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Breach> {
-        let remaining = BODY_BYTES - self.body;
+    pub fn feed(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), LimitExceeded> {
+        let remaining = MAX_BODY_BYTES - self.body_bytes;
         let within = chunk.get(..remaining).unwrap_or(chunk);
-        self.body += within.len();
-        self.cut(within, out)?;
+        self.body_bytes += within.len();
+        self.split_lines(within, out)?;
         if within.len() < chunk.len() {
-            return Err(Breach::Body);
+            return Err(LimitExceeded::Body);
         }
         Ok(())
     }
 
     /// Ends the body: completes its last line and its last event, which may be an error.
-    pub fn end(&mut self, out: &mut Vec<u8>) {
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
         if !self.line_buffer.is_empty() {
-            self.end_line(out);
+            self.flush_line(out);
         }
-        self.close(out);
+        self.end_event(out);
     }
 
     /// Splits bytes into lines, ended by CR, LF or CRLF. A CR ends its line at once: waiting for an
     /// LF would delay the event.
-    fn cut(&mut self, mut rest: &[u8], out: &mut Vec<u8>) -> Result<(), Breach> {
+    fn split_lines(&mut self, mut rest: &[u8], out: &mut Vec<u8>) -> Result<(), LimitExceeded> {
         loop {
             if self.after_cr && !rest.is_empty() {
                 self.after_cr = false;
                 rest = rest.strip_prefix(b"\n").unwrap_or(rest);
             }
             let Some(at) = memchr2(b'\n', b'\r', rest) else {
-                return self.keep(rest);
+                return self.buffer_line(rest);
             };
             let (part, tail) = rest.split_at(at);
             if self.line_buffer.is_empty() {
-                self.room(part)?;
-                self.line(part, out);
+                self.check_event_limit(part)?;
+                self.process_line(part, out);
             } else {
-                self.keep(part)?;
-                self.end_line(out);
+                self.buffer_line(part)?;
+                self.flush_line(out);
             }
             self.after_cr = tail.first() == Some(&b'\r');
             rest = tail.get(1..).unwrap_or_default();
         }
     }
 
-    fn keep(&mut self, part: &[u8]) -> Result<(), Breach> {
-        self.room(part)?;
+    fn buffer_line(&mut self, part: &[u8]) -> Result<(), LimitExceeded> {
+        self.check_event_limit(part)?;
         self.line_buffer.extend_from_slice(part);
         Ok(())
     }
 
-    fn room(&self, part: &[u8]) -> Result<(), Breach> {
-        let fits = self.event + self.line_buffer.len() + part.len() <= EVENT_BYTES;
-        if fits { Ok(()) } else { Err(Breach::Event) }
+    fn check_event_limit(&self, part: &[u8]) -> Result<(), LimitExceeded> {
+        let fits = self.event_bytes + self.line_buffer.len() + part.len() <= MAX_EVENT_BYTES;
+        if fits {
+            Ok(())
+        } else {
+            Err(LimitExceeded::Event)
+        }
     }
 
-    fn end_line(&mut self, out: &mut Vec<u8>) {
+    fn flush_line(&mut self, out: &mut Vec<u8>) {
         let mut buffer = mem::take(&mut self.line_buffer);
-        self.line(&buffer, out);
+        self.process_line(&buffer, out);
         buffer.clear();
-        buffer.shrink_to(LINE_KEPT);
+        buffer.shrink_to(MAX_RETAINED_LINE_BYTES);
         self.line_buffer = buffer;
     }
 
-    fn line(&mut self, mut line: &[u8], out: &mut Vec<u8>) {
-        if mem::take(&mut self.first) {
+    fn process_line(&mut self, mut line: &[u8], out: &mut Vec<u8>) {
+        if mem::take(&mut self.is_first_line) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
         match self.framing {
-            Framing::Sse => self.sse_line(line, out),
-            Framing::Lines => self.json_line(line, out),
+            Framing::Sse => self.process_sse_line(line, out),
+            Framing::Lines => self.process_json_line(line, out),
         }
     }
 
     /// Every line is one event. Lines that are not JSON are left to the dialect to reject.
-    fn json_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+    fn process_json_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if !line.trim_ascii().is_empty() {
-            self.field("data", line, out);
-            self.close(out);
+            self.push_field("data", line, out);
+            self.end_event(out);
         }
     }
 
-    fn sse_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+    fn process_sse_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if line.is_empty() {
             // Inside a bare JSON value a blank line is formatting.
-            if self.json.is_none() {
-                self.close(out);
+            if self.open_json.is_none() {
+                self.end_event(out);
             }
             return;
         }
@@ -161,65 +165,65 @@ impl Guard {
             // A comment proves that the connection is alive, not that the model makes progress.
             b"" => {}
             b"data" => {
-                self.leave_json(out);
-                self.field("data", value, out);
+                self.abandon_json(out);
+                self.push_field("data", value, out);
             }
             b"event" => {
-                self.leave_json(out);
+                self.abandon_json(out);
                 let name: &[u8] = if value.is_empty() { b"message" } else { value };
-                self.field("event", name, out);
+                self.push_field("event", name, out);
             }
             // Old llama.cpp servers send errors in a field of this name.
             b"error" if colon.is_some() => {
-                self.leave_json(out);
-                self.close(out);
-                self.field("event", b"error", out);
-                self.field("data", value, out);
-                self.close(out);
+                self.abandon_json(out);
+                self.end_event(out);
+                self.push_field("event", b"error", out);
+                self.push_field("data", value, out);
+                self.end_event(out);
             }
-            _ => self.bare_line(line, out),
+            _ => self.process_unprefixed_line(line, out),
         }
     }
 
     /// Handles a line without a known field: part of a bare JSON value, or dropped (`id`, `retry`
     /// and unknown fields).
-    fn bare_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        if self.json.is_none() {
+    fn process_unprefixed_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        if self.open_json.is_none() {
             if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) {
                 return;
             }
-            self.close(out);
+            self.end_event(out);
         }
-        self.field("data", line, out);
-        let mut depth = self.json.take().unwrap_or_default();
-        if depth.end_after(line) {
-            self.close(out);
+        self.push_field("data", line, out);
+        let mut depth = self.open_json.take().unwrap_or_default();
+        if depth.ends_after(line) {
+            self.end_event(out);
         } else {
-            self.json = Some(depth);
+            self.open_json = Some(depth);
         }
     }
 
     /// Ends a bare JSON value that a field interrupts. The dialect rejects it as malformed.
-    fn leave_json(&mut self, out: &mut Vec<u8>) {
-        if self.json.take().is_some() {
-            self.close(out);
+    fn abandon_json(&mut self, out: &mut Vec<u8>) {
+        if self.open_json.take().is_some() {
+            self.end_event(out);
         }
     }
 
-    fn field(&mut self, name: &str, value: &[u8], out: &mut Vec<u8>) {
+    fn push_field(&mut self, name: &str, value: &[u8], out: &mut Vec<u8>) {
         let before = out.len();
-        self.open = true;
+        self.is_event_open = true;
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
         // The line is complete, so no code point is split here.
         out.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
         out.push(b'\n');
-        self.event += out.len() - before;
+        self.event_bytes += out.len() - before;
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) {
-        self.event = 0;
-        if mem::take(&mut self.open) {
+    fn end_event(&mut self, out: &mut Vec<u8>) {
+        self.event_bytes = 0;
+        if mem::take(&mut self.is_event_open) {
             out.push(b'\n');
         }
     }
@@ -227,16 +231,16 @@ impl Guard {
 
 /// Tracks the nesting of a JSON value over several lines.
 #[derive(Debug, Default)]
-struct Braces {
+struct JsonDepth {
     depth: usize,
     in_string: bool,
     escaped: bool,
 }
 
-impl Braces {
+impl JsonDepth {
     /// Returns `true` if the value ends with this line: its brackets are balanced, or they never
     /// will be because a string is still open at the end of a line.
-    fn end_after(&mut self, line: &[u8]) -> bool {
+    fn ends_after(&mut self, line: &[u8]) -> bool {
         for byte in line {
             match byte {
                 _ if mem::take(&mut self.escaped) => {}

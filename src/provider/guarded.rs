@@ -9,35 +9,35 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, TransportError};
 
-use crate::chat::{Failure, Fault};
+use crate::chat::{Failure, FaultKind};
 
 use super::dialect::Framing;
-use super::guard::Guard;
+use super::guard::SseSanitizer;
 
-const ERROR_BYTES: usize = 16 * 1024;
+const MAX_ERROR_BODY_BYTES: usize = 16 * 1024;
 
 /// The time limit for an error's body after its head. It has a few hundred bytes, and a visitor
 /// waits.
-const ERROR_PATIENCE: Duration = Duration::from_secs(1);
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Passes the body of a successful response through an [`SseSanitizer`] and rejects redirects.
 ///
 /// Its own errors are, like those of the inner transport, a [`Failure`] inside the
 /// [`TransportError`].
 #[derive(Clone, Debug)]
-pub struct Guarded<T> {
+pub struct SanitizingTransport<T> {
     transport: T,
     framing: Framing,
 }
 
-impl<T> Guarded<T> {
+impl<T> SanitizingTransport<T> {
     /// `framing` is what the request asked for.
     pub fn new(transport: T, framing: Framing) -> Self {
         Self { transport, framing }
     }
 }
 
-impl<T: HttpTransport> HttpTransport for Guarded<T> {
+impl<T: HttpTransport> HttpTransport for SanitizingTransport<T> {
     fn request(&self, request: http::Request<Option<Bytes>>) -> ResponseFuture {
         let answer = self.transport.request(request);
         let framing = self.framing;
@@ -47,8 +47,8 @@ impl<T: HttpTransport> HttpTransport for Guarded<T> {
             if !status.is_success() && !status.is_redirection() {
                 return Ok(answer);
             }
-            let framing = framing_of(&answer, framing).map_err(TransportError::new)?;
-            Ok(answer.map(|body| guarded(body, framing)))
+            let framing = detect_framing(&answer, framing).map_err(TransportError::new)?;
+            Ok(answer.map(|body| sanitize_body(body, framing)))
         })
     }
 }
@@ -61,35 +61,38 @@ impl<T: HttpTransport> HttpTransport for Guarded<T> {
 /// # Errors
 /// `Misconfigured` for a redirect, which is never followed. `Malformed` for a web page, an encoded
 /// body or another content type.
-pub fn framing_of<B>(answer: &http::Response<B>, asked: Framing) -> Result<Framing, Failure> {
+pub fn detect_framing<B>(answer: &http::Response<B>, asked: Framing) -> Result<Framing, Failure> {
     let refuse = |fault, detail: &str| Failure {
         status: Some(answer.status().as_u16()),
-        ..Failure::with(fault, detail)
+        ..Failure::with_detail(fault, detail)
     };
     if answer.status().is_redirection() {
-        return Err(refuse(Fault::Misconfigured, "base_url redirects elsewhere"));
-    }
-    let coding = header(answer.headers(), CONTENT_ENCODING);
-    if !matches!(coding.as_str(), "" | "identity") {
         return Err(refuse(
-            Fault::Malformed,
-            &format!("content encoding {}", plain(&coding)),
+            FaultKind::Misconfigured,
+            "base_url redirects elsewhere",
         ));
     }
-    let kind = header(answer.headers(), CONTENT_TYPE);
+    let coding = lowercase_header(answer.headers(), CONTENT_ENCODING);
+    if !matches!(coding.as_str(), "" | "identity") {
+        return Err(refuse(
+            FaultKind::Malformed,
+            &format!("content encoding {}", printable_token(&coding)),
+        ));
+    }
+    let kind = lowercase_header(answer.headers(), CONTENT_TYPE);
     match kind.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(asked),
         "text/event-stream" => Ok(Framing::Sse),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Framing::Lines),
         other if other.ends_with("+json") => Ok(asked),
         other => Err(refuse(
-            Fault::Malformed,
-            &format!("content type {}", plain(other)),
+            FaultKind::Malformed,
+            &format!("content type {}", printable_token(other)),
         )),
     }
 }
 
-fn header(headers: &HeaderMap, name: HeaderName) -> String {
+fn lowercase_header(headers: &HeaderMap, name: HeaderName) -> String {
     let value = headers
         .get(name)
         .map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -97,7 +100,7 @@ fn header(headers: &HeaderMap, name: HeaderName) -> String {
 }
 
 /// A media type or encoding for an error message. Text that looks like neither is not repeated.
-fn plain(name: &str) -> &str {
+fn printable_token(name: &str) -> &str {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"/+-._".contains(&byte);
     if name.len() <= 60 && name.bytes().all(token) {
         name
@@ -107,8 +110,8 @@ fn plain(name: &str) -> &str {
 }
 
 /// Sanitizes a body. Ends after the first error of the sanitizer or the transport.
-fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
-    let mut sanitizer = Guard::new(framing);
+fn sanitize_body(mut body: ByteStream, framing: Framing) -> ByteStream {
+    let mut sanitizer = SseSanitizer::new(framing);
     let mut has_ended = false;
     let mut error = None;
     Box::pin(stream::poll_fn(move |cx| {
@@ -121,9 +124,10 @@ fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
                 Some(Ok(chunk)) => {
                     // The output mostly has the size of the input.
                     out.reserve(chunk.len());
-                    if let Err(limit) = sanitizer.push(&chunk, &mut out) {
+                    if let Err(limit) = sanitizer.feed(&chunk, &mut out) {
                         // Deliver the output before the limit first, then the error.
-                        let failure = Failure::with(Fault::Malformed, &limit.to_string());
+                        let failure =
+                            Failure::with_detail(FaultKind::Malformed, &limit.to_string());
                         error = Some(TransportError::new(failure));
                         has_ended = true;
                     }
@@ -133,7 +137,7 @@ fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
                     has_ended = true;
                 }
                 None => {
-                    sanitizer.end(&mut out);
+                    sanitizer.finish(&mut out);
                     has_ended = true;
                 }
             }
@@ -145,19 +149,19 @@ fn guarded(mut body: ByteStream, framing: Framing) -> ByteStream {
 }
 
 /// Reads the body of an error response, at most 16 KiB and only what arrives within a second.
-pub async fn error_text(mut body: ByteStream) -> Vec<u8> {
+pub async fn read_error_body(mut body: ByteStream) -> Vec<u8> {
     let mut text = Vec::new();
     let read = async {
         while let Some(Ok(chunk)) = body.next().await {
-            let remaining = ERROR_BYTES - text.len();
+            let remaining = MAX_ERROR_BODY_BYTES - text.len();
             text.extend_from_slice(chunk.get(..remaining).unwrap_or(&chunk));
-            if text.len() == ERROR_BYTES {
+            if text.len() == MAX_ERROR_BODY_BYTES {
                 break;
             }
         }
     };
     // After a timeout or an error, the bytes so far and the status are enough to classify it.
-    let _ = tokio::time::timeout(ERROR_PATIENCE, read).await;
+    let _ = tokio::time::timeout(ERROR_BODY_TIMEOUT, read).await;
     text
 }
 
@@ -192,7 +196,7 @@ mod tests {
             .iter()
             .map(|chunk| Bytes::copy_from_slice(chunk))
             .collect();
-        let transport = Guarded::new(Canned { kind, chunks }, Framing::Sse);
+        let transport = SanitizingTransport::new(Canned { kind, chunks }, Framing::Sse);
         let client = ClientBuilder::for_url("http://canned.test/").unwrap();
         let client = client.reconnect(ReconnectOptions::reconnect(false).build());
         let mut stream = client.build_with_transport(transport).stream();
@@ -252,7 +256,7 @@ mod tests {
                 .status(status)
                 .header(name, value)
                 .body(());
-            framing_of(&answer.unwrap(), Framing::Lines).map_err(|failure| failure.fault)
+            detect_framing(&answer.unwrap(), Framing::Lines).map_err(|failure| failure.fault)
         };
         assert_eq!(
             detect(200, "content-type", "Text/Event-Stream;charset=utf-8"),
@@ -273,23 +277,27 @@ mod tests {
             ("content-type", "image/png"),
             ("content-encoding", "gzip"),
         ] {
-            assert_eq!(detect(200, name, value), Err(Fault::Malformed), "{value}");
+            assert_eq!(
+                detect(200, name, value),
+                Err(FaultKind::Malformed),
+                "{value}"
+            );
         }
-        assert_eq!(detect(308, "location", "/"), Err(Fault::Misconfigured));
+        assert_eq!(detect(308, "location", "/"), Err(FaultKind::Misconfigured));
     }
 
     #[tokio::test(start_paused = true)]
     async fn error_body_is_limited_in_size_and_time() {
         let chunk = || Ok(Bytes::from_static(&[b'x'; 5000]));
         let endless: ByteStream = Box::pin(stream::repeat_with(chunk));
-        assert_eq!(error_text(endless).await.len(), ERROR_BYTES);
+        assert_eq!(read_error_body(endless).await.len(), MAX_ERROR_BODY_BYTES);
         let slow: ByteStream = Box::pin(stream::iter([chunk()]).chain(stream::pending()));
         let started_at = tokio::time::Instant::now();
-        assert_eq!(error_text(slow).await.len(), 5000);
-        assert!(started_at.elapsed() < ERROR_PATIENCE * 2);
-        let broken = TransportError::new(Failure::of(Fault::Reset));
+        assert_eq!(read_error_body(slow).await.len(), 5000);
+        assert!(started_at.elapsed() < ERROR_BODY_TIMEOUT * 2);
+        let broken = TransportError::new(Failure::new(FaultKind::Reset));
         let cut: ByteStream = Box::pin(stream::iter([chunk(), Err(broken), chunk()]));
-        assert_eq!(error_text(cut).await.len(), 5000);
+        assert_eq!(read_error_body(cut).await.len(), 5000);
     }
 
     #[tokio::test]
@@ -300,7 +308,7 @@ mod tests {
             Bytes::from("data: 2\n\n"),
         ];
         let body: ByteStream = Box::pin(stream::iter(chunks.map(Ok)));
-        let mut body = guarded(body, Framing::Sse);
+        let mut body = sanitize_body(body, Framing::Sse);
         assert_eq!(
             body.next().await.unwrap().unwrap(),
             b"data: 1\n\n".repeat(3)

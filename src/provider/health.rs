@@ -11,32 +11,34 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::breaker::Verdict;
+use super::breaker::CallOutcome;
 use super::jitter;
 use super::standstill;
-use super::upstream::{Step, Upstream};
-use crate::chat::{Ask, At, Fault, Message, ProviderState, Role, Usage};
+use super::upstream::{ProviderClient, StreamEvent};
+use crate::chat::{
+    ChatMessage, ChatRequest, FaultKind, MessageRole, ProviderState, Timestamp, TokenUsage,
+};
 use crate::settings::{HealthSettings, ProbeKind};
 
 /// The usage of a one-token completion, which is cut off before the provider reports it: about one
 /// token in, one out.
-pub const PROBE_USAGE: Usage = Usage {
+pub const PROBE_USAGE: TokenUsage = TokenUsage {
     input_tokens: 1,
     output_tokens: 1,
     estimated: true,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct HealthCheck {
     /// `None` if the check succeeded.
-    pub failed: Option<Fault>,
-    pub until: At,
+    pub fault: Option<FaultKind>,
+    pub expires_at: Timestamp,
 }
 
-impl Check {
+impl HealthCheck {
     /// Returns the fault, or `None` once the result has expired.
-    pub fn fault(self, now: At) -> Option<Fault> {
-        self.failed.filter(|_| now < self.until)
+    pub fn current_fault(self, now: Timestamp) -> Option<FaultKind> {
+        self.fault.filter(|_| now < self.expires_at)
     }
 }
 
@@ -44,7 +46,7 @@ impl Check {
 ///
 /// `is_rate_limited`: a rate limit is being waited out. `is_budget_spent`: the daily budget is
 /// spent.
-pub fn due(
+pub fn check_kind(
     probe: ProbeKind,
     state: ProviderState,
     is_rate_limited: bool,
@@ -59,7 +61,7 @@ pub fn due(
 
 /// Returns the time to the next check: the interval, plus or minus up to a fifth, so that providers
 /// and instances that start together do not check together.
-pub fn pause(settings: &HealthSettings, random: f64) -> Duration {
+pub fn next_interval(settings: &HealthSettings, random: f64) -> Duration {
     let fifth = settings.interval / 5;
     jitter::between(
         settings.interval - fifth,
@@ -68,48 +70,53 @@ pub fn pause(settings: &HealthSettings, random: f64) -> Duration {
     )
 }
 
-pub async fn listing(upstream: Arc<dyn Upstream>, timeout: Duration) -> Option<Fault> {
-    match standstill::timeout(timeout, upstream.list()).await {
+pub async fn check_listing(
+    upstream: Arc<dyn ProviderClient>,
+    timeout: Duration,
+) -> Option<FaultKind> {
+    match standstill::timeout(timeout, upstream.list_models()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure.fault),
-        Err(_) => Some(Fault::Timeout),
+        Err(_) => Some(FaultKind::Timeout),
     }
 }
 
 /// Requests a one-token completion. Besides a visitor's turn, this is the only proof that a
 /// provider answers.
-pub async fn completion(upstream: Arc<dyn Upstream>, timeout: Duration) -> Verdict {
-    let question = Message {
-        role: Role::User,
+pub async fn check_completion(upstream: Arc<dyn ProviderClient>, timeout: Duration) -> CallOutcome {
+    let question = ChatMessage {
+        role: MessageRole::User,
         text: "ping".into(),
     };
-    let request = Ask {
+    let request = ChatRequest {
         system: "".into(),
         messages: Arc::new([question]),
         max_tokens: 1,
-        goes_on: false,
+        ends_with_prefill: false,
         temperature: None,
         stop: Arc::default(),
     };
-    let failed = |fault, retry_after| Verdict::Failed {
+    let failed = |fault, retry_after| CallOutcome::Failed {
         fault,
-        started: false,
+        had_text: false,
         retry_after,
     };
     let outcome = async {
-        let mut events = upstream.ask(&request);
+        let mut events = upstream.stream_chat(&request);
         while let Some(event) = events.next().await {
             match event {
-                Ok(Step::Usage(_)) => {}
-                Ok(Step::Text(_) | Step::Thinking | Step::End(_)) => return Verdict::Whole,
+                Ok(StreamEvent::Usage(_)) => {}
+                Ok(StreamEvent::Text(_) | StreamEvent::Thinking | StreamEvent::Finished(_)) => {
+                    return CallOutcome::Success;
+                }
                 Err(failure) => return failed(failure.fault, failure.retry_after),
             }
         }
-        failed(Fault::Truncated, None)
+        failed(FaultKind::Truncated, None)
     };
     standstill::timeout(timeout, outcome)
         .await
-        .unwrap_or_else(|_| failed(Fault::Timeout, None))
+        .unwrap_or_else(|_| failed(FaultKind::Timeout, None))
 }
 
 #[cfg(test)]
@@ -130,16 +137,19 @@ mod tests {
             (Disabled, false, false, Off, Off),
         ] {
             assert_eq!(
-                due(Models, state, is_rate_limited, is_budget_spent),
+                check_kind(Models, state, is_rate_limited, is_budget_spent),
                 listing,
                 "{state:?} {is_rate_limited} {is_budget_spent}"
             );
             assert_eq!(
-                due(Completion, state, is_rate_limited, is_budget_spent),
+                check_kind(Completion, state, is_rate_limited, is_budget_spent),
                 completion,
                 "{state:?} {is_rate_limited} {is_budget_spent}"
             );
-            assert_eq!(due(Off, state, is_rate_limited, is_budget_spent), Off);
+            assert_eq!(
+                check_kind(Off, state, is_rate_limited, is_budget_spent),
+                Off
+            );
         }
     }
 
@@ -150,24 +160,27 @@ mod tests {
             ..HealthSettings::default()
         };
         for (random, seconds) in [(0.0, 48), (0.5, 60), (1.0, 72)] {
-            assert_eq!(pause(&settings, random), Duration::from_secs(seconds));
+            assert_eq!(
+                next_interval(&settings, random),
+                Duration::from_secs(seconds)
+            );
         }
     }
 
     #[test]
     fn a_result_expires() {
-        let check = Check {
-            failed: Some(Fault::Timeout),
-            until: At(10),
+        let check = HealthCheck {
+            fault: Some(FaultKind::Timeout),
+            expires_at: Timestamp(10),
         };
-        assert_eq!(check.fault(At(9)), Some(Fault::Timeout));
-        assert_eq!(check.fault(At(10)), None);
+        assert_eq!(check.current_fault(Timestamp(9)), Some(FaultKind::Timeout));
+        assert_eq!(check.current_fault(Timestamp(10)), None);
         assert_eq!(
-            Check {
-                failed: None,
+            HealthCheck {
+                fault: None,
                 ..check
             }
-            .fault(At(9)),
+            .current_fault(Timestamp(9)),
             None
         );
     }

@@ -6,20 +6,20 @@ use futures_util::future::BoxFuture;
 
 /// Hands out probe leases. While Redis is unavailable, every lease is granted at once, and each
 /// instance probes alone.
-pub trait Probing: Send + Sync {
+pub trait ProbeCoordinator: Send + Sync {
     /// Requests a lease for one probe that takes at most `timeout`. Answers within 50 ms.
-    fn ask(&self, timeout: Duration) -> BoxFuture<'static, Leave>;
+    fn request_lease(&self, timeout: Duration) -> BoxFuture<'static, ProbeLeaseResult>;
 }
 
-pub enum Leave {
+pub enum ProbeLeaseResult {
     /// Probe, then release the lease with [`ProbeLease::release`].
-    Go(Box<dyn Held>),
+    Granted(Box<dyn ProbeLease>),
     /// Another instance is probing or has just probed: ask again after this time.
-    Wait(Duration),
+    HeldElsewhere(Duration),
 }
 
 /// A held lease. If dropped without a release, it expires a little after the requested timeout.
-pub trait Held: Send {
+pub trait ProbeLease: Send {
     /// Ends the probe. No other instance gets a lease for this time.
-    fn give_back(self: Box<Self>, rest: Duration);
+    fn release(self: Box<Self>, rest: Duration);
 }

@@ -18,57 +18,59 @@ use tokio::sync::watch;
 
 /// The age up to which a running lookup is shared by new requests for its name. A slower one may be
 /// lost, while a new one may succeed.
-const JOINED: Duration = Duration::from_secs(1);
+const JOIN_WINDOW: Duration = Duration::from_secs(1);
 
 /// The maximum number of concurrent lookups per name. Further requests share the youngest.
-const MOST: usize = 4;
+const MAX_CONCURRENT_LOOKUPS: usize = 4;
 
-static LOOKUPS: LazyLock<Arc<Lookups>> =
-    LazyLock::new(|| Lookups::by(|name| Ok((name, 0).to_socket_addrs()?.collect())));
+static LOOKUPS: LazyLock<Arc<DnsLookups>> =
+    LazyLock::new(|| DnsLookups::new(|name| Ok((name, 0).to_socket_addrs()?.collect())));
 
 /// Resolves a host name. Has no time limit of its own.
 ///
 /// # Errors
 /// The system resolver's error, such as an unknown name or an unreachable DNS server.
-pub async fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
-    LOOKUPS.find(name).await
+pub async fn resolve_host(name: &str) -> io::Result<Vec<SocketAddr>> {
+    LOOKUPS.resolve(name).await
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Resolver;
+pub struct DnsResolver;
 
-impl Resolve for Resolver {
+impl Resolve for DnsResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move { Ok(Box::new(addresses(name.as_str()).await?.into_iter()) as Addrs) })
+        Box::pin(
+            async move { Ok(Box::new(resolve_host(name.as_str()).await?.into_iter()) as Addrs) },
+        )
     }
 }
 
 // The error's parts, because `io::Error` cannot be cloned.
-type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
+type LookupResult = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
-type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+type ResolveFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-struct Lookup {
-    begun: Instant,
-    found: watch::Receiver<Option<Found>>,
+struct DnsLookup {
+    started_at: Instant,
+    result: watch::Receiver<Option<LookupResult>>,
 }
 
 /// The running lookups of each name, the oldest first.
-struct Lookups {
-    ask: Box<Ask>,
-    by_name: Mutex<HashMap<String, Vec<Lookup>>>,
+struct DnsLookups {
+    resolve_fn: Box<ResolveFn>,
+    by_name: Mutex<HashMap<String, Vec<DnsLookup>>>,
 }
 
-impl Lookups {
-    fn by(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Arc<Self> {
+impl DnsLookups {
+    fn new(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            ask: Box::new(ask),
+            resolve_fn: Box::new(ask),
             by_name: Mutex::default(),
         })
     }
 
-    async fn find(self: &Arc<Self>, name: &str) -> io::Result<Vec<SocketAddr>> {
-        let mut receiver = self.join(name, Instant::now())?;
+    async fn resolve(self: &Arc<Self>, name: &str) -> io::Result<Vec<SocketAddr>> {
+        let mut receiver = self.join_or_start(name, Instant::now())?;
         let result = receiver
             .wait_for(Option::is_some)
             .await
@@ -81,35 +83,36 @@ impl Lookups {
     }
 
     /// Returns the youngest lookup if it may be shared, or starts a new one.
-    fn join(
+    fn join_or_start(
         self: &Arc<Self>,
         name: &str,
         now: Instant,
-    ) -> io::Result<watch::Receiver<Option<Found>>> {
+    ) -> io::Result<watch::Receiver<Option<LookupResult>>> {
         let mut by_name = self.lock();
         let under_way = by_name.get(name).map(Vec::as_slice).unwrap_or_default();
         if let Some(youngest) = under_way.last()
-            && (under_way.len() >= MOST || now.saturating_duration_since(youngest.begun) < JOINED)
+            && (under_way.len() >= MAX_CONCURRENT_LOOKUPS
+                || now.saturating_duration_since(youngest.started_at) < JOIN_WINDOW)
         {
-            return Ok(youngest.found.clone());
+            return Ok(youngest.result.clone());
         }
         let (sender, result) = watch::channel(None);
-        let lookup = Lookup {
-            begun: now,
-            found: result.clone(),
+        let lookup = DnsLookup {
+            started_at: now,
+            result: result.clone(),
         };
         let lookups = Arc::clone(self);
         let host = name.to_owned();
         thread::Builder::new()
             .name("lookup".into())
             .spawn(move || {
-                let guard = Ended {
-                    all: lookups,
+                let guard = LookupGuard {
+                    lookups: lookups,
                     name: host,
-                    begun: now,
+                    started_at: now,
                 };
-                let result =
-                    (guard.all.ask)(&guard.name).map_err(|error| (error.kind(), error.to_string()));
+                let result = (guard.lookups.resolve_fn)(&guard.name)
+                    .map_err(|error| (error.kind(), error.to_string()));
                 // Unregister before publishing: a finished lookup must not be shared any more.
                 drop(guard);
                 sender.send_replace(Some(result));
@@ -118,23 +121,23 @@ impl Lookups {
         Ok(result)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Lookup>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<DnsLookup>>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Unregisters a lookup when it is dropped, also after a panic of its thread.
-struct Ended {
-    all: Arc<Lookups>,
+struct LookupGuard {
+    lookups: Arc<DnsLookups>,
     name: String,
-    begun: Instant,
+    started_at: Instant,
 }
 
-impl Drop for Ended {
+impl Drop for LookupGuard {
     fn drop(&mut self) {
-        let mut by_name = self.all.lock();
+        let mut by_name = self.lookups.lock();
         if let Some(under_way) = by_name.get_mut(&self.name) {
-            under_way.retain(|lookup| lookup.begun != self.begun);
+            under_way.retain(|lookup| lookup.started_at != self.started_at);
             if under_way.is_empty() {
                 by_name.remove(&self.name);
             }
@@ -161,9 +164,9 @@ mod tests {
     }
 
     impl Net {
-        fn lookups(self: &Arc<Self>) -> Arc<Lookups> {
+        fn lookups(self: &Arc<Self>) -> Arc<DnsLookups> {
             let net = Arc::clone(self);
-            Lookups::by(move |name| {
+            DnsLookups::new(move |name| {
                 net.requests.lock().unwrap().push(name.to_owned());
                 net.changed.notify_all();
                 if name == "hangs" {
@@ -202,10 +205,10 @@ mod tests {
         let lookups = net.lookups();
         let now = Instant::now();
         let waiting: Vec<_> = (0..100)
-            .map(|_| lookups.join("hangs", now).unwrap())
+            .map(|_| lookups.join_or_start("hangs", now).unwrap())
             .collect();
-        assert_eq!(lookups.find("known").await.unwrap().len(), 1);
-        let error = lookups.find("unknown").await.unwrap_err();
+        assert_eq!(lookups.resolve("known").await.unwrap().len(), 1);
+        let error = lookups.resolve("unknown").await.unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (io::ErrorKind::NotFound, "no such name")
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(net.request_count("hangs"), 1);
         assert!(lookups.lock().is_empty());
         // A request after the end starts a new lookup.
-        lookups.find("hangs").await.unwrap();
+        lookups.resolve("hangs").await.unwrap();
         assert_eq!(net.request_count("hangs"), 2);
     }
 
@@ -238,37 +241,37 @@ mod tests {
         let mut waiting: Vec<_> = (0..600)
             .map(|tenth| {
                 lookups
-                    .join("hangs", started_at + Duration::from_millis(100) * tenth)
+                    .join_or_start("hangs", started_at + Duration::from_millis(100) * tenth)
                     .unwrap()
             })
             .collect();
-        assert_eq!(lookups.lock()["hangs"].len(), MOST);
+        assert_eq!(lookups.lock()["hangs"].len(), MAX_CONCURRENT_LOOKUPS);
         net.release();
         for result in &mut waiting {
             assert!(result.wait_for(Option::is_some).await.unwrap().is_some());
         }
         assert_eq!(
             (net.request_count("hangs"), lookups.lock().len()),
-            (MOST, 0)
+            (MAX_CONCURRENT_LOOKUPS, 0)
         );
     }
 
     #[tokio::test]
     async fn panicking_lookup_fails_and_is_unregistered() {
-        let lookups = Lookups::by(|_| panic!("broken resolver"));
-        assert!(lookups.find("any").await.is_err());
+        let lookups = DnsLookups::new(|_| panic!("broken resolver"));
+        assert!(lookups.resolve("any").await.is_err());
         assert!(lookups.lock().is_empty());
     }
 
     #[tokio::test]
     async fn system_resolver_is_used() {
         assert!(
-            addresses("localhost")
+            resolve_host("localhost")
                 .await
                 .unwrap()
                 .iter()
                 .all(|address| address.ip().is_loopback())
         );
-        assert!(addresses("provider.invalid").await.is_err());
+        assert!(resolve_host("provider.invalid").await.is_err());
     }
 }

@@ -17,18 +17,18 @@ impl Paused {
 }
 
 /// Advances the clock by `time`. Tasks that are due at the end may not have run yet.
-pub async fn elapse(time: Duration) {
+pub async fn advance_clock(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
 /// Advances the clock by `time` and runs the tasks that are due.
-pub async fn pass(time: Duration) {
-    elapse(time).await;
-    settled().await;
+pub async fn advance(time: Duration) {
+    advance_clock(time).await;
+    run_until_idle().await;
 }
 
 /// Runs every task of this thread as far as it gets without time passing.
-pub async fn settled() {
+pub async fn run_until_idle() {
     for _ in 0..64 {
         tokio::task::yield_now().await;
     }

@@ -5,46 +5,50 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::actor::{Observe, Overtaken, ProviderActor, Settle};
-use super::backend::Whereabouts;
-use super::breaker::{Ticket, Verdict};
-use super::places::Place;
-use crate::chat::Usage;
+use super::actor::{ProviderActor, RecordFirstToken, RecordMinLatency, RecordOutcome};
+use super::backend::AddrWatch;
+use super::breaker::{CallOutcome, Ticket};
+use super::places::ConcurrencyPermit;
+use crate::chat::TokenUsage;
 
 /// One admitted call. It holds a concurrency permit of the provider until it is dropped, whatever
 /// happens to the actor.
 #[derive(Debug)]
 pub struct Permit {
     ticket: Option<Ticket>,
-    actor: Whereabouts<ProviderActor>,
-    begun: Instant,
-    place: Option<Place>,
-    notes: Notes,
+    actor: AddrWatch<ProviderActor>,
+    started_at: Instant,
+    concurrency_permit: Option<ConcurrencyPermit>,
+    stats: CallStats,
 }
 
 /// Measurements of a call. They are reported with every outcome: the tokens of an abandoned call
 /// cost money too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Notes {
-    pub(super) usage: Option<Usage>,
+pub(super) struct CallStats {
+    pub(super) usage: Option<TokenUsage>,
     pub(super) quality: Option<f64>,
 }
 
 impl Permit {
-    pub(super) fn new(ticket: Ticket, actor: Whereabouts<ProviderActor>, place: Place) -> Self {
+    pub(super) fn new(
+        ticket: Ticket,
+        actor: AddrWatch<ProviderActor>,
+        place: ConcurrencyPermit,
+    ) -> Self {
         Self {
             ticket: Some(ticket),
             actor,
-            begun: Instant::now(),
-            place: Some(place),
-            notes: Notes::default(),
+            started_at: Instant::now(),
+            concurrency_permit: Some(place),
+            stats: CallStats::default(),
         }
     }
 
     /// Reports how long the first token took. This is the first of an attempt's two outcomes.
-    pub fn first_token(&self, after: Duration) {
+    pub fn record_first_token(&self, after: Duration) {
         if let (Some(ticket), Some(actor)) = (self.ticket, &*self.actor.borrow()) {
-            actor.do_send(Observe {
+            actor.do_send(RecordFirstToken {
                 ticket,
                 first_token: after,
             });
@@ -53,41 +57,41 @@ impl Permit {
 
     /// Reports that no token had arrived after `waited`, when the call was abandoned for a faster
     /// one. A lower bound of the latency, not an outcome.
-    pub fn overtaken(&self, waited: Duration) {
+    pub fn record_min_latency(&self, waited: Duration) {
         if let Some(actor) = &*self.actor.borrow() {
-            actor.do_send(Overtaken { waited });
+            actor.do_send(RecordMinLatency { waited });
         }
     }
 
     /// Stores the usage, which is reported with the outcome.
-    pub fn used(&mut self, usage: Usage) {
-        self.notes.usage = Some(usage);
+    pub fn record_usage(&mut self, usage: TokenUsage) {
+        self.stats.usage = Some(usage);
     }
 
     /// Stores the quality of the answer, 0 to 1, which is reported with the outcome.
-    pub fn scored(&mut self, score: f64) {
-        self.notes.quality = Some(score);
+    pub fn record_quality(&mut self, score: f64) {
+        self.stats.quality = Some(score);
     }
 
-    pub fn settle(mut self, outcome: Verdict) {
-        self.tell(outcome);
+    pub fn complete(mut self, outcome: CallOutcome) {
+        self.report(outcome);
     }
 
     /// Sends at most one message per permit: `do_send` is not bounded, but permits are.
-    fn tell(&mut self, outcome: Verdict) {
+    fn report(&mut self, outcome: CallOutcome) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
         // Release the slot first, so that the actor counts it as free when it handles the message.
-        drop(self.place.take());
+        drop(self.concurrency_permit.take());
         // A rebuilt actor starts from the published status. An outcome that is lost in between
         // costs one count, never a slot.
         if let Some(actor) = &*self.actor.borrow() {
-            actor.do_send(Settle {
+            actor.do_send(RecordOutcome {
                 ticket,
-                verdict: outcome,
-                took: self.begun.elapsed(),
-                notes: self.notes,
+                outcome: outcome,
+                elapsed: self.started_at.elapsed(),
+                stats: self.stats,
             });
         }
     }
@@ -95,6 +99,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.tell(Verdict::Abandoned);
+        self.report(CallOutcome::Abandoned);
     }
 }

@@ -9,34 +9,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
-pub struct Places {
+pub struct ConcurrencyLimit {
     in_use: AtomicUsize,
     idle: Notify,
 }
 
 /// A held slot. Dropping it releases the slot.
 #[derive(Debug)]
-pub struct Place(Arc<Places>);
+pub struct ConcurrencyPermit(Arc<ConcurrencyLimit>);
 
-impl Places {
+impl ConcurrencyLimit {
     /// Acquires a permit if fewer than `max` are held.
-    pub fn take(self: &Arc<Self>, max: usize) -> Option<Place> {
+    pub fn try_acquire(self: &Arc<Self>, max: usize) -> Option<ConcurrencyPermit> {
         let increment = |in_use: usize| (in_use < max).then(|| in_use + 1);
         let acquired = self
             .in_use
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, increment);
-        acquired.is_ok().then(|| Place(Arc::clone(self)))
+        acquired
+            .is_ok()
+            .then(|| ConcurrencyPermit(Arc::clone(self)))
     }
 
-    pub fn taken(&self) -> usize {
+    pub fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Acquire)
     }
 
-    pub async fn none_taken(&self) {
+    pub async fn wait_idle(&self) {
         loop {
             // Register before the check, so that no wake-up in between is lost.
             let notified = self.idle.notified();
-            if self.taken() == 0 {
+            if self.in_use() == 0 {
                 return;
             }
             notified.await;
@@ -44,7 +46,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         if self.0.in_use.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
@@ -62,29 +64,29 @@ mod tests {
 
     #[test]
     fn max_may_drop_below_the_held_permits() {
-        let limit = Arc::new(Places::default());
-        let mut held: Vec<_> = (0..4).map_while(|_| limit.take(3)).collect();
-        assert_eq!((held.len(), limit.taken()), (3, 3));
-        assert!(limit.take(1).is_none());
+        let limit = Arc::new(ConcurrencyLimit::default());
+        let mut held: Vec<_> = (0..4).map_while(|_| limit.try_acquire(3)).collect();
+        assert_eq!((held.len(), limit.in_use()), (3, 3));
+        assert!(limit.try_acquire(1).is_none());
         held.truncate(1);
-        assert!(limit.take(1).is_none(), "one is still held");
-        assert!(limit.take(2).is_some(), "dropped at once");
+        assert!(limit.try_acquire(1).is_none(), "one is still held");
+        assert!(limit.try_acquire(2).is_some(), "dropped at once");
         held.clear();
-        assert_eq!(limit.taken(), 0);
+        assert_eq!(limit.in_use(), 0);
     }
 
     #[tokio::test]
     async fn wait_idle_waits_for_the_last_permit() {
-        let limit = Arc::new(Places::default());
-        limit.none_taken().await;
-        let first = limit.take(2);
-        let second = limit.take(2);
-        let mut waiting = pin!(limit.none_taken());
+        let limit = Arc::new(ConcurrencyLimit::default());
+        limit.wait_idle().await;
+        let first = limit.try_acquire(2);
+        let second = limit.try_acquire(2);
+        let mut waiting = pin!(limit.wait_idle());
         assert!((&mut waiting).now_or_never().is_none());
         drop(first);
         assert!((&mut waiting).now_or_never().is_none());
         drop(second);
-        let again = limit.take(2);
+        let again = limit.try_acquire(2);
         assert!(
             (&mut waiting).now_or_never().is_none(),
             "a permit is held again"

@@ -10,105 +10,115 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::time::Instant;
 
-use super::upstream::{Step, Steps, Upstream};
-use crate::chat::{Ask, Failure, Fault, Finish, Role, Usage};
+use super::upstream::{EventStream, ProviderClient, StreamEvent};
+use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, MessageRole, TokenUsage};
 
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum ScriptStep {
     Say(String),
     Think,
     /// Reports token usage: input tokens, output tokens.
-    Used(u64, u64),
-    Wait(Duration),
+    ReportUsage(u64, u64),
+    Pause(Duration),
     /// Sends this text again and again, each time after a pause, without end.
-    Forever(String, Duration),
+    RepeatForever(String, Duration),
     Hang,
-    End(Finish),
+    Finish(FinishReason),
     Fail(Failure),
     /// Panics in the code that reads the answer.
     Panic,
 }
 
-/// The steps of one call. A script without a final `Finish` or `Fail` violates the contract of
+/// The steps of one call. A script without a final `FinishReason` or `Fail` violates the contract of
 /// [`EventStream`].
-pub type Script = Vec<Act>;
+pub type Script = Vec<ScriptStep>;
 
-pub fn says(text: &str) -> Script {
-    vec![Act::Say(text.to_owned()), Act::End(Finish::Stop)]
-}
-
-pub fn says_slowly(first: &str, pause: Duration, rest: &str) -> Script {
+pub fn reply(text: &str) -> Script {
     vec![
-        Act::Say(first.to_owned()),
-        Act::Wait(pause),
-        Act::Say(rest.to_owned()),
-        Act::End(Finish::Stop),
+        ScriptStep::Say(text.to_owned()),
+        ScriptStep::Finish(FinishReason::Stop),
     ]
 }
 
-pub fn fails(fault: Fault) -> Script {
-    vec![Act::Fail(Failure::of(fault))]
+pub fn reply_slowly(first: &str, pause: Duration, rest: &str) -> Script {
+    vec![
+        ScriptStep::Say(first.to_owned()),
+        ScriptStep::Pause(pause),
+        ScriptStep::Say(rest.to_owned()),
+        ScriptStep::Finish(FinishReason::Stop),
+    ]
 }
 
-pub fn limited(retry_after: Duration) -> Script {
-    vec![Act::Fail(Failure {
+pub fn fail_with(fault: FaultKind) -> Script {
+    vec![ScriptStep::Fail(Failure::new(fault))]
+}
+
+pub fn rate_limited(retry_after: Duration) -> Script {
+    vec![ScriptStep::Fail(Failure {
         retry_after: Some(retry_after),
-        ..Failure::of(Fault::RateLimited)
+        ..Failure::new(FaultKind::RateLimited)
     })]
 }
 
-pub fn breaks(text: &str, fault: Fault) -> Script {
-    vec![Act::Say(text.to_owned()), Act::Fail(Failure::of(fault))]
+pub fn break_after(text: &str, fault: FaultKind) -> Script {
+    vec![
+        ScriptStep::Say(text.to_owned()),
+        ScriptStep::Fail(Failure::new(fault)),
+    ]
 }
 
-pub fn silent() -> Script {
-    vec![Act::Hang]
+pub fn hang() -> Script {
+    vec![ScriptStep::Hang]
 }
 
 #[derive(Clone, Debug)]
-pub struct Call {
-    pub at: Instant,
-    pub ask: Ask,
+pub struct RecordedCall {
+    pub started_at: Instant,
+    pub request: ChatRequest,
     /// All text sent so far.
-    pub said: String,
+    pub text: String,
     pub failure: Option<Failure>,
 }
 
 #[derive(Default)]
-struct Scripts {
+struct ScriptQueue {
     scripts: VecDeque<Script>,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
 }
 
-impl Scripts {
+impl ScriptQueue {
     /// Records a call and returns its index and script. The last script is repeated.
-    fn next(&mut self, ask: &Ask, obliging: bool) -> (usize, Script) {
-        self.calls.push(Call {
-            at: Instant::now(),
-            ask: ask.clone(),
-            said: String::new(),
+    fn next_script(&mut self, ask: &ChatRequest, obliging: bool) -> (usize, Script) {
+        self.calls.push(RecordedCall {
+            started_at: Instant::now(),
+            request: ask.clone(),
+            text: String::new(),
             failure: None,
         });
         let script = match self.scripts.len() {
-            0 => says("Hello."),
+            0 => reply("Hello."),
             1 => self.scripts.front().cloned().unwrap_or_default(),
             _ => self.scripts.pop_front().unwrap_or_default(),
         };
-        let script = if obliging { go_on(ask, script) } else { script };
+        let script = if obliging {
+            continue_script(ask, script)
+        } else {
+            script
+        };
         (self.calls.len() - 1, script)
     }
 }
 
 /// Adapts a script to a request that continues a partial answer: only the missing rest is sent. If
 /// the last line of the last message is the end of the partial answer, the rest repeats it first.
-fn go_on(ask: &Ask, script: Script) -> Script {
-    let full_text: String = script.iter().filter_map(said).collect();
+fn continue_script(ask: &ChatRequest, script: Script) -> Script {
+    let full_text: String = script.iter().filter_map(text_of).collect();
     let partial = ask
         .messages
         .iter()
         .rev()
         .take(2)
-        .find(|message| message.role == Role::Assistant);
+        .find(|message| message.role == MessageRole::Assistant);
     let partial = match partial.map(|message| &*message.text) {
         Some(partial) if !partial.is_empty() && full_text.starts_with(partial) => partial,
         _ => return script,
@@ -116,121 +126,122 @@ fn go_on(ask: &Ask, script: Script) -> Script {
     let repeat = ask.messages.last().map_or("", |message| {
         message.text.lines().last().unwrap_or_default()
     });
-    let repeat = if ask.goes_on || !partial.ends_with(repeat) {
+    let repeat = if ask.ends_with_prefill || !partial.ends_with(repeat) {
         ""
     } else {
         repeat
     };
     let mut skip = partial.len() - repeat.len();
     let rest = script.into_iter().filter_map(|act| {
-        let Act::Say(text) = act else {
+        let ScriptStep::Say(text) = act else {
             return Some(act);
         };
         let skipped = skip.min(text.len());
         skip -= skipped;
         let rest = text.get(skipped..).unwrap_or_default();
-        (!rest.is_empty()).then(|| Act::Say(rest.to_owned()))
+        (!rest.is_empty()).then(|| ScriptStep::Say(rest.to_owned()))
     });
     rest.collect()
 }
 
-fn said(act: &Act) -> Option<&str> {
+fn text_of(act: &ScriptStep) -> Option<&str> {
     match act {
-        Act::Say(text) => Some(text),
+        ScriptStep::Say(text) => Some(text),
         _ => None,
     }
 }
 
 /// The scripts and calls of one kind: turns or probes.
 #[derive(Default)]
-struct Line {
-    scripts: Mutex<Scripts>,
-    open: AtomicUsize,
-    most_open: AtomicUsize,
+struct CallLane {
+    scripts: Mutex<ScriptQueue>,
+    open_connections: AtomicUsize,
+    max_open_connections: AtomicUsize,
 }
 
 /// A provider client that follows one script per call. Turns and breaker probes have their own
 /// scripts.
 #[derive(Default)]
-pub struct Scripted {
-    turns: Arc<Line>,
-    probes: Arc<Line>,
+pub struct ScriptedClient {
+    turns: Arc<CallLane>,
+    probes: Arc<CallLane>,
     /// The scripts of listings, and the number of listings so far.
     listing_scripts: Mutex<(VecDeque<Script>, usize)>,
-    obliging: AtomicBool,
+    continues_answers: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Scripted {
+impl ScriptedClient {
     /// Sets the scripts of turns, one per call. The last one is repeated.
-    pub fn follow(&self, scripts: impl IntoIterator<Item = Script>) {
+    pub fn set_scripts(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.turns.scripts).scripts = scripts.into_iter().collect();
     }
 
-    pub fn follow_when_probed(&self, scripts: impl IntoIterator<Item = Script>) {
+    pub fn set_probe_scripts(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.probes.scripts).scripts = scripts.into_iter().collect();
     }
 
     /// Makes it continue partial answers that are the start of its own script.
-    pub fn oblige(&self, obliging: bool) {
-        self.obliging.store(obliging, Ordering::SeqCst);
+    pub fn set_continues_answers(&self, obliging: bool) {
+        self.continues_answers.store(obliging, Ordering::SeqCst);
     }
 
     /// Sets the scripts of listings. A listing succeeds unless its script fails or hangs.
-    pub fn follow_when_listed(&self, scripts: impl IntoIterator<Item = Script>) {
+    pub fn set_listing_scripts(&self, scripts: impl IntoIterator<Item = Script>) {
         lock(&self.listing_scripts).0 = scripts.into_iter().collect();
     }
 
-    pub fn listings(&self) -> usize {
+    pub fn listing_count(&self) -> usize {
         lock(&self.listing_scripts).1
     }
 
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<RecordedCall> {
         lock(&self.turns.scripts).calls.clone()
     }
 
-    pub fn probes(&self) -> Vec<Call> {
+    pub fn probes(&self) -> Vec<RecordedCall> {
         lock(&self.probes.scripts).calls.clone()
     }
 
-    pub fn open(&self) -> usize {
-        self.turns.open.load(Ordering::SeqCst)
+    pub fn open_connections(&self) -> usize {
+        self.turns.open_connections.load(Ordering::SeqCst)
     }
 
-    pub fn most_probes(&self) -> usize {
-        self.probes.most_open.load(Ordering::SeqCst)
+    pub fn max_concurrent_probes(&self) -> usize {
+        self.probes.max_open_connections.load(Ordering::SeqCst)
     }
 }
 
-struct Connection(Arc<Line>);
+struct OpenConnection(Arc<CallLane>);
 
-impl Connection {
-    fn open(line: &Arc<Line>) -> Self {
-        let open = line.open.fetch_add(1, Ordering::SeqCst) + 1;
-        line.most_open.fetch_max(open, Ordering::SeqCst);
+impl OpenConnection {
+    fn open(line: &Arc<CallLane>) -> Self {
+        let open = line.open_connections.fetch_add(1, Ordering::SeqCst) + 1;
+        line.max_open_connections.fetch_max(open, Ordering::SeqCst);
         Self(Arc::clone(line))
     }
 }
 
-impl Drop for Connection {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        self.0.open_connections.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Upstream for Scripted {
-    fn ask(&self, ask: &Ask) -> Steps {
+impl ProviderClient for ScriptedClient {
+    fn stream_chat(&self, ask: &ChatRequest) -> EventStream {
         let is_probe = ask.max_tokens == 1;
         let lane = Arc::clone(if is_probe { &self.probes } else { &self.turns });
-        let (index, script) = lock(&lane.scripts).next(ask, self.obliging.load(Ordering::SeqCst));
-        let connection = Connection::open(&lane);
-        let record = move |event: &Result<Step, Failure>| {
+        let (index, script) =
+            lock(&lane.scripts).next_script(ask, self.continues_answers.load(Ordering::SeqCst));
+        let connection = OpenConnection::open(&lane);
+        let record = move |event: &Result<StreamEvent, Failure>| {
             if let Some(call) = lock(&lane.scripts).calls.get_mut(index) {
                 match event {
-                    Ok(Step::Text(text)) => call.said.push_str(text),
+                    Ok(StreamEvent::Text(text)) => call.text.push_str(text),
                     Ok(_) => {}
                     Err(failure) => call.failure = Some(failure.clone()),
                 }
@@ -242,27 +253,29 @@ impl Upstream for Scripted {
             |(mut script, record, connection)| async move {
                 loop {
                     let event = match script.pop_front()? {
-                        Act::Wait(pause) => {
+                        ScriptStep::Pause(pause) => {
                             tokio::time::sleep(pause).await;
                             continue;
                         }
-                        Act::Forever(text, pause) => {
+                        ScriptStep::RepeatForever(text, pause) => {
                             tokio::time::sleep(pause).await;
-                            script.push_front(Act::Forever(text.clone(), pause));
-                            Ok(Step::Text(text))
+                            script.push_front(ScriptStep::RepeatForever(text.clone(), pause));
+                            Ok(StreamEvent::Text(text))
                         }
-                        Act::Hang => std::future::pending().await,
+                        ScriptStep::Hang => std::future::pending().await,
                         // Panics without running the panic hook.
-                        Act::Panic => std::panic::resume_unwind(Box::new("scripted panic")),
-                        Act::Say(text) => Ok(Step::Text(text)),
-                        Act::Think => Ok(Step::Thinking),
-                        Act::Used(input_tokens, output_tokens) => Ok(Step::Usage(Usage {
-                            input_tokens,
-                            output_tokens,
-                            estimated: false,
-                        })),
-                        Act::End(finish) => Ok(Step::End(finish)),
-                        Act::Fail(failure) => Err(failure),
+                        ScriptStep::Panic => std::panic::resume_unwind(Box::new("scripted panic")),
+                        ScriptStep::Say(text) => Ok(StreamEvent::Text(text)),
+                        ScriptStep::Think => Ok(StreamEvent::Thinking),
+                        ScriptStep::ReportUsage(input_tokens, output_tokens) => {
+                            Ok(StreamEvent::Usage(TokenUsage {
+                                input_tokens,
+                                output_tokens,
+                                estimated: false,
+                            }))
+                        }
+                        ScriptStep::Finish(finish) => Ok(StreamEvent::Finished(finish)),
+                        ScriptStep::Fail(failure) => Err(failure),
                     };
                     record(&event);
                     return Some((event, (script, record, connection)));
@@ -271,7 +284,7 @@ impl Upstream for Scripted {
         ))
     }
 
-    fn list(&self) -> BoxFuture<'static, Result<(), Failure>> {
+    fn list_models(&self) -> BoxFuture<'static, Result<(), Failure>> {
         let mut listings = lock(&self.listing_scripts);
         listings.1 += 1;
         let script = if listings.0.len() > 1 {
@@ -282,9 +295,9 @@ impl Upstream for Scripted {
         Box::pin(async move {
             for act in script.unwrap_or_default() {
                 match act {
-                    Act::Fail(failure) => return Err(failure),
-                    Act::Wait(pause) => tokio::time::sleep(pause).await,
-                    Act::Hang => std::future::pending().await,
+                    ScriptStep::Fail(failure) => return Err(failure),
+                    ScriptStep::Pause(pause) => tokio::time::sleep(pause).await,
+                    ScriptStep::Hang => std::future::pending().await,
                     _ => {}
                 }
             }

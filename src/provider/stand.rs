@@ -6,72 +6,72 @@ use std::time::Duration;
 use actix::{Actor as _, Addr, AsyncContext as _, WrapFuture as _};
 use tokio::sync::{mpsc, watch};
 
-use super::actor::changing::Change;
-use super::actor::{Admit, ProviderActor, Refusal, Seed};
-use super::backend::{Backend, Clock, Patience, Vitals};
-use super::breaker::Rules;
-use super::drill::Switch;
-use super::leave::Probing;
-use super::paused::settled;
+use super::actor::changing::Reconfigure;
+use super::actor::{AcquireRejection, ProviderActor, ProviderParts, TryAcquire};
+use super::backend::{AttemptTimeouts, Clock, Provider, ProviderStatus};
+use super::breaker::BreakerConfig;
+use super::drill::FaultSwitch;
+use super::leave::ProbeCoordinator;
+use super::paused::run_until_idle;
 use super::permit::Permit;
-use super::scripted::{Script, Scripted};
-use super::spending::Terms;
+use super::scripted::{Script, ScriptedClient};
+use super::spending::ProviderPricing;
 use crate::settings::{CallRetry, HealthSettings, ProbeKind};
 use crate::store::{MemoryStore, Store};
-use crate::supervised::{ChildDown, Crash, Guard};
+use crate::supervised::{ActorExited, CrashForTest, ExitGuard};
 
 #[derive(Clone)]
-pub struct Plan {
+pub struct BenchOptions {
     pub name: &'static str,
-    pub rules: Rules,
-    pub patience: Patience,
-    pub probe_limit: Duration,
+    pub breaker: BreakerConfig,
+    pub timeouts: AttemptTimeouts,
+    pub probe_timeout: Duration,
     pub retry: CallRetry,
     pub context_tokens: u32,
-    pub prefill: bool,
+    pub supports_prefill: bool,
     pub max_concurrent: usize,
     pub weight: u32,
     pub health: HealthSettings,
-    pub terms: Terms,
-    pub vitals: Vitals,
+    pub pricing: ProviderPricing,
+    pub initial_status: ProviderStatus,
     /// The answers, one script per call.
     pub scripts: Vec<Script>,
-    pub probing: Option<Arc<dyn Probing>>,
+    pub probe_coordinator: Option<Arc<dyn ProbeCoordinator>>,
 }
 
-impl Plan {
+impl BenchOptions {
     /// The configuration's defaults. Every call gets a complete answer.
     pub fn new(name: &'static str) -> Self {
         let seconds = Duration::from_secs;
         Self {
             name,
-            rules: Rules::default(),
-            patience: Patience {
+            breaker: BreakerConfig::default(),
+            timeouts: AttemptTimeouts {
                 first_token: vec![seconds(5), seconds(10), seconds(15)],
                 stall: seconds(15),
-                attempt: seconds(90),
+                total: seconds(90),
             },
-            probe_limit: seconds(5),
+            probe_timeout: seconds(5),
             retry: CallRetry::default(),
             context_tokens: 0,
-            prefill: false,
+            supports_prefill: false,
             max_concurrent: 64,
             weight: 1,
             health: HealthSettings {
                 probe: ProbeKind::Off,
                 ..HealthSettings::default()
             },
-            terms: Terms {
+            pricing: ProviderPricing {
                 prices: Some((1.0, 2.0)),
                 daily_budget_usd: None,
             },
-            vitals: Vitals::default(),
+            initial_status: ProviderStatus::default(),
             scripts: Vec::new(),
-            probing: None,
+            probe_coordinator: None,
         }
     }
 
-    pub fn with(self, scripts: impl IntoIterator<Item = Script>) -> Self {
+    pub fn with_scripts(self, scripts: impl IntoIterator<Item = Script>) -> Self {
         Self {
             scripts: scripts.into_iter().collect(),
             ..self
@@ -79,148 +79,148 @@ impl Plan {
     }
 }
 
-pub struct Stand {
-    pub backend: Arc<Backend>,
-    pub upstream: Arc<Scripted>,
-    seed: Seed,
-    place: watch::Sender<Option<Addr<ProviderActor>>>,
-    tell: mpsc::Sender<ChildDown>,
-    ends: mpsc::Receiver<ChildDown>,
+pub struct ProviderBench {
+    pub provider: Arc<Provider>,
+    pub client: Arc<ScriptedClient>,
+    parts: ProviderParts,
+    actor_sender: watch::Sender<Option<Addr<ProviderActor>>>,
+    exit_sender: mpsc::Sender<ActorExited>,
+    exits: mpsc::Receiver<ActorExited>,
 }
 
-impl Stand {
-    pub fn start(options: Plan, clock: Clock, store: Arc<dyn Store>) -> Self {
-        let client = Arc::new(Scripted::default());
-        client.follow(options.scripts);
+impl ProviderBench {
+    pub fn start(options: BenchOptions, clock: Clock, store: Arc<dyn Store>) -> Self {
+        let client = Arc::new(ScriptedClient::default());
+        client.set_scripts(options.scripts);
         let name: Arc<str> = options.name.into();
-        let status = Arc::new(watch::Sender::new(options.vitals));
+        let status = Arc::new(watch::Sender::new(options.initial_status));
         let events = Arc::new(watch::Sender::new(None));
         let (actor_sender, actor) = watch::channel(None);
         let (exit_sender, exits) = mpsc::channel(16);
-        let fault_switch = Arc::new(Switch::new(|| 0.5));
-        let provider = Arc::new(Backend {
+        let fault_switch = Arc::new(FaultSwitch::new(|| 0.5));
+        let provider = Arc::new(Provider {
             name: Arc::clone(&name),
             model: format!("{name}-1").into(),
             dialect: "openai",
             context_tokens: options.context_tokens,
-            patience: options.patience,
+            timeouts: options.timeouts,
             retry: options.retry,
             weight: options.weight,
-            prices: options.terms.prices,
-            is_budgeted: options.terms.daily_budget_usd.is_some(),
-            prefill: options.prefill.into(),
-            upstream: client.clone(),
+            prices: options.pricing.prices,
+            has_daily_budget: options.pricing.daily_budget_usd.is_some(),
+            supports_prefill: options.supports_prefill.into(),
+            client: client.clone(),
             actor: actor.clone(),
-            account: "0000000000000000".into(),
-            voice: events.subscribe(),
-            vitals: status.subscribe(),
-            drills: Arc::clone(&fault_switch),
+            account_id: "0000000000000000".into(),
+            events: events.subscribe(),
+            status: status.subscribe(),
+            fault_switch: Arc::clone(&fault_switch),
         });
-        let parts = Seed {
+        let parts = ProviderParts {
             name,
-            rules: options.rules,
-            probe_limit: options.probe_limit,
-            health: options.health,
-            terms: options.terms,
-            upstream: client.clone(),
-            drills: fault_switch,
-            places: Arc::default(),
+            breaker_config: options.breaker,
+            probe_timeout: options.probe_timeout,
+            health_settings: options.health,
+            pricing: options.pricing,
+            client: client.clone(),
+            fault_switch: fault_switch,
+            concurrency: Arc::default(),
             max_concurrent: options.max_concurrent,
-            vitals: status,
+            status: status,
             actor,
             store,
             clock,
-            chance: || 0.5,
-            voice: events,
-            probing: options.probing,
+            random_unit: || 0.5,
+            events: events,
+            probe_coordinator: options.probe_coordinator,
         };
         let bench = Self {
-            backend: provider,
-            upstream: client,
-            seed: parts,
-            place: actor_sender,
-            tell: exit_sender,
-            ends: exits,
+            provider: provider,
+            client: client,
+            parts: parts,
+            actor_sender: actor_sender,
+            exit_sender: exit_sender,
+            exits: exits,
         };
-        bench.rebuild();
+        bench.restart_actor();
         bench
     }
 
     /// Starts with its own clock and store.
-    pub fn alone(options: Plan) -> Self {
+    pub fn standalone(options: BenchOptions) -> Self {
         Self::start(options, Clock::start(), Arc::new(MemoryStore::default()))
     }
 
     /// Starts a new actor with the same parts, as the supervisor does after a panic.
-    pub fn rebuild(&self) {
-        let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
-        self.place
-            .send_replace(Some(ProviderActor::new(self.seed.clone(), guard).start()));
+    pub fn restart_actor(&self) {
+        let guard = ExitGuard::new(Arc::clone(&self.parts.name), self.exit_sender.clone());
+        self.actor_sender
+            .send_replace(Some(ProviderActor::new(self.parts.clone(), guard).start()));
     }
 
     /// Starts a new actor that handles no message before `after` has passed.
-    pub fn rebuild_behind(&self, after: Duration) {
-        let guard = Guard::new(Arc::clone(&self.seed.name), self.tell.clone());
-        let seed = self.seed.clone();
+    pub fn restart_delayed(&self, after: Duration) {
+        let guard = ExitGuard::new(Arc::clone(&self.parts.name), self.exit_sender.clone());
+        let seed = self.parts.clone();
         let actor = ProviderActor::create(move |ctx| {
             let actor = ProviderActor::new(seed, guard);
             ctx.wait(tokio::time::sleep(after).into_actor(&actor));
             actor
         });
-        self.place.send_replace(Some(actor));
+        self.actor_sender.send_replace(Some(actor));
     }
 
     /// Makes the actor panic and waits for its exit. It is not restarted.
-    pub async fn crash(&mut self) {
-        self.actor().do_send(Crash);
-        self.ends.recv().await.unwrap();
+    pub async fn crash_actor(&mut self) {
+        self.actor().do_send(CrashForTest);
+        self.exits.recv().await.unwrap();
     }
 
     /// Changes the parts and sends them to the actor, as a reload does.
-    pub fn change(&mut self, anew: bool, change: impl FnOnce(&mut Seed)) {
-        change(&mut self.seed);
-        self.actor().do_send(Change {
-            seed: self.seed.clone(),
-            anew,
+    pub fn reconfigure(&mut self, anew: bool, change: impl FnOnce(&mut ProviderParts)) {
+        change(&mut self.parts);
+        self.actor().do_send(Reconfigure {
+            parts: self.parts.clone(),
+            discards_state: anew,
         });
     }
 
-    pub async fn ended(&mut self) {
-        self.ends.recv().await.unwrap();
+    pub async fn wait_for_exit(&mut self) {
+        self.exits.recv().await.unwrap();
     }
 
-    pub fn leave(&self) {
-        self.place.send_replace(None);
+    pub fn remove_actor(&self) {
+        self.actor_sender.send_replace(None);
     }
 
     pub fn actor(&self) -> Addr<ProviderActor> {
-        self.place.borrow().clone().unwrap()
+        self.actor_sender.borrow().clone().unwrap()
     }
 
     pub fn clock(&self) -> Clock {
-        self.seed.clock
+        self.parts.clock
     }
 
-    pub fn is_down(&self) -> bool {
+    pub fn has_exited(&self) -> bool {
         !self.actor().connected()
     }
 
-    pub async fn admit(&self) -> Result<Permit, Refusal> {
-        self.actor().send(Admit).await.unwrap()
+    pub async fn try_acquire(&self) -> Result<Permit, AcquireRejection> {
+        self.actor().send(TryAcquire).await.unwrap()
     }
 
     /// The status after the actor has handled all earlier messages.
-    pub async fn vitals(&self) -> Vitals {
-        settled().await;
-        self.backend.vitals.borrow().clone()
+    pub async fn status(&self) -> ProviderStatus {
+        run_until_idle().await;
+        self.provider.status.borrow().clone()
     }
 
     /// The number of calls that may still start.
-    pub fn free(&self) -> usize {
-        self.seed.max_concurrent - self.seed.places.taken()
+    pub fn free_slots(&self) -> usize {
+        self.parts.max_concurrent - self.parts.concurrency.in_use()
     }
 
-    pub fn places(&self) -> usize {
-        self.seed.max_concurrent
+    pub fn total_slots(&self) -> usize {
+        self.parts.max_concurrent
     }
 }

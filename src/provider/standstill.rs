@@ -16,72 +16,72 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-const EVERY: Duration = Duration::from_millis(200);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A gap between heartbeats from which on it counts as a stall. Shorter ones are normal load.
-const NOTICED: Duration = Duration::from_secs(1);
+const MIN_STALL: Duration = Duration::from_secs(1);
 
 /// The maximum extension of a timeout. A thread that stalls repeatedly is one more reason to try
 /// another provider.
-const MOST: Duration = Duration::from_secs(60);
+const MAX_COMPENSATION: Duration = Duration::from_secs(60);
 
 thread_local! {
-    static BEATS: Cell<Option<Beats>> = const { Cell::new(None) };
+    static HEARTBEAT: Cell<Option<Heartbeat>> = const { Cell::new(None) };
 }
 
 /// Starts the heartbeat of this thread, which lasts until its runtime ends.
-pub fn watch() {
-    if BEATS.get().is_some() {
+pub fn monitor_current_thread() {
+    if HEARTBEAT.get().is_some() {
         return;
     }
-    BEATS.set(Some(Beats::begin(Instant::now())));
+    HEARTBEAT.set(Some(Heartbeat::start(Instant::now())));
     // Dropped with the runtime, even if the task never ran.
-    let guard = Unwatched;
+    let guard = HeartbeatGuard;
     actix::spawn(async move {
         let _guard = guard;
         loop {
-            tokio::time::sleep(EVERY).await;
-            BEATS.set(BEATS.get().map(|beats| beats.beat(Instant::now())));
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            HEARTBEAT.set(HEARTBEAT.get().map(|beats| beats.beat(Instant::now())));
         }
     });
 }
 
-struct Unwatched;
+struct HeartbeatGuard;
 
-impl Drop for Unwatched {
+impl Drop for HeartbeatGuard {
     fn drop(&mut self) {
-        BEATS.set(None);
+        HEARTBEAT.set(None);
     }
 }
 
 /// The last heartbeat of a thread and its stalls so far.
 #[derive(Clone, Copy, Debug)]
-struct Beats {
-    last: Instant,
+struct Heartbeat {
+    last_beat: Instant,
     /// The total time stalled until `last_beat`.
     total_stall: Duration,
 }
 
-impl Beats {
-    fn begin(now: Instant) -> Self {
+impl Heartbeat {
+    fn start(now: Instant) -> Self {
         Self {
-            last: now,
+            last_beat: now,
             total_stall: Duration::ZERO,
         }
     }
 
     fn beat(self, now: Instant) -> Self {
         Self {
-            last: now,
-            total_stall: self.still(now),
+            last_beat: now,
+            total_stall: self.stalled_until(now),
         }
     }
 
     /// The total time stalled until `now`. Includes a stall that the heartbeat has not seen yet,
     /// because other tasks may run first after it.
-    fn still(self, now: Instant) -> Duration {
-        let since = now.saturating_duration_since(self.last);
-        if since < NOTICED {
+    fn stalled_until(self, now: Instant) -> Duration {
+        let since = now.saturating_duration_since(self.last_beat);
+        if since < MIN_STALL {
             self.total_stall
         } else {
             self.total_stall + since
@@ -89,24 +89,26 @@ impl Beats {
     }
 }
 
-fn still(now: Instant) -> Duration {
-    BEATS.get().map_or(Duration::ZERO, |beats| beats.still(now))
+fn thread_stalled_until(now: Instant) -> Duration {
+    HEARTBEAT
+        .get()
+        .map_or(Duration::ZERO, |beats| beats.stalled_until(now))
 }
 
 /// An instant on this thread. Timeouts measured from it can exclude stalls.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub struct StallAwareInstant {
     at: Instant,
     /// The thread's total stall at `at`.
     stalled_before: Duration,
 }
 
-impl Mark {
+impl StallAwareInstant {
     pub fn now() -> Self {
         let at = Instant::now();
         Self {
             at,
-            stalled_before: still(at),
+            stalled_before: thread_stalled_until(at),
         }
     }
 
@@ -115,25 +117,25 @@ impl Mark {
     }
 
     /// The stalled part of the time since, at most [`MAX_COMPENSATION`].
-    pub fn still(self) -> Duration {
-        self.still_at(Instant::now())
+    pub fn stalled(self) -> Duration {
+        self.stalled_until(Instant::now())
     }
 
     /// The time since, without stalls.
-    pub fn awake(self) -> Duration {
+    pub fn elapsed_awake(self) -> Duration {
         let now = Instant::now();
         now.saturating_duration_since(self.at)
-            .saturating_sub(self.still_at(now))
+            .saturating_sub(self.stalled_until(now))
     }
 
     /// The instant `time` later, regardless of stalls.
-    pub fn after(self, time: Duration) -> Instant {
+    pub fn wall_deadline(self, time: Duration) -> Instant {
         self.at + time
     }
 
     /// The deadline of a timeout, extended by the stalls so far.
-    pub fn plus(self, limit: Duration) -> Instant {
-        self.after(limit) + self.still()
+    pub fn deadline(self, limit: Duration) -> Instant {
+        self.wall_deadline(limit) + self.stalled()
     }
 
     /// Waits for `future`, at most for `limit` from this instant, not counting stalls.
@@ -148,19 +150,19 @@ impl Mark {
         let mut future = pin!(future);
         // A stall while waiting moves the deadline: wait again until it has really passed.
         loop {
-            let waited = tokio::time::timeout_at(self.plus(limit), &mut future).await;
-            if waited.is_ok() || Instant::now() >= self.plus(limit) {
+            let waited = tokio::time::timeout_at(self.deadline(limit), &mut future).await;
+            if waited.is_ok() || Instant::now() >= self.deadline(limit) {
                 return waited;
             }
         }
     }
 
-    fn still_at(self, now: Instant) -> Duration {
+    fn stalled_until(self, now: Instant) -> Duration {
         let since = now.saturating_duration_since(self.at);
-        still(now)
+        thread_stalled_until(now)
             .saturating_sub(self.stalled_before)
             .min(since)
-            .min(MOST)
+            .min(MAX_COMPENSATION)
     }
 }
 
@@ -169,7 +171,7 @@ impl Mark {
 /// # Errors
 /// The limit has passed.
 pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    Mark::now().timeout(limit, future).await
+    StallAwareInstant::now().timeout(limit, future).await
 }
 
 #[cfg(test)]
@@ -185,22 +187,26 @@ mod tests {
     #[test]
     fn late_heartbeat_counts_as_a_stall() {
         let begun = Instant::now();
-        let mut beats = Beats::begin(begun);
+        let mut beats = Heartbeat::start(begun);
         for beat in 1..=10 {
             beats = beats.beat(begun + ms(200) * beat);
         }
         let last = begun + ms(2_000);
         assert_eq!(
-            (beats.last, beats.still(last + ms(999))),
+            (beats.last_beat, beats.stalled_until(last + ms(999))),
             (last, Duration::ZERO)
         );
         assert_eq!(
-            beats.still(last + ms(3_000)),
+            beats.stalled_until(last + ms(3_000)),
             ms(3_000),
             "known before the next heartbeat"
         );
         let after = beats.beat(last + ms(3_000));
-        assert_eq!(after.still(last + ms(3_200)), ms(3_000), "counted once");
+        assert_eq!(
+            after.stalled_until(last + ms(3_200)),
+            ms(3_000),
+            "counted once"
+        );
         assert_eq!(
             after.beat(last + ms(5_000)).total_stall,
             ms(5_000),
@@ -210,24 +216,27 @@ mod tests {
 
     #[actix_rt::test]
     async fn stalled_time_is_not_counted() {
-        let before = Mark::now();
-        watch();
-        watch();
-        let held = Mark::now();
+        let before = StallAwareInstant::now();
+        monitor_current_thread();
+        monitor_current_thread();
+        let held = StallAwareInstant::now();
         // Block the thread deliberately.
         thread::sleep(ms(1_500));
         assert!(
-            held.still() >= ms(1_500) && held.awake() < ms(500),
+            held.stalled() >= ms(1_500) && held.elapsed_awake() < ms(500),
             "{held:?}"
         );
-        assert!(before.still() >= ms(1_500));
-        assert!(Mark::now().still() < ms(500), "earlier stalls do not count");
-        assert!(held.plus(ms(700)) > Instant::now());
+        assert!(before.stalled() >= ms(1_500));
+        assert!(
+            StallAwareInstant::now().stalled() < ms(500),
+            "earlier stalls do not count"
+        );
+        assert!(held.deadline(ms(700)) > Instant::now());
     }
 
     #[actix_rt::test]
     async fn data_that_arrived_during_a_stall_is_accepted() {
-        watch();
+        monitor_current_thread();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let late = async {
             // The result arrives only after the stall, just as a socket is read only then.
@@ -242,9 +251,9 @@ mod tests {
 
     #[actix_rt::test]
     async fn thread_without_heartbeat_never_stalls() {
-        let mark = Mark::now();
+        let mark = StallAwareInstant::now();
         thread::sleep(ms(1_100));
-        assert_eq!(mark.still(), Duration::ZERO);
+        assert_eq!(mark.stalled(), Duration::ZERO);
         let limit = timeout(ms(20), std::future::pending::<()>());
         assert!(limit.await.is_err());
     }

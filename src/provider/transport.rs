@@ -14,13 +14,13 @@ use reqwest::{Body, Client, ClientBuilder, Url, redirect, retry};
 use rustls::ClientConfig;
 use rustls_platform_verifier::ConfigVerifierExt as _;
 
-use super::lookup::Resolver;
-use super::pools::Pools;
-use crate::chat::{Failure, Fault};
+use super::lookup::DnsResolver;
+use super::pools::ThreadLocalClients;
+use crate::chat::{Failure, FaultKind};
 
 /// The time for which an idle connection is kept. Most servers keep theirs longer, so a request
 /// seldom meets a connection that is being closed.
-const IDLE: Duration = Duration::from_secs(30);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The interval of pings on an HTTP/2 connection in use. A dead connection is shared and would fail
 /// later requests too.
@@ -37,9 +37,9 @@ pub fn install_tls() {
 #[derive(Clone, Debug)]
 pub struct Transport {
     /// Uses the environment's proxy settings.
-    outside: Pools,
+    proxied: ThreadLocalClients,
     /// Uses no proxy, because this machine's own servers are seldom reachable through one.
-    loopback: Pools,
+    loopback: ThreadLocalClients,
 }
 
 impl Transport {
@@ -51,24 +51,24 @@ impl Transport {
     /// If TLS cannot be set up.
     pub fn new(connect: Duration) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            outside: Pools::new(connect, true)?,
-            loopback: Pools::new(connect, false)?,
+            proxied: ThreadLocalClients::new(connect, true)?,
+            loopback: ThreadLocalClients::new(connect, false)?,
         })
     }
 
-    fn client(&self, url: &Url) -> Client {
+    fn client_for(&self, url: &Url) -> Client {
         let pools = if is_loopback(url) {
             &self.loopback
         } else {
-            &self.outside
+            &self.proxied
         };
-        pools.here()
+        pools.for_current_thread()
     }
 }
 
 /// The TLS configuration that all clients share: the system's CA certificates (some milliseconds to
 /// read, a megabyte to keep) and the session cache. `None` if the system has no certificates.
-static TLS: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
+static TLS_CONFIG: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
     install_tls();
     let mut tls = ClientConfig::with_platform_verifier()
         .inspect_err(|_| {
@@ -85,19 +85,19 @@ static TLS: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
 ///
 /// # Errors
 /// If TLS cannot be set up.
-pub fn client(
+pub fn build_client(
     connect: Duration,
     shape: impl Fn(ClientBuilder) -> ClientBuilder,
 ) -> Result<Client, reqwest::Error> {
-    let client = shape(builder(connect));
-    match &*TLS {
+    let client = shape(client_builder(connect));
+    match &*TLS_CONFIG {
         Some(tls) => client.tls_backend_preconfigured(tls.clone()),
         None => client.tls_certs_only([]),
     }
     .build()
 }
 
-fn builder(connect: Duration) -> ClientBuilder {
+fn client_builder(connect: Duration) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("failsoft/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -108,8 +108,8 @@ fn builder(connect: Duration) -> ClientBuilder {
         .no_zstd()
         .no_deflate()
         .connect_timeout(connect)
-        .dns_resolver(Arc::new(Resolver))
-        .pool_idle_timeout(IDLE)
+        .dns_resolver(Arc::new(DnsResolver))
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
         .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
 }
@@ -134,14 +134,17 @@ impl HttpTransport for Transport {
             value.set_sensitive(true);
         }
         let sent = reqwest::Request::try_from(request).map(|request| {
-            let client = self.client(request.url());
+            let client = self.client_for(request.url());
             client.execute(request)
         });
         Box::pin(async move {
-            let response = sent.map_err(failed)?.await.map_err(failed)?;
+            let response = sent
+                .map_err(transport_error)?
+                .await
+                .map_err(transport_error)?;
             let status = response.status();
             let headers = response.headers().clone();
-            let body: ByteStream = Box::pin(response.bytes_stream().map_err(failed));
+            let body: ByteStream = Box::pin(response.bytes_stream().map_err(transport_error));
             let mut response = http::Response::new(body);
             *response.status_mut() = status;
             *response.headers_mut() = headers;
@@ -150,8 +153,8 @@ impl HttpTransport for Transport {
     }
 }
 
-fn failed(error: reqwest::Error) -> TransportError {
-    TransportError::new(failure(&error))
+fn transport_error(error: reqwest::Error) -> TransportError {
+    TransportError::new(classify_reqwest_error(&error))
 }
 
 /// Classifies an error of the connection.
@@ -159,25 +162,28 @@ fn failed(error: reqwest::Error) -> TransportError {
 /// A body that ends before its announced length or last chunk counts as a reset, because something
 /// between us and the provider broke. A complete body without a complete answer is left to the
 /// dialect.
-fn failure(error: &reqwest::Error) -> Failure {
+fn classify_reqwest_error(error: &reqwest::Error) -> Failure {
     if error.is_builder() {
-        return Failure::with(Fault::Misconfigured, "base_url is not an http or https URL");
+        return Failure::with_detail(
+            FaultKind::Misconfigured,
+            "base_url is not an http or https URL",
+        );
     }
     if error.is_connect() && error.is_timeout() {
-        return Failure::with(Fault::Timeout, "connect timed out");
+        return Failure::with_detail(FaultKind::Timeout, "connect timed out");
     }
     if error.is_connect() {
         // The innermost cause (refused, no such name, bad certificate). Outer ones repeat the
         // address.
-        return Failure::with(
-            Fault::Unreachable,
-            &causes(error)
+        return Failure::with_detail(
+            FaultKind::Unreachable,
+            &error_chain(error)
                 .last()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
         );
     }
-    let is_malformed = causes(error).any(|cause| {
+    let is_malformed = error_chain(error).any(|cause| {
         let http = cause
             .downcast_ref::<hyper::Error>()
             .is_some_and(hyper::Error::is_parse);
@@ -188,33 +194,33 @@ fn failure(error: &reqwest::Error) -> Failure {
         )
     });
     if is_malformed {
-        return Failure::with(Fault::Malformed, "response is not HTTP");
+        return Failure::with_detail(FaultKind::Malformed, "response is not HTTP");
     }
-    Failure::of(Fault::Reset)
+    Failure::new(FaultKind::Reset)
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+fn error_chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// The transports in use, one per connect timeout, because that belongs to the connection pool.
 /// Kept over a reload, so that connections stay open.
 #[derive(Debug, Default)]
-pub struct Transports {
-    by_connect: BTreeMap<Duration, Transport>,
+pub struct TransportCache {
+    by_connect_timeout: BTreeMap<Duration, Transport>,
 }
 
-impl Transports {
+impl TransportCache {
     /// Returns the transport with this connect timeout, creating it on first use.
     ///
     /// # Errors
     /// As [`Transport::new`].
-    pub fn with_connect(&mut self, connect: Duration) -> Result<Transport, reqwest::Error> {
-        if let Some(transport) = self.by_connect.get(&connect) {
+    pub fn with_connect_timeout(&mut self, connect: Duration) -> Result<Transport, reqwest::Error> {
+        if let Some(transport) = self.by_connect_timeout.get(&connect) {
             return Ok(transport.clone());
         }
         let transport = Transport::new(connect)?;
-        self.by_connect.insert(connect, transport.clone());
+        self.by_connect_timeout.insert(connect, transport.clone());
         Ok(transport)
     }
 }
@@ -248,12 +254,12 @@ mod tests {
 
     #[test]
     fn equal_connect_timeouts_share_a_transport() {
-        let mut transports = Transports::default();
+        let mut transports = TransportCache::default();
         for seconds in [3, 5, 3] {
             transports
-                .with_connect(Duration::from_secs(seconds))
+                .with_connect_timeout(Duration::from_secs(seconds))
                 .unwrap();
         }
-        assert_eq!(transports.by_connect.len(), 2);
+        assert_eq!(transports.by_connect_timeout.len(), 2);
     }
 }

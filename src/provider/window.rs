@@ -7,37 +7,37 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-const BUCKETS: u128 = 10;
+const BUCKET_COUNT: u128 = 10;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub all: u32,
-    pub bad: u32,
+pub struct WindowCounts {
+    pub total: u32,
+    pub failed: u32,
 }
 
-impl Tally {
+impl WindowCounts {
     /// Returns `true` if `total` is at least `min` (or 1) and the share of failures is at least
     /// `rate` (0 to 1).
     ///
     /// Divides instead of multiplying, so that 3 of 10 is exactly a configured 0.3.
-    pub fn reaches(self, rate: f64, min: u32) -> bool {
-        self.all >= min.max(1) && f64::from(self.bad) / f64::from(self.all) >= rate
+    pub fn rate_reaches(self, rate: f64, min: u32) -> bool {
+        self.total >= min.max(1) && f64::from(self.failed) / f64::from(self.total) >= rate
     }
 }
 
 /// The counts of the last `length` of time, in at most ten buckets.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub struct SlidingWindow {
     /// Nanoseconds per bucket; never zero.
-    width: u128,
+    bucket_nanos: u128,
     /// The non-empty buckets, oldest first, each with its number since time zero.
-    buckets: VecDeque<(u128, Tally)>,
+    buckets: VecDeque<(u128, WindowCounts)>,
 }
 
-impl Window {
+impl SlidingWindow {
     pub fn new(length: Duration) -> Self {
         Self {
-            width: (length.as_nanos() / BUCKETS).max(1),
+            bucket_nanos: (length.as_nanos() / BUCKET_COUNT).max(1),
             buckets: VecDeque::new(),
         }
     }
@@ -45,36 +45,36 @@ impl Window {
     /// Counts one call at `now`. A `now` before the last call counts as the time of the last call.
     pub fn record(&mut self, now: Duration, bad: bool) {
         let last = self.buckets.back().map_or(0, |(number, _)| *number);
-        let current = self.number(now).max(last);
+        let current = self.bucket_number(now).max(last);
         self.buckets
-            .retain(|(number, _)| current - number < BUCKETS);
+            .retain(|(number, _)| current - number < BUCKET_COUNT);
         if self
             .buckets
             .back()
             .is_none_or(|(number, _)| *number != current)
         {
-            self.buckets.push_back((current, Tally::default()));
+            self.buckets.push_back((current, WindowCounts::default()));
         }
         if let Some((_, tally)) = self.buckets.back_mut() {
-            tally.all = tally.all.saturating_add(1);
-            tally.bad = tally.bad.saturating_add(u32::from(bad));
+            tally.total = tally.total.saturating_add(1);
+            tally.failed = tally.failed.saturating_add(u32::from(bad));
         }
     }
 
-    pub fn tally(&self, now: Duration) -> Tally {
-        let current = self.number(now);
-        let is_recent = |number: u128| current.saturating_sub(number) < BUCKETS;
+    pub fn counts(&self, now: Duration) -> WindowCounts {
+        let current = self.bucket_number(now);
+        let is_recent = |number: u128| current.saturating_sub(number) < BUCKET_COUNT;
         self.buckets
             .iter()
             .filter(|(number, _)| is_recent(*number))
-            .fold(Tally::default(), |sum, (_, tally)| Tally {
-                all: sum.all.saturating_add(tally.all),
-                bad: sum.bad.saturating_add(tally.bad),
+            .fold(WindowCounts::default(), |sum, (_, tally)| WindowCounts {
+                total: sum.total.saturating_add(tally.total),
+                failed: sum.failed.saturating_add(tally.failed),
             })
     }
 
-    fn number(&self, now: Duration) -> u128 {
-        now.as_nanos() / self.width
+    fn bucket_number(&self, now: Duration) -> u128 {
+        now.as_nanos() / self.bucket_nanos
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn counts_expire_with_their_window() {
-        let mut window = Window::new(LENGTH);
+        let mut window = SlidingWindow::new(LENGTH);
         window.record(at(999), true);
         window.record(at(1_000), false);
         for (now, all, bad) in [
@@ -101,7 +101,14 @@ mod tests {
             (10_999, 1, 0),
             (11_000, 0, 0),
         ] {
-            assert_eq!(window.tally(at(now)), Tally { all, bad }, "at {now}");
+            assert_eq!(
+                window.counts(at(now)),
+                WindowCounts {
+                    total: all,
+                    failed: bad
+                },
+                "at {now}"
+            );
         }
     }
 
@@ -117,7 +124,11 @@ mod tests {
             (7, 7, f64::NAN, 1, false),
         ] {
             assert_eq!(
-                Tally { all, bad }.reaches(rate, min),
+                WindowCounts {
+                    total: all,
+                    failed: bad
+                }
+                .rate_reaches(rate, min),
                 reached,
                 "{bad} of {all}"
             );
@@ -126,24 +137,24 @@ mod tests {
 
     #[test]
     fn a_window_has_at_most_ten_buckets() {
-        let mut window = Window::new(LENGTH);
+        let mut window = SlidingWindow::new(LENGTH);
         for ms in 0..100_000 {
             window.record(at(ms), false);
         }
         assert_eq!(window.buckets.len(), 10);
-        assert_eq!(window.tally(at(99_999)).all, 10_000);
+        assert_eq!(window.counts(at(99_999)).total, 10_000);
     }
 
     #[test]
     fn extreme_lengths_and_times_do_not_panic() {
         for length in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-            let mut window = Window::new(length);
+            let mut window = SlidingWindow::new(length);
             for now in [Duration::ZERO, Duration::MAX, Duration::ZERO] {
                 window.record(now, true);
             }
             // The first call has expired; the last one is out of order and counts as late as the
             // one before.
-            assert_eq!(window.tally(Duration::MAX).bad, 2);
+            assert_eq!(window.counts(Duration::MAX).failed, 2);
         }
     }
 
@@ -151,7 +162,7 @@ mod tests {
         /// Compares with a list of all calls.
         #[test]
         fn matches_a_list_of_calls(steps in prop::collection::vec((0u64..4_000, any::<bool>()), 0..60)) {
-            let mut window = Window::new(LENGTH);
+            let mut window = SlidingWindow::new(LENGTH);
             let mut list = Vec::new();
             let mut now = 0;
             for (step, bad) in steps {
@@ -161,8 +172,8 @@ mod tests {
                 let within = |then: u64| now / 1_000 - then / 1_000 < 10;
                 let all = list.iter().filter(|(then, _)| within(*then)).count();
                 let bad = list.iter().filter(|(then, bad)| *bad && within(*then)).count();
-                let tally = window.tally(at(now));
-                prop_assert_eq!((tally.all as usize, tally.bad as usize), (all, bad));
+                let tally = window.counts(at(now));
+                prop_assert_eq!((tally.total as usize, tally.failed as usize), (all, bad));
             }
         }
     }

@@ -7,144 +7,145 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 
 use super::backoff::Backoff;
-use super::budget::Budget;
-use super::plan::{self, Failed, Next};
-use super::rank::{self, Candidate, Order, Wish};
-use super::table::{Published, Table};
-use crate::chat::{Class, Load};
-use crate::provider::actor::{Admit, Refusal};
-use crate::provider::backend::{Backend, Clock};
+use super::budget::RetryBudget;
+use super::plan::{self, FailedAttempt, NextStep};
+use super::rank::{self, Candidate, OrderBy, RoutingConstraints};
+use super::table::{ConfigWatch, RuntimeConfig};
+use crate::chat::{Recovery, TokenEstimate};
+use crate::provider::actor::{AcquireRejection, TryAcquire};
+use crate::provider::backend::{Clock, Provider};
 use crate::provider::permit::Permit;
-use crate::provider::places::Place;
-use crate::supervised::{Crash, Guard};
+use crate::provider::places::ConcurrencyPermit;
+use crate::supervised::{CrashForTest, ExitGuard};
 
 /// The time for a ProviderActor to answer; after that its provider counts as busy.
-pub const ACTOR_LIMIT: Duration = Duration::from_millis(50);
+pub const ACTOR_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The total time for a second round over the providers that did not answer in time, when no other
 /// provider admitted the call. A visitor would rather wait for a busy machine, or for an actor that
 /// is being rebuilt, than get a fallback answer while a provider is healthy.
-pub const LAST_LIMIT: Duration = Duration::from_millis(500);
+pub const SECOND_ROUND_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The limit of selections that wait in the mailbox. Callers hold a permit per selection
 /// ([`SelectProvider::queue_permit`]), because a mailbox alone is not bounded: each new clone of
 /// its address may add one more message, however full it is.
-pub const MAILBOX: usize = 1024;
+pub const MAILBOX_CAPACITY: usize = 1024;
 
 #[derive(Clone, Debug, Default, Message)]
-#[rtype(result = "Route")]
-pub struct Pick {
-    pub failed: Arc<[Failed]>,
-    pub first: Option<Arc<str>>,
+#[rtype(result = "Selection")]
+pub struct SelectProvider {
+    pub failed_attempts: Arc<[FailedAttempt]>,
+    pub preferred: Option<Arc<str>>,
     /// Exclude every provider other than `preferred`.
-    pub only_first: bool,
+    pub no_failover: bool,
     /// The delay of the last [`Selection::RetryAfter`] has elapsed.
-    pub waited: bool,
+    pub backoff_elapsed: bool,
     /// The number of failed attempts made before the history was truncated; 0 if it was not. The
     /// providers whose context was too small for these may be tried again.
-    pub before_halving: usize,
-    pub load: Load,
-    pub served_by: Option<Arc<str>>,
+    pub attempts_before_truncation: usize,
+    pub token_estimate: TokenEstimate,
+    pub sticky_provider: Option<Arc<str>>,
     /// Attempts abandoned because a hedge was faster. They are not failures, but count towards
     /// `max_attempts`.
-    pub given_up: u32,
+    pub hedges_abandoned: u32,
     /// Select a hedge beside this provider, which has not sent its first token yet. Takes one call
     /// from the retry budget.
-    pub hedge: Option<Arc<str>>,
+    pub hedging_against: Option<Arc<str>>,
     /// No visitor waits for the answer. Each attempt is an extra call, and background attempts get
     /// at most half of the retry budget.
-    pub late: bool,
+    pub is_background: bool,
     /// A permit for a place in the mailbox, released when the router handles the message.
-    pub waits: Option<Arc<Place>>,
+    pub queue_permit: Option<Arc<ConcurrencyPermit>>,
 }
 
 /// Returns the number of extra calls that the retry budget would allow now. For display.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "f64")]
-pub struct Balance;
+pub struct GetRetryBudgetBalance;
 
-pub enum Route {
-    Go(Lease),
+pub enum Selection {
+    Provider(ProviderLease),
     /// Wait this long, then select again with `backoff_elapsed` to retry the same provider.
-    Wait(Duration),
+    RetryAfter(Duration),
     /// No provider can be called: use the fallback chain.
-    Nobody {
+    Unavailable {
         /// The shortest time after which one of them can be called, if known.
         retry_after: Option<Duration>,
     },
 }
 
-pub struct Lease {
+pub struct ProviderLease {
     pub permit: Permit,
-    pub backend: Arc<Backend>,
+    pub provider: Arc<Provider>,
     /// The number of the attempt within its turn, from 1.
-    pub attempt: u32,
+    pub attempt_number: u32,
 }
 
 /// The parts of a RouterActor. They outlive a panic, and the rebuilt actor gets them again.
 #[derive(Clone)]
-pub struct Seed {
-    pub table: Published,
+pub struct RouterParts {
+    pub config: ConfigWatch,
     pub clock: Clock,
-    pub chance: fn() -> f64,
+    pub random_unit: fn() -> f64,
 }
 
-enum Decision {
-    Ask(Vec<Arc<Backend>>),
-    Wait(Duration),
-    Nobody,
+enum RoutingDecision {
+    TryInOrder(Vec<Arc<Provider>>),
+    RetryAfter(Duration),
+    Unavailable,
 }
 
 pub struct RouterActor {
-    seed: Seed,
-    table: Arc<Table>,
-    budget: Budget,
+    parts: RouterParts,
+    config: Arc<RuntimeConfig>,
+    retry_budget: RetryBudget,
     /// Index of the provider that is first for the next turn under `round_robin`.
-    turn_of: usize,
-    _guard: Guard,
+    round_robin_next: usize,
+    _exit_guard: ExitGuard,
 }
 
 /// Returns the ranking inputs of a provider, from its last published status.
-pub fn candidate(backend: &Backend) -> Candidate {
-    let status = backend.vitals.borrow();
+pub fn to_candidate(backend: &Provider) -> Candidate {
+    let status = backend.status.borrow();
     Candidate {
         name: Arc::clone(&backend.name),
         context_tokens: backend.context_tokens,
         weight: backend.weight,
         prices: backend.prices,
-        first_token_ms: status.first_token.map(|latency| latency.p50),
-        asked: status.in_flight > 0,
+        first_token_ms: status.first_token_latency.map(|latency| latency.p50),
+        has_call_in_flight: status.in_flight > 0,
     }
 }
 
 impl RouterActor {
-    pub fn new(mut seed: Seed, guard: Guard) -> Self {
-        let table = Arc::clone(&seed.table.borrow_and_update());
-        let budget = Budget::new(table.settings.retry.budget);
+    pub fn new(mut seed: RouterParts, guard: ExitGuard) -> Self {
+        let table = Arc::clone(&seed.config.borrow_and_update());
+        let budget = RetryBudget::new(table.settings.retry.budget);
         Self {
-            seed,
-            table,
-            budget,
-            turn_of: 0,
-            _guard: guard,
+            parts: seed,
+            config: table,
+            retry_budget: budget,
+            round_robin_next: 0,
+            _exit_guard: guard,
         }
     }
 
-    fn look(&mut self) {
-        if self.seed.table.has_changed().unwrap_or_default() {
-            self.table = Arc::clone(&self.seed.table.borrow_and_update());
-            self.budget.set_share(self.table.settings.retry.budget);
+    fn refresh_config(&mut self) {
+        if self.parts.config.has_changed().unwrap_or_default() {
+            self.config = Arc::clone(&self.parts.config.borrow_and_update());
+            self.retry_budget
+                .set_share(self.config.settings.retry.budget);
         }
     }
 
     /// Returns the delay before a retry, or `None` if the retry budget does not allow one.
-    fn again(
+    fn retry_delay(
         &mut self,
         delay: Option<Duration>,
-        last: &Backend,
-        failed: &[Failed],
+        last: &Provider,
+        failed: &[FailedAttempt],
     ) -> Option<Duration> {
-        if !self.budget.withdraw(self.seed.clock.now()) {
+        if !self.retry_budget.withdraw(self.parts.clock.now()) {
             return None;
         }
         let attempts_here = failed
@@ -158,52 +159,52 @@ impl RouterActor {
             base: last.retry.base,
             max: last.retry.max,
         };
-        Some(delay.unwrap_or_else(|| backoff.wait(retry, (self.seed.chance)())))
+        Some(delay.unwrap_or_else(|| backoff.delay(retry, (self.parts.random_unit)())))
     }
 
-    fn decide(&mut self, pick: &Pick) -> Decision {
-        let provider = |name: &Arc<str>| self.table.backend(name).cloned();
+    fn decide(&mut self, pick: &SelectProvider) -> RoutingDecision {
+        let provider = |name: &Arc<str>| self.config.provider(name).cloned();
         let last = pick
-            .failed
+            .failed_attempts
             .last()
             .and_then(|attempt| provider(&attempt.provider));
-        let (tried, more_room_than) = ruled_out(pick);
-        let wish = Wish {
-            first: pick.first.clone(),
-            only_first: pick.only_first,
-            more_room_than,
-            load: pick.load,
-            served_by: pick.served_by.clone(),
+        let (tried, more_room_than) = exclusions(pick);
+        let wish = RoutingConstraints {
+            preferred: pick.preferred.clone(),
+            no_failover: pick.no_failover,
+            larger_context_than: more_room_than,
+            token_estimate: pick.token_estimate,
+            sticky_provider: pick.sticky_provider.clone(),
         };
-        let last_name = pick.failed.last().map(|attempt| &attempt.provider);
-        let others = self.ordered(&wish, &tried, last_name);
-        if pick.waited {
+        let last_name = pick.failed_attempts.last().map(|attempt| &attempt.provider);
+        let others = self.order(&wish, &tried, last_name);
+        if pick.backoff_elapsed {
             // The breaker of the last provider may have opened during the delay, so the others
             // follow as alternatives.
-            return Decision::Ask(last.into_iter().chain(others).collect());
+            return RoutingDecision::TryInOrder(last.into_iter().chain(others).collect());
         }
-        if pick.failed.is_empty() && pick.first.is_none() {
-            self.pass_on(&others);
+        if pick.failed_attempts.is_empty() && pick.preferred.is_none() {
+            self.advance_round_robin(&others);
         }
-        let rules = plan::Rules {
+        let rules = plan::RetryPolicy {
             max_attempts: self
-                .table
+                .config
                 .settings
                 .routing
                 .max_attempts
-                .saturating_sub(pick.given_up),
-            same_provider: last.as_ref().map_or(0, |last| last.retry.same_provider),
+                .saturating_sub(pick.hedges_abandoned),
+            same_provider_retries: last.as_ref().map_or(0, |last| last.retry.same_provider),
             max_retry_after: last
                 .as_ref()
                 .map_or(Duration::ZERO, |last| last.retry.max_retry_after),
         };
-        match plan::next(&pick.failed, others.len(), rules) {
-            Next::Nobody => Decision::Nobody,
-            Next::Other => Decision::Ask(others),
-            Next::Again(delay) => {
-                match last.and_then(|last| self.again(delay, &last, &pick.failed)) {
-                    Some(delay) => Decision::Wait(delay),
-                    None => Decision::Ask(others),
+        match plan::next_step(&pick.failed_attempts, others.len(), rules) {
+            NextStep::GiveUp => RoutingDecision::Unavailable,
+            NextStep::NextProvider => RoutingDecision::TryInOrder(others),
+            NextStep::RetrySame(delay) => {
+                match last.and_then(|last| self.retry_delay(delay, &last, &pick.failed_attempts)) {
+                    Some(delay) => RoutingDecision::RetryAfter(delay),
+                    None => RoutingDecision::TryInOrder(others),
                 }
             }
         }
@@ -211,119 +212,130 @@ impl RouterActor {
 
     /// Returns the candidates for a hedge beside `silent`. Empty if no attempt is left or the retry
     /// budget is spent.
-    fn beside(&mut self, silent: &Arc<str>, pick: &Pick) -> Vec<Arc<Backend>> {
-        let attempts = pick.failed.len() + pick.given_up as usize + 1;
-        if pick.only_first || attempts >= self.table.settings.routing.max_attempts as usize {
+    fn hedge_candidates(&mut self, silent: &Arc<str>, pick: &SelectProvider) -> Vec<Arc<Provider>> {
+        let attempts = pick.failed_attempts.len() + pick.hedges_abandoned as usize + 1;
+        if pick.no_failover || attempts >= self.config.settings.routing.max_attempts as usize {
             return Vec::new();
         }
-        let (mut tried, more_room_than) = ruled_out(pick);
+        let (mut tried, more_room_than) = exclusions(pick);
         tried.push(Arc::clone(silent));
-        let wish = Wish {
-            more_room_than,
-            load: pick.load,
-            ..Wish::default()
+        let wish = RoutingConstraints {
+            larger_context_than: more_room_than,
+            token_estimate: pick.token_estimate,
+            ..RoutingConstraints::default()
         };
-        let order = self.ordered(&wish, &tried, Some(silent));
-        if order.is_empty() || !self.budget.withdraw(self.seed.clock.now()) {
+        let order = self.order(&wish, &tried, Some(silent));
+        if order.is_empty() || !self.retry_budget.withdraw(self.parts.clock.now()) {
             return Vec::new();
         }
         order
     }
 
     /// Selects the provider of a background attempt, if the retry budget allows it.
-    fn route_late(&mut self, pick: &Pick, attempt: u32) -> ResponseFuture<Route> {
-        let (tried, more_room_than) = ruled_out(pick);
-        let wish = Wish {
-            more_room_than,
-            load: pick.load,
-            ..Wish::default()
+    fn select_background(
+        &mut self,
+        pick: &SelectProvider,
+        attempt: u32,
+    ) -> ResponseFuture<Selection> {
+        let (tried, more_room_than) = exclusions(pick);
+        let wish = RoutingConstraints {
+            larger_context_than: more_room_than,
+            token_estimate: pick.token_estimate,
+            ..RoutingConstraints::default()
         };
-        let last_name = pick.failed.last().map(|attempt| &attempt.provider);
-        let order = self.ordered(&wish, &tried, last_name);
+        let last_name = pick.failed_attempts.last().map(|attempt| &attempt.provider);
+        let order = self.order(&wish, &tried, last_name);
         // No retries at the same provider: there is time for another attempt later.
-        let rules = plan::Rules {
-            max_attempts: self.table.settings.routing.max_attempts,
-            same_provider: 0,
+        let rules = plan::RetryPolicy {
+            max_attempts: self.config.settings.routing.max_attempts,
+            same_provider_retries: 0,
             max_retry_after: Duration::ZERO,
         };
-        let has_candidates = pick.hedge.is_none() && !order.is_empty();
-        let may_try_next = plan::next(&pick.failed, order.len(), rules) == Next::Other;
+        let has_candidates = pick.hedging_against.is_none() && !order.is_empty();
+        let may_try_next =
+            plan::next_step(&pick.failed_attempts, order.len(), rules) == NextStep::NextProvider;
         // Withdraw last, and only for an attempt that will be made.
-        if has_candidates && may_try_next && self.budget.withdraw_late(self.seed.clock.now()) {
-            return Box::pin(admit(order, attempt, self.seed.clock));
+        if has_candidates
+            && may_try_next
+            && self
+                .retry_budget
+                .withdraw_background(self.parts.clock.now())
+        {
+            return Box::pin(acquire_first(order, attempt, self.parts.clock));
         }
-        Box::pin(ready(Route::Nobody { retry_after: None }))
+        Box::pin(ready(Selection::Unavailable { retry_after: None }))
     }
 
     /// Returns the providers in the strategy's order. Under `round_robin` the one behind
     /// `last_tried` is first.
-    fn ordered(
+    fn order(
         &self,
-        wish: &Wish,
+        wish: &RoutingConstraints,
         tried: &[Arc<str>],
         last_tried: Option<&Arc<str>>,
-    ) -> Vec<Arc<Backend>> {
+    ) -> Vec<Arc<Provider>> {
         let candidates: Vec<_> = self
-            .table
-            .backends
+            .config
+            .providers
             .iter()
-            .map(|provider| candidate(provider))
+            .map(|provider| to_candidate(provider))
             .collect();
         let last_index = last_tried.and_then(|name| {
             candidates
                 .iter()
                 .position(|candidate| candidate.name == *name)
         });
-        let by = Order {
-            strategy: self.table.settings.routing.strategy,
-            chance: (self.seed.chance)(),
-            turn_of: last_index.map_or(self.turn_of, |index| index + 1),
+        let by = OrderBy {
+            strategy: self.config.settings.routing.strategy,
+            random: (self.parts.random_unit)(),
+            round_robin_next: last_index.map_or(self.round_robin_next, |index| index + 1),
         };
         let order = rank::order(&candidates, by, wish, tried);
         order
             .into_iter()
-            .filter_map(|index| self.table.backends.get(index).cloned())
+            .filter_map(|index| self.config.providers.get(index).cloned())
             .collect()
     }
 
     /// Moves `round_robin` past the first available provider, so that the provider behind one that
     /// is down gets no double share.
-    fn pass_on(&mut self, order: &[Arc<Backend>]) {
-        let now = self.seed.clock.wall();
+    fn advance_round_robin(&mut self, order: &[Arc<Provider>]) {
+        let now = self.parts.clock.wall();
         let first_available = order
             .iter()
-            .find(|provider| provider.vitals.borrow().can_be_asked(now))
+            .find(|provider| provider.status.borrow().is_available(now))
             .or(order.first());
         let index = first_available.and_then(|available| {
-            self.table
-                .backends
+            self.config
+                .providers
                 .iter()
                 .position(|provider| Arc::ptr_eq(provider, available))
         });
-        self.turn_of = index.map_or(self.turn_of, |index| index + 1);
+        self.round_robin_next = index.map_or(self.round_robin_next, |index| index + 1);
     }
 }
 
 /// Returns the providers that this turn must not call again, and those whose context was too small.
-fn ruled_out(pick: &Pick) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+fn exclusions(pick: &SelectProvider) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
     let (before, since) = pick
-        .failed
-        .split_at_checked(pick.before_halving)
-        .unwrap_or((&pick.failed, &[]));
-    let may_retry = |attempt: &&Failed| attempt.failure.fault.class() == Class::MoreRoom;
+        .failed_attempts
+        .split_at_checked(pick.attempts_before_truncation)
+        .unwrap_or((&pick.failed_attempts, &[]));
+    let may_retry =
+        |attempt: &&FailedAttempt| attempt.failure.fault.recovery() == Recovery::LargerContext;
     let tried = before
         .iter()
         .filter(|attempt| !may_retry(attempt))
         .chain(since);
     (
         tried.map(|attempt| Arc::clone(&attempt.provider)).collect(),
-        plan::outgrown(since),
+        plan::providers_too_small(since),
     )
 }
 
 /// Asks the providers in order for a permit. Those whose actor did not answer in time are asked
 /// again at the end, if no other provider gave one.
-async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route {
+async fn acquire_first(backends: Vec<Arc<Provider>>, attempt: u32, clock: Clock) -> Selection {
     let mut earliest: Option<Duration> = None;
     let mut unanswered = Vec::new();
     for backend in backends {
@@ -331,49 +343,49 @@ async fn admit(backends: Vec<Arc<Backend>>, attempt: u32, clock: Clock) -> Route
             unanswered.push(backend);
             continue;
         };
-        match tokio::time::timeout(ACTOR_LIMIT, actor.send(Admit)).await {
+        match tokio::time::timeout(ACTOR_TIMEOUT, actor.send(TryAcquire)).await {
             Ok(Ok(Ok(permit))) => {
-                return Route::Go(Lease {
+                return Selection::Provider(ProviderLease {
                     permit,
-                    backend,
-                    attempt,
+                    provider: backend,
+                    attempt_number: attempt,
                 });
             }
-            Ok(Ok(Err(Refusal { retry_at, .. }))) => {
+            Ok(Ok(Err(AcquireRejection { retry_at, .. }))) => {
                 earliest = earliest.into_iter().chain(retry_at).min()
             }
             // The actor is being rebuilt or is behind: the provider counts as busy.
             Ok(Err(_)) | Err(_) => unanswered.push(backend),
         }
     }
-    let timeout = LAST_LIMIT / u32::try_from(unanswered.len()).unwrap_or(u32::MAX).max(1);
+    let timeout = SECOND_ROUND_TIMEOUT / u32::try_from(unanswered.len()).unwrap_or(u32::MAX).max(1);
     for backend in unanswered {
-        match tokio::time::timeout(timeout, heard(&backend)).await {
+        match tokio::time::timeout(timeout, await_admission(&backend)).await {
             Ok(Ok(permit)) => {
-                return Route::Go(Lease {
+                return Selection::Provider(ProviderLease {
                     permit,
-                    backend,
-                    attempt,
+                    provider: backend,
+                    attempt_number: attempt,
                 });
             }
-            Ok(Err(Refusal { retry_at, .. })) => {
+            Ok(Err(AcquireRejection { retry_at, .. })) => {
                 earliest = earliest.into_iter().chain(retry_at).min()
             }
             Err(_) => {}
         }
     }
-    Route::Nobody {
+    Selection::Unavailable {
         retry_after: earliest.map(|at| at.saturating_sub(clock.now())),
     }
 }
 
 /// Waits for the answer of a provider's actor, or of its successor if it is being rebuilt.
-async fn heard(backend: &Backend) -> Result<Permit, Refusal> {
+async fn await_admission(backend: &Provider) -> Result<Permit, AcquireRejection> {
     let mut address = backend.actor.clone();
     loop {
         let actor = address.borrow_and_update().clone();
         if let Some(actor) = actor
-            && let Ok(answer) = actor.send(Admit).await
+            && let Ok(answer) = actor.send(TryAcquire).await
         {
             return answer;
         }
@@ -389,52 +401,60 @@ impl Actor for RouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
     }
 }
 
-impl Handler<Pick> for RouterActor {
-    type Result = ResponseFuture<Route>;
+impl Handler<SelectProvider> for RouterActor {
+    type Result = ResponseFuture<Selection>;
 
-    fn handle(&mut self, pick: Pick, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, pick: SelectProvider, _: &mut Self::Context) -> Self::Result {
         // The configuration is current for each selection, not for each turn.
-        self.look();
-        let failed_attempts = u32::try_from(pick.failed.len()).unwrap_or(u32::MAX);
+        self.refresh_config();
+        let failed_attempts = u32::try_from(pick.failed_attempts.len()).unwrap_or(u32::MAX);
         let attempt = failed_attempts
-            .saturating_add(pick.given_up)
+            .saturating_add(pick.hedges_abandoned)
             .saturating_add(1);
-        if pick.late {
-            return self.route_late(&pick, attempt);
+        if pick.is_background {
+            return self.select_background(&pick, attempt);
         }
-        if let Some(silent) = &pick.hedge {
-            let hedges = self.beside(silent, &pick);
-            return Box::pin(admit(hedges, attempt.saturating_add(1), self.seed.clock));
+        if let Some(silent) = &pick.hedging_against {
+            let hedges = self.hedge_candidates(silent, &pick);
+            return Box::pin(acquire_first(
+                hedges,
+                attempt.saturating_add(1),
+                self.parts.clock,
+            ));
         }
         // A turn deposits once, with its first attempt.
         if attempt == 1 {
-            self.budget.deposit(self.seed.clock.now());
+            self.retry_budget.deposit(self.parts.clock.now());
         }
         match self.decide(&pick) {
-            Decision::Ask(backends) => Box::pin(admit(backends, attempt, self.seed.clock)),
-            Decision::Wait(delay) => Box::pin(ready(Route::Wait(delay))),
-            Decision::Nobody => Box::pin(ready(Route::Nobody { retry_after: None })),
+            RoutingDecision::TryInOrder(backends) => {
+                Box::pin(acquire_first(backends, attempt, self.parts.clock))
+            }
+            RoutingDecision::RetryAfter(delay) => Box::pin(ready(Selection::RetryAfter(delay))),
+            RoutingDecision::Unavailable => {
+                Box::pin(ready(Selection::Unavailable { retry_after: None }))
+            }
         }
     }
 }
 
-impl Handler<Balance> for RouterActor {
+impl Handler<GetRetryBudgetBalance> for RouterActor {
     type Result = f64;
 
-    fn handle(&mut self, _: Balance, _: &mut Self::Context) -> f64 {
-        self.budget.balance(self.seed.clock.now())
+    fn handle(&mut self, _: GetRetryBudgetBalance, _: &mut Self::Context) -> f64 {
+        self.retry_budget.balance(self.parts.clock.now())
     }
 }
 
-impl Handler<Crash> for RouterActor {
+impl Handler<CrashForTest> for RouterActor {
     type Result = ();
 
     #[allow(clippy::panic, reason = "the purpose of the message")]
-    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
         panic!("crashed on command");
     }
 }

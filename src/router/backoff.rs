@@ -28,7 +28,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// Returns the delay before retry number `retry`, counted from 0. `random` is in 0..1.
-    pub fn wait(&self, retry: u32, random: f64) -> Duration {
+    pub fn delay(&self, retry: u32, random: f64) -> Duration {
         let doubled = self.base.saturating_mul(2_u32.saturating_pow(retry));
         jitter::between(Duration::ZERO, doubled.min(self.max), random)
     }
@@ -52,16 +52,16 @@ mod tests {
             (u32::MAX, 2_000),
         ] {
             assert_eq!(
-                backoff.wait(retry, 1.0),
+                backoff.delay(retry, 1.0),
                 Duration::from_millis(longest),
                 "retry {retry}"
             );
             assert_eq!(
-                backoff.wait(retry, 0.5),
+                backoff.delay(retry, 0.5),
                 Duration::from_millis(longest / 2),
                 "retry {retry}"
             );
-            assert_eq!(backoff.wait(retry, 0.0), Duration::ZERO, "retry {retry}");
+            assert_eq!(backoff.delay(retry, 0.0), Duration::ZERO, "retry {retry}");
         }
     }
 
@@ -75,10 +75,10 @@ mod tests {
             high in 0.0..=1.0,
         ) {
             let backoff = Backoff { base, max };
-            prop_assert!(backoff.wait(retry, high) <= max);
+            prop_assert!(backoff.delay(retry, high) <= max);
             if low <= high {
-                prop_assert!(backoff.wait(retry, low) <= backoff.wait(retry, high));
-                prop_assert!(backoff.wait(retry, high) <= backoff.wait(retry.saturating_add(1), high));
+                prop_assert!(backoff.delay(retry, low) <= backoff.delay(retry, high));
+                prop_assert!(backoff.delay(retry, high) <= backoff.delay(retry.saturating_add(1), high));
             }
         }
     }

@@ -10,43 +10,43 @@
 
 use std::time::Duration;
 
-use crate::provider::window::Window;
+use crate::provider::window::SlidingWindow;
 
-const MEMORY: Duration = Duration::from_secs(60);
+const BUDGET_WINDOW: Duration = Duration::from_secs(60);
 
 /// Extra calls per [`BUDGET_WINDOW`] that need no deposit, so that services with few visitors retry
 /// too.
-const FREE: u64 = 10;
+const FREE_CALLS: u64 = 10;
 
 /// One extra call in accounting units. Whole numbers, because sums of 0.2 are not exact in `f64`.
-const CALL: u64 = 1_000;
+const UNITS_PER_CALL: u64 = 1_000;
 
 #[derive(Clone, Debug)]
-pub struct Budget {
-    share: u64,
-    turns: Window,
-    spent: Window,
+pub struct RetryBudget {
+    units_per_turn: u64,
+    turns: SlidingWindow,
+    withdrawals: SlidingWindow,
     /// Also counted in `withdrawals`.
-    late: Window,
+    background_withdrawals: SlidingWindow,
 }
 
-impl Budget {
+impl RetryBudget {
     /// Creates a budget of `share` extra calls per turn: 0.2 allows one call per five turns.
     ///
     /// `share` is rounded to thousandths and clamped to 0..=1,000. NaN counts as 0, which leaves
     /// the free calls.
     pub fn new(share: f64) -> Self {
         Self {
-            share: thousandths(share),
-            turns: Window::new(MEMORY),
-            spent: Window::new(MEMORY),
-            late: Window::new(MEMORY),
+            units_per_turn: share_to_units(share),
+            turns: SlidingWindow::new(BUDGET_WINDOW),
+            withdrawals: SlidingWindow::new(BUDGET_WINDOW),
+            background_withdrawals: SlidingWindow::new(BUDGET_WINDOW),
         }
     }
 
     /// Changes the share, also for deposits already made.
     pub fn set_share(&mut self, share: f64) {
-        self.share = thousandths(share);
+        self.units_per_turn = share_to_units(share);
     }
 
     /// Adds one turn's share of an extra call.
@@ -56,10 +56,10 @@ impl Budget {
 
     /// Takes one extra call. Returns `false` if the balance is less than one.
     pub fn withdraw(&mut self, now: Duration) -> bool {
-        let (credit, debit) = self.account(now);
-        let is_affordable = credit >= debit + CALL;
+        let (credit, debit) = self.totals(now);
+        let is_affordable = credit >= debit + UNITS_PER_CALL;
         if is_affordable {
-            self.spent.record(now, false);
+            self.withdrawals.record(now, false);
         }
         is_affordable
     }
@@ -67,12 +67,12 @@ impl Budget {
     /// Takes one extra call for a background attempt.
     ///
     /// These get at most half of all extra calls, so that waiting visitors find the other half.
-    pub fn withdraw_late(&mut self, now: Duration) -> bool {
-        let (credit, _) = self.account(now);
-        let background = u64::from(self.late.tally(now).all);
-        let is_affordable = credit >= 2 * (background + 1) * CALL && self.withdraw(now);
+    pub fn withdraw_background(&mut self, now: Duration) -> bool {
+        let (credit, _) = self.totals(now);
+        let background = u64::from(self.background_withdrawals.counts(now).total);
+        let is_affordable = credit >= 2 * (background + 1) * UNITS_PER_CALL && self.withdraw(now);
         if is_affordable {
-            self.late.record(now, false);
+            self.background_withdrawals.record(now, false);
         }
         is_affordable
     }
@@ -80,20 +80,23 @@ impl Budget {
     /// Returns the extra calls that are available now, with a fraction; never negative. For
     /// display.
     pub fn balance(&self, now: Duration) -> f64 {
-        let (credit, debit) = self.account(now);
-        credit.saturating_sub(debit) as f64 / CALL as f64
+        let (credit, debit) = self.totals(now);
+        credit.saturating_sub(debit) as f64 / UNITS_PER_CALL as f64
     }
 
-    fn account(&self, now: Duration) -> (u64, u64) {
-        let turns = u64::from(self.turns.tally(now).all);
-        let spent = u64::from(self.spent.tally(now).all);
-        (FREE * CALL + turns * self.share, spent * CALL)
+    fn totals(&self, now: Duration) -> (u64, u64) {
+        let turns = u64::from(self.turns.counts(now).total);
+        let spent = u64::from(self.withdrawals.counts(now).total);
+        (
+            FREE_CALLS * UNITS_PER_CALL + turns * self.units_per_turn,
+            spent * UNITS_PER_CALL,
+        )
     }
 }
 
-fn thousandths(share: f64) -> u64 {
+fn share_to_units(share: f64) -> u64 {
     // NaN passes through `clamp`, and the cast makes it 0.
-    (share.clamp(0.0, 1_000.0) * CALL as f64).round() as u64
+    (share.clamp(0.0, 1_000.0) * UNITS_PER_CALL as f64).round() as u64
 }
 
 #[cfg(test)]
@@ -105,13 +108,13 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    fn withdraw_all(budget: &mut Budget, now: Duration) -> usize {
+    fn withdraw_all(budget: &mut RetryBudget, now: Duration) -> usize {
         (0..10_000).take_while(|_| budget.withdraw(now)).count()
     }
 
     #[test]
     fn ten_calls_a_minute_are_free() {
-        let mut budget = Budget::new(0.2);
+        let mut budget = RetryBudget::new(0.2);
         assert_eq!(withdraw_all(&mut budget, at(0)), 10);
         assert_eq!(withdraw_all(&mut budget, at(53)), 0);
         assert_eq!(withdraw_all(&mut budget, at(60)), 10);
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn five_turns_pay_for_one_call() {
-        let mut budget = Budget::new(0.2);
+        let mut budget = RetryBudget::new(0.2);
         assert_eq!(withdraw_all(&mut budget, at(0)), 10);
         for turn in 1..=15 {
             budget.deposit(at(1));
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn saved_credit_expires_after_a_minute() {
-        let mut budget = Budget::new(1.0);
+        let mut budget = RetryBudget::new(1.0);
         (0..1_000).for_each(|_| budget.deposit(at(0)));
         assert_eq!(budget.balance(at(53)), 1_010.0);
         assert_eq!(withdraw_all(&mut budget, at(3_600)), 10);
@@ -138,23 +141,23 @@ mod tests {
     #[test]
     fn share_of_zero_or_nan_leaves_the_free_calls() {
         for share in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY] {
-            let mut budget = Budget::new(share);
+            let mut budget = RetryBudget::new(share);
             (0..100).for_each(|_| budget.deposit(at(0)));
             assert_eq!(withdraw_all(&mut budget, at(0)), 10, "share {share}");
         }
-        let mut budget = Budget::new(f64::INFINITY);
+        let mut budget = RetryBudget::new(f64::INFINITY);
         budget.deposit(at(0));
         assert_eq!(budget.balance(at(0)), 1_010.0);
     }
 
     #[test]
     fn background_attempts_take_at_most_half() {
-        let withdraw_all_background = |budget: &mut Budget, now| {
+        let withdraw_all_background = |budget: &mut RetryBudget, now| {
             (0..10_000)
-                .take_while(|_| budget.withdraw_late(now))
+                .take_while(|_| budget.withdraw_background(now))
                 .count()
         };
-        let mut budget = Budget::new(0.2);
+        let mut budget = RetryBudget::new(0.2);
         assert_eq!(withdraw_all_background(&mut budget, at(0)), 5);
         assert_eq!(
             withdraw_all(&mut budget, at(0)),
@@ -172,7 +175,7 @@ mod tests {
 
     #[test]
     fn new_share_applies_to_earlier_deposits() {
-        let mut budget = Budget::new(0.0);
+        let mut budget = RetryBudget::new(0.0);
         (0..10).for_each(|_| budget.deposit(at(0)));
         budget.set_share(0.5);
         assert_eq!(withdraw_all(&mut budget, at(0)), 15);
@@ -186,7 +189,7 @@ mod tests {
             share in 0u32..=20,
             steps in prop::collection::vec((0u64..20, any::<bool>()), 0..200),
         ) {
-            let mut budget = Budget::new(f64::from(share) / 10.0);
+            let mut budget = RetryBudget::new(f64::from(share) / 10.0);
             let mut turns = Vec::new();
             let mut extra_calls = Vec::new();
             let mut now = 0;

@@ -5,39 +5,40 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::provider::backend::{Backend, Vitals};
+use crate::provider::backend::{Provider, ProviderStatus};
 
 /// Entries that are retained; the oldest is dropped first.
-pub const REMEMBERED: usize = 16;
+pub const MAX_REMOVED_PROVIDERS: usize = 16;
 
 #[derive(Clone, Debug)]
-pub struct Gone {
+pub struct RemovedProvider {
     pub name: Arc<str>,
-    pub priced: bool,
+    pub has_prices: bool,
     /// Keeps changing until its last call has ended.
-    pub vitals: watch::Receiver<Vitals>,
+    pub status: watch::Receiver<ProviderStatus>,
 }
 
 /// Returns the removed providers after a reload, the most recently removed one last.
 ///
 /// A provider that is configured again under its old name starts from zero and is not listed.
-pub fn departed(
-    removed: &[Gone],
-    previous: &[Arc<Backend>],
-    current: &[Arc<Backend>],
-) -> Arc<[Gone]> {
-    let newly_removed = previous.iter().map(|provider| Gone {
+pub fn removed_providers(
+    removed: &[RemovedProvider],
+    previous: &[Arc<Provider>],
+    current: &[Arc<Provider>],
+) -> Arc<[RemovedProvider]> {
+    let newly_removed = previous.iter().map(|provider| RemovedProvider {
         name: Arc::clone(&provider.name),
-        priced: provider.prices.is_some(),
-        vitals: provider.vitals.clone(),
+        has_prices: provider.prices.is_some(),
+        status: provider.status.clone(),
     });
-    let is_absent = |gone: &Gone| current.iter().all(|provider| provider.name != gone.name);
+    let is_absent =
+        |gone: &RemovedProvider| current.iter().all(|provider| provider.name != gone.name);
     let removed: Vec<_> = removed
         .iter()
         .cloned()
         .chain(newly_removed)
         .filter(is_absent)
         .collect();
-    let excess = removed.len().saturating_sub(REMEMBERED);
+    let excess = removed.len().saturating_sub(MAX_REMOVED_PROVIDERS);
     removed.into_iter().skip(excess).collect()
 }

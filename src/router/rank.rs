@@ -9,8 +9,8 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::chat::Load;
-use crate::settings::Strategy;
+use crate::chat::TokenEstimate;
+use crate::settings::RoutingStrategy;
 
 /// The ranking inputs of one provider. Slices of candidates are in the operator's order of
 /// preference.
@@ -25,39 +25,44 @@ pub struct Candidate {
     pub prices: Option<(f64, f64)>,
     /// The median of recent first-token latencies; `None` if it was not called recently.
     pub first_token_ms: Option<u64>,
-    pub asked: bool,
+    pub has_call_in_flight: bool,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
-    pub first: Option<Arc<str>>,
+pub struct RoutingConstraints {
+    pub preferred: Option<Arc<str>>,
     /// Exclude every provider other than `preferred`.
-    pub only_first: bool,
+    pub no_failover: bool,
     /// Exclude providers whose known context is not larger than that of each of these.
-    pub more_room_than: Vec<Arc<str>>,
+    pub larger_context_than: Vec<Arc<str>>,
     /// Exclude providers whose known context is too small for this.
-    pub load: Load,
-    pub served_by: Option<Arc<str>>,
+    pub token_estimate: TokenEstimate,
+    pub sticky_provider: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Order {
-    pub strategy: Strategy,
+pub struct OrderBy {
+    pub strategy: RoutingStrategy,
     /// A random number in 0..1, used by `weighted`.
-    pub chance: f64,
+    pub random: f64,
     /// Index of the candidate that is first under `round_robin`; wraps around.
-    pub turn_of: usize,
+    pub round_robin_next: usize,
 }
 
 /// Input tokens per output token in a typical chat, which sends its history along. Price
 /// comparisons of models use the same blend.
-const IN_FOR_ONE_OUT: f64 = 3.0;
+const INPUT_TO_OUTPUT_RATIO: f64 = 3.0;
 
 /// Returns indexes into `candidates`, the best provider first, without the `tried` ones.
-pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>]) -> Vec<usize> {
+pub fn order(
+    candidates: &[Candidate],
+    by: OrderBy,
+    wish: &RoutingConstraints,
+    tried: &[Arc<str>],
+) -> Vec<usize> {
     let largest_outgrown = candidates
         .iter()
-        .filter(|candidate| wish.more_room_than.contains(&candidate.name))
+        .filter(|candidate| wish.larger_context_than.contains(&candidate.name))
         .map(|candidate| candidate.context_tokens)
         .max()
         .unwrap_or_default();
@@ -68,9 +73,9 @@ pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>
         |name: &Option<Arc<str>>, candidate: &Candidate| name.as_ref() == Some(&candidate.name);
     let is_allowed = |candidate: &Candidate| {
         is_larger(candidate)
-            && wish.load.fits(candidate.context_tokens)
+            && wish.token_estimate.fits(candidate.context_tokens)
             && !tried.contains(&candidate.name)
-            && (!wish.only_first || is_named(&wish.first, candidate))
+            && (!wish.no_failover || is_named(&wish.preferred, candidate))
     };
     let mut allowed: Vec<(usize, &Candidate)> = candidates
         .iter()
@@ -79,23 +84,25 @@ pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>
         .collect();
     // All sorts are stable: ties keep the order of preference.
     match by.strategy {
-        Strategy::Priority => {}
-        Strategy::Weighted => allowed = drawn(allowed, by.chance),
-        Strategy::RoundRobin => {
+        RoutingStrategy::Priority => {}
+        RoutingStrategy::Weighted => allowed = weighted_draw(allowed, by.random),
+        RoutingStrategy::RoundRobin => {
             let count = candidates.len().max(1);
-            allowed.sort_by_key(|(index, _)| (index + count - by.turn_of % count) % count);
+            allowed.sort_by_key(|(index, _)| (index + count - by.round_robin_next % count) % count);
         }
-        Strategy::Fastest => allowed.sort_by_key(|(_, candidate)| speed(candidate)),
-        Strategy::Cheapest => {
-            allowed.sort_by(|(_, left), (_, right)| blended(left).total_cmp(&blended(right)))
-        }
+        RoutingStrategy::Fastest => allowed.sort_by_key(|(_, candidate)| latency_rank(candidate)),
+        RoutingStrategy::Cheapest => allowed
+            .sort_by(|(_, left), (_, right)| blended_price(left).total_cmp(&blended_price(right))),
     }
     // Stickiness applies where chance or speed alone would move the conversation.
-    let is_sticky = matches!(by.strategy, Strategy::Weighted | Strategy::Fastest);
+    let is_sticky = matches!(
+        by.strategy,
+        RoutingStrategy::Weighted | RoutingStrategy::Fastest
+    );
     allowed.sort_by_key(|(_, candidate)| {
         Reverse((
-            is_named(&wish.first, candidate),
-            is_sticky && is_named(&wish.served_by, candidate),
+            is_named(&wish.preferred, candidate),
+            is_sticky && is_named(&wish.sticky_provider, candidate),
         ))
     });
     allowed.into_iter().map(|(index, _)| index).collect()
@@ -106,7 +113,7 @@ pub fn order(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[Arc<str>
 ///
 /// One random number suffices: its position within the share of the drawn candidate is again
 /// uniform in 0..1.
-fn drawn(mut remaining: Vec<(usize, &Candidate)>, random: f64) -> Vec<(usize, &Candidate)> {
+fn weighted_draw(mut remaining: Vec<(usize, &Candidate)>, random: f64) -> Vec<(usize, &Candidate)> {
     let weight = |(_, candidate): &(usize, &Candidate)| f64::from(candidate.weight.max(1));
     let mut random = if random > 0.0 { random.min(1.0) } else { 0.0 };
     let mut drawn = Vec::with_capacity(remaining.len());
@@ -132,19 +139,19 @@ fn drawn(mut remaining: Vec<(usize, &Candidate)>, random: f64) -> Vec<(usize, &C
 ///
 /// A provider of unknown speed comes first so that it gets measured, but only while no call to it
 /// is in flight: a slow one must not receive a crowd.
-fn speed(candidate: &Candidate) -> (u8, u64) {
+fn latency_rank(candidate: &Candidate) -> (u8, u64) {
     match candidate.first_token_ms {
-        None if !candidate.asked => (0, 0),
+        None if !candidate.has_call_in_flight => (0, 0),
         Some(ms) => (1, ms),
         None => (2, 0),
     }
 }
 
 /// The price of a million tokens in a typical chat; infinite if prices are unknown.
-fn blended(candidate: &Candidate) -> f64 {
+fn blended_price(candidate: &Candidate) -> f64 {
     let cost = candidate
         .prices
-        .map(|(input, output)| IN_FOR_ONE_OUT * input + output);
+        .map(|(input, output)| INPUT_TO_OUTPUT_RATIO * input + output);
     cost.filter(|cost| !cost.is_nan()).unwrap_or(f64::INFINITY)
 }
 

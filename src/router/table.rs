@@ -9,50 +9,50 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::departed::{Gone, departed};
-use crate::provider::backend::Backend;
+use super::departed::{RemovedProvider, removed_providers};
+use crate::provider::backend::Provider;
 use crate::settings::Settings;
 
 #[derive(Clone)]
-pub struct Table {
+pub struct RuntimeConfig {
     /// Settings that need a restart keep the values of the start.
     pub settings: Arc<Settings>,
     /// The providers in order of preference; names are unique.
-    pub backends: Arc<[Arc<Backend>]>,
+    pub providers: Arc<[Arc<Provider>]>,
     /// The most recently removed providers. No provider is in both lists.
-    pub departed: Arc<[Gone]>,
+    pub removed_providers: Arc<[RemovedProvider]>,
 }
 
-impl Table {
-    pub fn first(settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
+impl RuntimeConfig {
+    pub fn new(settings: Arc<Settings>, backends: Arc<[Arc<Provider>]>) -> Self {
         Self {
             settings,
-            backends,
-            departed: Arc::new([]),
+            providers: backends,
+            removed_providers: Arc::new([]),
         }
     }
 
-    pub fn next(&self, settings: Arc<Settings>, backends: Arc<[Arc<Backend>]>) -> Self {
-        let removed = departed(&self.departed, &self.backends, &backends);
+    pub fn updated(&self, settings: Arc<Settings>, backends: Arc<[Arc<Provider>]>) -> Self {
+        let removed = removed_providers(&self.removed_providers, &self.providers, &backends);
         Self {
             settings,
-            backends,
-            departed: removed,
+            providers: backends,
+            removed_providers: removed,
         }
     }
 
-    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
-        self.backends.iter().find(|backend| &*backend.name == name)
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|backend| &*backend.name == name)
     }
 }
 
-pub type Published = watch::Receiver<Arc<Table>>;
+pub type ConfigWatch = watch::Receiver<Arc<RuntimeConfig>>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::stand::{Plan, Stand};
-    use crate::router::departed::REMEMBERED;
+    use crate::provider::stand::{BenchOptions, ProviderBench};
+    use crate::router::departed::MAX_REMOVED_PROVIDERS;
 
     #[actix_rt::test]
     async fn each_provider_is_either_configured_or_removed() {
@@ -60,32 +60,32 @@ mod tests {
             "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
             "r", "s", "t",
         ];
-        let stands = NAMES.map(|name| Stand::alone(Plan::new(name)));
-        let providers_at = |indexes: &[usize]| -> Arc<[Arc<Backend>]> {
+        let stands = NAMES.map(|name| ProviderBench::standalone(BenchOptions::new(name)));
+        let providers_at = |indexes: &[usize]| -> Arc<[Arc<Provider>]> {
             stands
                 .iter()
                 .enumerate()
                 .filter(|(index, _)| indexes.contains(index))
-                .map(|(_, stand)| Arc::clone(&stand.backend))
+                .map(|(_, stand)| Arc::clone(&stand.provider))
                 .collect()
         };
         let settings = Arc::new(Settings::default());
-        let names = |table: &Table| {
+        let names = |table: &RuntimeConfig| {
             let configured: String = table
-                .backends
+                .providers
                 .iter()
                 .map(|provider| provider.name.to_string())
                 .collect();
             let removed: String = table
-                .departed
+                .removed_providers
                 .iter()
                 .map(|provider| provider.name.to_string())
                 .collect();
             (configured, removed)
         };
-        let mut table = Table::first(Arc::clone(&settings), providers_at(&[0, 1]));
+        let mut table = RuntimeConfig::new(Arc::clone(&settings), providers_at(&[0, 1]));
         let mut reload = |indexes: &[usize]| {
-            table = table.next(Arc::clone(&settings), providers_at(indexes));
+            table = table.updated(Arc::clone(&settings), providers_at(indexes));
             names(&table)
         };
         let expected =
@@ -110,7 +110,7 @@ mod tests {
         let (configured, removed) = reload(&[]);
         assert_eq!(
             (configured.as_str(), removed.len(), removed.as_str()),
-            ("", REMEMBERED, "efghijklmnopqrst")
+            ("", MAX_REMOVED_PROVIDERS, "efghijklmnopqrst")
         );
     }
 }

@@ -11,20 +11,20 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::drive::{Out, drive};
-use super::frames::{ErrorCode, HEARTBEAT_S, Refusal};
-use super::intake::is_too_big;
-use super::lobby::Lobby;
+use super::drive::{Outgoing, run_session};
+use super::frames::{ClientError, ErrorCode, HEARTBEAT_S};
+use super::intake::is_frame_too_large;
+use super::lobby::ChatService;
 
 /// The client frames that may wait for the session task. Frames beyond it are rejected.
-const INBOX: usize = 64;
+const INBOX_CAPACITY: usize = 64;
 
 /// The batches of frames that may wait for the socket. It is small because a follower stops reading
 /// its turn's log while the outbox is full.
-const OUTBOX: usize = 2;
+const OUTBOX_CAPACITY: usize = 2;
 
 pub struct SessionActor {
-    service: Arc<Lobby>,
+    service: Arc<ChatService>,
     peer: IpAddr,
     frame_bytes: usize,
     /// Counts the connection until the session ends.
@@ -43,7 +43,7 @@ impl SessionActor {
     /// A message, in one frame or in fragments, has at most `frame_bytes`. `connection_permit` is
     /// dropped when the session ends.
     pub fn new(
-        service: Arc<Lobby>,
+        service: Arc<ChatService>,
         peer: IpAddr,
         frame_bytes: usize,
         connection_permit: impl Send + 'static,
@@ -59,15 +59,15 @@ impl SessionActor {
         }
     }
 
-    fn hear(&mut self, text: ByteString, ctx: &mut Context) {
+    fn on_text(&mut self, text: ByteString, ctx: &mut Context) {
         let Some(inbox) = &self.inbox else { return };
         if let Err(mpsc::error::TrySendError::Full(text)) = inbox.try_send(text) {
-            let error = Refusal::new(
+            let error = ClientError::new(
                 ErrorCode::RateLimited,
                 "too many frames at once; send this one again later",
             );
-            let error = match super::frames::message_of(&text) {
-                Some(id) => error.about(&id),
+            let error = match super::frames::client_msg_id(&text) {
+                Some(id) => error.with_message_id(&id),
                 None => error,
             };
             ctx.text(ByteString::from(&error.retry_after(1)));
@@ -75,7 +75,7 @@ impl SessionActor {
     }
 
     /// Joins fragments into a message, up to the same size limit as an unfragmented message.
-    fn fragment(&mut self, bytes: &[u8], last: bool, ctx: &mut Context) {
+    fn on_fragment(&mut self, bytes: &[u8], last: bool, ctx: &mut Context) {
         let mut message = self.fragments.take().unwrap_or_default();
         if message.len() + bytes.len() > self.frame_bytes {
             return close(ctx, CloseCode::Size, "the message is too large");
@@ -86,13 +86,13 @@ impl SessionActor {
             return;
         }
         match String::from_utf8(message) {
-            Ok(text) => self.hear(text.into(), ctx),
+            Ok(text) => self.on_text(text.into(), ctx),
             Err(_) => close(ctx, CloseCode::Invalid, "the message is not UTF-8"),
         }
     }
 
     /// Closes an idle connection, and pings the others: a live client answers even if it is silent.
-    fn beat(&mut self, ctx: &mut Context) {
+    fn heartbeat(&mut self, ctx: &mut Context) {
         if self.last_seen.elapsed() > self.service.settings().limits.idle {
             return close(ctx, CloseCode::Away, "idle for too long");
         }
@@ -112,12 +112,12 @@ impl Actor for SessionActor {
     type Context = Context;
 
     fn started(&mut self, ctx: &mut Context) {
-        let (inbox, client_frames) = mpsc::channel(INBOX);
-        let (outgoing, outbox) = mpsc::channel(OUTBOX);
+        let (inbox, client_frames) = mpsc::channel(INBOX_CAPACITY);
+        let (outgoing, outbox) = mpsc::channel(OUTBOX_CAPACITY);
         self.inbox = Some(inbox);
         ctx.add_stream(ReceiverStream::new(outbox));
-        ctx.run_interval(Duration::from_secs(HEARTBEAT_S), Self::beat);
-        actix::spawn(drive(
+        ctx.run_interval(Duration::from_secs(HEARTBEAT_S), Self::heartbeat);
+        actix::spawn(run_session(
             Arc::clone(&self.service),
             self.peer,
             client_frames,
@@ -126,11 +126,11 @@ impl Actor for SessionActor {
     }
 }
 
-impl StreamHandler<Out> for SessionActor {
-    fn handle(&mut self, outgoing: Out, ctx: &mut Context) {
+impl StreamHandler<Outgoing> for SessionActor {
+    fn handle(&mut self, outgoing: Outgoing, ctx: &mut Context) {
         match outgoing {
-            Out::Frames(frames) => frames.into_iter().for_each(|frame| ctx.text(frame)),
-            Out::Close(code, reason) => close(ctx, CloseCode::from(code), reason),
+            Outgoing::Frames(frames) => frames.into_iter().for_each(|frame| ctx.text(frame)),
+            Outgoing::Close(code, reason) => close(ctx, CloseCode::from(code), reason),
         }
     }
 
@@ -146,17 +146,18 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
         use actix_web_actors::ws::Message as M;
         self.last_seen = Instant::now();
         match message {
-            Ok(M::Text(text)) => self.hear(text, ctx),
+            Ok(M::Text(text)) => self.on_text(text, ctx),
             Ok(M::Binary(_)) => {
-                let error = Refusal::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
+                let error =
+                    ClientError::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
                 ctx.text(ByteString::from(&error));
             }
             Ok(M::Continuation(item)) => {
                 use actix_http::ws::Item;
                 match item {
-                    Item::FirstText(bytes) => self.fragment(&bytes, false, ctx),
-                    Item::Continue(bytes) => self.fragment(&bytes, false, ctx),
-                    Item::Last(bytes) => self.fragment(&bytes, true, ctx),
+                    Item::FirstText(bytes) => self.on_fragment(&bytes, false, ctx),
+                    Item::Continue(bytes) => self.on_fragment(&bytes, false, ctx),
+                    Item::Last(bytes) => self.on_fragment(&bytes, true, ctx),
                     Item::FirstBinary(_) => close(
                         ctx,
                         CloseCode::Unsupported,
@@ -174,7 +175,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
                 ctx.stop();
             }
             Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, "the message is too large"),
-            Err(ProtocolError::Io(error)) if is_too_big(&error) => {
+            Err(ProtocolError::Io(error)) if is_frame_too_large(&error) => {
                 close(ctx, CloseCode::Size, "the message is too large");
             }
             // The decoder reports text that is not UTF-8 as an I/O error of its own making.

@@ -11,44 +11,45 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::ask::Caller;
+use super::ask::MessageSender;
 use super::ears::{SessionEvent, SessionEvents};
 use super::frames::{
-    ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL, Refusal, Resume, ServerFrame, Welcome,
+    ClientError, ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL_VERSION, ResumePoint, ServerFrame,
+    Welcome,
 };
-use super::hello::{Hello, hello};
-use super::lobby::Lobby;
+use super::hello::{Handshake, await_handshake};
+use super::lobby::ChatService;
 use crate::chat::{Frame, TurnId, TurnRecord, TurnState};
-use crate::turn::doze::Dozing;
-use crate::turn::log::{Follower, TurnLog, encode};
-use crate::turn::rooms::{NewTurn, Room};
+use crate::turn::doze::PollOnWake;
+use crate::turn::log::{Follower, TurnLog, encode_frame};
+use crate::turn::rooms::{LiveConversation, TurnEvent};
 
 /// A message of the session task to its socket.
 #[derive(Debug)]
-pub enum Out {
+pub enum Outgoing {
     Frames(Vec<ByteString>),
     /// Closes the socket with a close code of RFC 6455 and a reason.
     Close(u16, &'static str),
 }
 
 /// The socket is gone or cannot be served, so the session ends.
-pub struct Gone;
+pub struct Disconnected;
 
 /// The number of finished turns that a session remembers as delivered.
-const DELIVERED: usize = 16;
+const MAX_DELIVERED_TURNS: usize = 16;
 
 /// Runs one session until its socket is gone or was told to close.
-pub async fn drive(
-    service: Arc<Lobby>,
+pub async fn run_session(
+    service: Arc<ChatService>,
     peer: IpAddr,
     mut client_frames: mpsc::Receiver<ByteString>,
-    outgoing: mpsc::Sender<Out>,
+    outgoing: mpsc::Sender<Outgoing>,
 ) {
     // The short-lived futures are boxed. Otherwise the task would reserve space for them during its
     // whole life, which is mostly spent waiting.
-    match Box::pin(hello(&service, &mut client_frames, &outgoing)).await {
+    match Box::pin(await_handshake(&service, &mut client_frames, &outgoing)).await {
         Ok(Ok(handshake)) => {
-            let opened = Box::pin(Visit::open(
+            let opened = Box::pin(Session::open(
                 service,
                 peer,
                 client_frames,
@@ -59,22 +60,22 @@ pub async fn drive(
                 return;
             };
             // The socket is gone or closing, so there is nobody to report the result to.
-            let _ = session.serve().await;
+            let _ = session.run().await;
         }
         Ok(Err(reason)) => {
-            let _ = outgoing.send(Out::Close(1008, reason)).await;
+            let _ = outgoing.send(Outgoing::Close(1008, reason)).await;
         }
-        Err(Gone) => {}
+        Err(Disconnected) => {}
     }
 }
 
 /// A session after its handshake, with an open conversation.
-pub(super) struct Visit {
-    pub(super) service: Arc<Lobby>,
-    pub(super) sender: Caller,
+pub(super) struct Session {
+    pub(super) service: Arc<ChatService>,
+    pub(super) sender: MessageSender,
     events: SessionEvents,
-    pub(super) outgoing: mpsc::Sender<Out>,
-    pub(super) conversation: Arc<Room>,
+    pub(super) outgoing: mpsc::Sender<Outgoing>,
+    pub(super) conversation: Arc<LiveConversation>,
     pub(super) following: Option<Follower>,
     /// The turns to follow after the current one.
     pub(super) queued: VecDeque<Follower>,
@@ -82,23 +83,23 @@ pub(super) struct Visit {
     pub(super) delivered: VecDeque<TurnId>,
 }
 
-impl Visit {
+impl Session {
     async fn open(
-        service: Arc<Lobby>,
+        service: Arc<ChatService>,
         peer: IpAddr,
         client_frames: mpsc::Receiver<ByteString>,
-        outgoing: mpsc::Sender<Out>,
-        handshake: Hello,
-    ) -> Result<Self, Gone> {
-        let Hello {
-            room: conversation,
+        outgoing: mpsc::Sender<Outgoing>,
+        handshake: Handshake,
+    ) -> Result<Self, Disconnected> {
+        let Handshake {
+            conversation: conversation,
             resume,
             subject,
         } = handshake;
         // Subscribe before reading the history, so that no event falls between the two.
-        let (new_turns, running) = conversation.watch();
-        let followups = conversation.late();
-        let deletions = conversation.forgotten();
+        let (new_turns, running) = conversation.subscribe();
+        let followups = conversation.subscribe_followups();
+        let deletions = conversation.subscribe_deletions();
         let history = service.history(&conversation, None).await;
         let period = Duration::from_secs(HEARTBEAT_S);
         let mut heartbeat = tokio::time::interval_at(Instant::now() + period, period);
@@ -109,7 +110,7 @@ impl Visit {
             followups,
             deletions,
             status: service.status.clone(),
-            phase: service.desk.phase.clone(),
+            phase: service.turns.phase.clone(),
             heartbeat,
         };
         let mut session = Self {
@@ -117,7 +118,7 @@ impl Visit {
             queued: VecDeque::new(),
             delivered: VecDeque::new(),
             service,
-            sender: Caller {
+            sender: MessageSender {
                 address: peer,
                 subject,
             },
@@ -125,46 +126,46 @@ impl Visit {
             outgoing,
             conversation,
         };
-        session.welcome(&history).await?;
+        session.send_welcome(&history).await?;
         session.resume(resume, running).await?;
         Ok(session)
     }
 
-    async fn serve(&mut self) -> Result<(), Gone> {
+    async fn run(&mut self) -> Result<(), Disconnected> {
         loop {
             if self.following.is_none() {
                 self.following = self.queued.pop_front();
             }
-            let Some(event) = self.tell().await? else {
-                self.over();
+            let Some(event) = self.stream_until_event().await? else {
+                self.finish_followed();
                 continue;
             };
             match event {
-                SessionEvent::ClientFrame(text) => Box::pin(self.hear(&text)).await?,
-                SessionEvent::ClientGone => return Err(Gone),
-                SessionEvent::NewTurn(NewTurn::Log(log)) => {
+                SessionEvent::ClientFrame(text) => Box::pin(self.on_text(&text)).await?,
+                SessionEvent::ClientGone => return Err(Disconnected),
+                SessionEvent::NewTurn(TurnEvent::Started(log)) => {
                     // A duplicate message may have queued this turn before its event arrived.
-                    if !self.knows(log.turn()) {
+                    if !self.delivers_turn(log.turn()) {
                         self.queued.push_back(log.follow());
                     }
                 }
-                SessionEvent::NewTurn(NewTurn::Missed) | SessionEvent::FollowupsLagged => {
-                    self.tell_history().await?;
+                SessionEvent::NewTurn(TurnEvent::Lagged) | SessionEvent::FollowupsLagged => {
+                    self.send_history().await?;
                 }
                 SessionEvent::Followup(turn, followup) => {
                     let followup = &followup;
-                    self.say(&ServerFrame::Followup { turn, followup }).await?;
+                    self.send(&ServerFrame::Followup { turn, followup }).await?;
                 }
-                SessionEvent::ConversationDeleted => return self.leave().await,
+                SessionEvent::ConversationDeleted => return self.close_deleted().await,
                 SessionEvent::StatusChanged(status) => {
-                    self.say(&ServerFrame::Status(&status)).await?;
+                    self.send(&ServerFrame::Status(&status)).await?;
                 }
                 SessionEvent::ServiceClosing => {
                     self.flush().await?;
-                    let close = Out::Close(1001, "the service restarts");
-                    return self.outgoing.send(close).await.map_err(|_| Gone);
+                    let close = Outgoing::Close(1001, "the service restarts");
+                    return self.outgoing.send(close).await.map_err(|_| Disconnected);
                 }
-                SessionEvent::HeartbeatDue => self.say(&ServerFrame::Heartbeat).await?,
+                SessionEvent::HeartbeatDue => self.send(&ServerFrame::Heartbeat).await?,
             }
         }
     }
@@ -172,7 +173,7 @@ impl Visit {
     /// Streams the followed turn until an event arrives. Returns `None` at the end of that turn.
     ///
     /// Turns are delivered one after the other: new turns are reported only while none is followed.
-    async fn tell(&mut self) -> Result<Option<SessionEvent>, Gone> {
+    async fn stream_until_event(&mut self) -> Result<Option<SessionEvent>, Disconnected> {
         let Self {
             events,
             conversation,
@@ -183,12 +184,12 @@ impl Visit {
         // One future serves the whole loop and is polled only when it was woken, so that a token
         // does not cost a poll of every event source.
         let event = pin!(events.next(conversation, following.is_none()));
-        let mut event = Dozing::new(event);
+        let mut event = PollOnWake::new(event);
         loop {
             tokio::select! {
                 event = &mut event => return Ok(Some(event)),
-                frames = next(following) => match frames {
-                    Some(frames) => outgoing.send(Out::Frames(frames)).await.map_err(|_| Gone)?,
+                frames = next_frames(following) => match frames {
+                    Some(frames) => outgoing.send(Outgoing::Frames(frames)).await.map_err(|_| Disconnected)?,
                     None => return Ok(None),
                 },
             }
@@ -196,29 +197,29 @@ impl Visit {
     }
 
     /// Ends the session because its conversation was deleted, after delivering what is finished.
-    async fn leave(&mut self) -> Result<(), Gone> {
+    async fn close_deleted(&mut self) -> Result<(), Disconnected> {
         self.flush().await?;
-        let error = Refusal::new(
+        let error = ClientError::new(
             ErrorCode::NotFound,
             "this conversation was deleted; start a new one",
         );
-        self.refuse(&error).await?;
+        self.send_error(&error).await?;
         self.outgoing
-            .send(Out::Close(1008, "the conversation was deleted"))
+            .send(Outgoing::Close(1008, "the conversation was deleted"))
             .await
-            .map_err(|_| Gone)
+            .map_err(|_| Disconnected)
     }
 
     /// Sends the conversation's current history to a client that missed a part of it.
-    async fn tell_history(&self) -> Result<(), Gone> {
+    async fn send_history(&self) -> Result<(), Disconnected> {
         let turns = self.service.history(&self.conversation, None).await;
-        self.say(&ServerFrame::History { turns: &turns }).await
+        self.send(&ServerFrame::History { turns: &turns }).await
     }
 
     /// Sends the remaining frames of finished turns.
-    async fn flush(&mut self) -> Result<(), Gone> {
+    async fn flush(&mut self) -> Result<(), Disconnected> {
         while let Some(mut follower) = self.following.take().or_else(|| self.queued.pop_front()) {
-            while follower.log().ended() {
+            while follower.log().is_finished() {
                 let Some(frames) = follower.next().await else {
                     break;
                 };
@@ -229,39 +230,39 @@ impl Visit {
     }
 
     /// Stops following a turn whose last frame was delivered.
-    fn over(&mut self) {
+    fn finish_followed(&mut self) {
         if let Some(follower) = self.following.take() {
             self.delivered.push_back(follower.log().turn());
-            if self.delivered.len() > DELIVERED {
+            if self.delivered.len() > MAX_DELIVERED_TURNS {
                 self.delivered.pop_front();
             }
         }
     }
 
     /// Returns `true` if the turn's frames are, will be or were delivered by this session.
-    pub(super) fn knows(&self, turn: TurnId) -> bool {
+    pub(super) fn delivers_turn(&self, turn: TurnId) -> bool {
         let mut followed = self.following.iter().chain(&self.queued);
         self.delivered.contains(&turn) || followed.any(|follower| follower.log().turn() == turn)
     }
 
-    async fn send_frames(&self, frames: Vec<ByteString>) -> Result<(), Gone> {
-        let frames = Out::Frames(frames);
-        self.outgoing.send(frames).await.map_err(|_| Gone)
+    async fn send_frames(&self, frames: Vec<ByteString>) -> Result<(), Disconnected> {
+        let frames = Outgoing::Frames(frames);
+        self.outgoing.send(frames).await.map_err(|_| Disconnected)
     }
 
-    pub(super) async fn say(&self, frame: &ServerFrame<'_>) -> Result<(), Gone> {
+    pub(super) async fn send(&self, frame: &ServerFrame<'_>) -> Result<(), Disconnected> {
         self.send_frames(vec![frame.encode()]).await
     }
 
-    pub(super) async fn refuse(&self, error: &Refusal) -> Result<(), Gone> {
+    pub(super) async fn send_error(&self, error: &ClientError) -> Result<(), Disconnected> {
         self.send_frames(vec![error.into()]).await
     }
 
-    async fn welcome(&mut self, history: &[TurnRecord]) -> Result<(), Gone> {
+    async fn send_welcome(&mut self, history: &[TurnRecord]) -> Result<(), Disconnected> {
         let status = Arc::clone(&self.events.status.borrow_and_update());
         let settings = self.service.settings();
         let welcome = Welcome {
-            protocol: PROTOCOL,
+            protocol: PROTOCOL_VERSION,
             conversation: self.conversation.id(),
             history,
             status: &status,
@@ -273,7 +274,7 @@ impl Visit {
             greeting: &settings.chat.greeting,
             demo: settings.demo,
         };
-        self.say(&ServerFrame::Welcome(Box::new(welcome))).await
+        self.send(&ServerFrame::Welcome(Box::new(welcome))).await
     }
 
     /// Continues the turn that the client was receiving, and joins the turn that runs now.
@@ -281,15 +282,15 @@ impl Visit {
     /// A client that joins a running turn gets a snapshot first.
     async fn resume(
         &mut self,
-        resume: Option<Resume>,
+        resume: Option<ResumePoint>,
         running: Option<Arc<TurnLog>>,
-    ) -> Result<(), Gone> {
-        if let Some(Resume { turn, seq }) = resume {
+    ) -> Result<(), Disconnected> {
+        if let Some(ResumePoint { turn, seq }) = resume {
             match self.conversation.log(turn) {
                 Some(log) => self.queued.push_back(log.resume(seq)),
-                None => match self.service.turn(&self.conversation, turn).await {
-                    Ok(record) => self.replay(record, seq).await?,
-                    Err(error) => self.refuse(&error).await?,
+                None => match self.service.find_turn(&self.conversation, turn).await {
+                    Ok(record) => self.replay_finished(record, seq).await?,
+                    Err(error) => self.send_error(&error).await?,
                 },
             }
         }
@@ -300,9 +301,13 @@ impl Visit {
 
     /// Sends a turn whose log is gone as two frames, a snapshot and its end, numbered after
     /// `after_seq`.
-    pub(super) async fn replay(&mut self, record: TurnRecord, after_seq: u64) -> Result<(), Gone> {
+    pub(super) async fn replay_finished(
+        &mut self,
+        record: TurnRecord,
+        after_seq: u64,
+    ) -> Result<(), Disconnected> {
         let record = if record.state == TurnState::Running {
-            record.interrupted()
+            record.into_interrupted()
         } else {
             record
         };
@@ -316,14 +321,14 @@ impl Visit {
             drafts: record.drafts.clone(),
             question: record.question.clone(),
         };
-        let done = Frame::Done(Box::new(record.done(after_seq.saturating_add(2))));
-        self.send_frames(vec![encode(&snapshot), encode(&done)])
+        let done = Frame::Done(Box::new(record.done_frame(after_seq.saturating_add(2))));
+        self.send_frames(vec![encode_frame(&snapshot), encode_frame(&done)])
             .await
     }
 }
 
 /// Waits for the next frames of the follower, or forever if there is none.
-async fn next(follower: &mut Option<Follower>) -> Option<Vec<ByteString>> {
+async fn next_frames(follower: &mut Option<Follower>) -> Option<Vec<ByteString>> {
     match follower {
         Some(follower) => follower.next().await,
         None => std::future::pending().await,

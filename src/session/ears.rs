@@ -7,23 +7,23 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Interval;
 
 use crate::chat::{Followup, StatusView, TurnId};
-use crate::turn::desk::Phase;
-use crate::turn::rooms::{NewTurn, NewTurns, Room};
+use crate::turn::desk::ShutdownPhase;
+use crate::turn::rooms::{LiveConversation, TurnEvent, TurnSubscription};
 
 pub(super) struct SessionEvents {
     pub(super) client_frames: mpsc::Receiver<ByteString>,
-    pub(super) new_turns: NewTurns,
+    pub(super) new_turns: TurnSubscription,
     pub(super) followups: broadcast::Receiver<(TurnId, Followup)>,
     pub(super) deletions: watch::Receiver<u64>,
     pub(super) status: watch::Receiver<Arc<StatusView>>,
-    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) phase: watch::Receiver<ShutdownPhase>,
     pub(super) heartbeat: Interval,
 }
 
 pub(super) enum SessionEvent {
     ClientFrame(ByteString),
     ClientGone,
-    NewTurn(NewTurn),
+    NewTurn(TurnEvent),
     Followup(TurnId, Followup),
     /// The session was too slow and missed follow-ups, so it has to send its history again.
     FollowupsLagged,
@@ -37,7 +37,11 @@ impl SessionEvents {
     /// Waits for the next event. New turns are reported only while `may_follow` is set.
     ///
     /// Cancel-safe: dropping the future loses no event.
-    pub(super) async fn next(&mut self, conversation: &Room, may_follow: bool) -> SessionEvent {
+    pub(super) async fn next(
+        &mut self,
+        conversation: &LiveConversation,
+        may_follow: bool,
+    ) -> SessionEvent {
         loop {
             return tokio::select! {
                 frame = self.client_frames.recv() => match frame {
@@ -57,7 +61,7 @@ impl SessionEvents {
                     SessionEvent::StatusChanged(Arc::clone(&self.status.borrow_and_update()))
                 }
                 Ok(()) = self.phase.changed() => {
-                    if *self.phase.borrow_and_update() != Phase::Closing {
+                    if *self.phase.borrow_and_update() != ShutdownPhase::Closing {
                         continue;
                     }
                     SessionEvent::ServiceClosing

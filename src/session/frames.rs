@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::chat::{
     ClientMsgId, ConversationId, Feedback, Followup, StatusView, TurnId, TurnRecord,
 };
-use crate::degradation::cache::CacheUse;
+use crate::degradation::cache::CacheMode;
 use crate::settings::MidStream;
-use crate::turn::log::encode;
+use crate::turn::log::encode_frame;
 
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Seconds between `heartbeat` frames, and between the server's WebSocket pings.
 pub const HEARTBEAT_S: u64 = 15;
@@ -22,7 +22,7 @@ pub enum ClientFrame {
     Hello {
         /// The conversation to open. `None` opens the visitor's latest one, or a new one.
         conversation: Option<ConversationId>,
-        resume: Option<Resume>,
+        resume: Option<ResumePoint>,
         /// A visitor token, signed by the host site.
         token: Option<String>,
     },
@@ -30,7 +30,7 @@ pub enum ClientFrame {
         client_msg_id: ClientMsgId,
         text: String,
         #[serde(default, deserialize_with = "deserialize_options")]
-        options: Option<Options>,
+        options: Option<MessageOptions>,
     },
     Stop {
         turn: TurnId,
@@ -54,19 +54,19 @@ pub enum ClientFrame {
 
 /// The position in a turn from which a reconnecting client continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Resume {
+pub struct ResumePoint {
     pub turn: TurnId,
     /// The sequence number of the last frame that the client applied, or 0.
     pub seq: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Options {
+pub struct MessageOptions {
     /// The provider to try first.
     pub provider: Option<String>,
     /// `Some(false)` tries no provider other than `provider`.
     pub failover: Option<bool>,
-    pub cache: Option<CacheUse>,
+    pub cache: Option<CacheMode>,
     /// The way to continue after a provider failed in mid-answer.
     #[serde(default, deserialize_with = "deserialize_mid_stream")]
     pub mid_stream: Option<MidStream>,
@@ -75,10 +75,10 @@ pub struct Options {
 /// Accepts options as a JSON object only. By itself serde would also take an array of the fields.
 pub fn deserialize_options<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Options>, D::Error> {
+) -> Result<Option<MessageOptions>, D::Error> {
     let fields = Option::<serde_json::Map<String, serde_json::Value>>::deserialize(deserializer)?;
     fields
-        .map(|fields| Options::deserialize(serde_json::Value::Object(fields)))
+        .map(|fields| MessageOptions::deserialize(serde_json::Value::Object(fields)))
         .transpose()
         .map_err(serde::de::Error::custom)
 }
@@ -111,7 +111,7 @@ pub enum ErrorCode {
 
 /// The reason for rejecting a client's frame, sent as an `error` frame.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub struct ClientError {
     pub code: ErrorCode,
     /// The reason in a sentence, and what to do about it.
     pub message: String,
@@ -121,7 +121,7 @@ pub struct Refusal {
     pub client_msg_id: Option<String>,
 }
 
-impl Refusal {
+impl ClientError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -131,7 +131,7 @@ impl Refusal {
         }
     }
 
-    pub fn about(self, message: &ClientMsgId) -> Self {
+    pub fn with_message_id(self, message: &ClientMsgId) -> Self {
         Self {
             client_msg_id: Some(message.to_string()),
             ..self
@@ -203,12 +203,12 @@ pub struct ClientLimits {
 
 impl ServerFrame<'_> {
     pub fn encode(&self) -> ByteString {
-        encode(self)
+        encode_frame(self)
     }
 }
 
-impl From<&Refusal> for ByteString {
-    fn from(error: &Refusal) -> ByteString {
+impl From<&ClientError> for ByteString {
+    fn from(error: &ClientError) -> ByteString {
         ServerFrame::Error {
             code: error.code,
             message: &error.message,
@@ -222,8 +222,8 @@ impl From<&Refusal> for ByteString {
 /// Parses a client's frame.
 ///
 /// Fails with `bad_request`. The error names the message that the frame is about, if there is one.
-pub fn decode(text: &str) -> Result<ClientFrame, Refusal> {
-    let bad_request = |problem: String| Refusal::new(ErrorCode::BadRequest, problem);
+pub fn decode(text: &str) -> Result<ClientFrame, ClientError> {
+    let bad_request = |problem: String| ClientError::new(ErrorCode::BadRequest, problem);
     let value: serde_json::Value = serde_json::from_str(text)
         .map_err(|error| bad_request(format!("the frame is not JSON: {error}")))?;
     if !value.is_object() {
@@ -233,14 +233,14 @@ pub fn decode(text: &str) -> Result<ClientFrame, Refusal> {
         .get("client_msg_id")
         .and_then(|id| id.as_str())
         .map(|id| id.chars().take(64).collect());
-    serde_json::from_value(value).map_err(|error| Refusal {
+    serde_json::from_value(value).map_err(|error| ClientError {
         client_msg_id,
         ..bad_request(format!("the frame does not follow the protocol: {error}"))
     })
 }
 
 /// Returns the valid `client_msg_id` of a frame, if it has one.
-pub fn message_of(text: &str) -> Option<ClientMsgId> {
+pub fn client_msg_id(text: &str) -> Option<ClientMsgId> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     value.get("client_msg_id")?.as_str()?.parse().ok()
 }
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn error_frames_have_all_fields() {
         let text =
-            ByteString::from(&Refusal::new(ErrorCode::MessageTooLong, "cut it").retry_after(3));
+            ByteString::from(&ClientError::new(ErrorCode::MessageTooLong, "cut it").retry_after(3));
         assert_eq!(
             &*text,
             r#"{"type":"error","code":"message_too_long","message":"cut it","retry_after_s":3,"client_msg_id":null}"#

@@ -7,19 +7,19 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::drive::{Gone, Out};
-use super::frames::{ClientFrame, ErrorCode, Refusal, Resume, decode};
-use super::identity::{BadToken, Identity};
-use super::lobby::{Lobby, NotIn};
+use super::drive::{Disconnected, Outgoing};
+use super::frames::{ClientError, ClientFrame, ErrorCode, ResumePoint, decode};
+use super::identity::{TokenError, VisitorTokens};
+use super::lobby::{AccessError, ChatService};
 use crate::chat::ConversationId;
-use crate::turn::rooms::Room;
+use crate::turn::rooms::LiveConversation;
 
 /// The time limit for the whole handshake, including repeated attempts.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) struct Hello {
-    pub room: Arc<Room>,
-    pub resume: Option<Resume>,
+pub(super) struct Handshake {
+    pub conversation: Arc<LiveConversation>,
+    pub resume: Option<ResumePoint>,
     /// The visitor named by a token.
     pub subject: Option<Arc<str>>,
 }
@@ -28,57 +28,60 @@ pub(super) struct Hello {
 ///
 /// A client whose `hello` is malformed or asks for a conversation that it may not open gets an
 /// error frame and may try again. `Err` within `Ok` is the reason for closing the socket.
-pub(super) async fn hello(
-    service: &Lobby,
+pub(super) async fn await_handshake(
+    service: &ChatService,
     client_frames: &mut mpsc::Receiver<ByteString>,
-    outgoing: &mpsc::Sender<Out>,
-) -> Result<Result<Hello, &'static str>, Gone> {
-    let deadline = Instant::now() + HELLO_LIMIT;
-    let send_error = async |error: &Refusal| {
-        let frames = Out::Frames(vec![error.into()]);
-        outgoing.send(frames).await.map_err(|_| Gone)
+    outgoing: &mpsc::Sender<Outgoing>,
+) -> Result<Result<Handshake, &'static str>, Disconnected> {
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let send_error = async |error: &ClientError| {
+        let frames = Outgoing::Frames(vec![error.into()]);
+        outgoing.send(frames).await.map_err(|_| Disconnected)
     };
     loop {
         let Ok(text) = tokio::time::timeout_at(deadline, client_frames.recv()).await else {
             return Ok(Err("hello expected"));
         };
-        let error = match decode(&text.ok_or(Gone)?) {
+        let error = match decode(&text.ok_or(Disconnected)?) {
             Ok(ClientFrame::Hello {
                 conversation: requested,
                 resume,
                 token,
             }) => {
-                let subject = match identify(service, token.as_deref()) {
+                let subject = match verify_visitor(service, token.as_deref()) {
                     Ok(subject) => subject,
                     Err(error) => {
                         // A client with a bad token is never served as an anonymous one.
-                        send_error(&Refusal::new(ErrorCode::Unauthorized, error.to_string()))
-                            .await?;
+                        send_error(&ClientError::new(
+                            ErrorCode::Unauthorized,
+                            error.to_string(),
+                        ))
+                        .await?;
                         return Ok(Err("bad token"));
                     }
                 };
                 let existing = match (requested, &subject) {
                     (Some(id), _) => Some(id),
-                    (None, Some(subject)) => service.newest_of(subject).await,
+                    (None, Some(subject)) => service.latest_conversation(subject).await,
                     (None, None) => None,
                 };
                 let opened = match existing {
-                    Some(id) => service.enter(id, subject.as_deref()).await,
-                    None => Ok(service.begin(new_conversation()?)),
+                    Some(id) => service.open_conversation(id, subject.as_deref()).await,
+                    None => Ok(service.create_conversation(random_conversation_id()?)),
                 };
                 match opened {
                     Ok(room) => {
-                        return Ok(Ok(Hello {
-                            room,
+                        return Ok(Ok(Handshake {
+                            conversation: room,
                             resume,
                             subject,
                         }));
                     }
-                    Err(NotIn::Theirs) => Refusal::new(
+                    Err(AccessError::NotOwner) => ClientError::new(
                         ErrorCode::Unauthorized,
                         "this conversation belongs to a signed-in visitor; start a new one",
                     ),
-                    Err(NotIn::Unknown) => not_known(),
+                    Err(AccessError::OwnerUnknown) => owner_unknown_error(),
                 }
             }
             Ok(_) => return Ok(Err("hello expected")),
@@ -89,13 +92,16 @@ pub(super) async fn hello(
 }
 
 /// The error for a conversation whose owner cannot be determined while the store does not answer.
-pub fn not_known() -> Refusal {
+pub fn owner_unknown_error() -> ClientError {
     let message =
         "the owner of this conversation cannot be checked right now; try again, or start a new one";
-    Refusal::new(ErrorCode::Internal, message).retry_after(2)
+    ClientError::new(ErrorCode::Internal, message).retry_after(2)
 }
 
-fn identify(service: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, BadToken> {
+fn verify_visitor(
+    service: &ChatService,
+    token: Option<&str>,
+) -> Result<Option<Arc<str>>, TokenError> {
     let Some(token) = token else {
         return Ok(None);
     };
@@ -104,8 +110,8 @@ fn identify(service: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, Ba
         .widget
         .identity_secret
         .as_ref()
-        .ok_or(BadToken::NotTaken)?;
-    let subject = Identity::new(secret.clone()).subject(token, service.desk.clock.wall())?;
+        .ok_or(TokenError::Disabled)?;
+    let subject = VisitorTokens::new(secret.clone()).verify(token, service.turns.clock.wall())?;
     Ok(Some(subject.into()))
 }
 
@@ -113,11 +119,11 @@ fn identify(service: &Lobby, token: Option<&str>) -> Result<Option<Arc<str>>, Ba
 ///
 /// Knowing the id is what gives access to an anonymous conversation. Without a random source no id
 /// is safe, so the session ends.
-pub fn new_conversation() -> Result<ConversationId, Gone> {
+pub fn random_conversation_id() -> Result<ConversationId, Disconnected> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| {
         tracing::error!(%error, "no random bytes for a conversation id");
-        Gone
+        Disconnected
     })?;
     Ok(ConversationId::from_random(bytes))
 }

@@ -11,42 +11,42 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::chat::At;
+use crate::chat::Timestamp;
 use crate::settings::Secret;
 
-const LONGEST: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 4096;
 
-const LONGEST_SUBJECT: usize = 256;
+const MAX_SUBJECT_BYTES: usize = 256;
 
 /// The tolerance for `nbf`, since the site's clock may be ahead of ours. `exp` is checked exactly.
-const AHEAD_S: f64 = 60.0;
+const MAX_CLOCK_SKEW_S: f64 = 60.0;
 
-pub struct Identity {
+pub struct VisitorTokens {
     secret: Secret,
 }
 
 /// The reason for rejecting a token. It reveals nothing of the token or the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadToken {
+pub enum TokenError {
     /// `widget.identity_secret` is not set.
     #[error("this service takes no visitor tokens; its owner can set widget.identity_secret")]
-    NotTaken,
+    Disabled,
     #[error("the visitor token is not a JWT signed with HS256")]
     Malformed,
     #[error("the visitor token's signature is wrong")]
-    Forged,
+    BadSignature,
     /// `sub` or `exp` is missing or malformed.
     #[error("the visitor token needs the claims sub (a name) and exp (a time)")]
-    Claims,
+    InvalidClaims,
     #[error("the visitor token has expired; the site has to give a new one")]
     Expired,
     /// `nbf` is in the future.
     #[error("the visitor token is not valid yet")]
-    Early,
+    NotYetValid,
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     alg: String,
     typ: Option<String>,
     crit: Option<Value>,
@@ -54,72 +54,72 @@ struct Header {
 
 /// Times are seconds since 1970, possibly with a fraction.
 #[derive(Deserialize)]
-struct Claims {
+struct TokenClaims {
     sub: String,
     exp: f64,
     nbf: Option<f64>,
 }
 
-impl Identity {
+impl VisitorTokens {
     pub fn new(secret: Secret) -> Self {
         Self { secret }
     }
 
     /// Returns the visitor named by a token that is valid at `now`.
-    pub fn subject(&self, token: &str, now: At) -> Result<String, BadToken> {
-        if token.len() > LONGEST {
-            return Err(BadToken::Malformed);
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<String, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(BadToken::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(BadToken::Malformed)?;
-        let header: Header = part(header).ok_or(BadToken::Malformed)?;
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        let header: TokenHeader = decode_part(header).ok_or(TokenError::Malformed)?;
         let is_jwt = header.typ.is_none_or(|typ| typ.eq_ignore_ascii_case("jwt"));
         // RFC 7515 section 4.1.11: `crit` lists extensions that must be understood. None is.
         if header.alg != "HS256" || !is_jwt || header.crit.is_some() {
-            return Err(BadToken::Malformed);
+            return Err(TokenError::Malformed);
         }
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
-            .map_err(|_| BadToken::Malformed)?;
+            .map_err(|_| TokenError::Malformed)?;
         // `verify_slice` compares in constant time.
-        mac(&self.secret, signed)?
+        compute_mac(&self.secret, signed)?
             .verify_slice(&signature)
-            .map_err(|_| BadToken::Forged)?;
-        let Claims { sub, exp, nbf } = part(claims).ok_or(BadToken::Claims)?;
-        if sub.is_empty() || sub.len() > LONGEST_SUBJECT {
-            return Err(BadToken::Claims);
+            .map_err(|_| TokenError::BadSignature)?;
+        let TokenClaims { sub, exp, nbf } = decode_part(claims).ok_or(TokenError::InvalidClaims)?;
+        if sub.is_empty() || sub.len() > MAX_SUBJECT_BYTES {
+            return Err(TokenError::InvalidClaims);
         }
-        let now_s = now.since(At(0)).as_secs_f64();
+        let now_s = now.since(Timestamp(0)).as_secs_f64();
         if exp <= now_s {
-            return Err(BadToken::Expired);
+            return Err(TokenError::Expired);
         }
-        if nbf.is_some_and(|nbf| nbf > now_s + AHEAD_S) {
-            return Err(BadToken::Early);
+        if nbf.is_some_and(|nbf| nbf > now_s + MAX_CLOCK_SKEW_S) {
+            return Err(TokenError::NotYetValid);
         }
         Ok(sub)
     }
 }
 
-fn mac(secret: &Secret, signed: &str) -> Result<Hmac<Sha256>, BadToken> {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(|_| BadToken::Forged)?;
+fn compute_mac(secret: &Secret, signed: &str) -> Result<Hmac<Sha256>, TokenError> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
+        .map_err(|_| TokenError::BadSignature)?;
     mac.update(signed.as_bytes());
     Ok(mac)
 }
 
 /// Decodes the base64url JSON of a token's part. A token with more than three parts fails here,
 /// because `.` is not in the alphabet.
-fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
+fn decode_part<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }
 
 /// Signs a token as a host site would.
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used)]
-pub(crate) fn sign(secret: &str, header: &Value, claims: &Value) -> String {
+pub(crate) fn sign_token(secret: &str, header: &Value, claims: &Value) -> String {
     let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
     let signed = format!("{header}.{claims}");
-    let signature = mac(&Secret::new(secret), &signed)
+    let signature = compute_mac(&Secret::new(secret), &signed)
         .unwrap()
         .finalize()
         .into_bytes();
@@ -134,14 +134,14 @@ mod tests {
     use super::*;
 
     const SECRET: &str = "shop-secret";
-    const NOW: At = At(1_800_000_000_000);
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-    fn check(token: &str) -> Result<String, BadToken> {
-        Identity::new(Secret::new(SECRET)).subject(token, NOW)
+    fn check(token: &str) -> Result<String, TokenError> {
+        VisitorTokens::new(Secret::new(SECRET)).verify(token, NOW)
     }
 
-    fn check_signed(header: &Value, claims: &Value) -> Result<String, BadToken> {
-        check(&sign(SECRET, header, claims))
+    fn check_signed(header: &Value, claims: &Value) -> Result<String, TokenError> {
+        check(&sign_token(SECRET, header, claims))
     }
 
     fn hs256() -> Value {
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn other_algorithms_are_rejected_with_any_signature() {
         let [_, claims, signature] = <[String; 3]>::try_from(
-            sign(SECRET, &hs256(), &ann())
+            sign_token(SECRET, &hs256(), &ann())
                 .split('.')
                 .map(str::to_owned)
                 .collect::<Vec<_>>(),
@@ -187,42 +187,42 @@ mod tests {
             let header = json!({ "alg": alg, "typ": "JWT" });
             assert_eq!(
                 check_signed(&header, &ann()),
-                Err(BadToken::Malformed),
+                Err(TokenError::Malformed),
                 "{alg}"
             );
             let header = URL_SAFE_NO_PAD.encode(header.to_string());
             for signature in ["", &signature] {
                 assert_eq!(
                     check(&format!("{header}.{claims}.{signature}")),
-                    Err(BadToken::Malformed),
+                    Err(TokenError::Malformed),
                     "{alg}"
                 );
             }
         }
         assert_eq!(
             check_signed(&json!({ "typ": "JWT" }), &ann()),
-            Err(BadToken::Malformed)
+            Err(TokenError::Malformed)
         );
         assert_eq!(
             check_signed(&json!({ "alg": "HS256", "crit": ["b64"] }), &ann()),
-            Err(BadToken::Malformed)
+            Err(TokenError::Malformed)
         );
         assert_eq!(
             check_signed(&json!({ "alg": "HS256", "typ": "JWE" }), &ann()),
-            Err(BadToken::Malformed)
+            Err(TokenError::Malformed)
         );
     }
 
     #[test]
     fn changed_or_foreign_token_has_a_bad_signature() {
-        let good = sign(SECRET, &hs256(), &ann());
+        let good = sign_token(SECRET, &hs256(), &ann());
         let (signed, signature) = good.rsplit_once('.').unwrap();
-        let bob = sign(
+        let bob = sign_token(
             "another",
             &hs256(),
             &json!({ "sub": "bob", "exp": 1_800_000_060 }),
         );
-        assert_eq!(check(&bob), Err(BadToken::Forged));
+        assert_eq!(check(&bob), Err(TokenError::BadSignature));
         let (bobs, _) = bob.rsplit_once('.').unwrap();
         for token in [
             format!("{bobs}.{signature}"),
@@ -230,14 +230,14 @@ mod tests {
             format!("{signed}.{}", &signature[..40]),
             format!("{signed}.{signature}AAAA"),
         ] {
-            assert_eq!(check(&token), Err(BadToken::Forged), "{token}");
+            assert_eq!(check(&token), Err(TokenError::BadSignature), "{token}");
         }
     }
 
     #[test]
     fn text_that_is_no_token_is_malformed() {
-        let good = sign(SECRET, &hs256(), &ann());
-        let long = format!("{good}{}", "A".repeat(LONGEST));
+        let good = sign_token(SECRET, &hs256(), &ann());
+        let long = format!("{good}{}", "A".repeat(MAX_TOKEN_BYTES));
         for token in [
             "",
             ".",
@@ -249,7 +249,7 @@ mod tests {
             &format!("{good}="),
             &long,
         ] {
-            assert_eq!(check(token), Err(BadToken::Malformed), "{token}");
+            assert_eq!(check(token), Err(TokenError::Malformed), "{token}");
         }
     }
 
@@ -263,13 +263,13 @@ mod tests {
             json!({ "exp": 1_800_000_060 }),
             json!({ "sub": "", "exp": 1_800_000_060 }),
             json!({ "sub": 7, "exp": 1_800_000_060 }),
-            json!({ "sub": "x".repeat(LONGEST_SUBJECT + 1), "exp": 1_800_000_060 }),
+            json!({ "sub": "x".repeat(MAX_SUBJECT_BYTES + 1), "exp": 1_800_000_060 }),
             json!({ "sub": "ann", "exp": 1_800_000_060, "nbf": "soon" }),
             json!([]),
         ] {
             assert_eq!(
                 check_signed(&hs256(), &claims),
-                Err(BadToken::Claims),
+                Err(TokenError::InvalidClaims),
                 "{claims}"
             );
         }
@@ -278,11 +278,11 @@ mod tests {
     #[test]
     fn token_is_valid_until_exp_and_from_nbf() {
         let check_exp = |exp: f64| check_signed(&hs256(), &json!({ "sub": "ann", "exp": exp }));
-        assert_eq!(check_exp(1_799_999_999.0), Err(BadToken::Expired));
-        assert_eq!(check_exp(1_800_000_000.0), Err(BadToken::Expired));
-        assert_eq!(check_exp(-1.0), Err(BadToken::Expired));
+        assert_eq!(check_exp(1_799_999_999.0), Err(TokenError::Expired));
+        assert_eq!(check_exp(1_800_000_000.0), Err(TokenError::Expired));
+        assert_eq!(check_exp(-1.0), Err(TokenError::Expired));
         assert_eq!(check_exp(1_800_000_001.0), Ok("ann".into()));
         let early = json!({ "sub": "ann", "exp": 1_800_009_999, "nbf": 1_800_000_061 });
-        assert_eq!(check_signed(&hs256(), &early), Err(BadToken::Early));
+        assert_eq!(check_signed(&hs256(), &early), Err(TokenError::NotYetValid));
     }
 }

@@ -13,97 +13,101 @@ use futures_util::{Stream, StreamExt as _};
 /// A frame of up to this multiple of the limit is read to its end and discarded, so that a
 /// well-meaning client finishes sending and reads the close frame. A larger frame ends the
 /// connection at once.
-const THROWN_AWAY: u64 = 16;
+const DISCARD_FACTOR: u64 = 16;
 
 /// Passes a client's bytes through, up to its first frame with a payload of more than `max_bytes`.
 /// The stream then ends with [`PayloadError::Overflow`].
-pub fn bounded(
+pub fn limit_frames(
     bytes: impl Stream<Item = Result<Bytes, PayloadError>>,
     max_bytes: usize,
 ) -> impl Stream<Item = Result<Bytes, PayloadError>> {
     let max_bytes = u64::try_from(max_bytes).unwrap_or(u64::MAX);
     bytes.scan(
-        Bound {
+        FrameLimiter {
             max_bytes,
-            state: At::Head(Vec::new()),
+            state: FrameState::Head(Vec::new()),
         },
-        |limiter, chunk| ready(limiter.next(chunk)),
+        |limiter, chunk| ready(limiter.on_chunk(chunk)),
     )
 }
 
 /// Returns `true` if the decoder's error stems from [`limit_frames`](bounded). The decoder only
 /// keeps the text of the error.
-pub fn is_too_big(error: &io::Error) -> bool {
+pub fn is_frame_too_large(error: &io::Error) -> bool {
     error.to_string() == PayloadError::Overflow.to_string()
 }
 
-struct Bound {
+struct FrameLimiter {
     max_bytes: u64,
-    state: At,
+    state: FrameState,
 }
 
-enum At {
+enum FrameState {
     /// The bytes of the header received so far.
     Head(Vec<u8>),
     /// The number of payload bytes that follow.
     Payload(u64),
     /// The number of payload bytes of an oversized frame that are still to be discarded.
-    TooBig(u64),
+    Oversized(u64),
     /// After an oversized frame, when nothing more is read.
-    End,
+    Ended,
 }
 
-impl Bound {
-    fn next(&mut self, chunk: Result<Bytes, PayloadError>) -> Option<Result<Bytes, PayloadError>> {
-        if matches!(self.state, At::End) {
+impl FrameLimiter {
+    fn on_chunk(
+        &mut self,
+        chunk: Result<Bytes, PayloadError>,
+    ) -> Option<Result<Bytes, PayloadError>> {
+        if matches!(self.state, FrameState::Ended) {
             return None;
         }
         let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(error) => return Some(Err(error)),
         };
-        let passed = self.pass(&chunk);
+        let passed = self.advance(&chunk);
         Some(match self.state {
-            At::End => Err(PayloadError::Overflow),
+            FrameState::Ended => Err(PayloadError::Overflow),
             _ => Ok(chunk.slice(..passed)),
         })
     }
 
     /// Advances over the chunk and returns how many of its bytes the decoder may see.
-    fn pass(&mut self, chunk: &[u8]) -> usize {
+    fn advance(&mut self, chunk: &[u8]) -> usize {
         let mut rest = chunk;
         let mut passed = chunk.len();
         while let Some((first, tail)) = rest.split_first() {
             match &mut self.state {
-                At::Head(head) => {
+                FrameState::Head(head) => {
                     head.push(*first);
                     rest = tail;
-                    match length(head) {
+                    match payload_length(head) {
                         None => continue,
                         Some(length) if length <= self.max_bytes => {
-                            self.state = At::Payload(length)
+                            self.state = FrameState::Payload(length)
                         }
                         Some(length) => {
                             passed = chunk.len() - rest.len();
-                            let can_discard = length <= self.max_bytes.saturating_mul(THROWN_AWAY);
+                            let can_discard =
+                                length <= self.max_bytes.saturating_mul(DISCARD_FACTOR);
                             self.state = if can_discard {
-                                At::TooBig(length)
+                                FrameState::Oversized(length)
                             } else {
-                                At::End
+                                FrameState::Ended
                             };
                         }
                     }
                 }
-                At::Payload(left) => rest = skip(rest, left),
-                At::TooBig(left) => {
+                FrameState::Payload(left) => rest = skip_payload(rest, left),
+                FrameState::Oversized(left) => {
                     passed = passed.min(chunk.len() - rest.len());
-                    rest = skip(rest, left);
+                    rest = skip_payload(rest, left);
                 }
-                At::End => break,
+                FrameState::Ended => break,
             }
             match self.state {
-                At::Payload(0) => self.state = At::Head(Vec::new()),
-                At::TooBig(0) => self.state = At::End,
+                FrameState::Payload(0) => self.state = FrameState::Head(Vec::new()),
+                FrameState::Oversized(0) => self.state = FrameState::Ended,
                 _ => {}
             }
         }
@@ -112,7 +116,7 @@ impl Bound {
 }
 
 /// Skips up to `left` bytes and returns the rest of the chunk.
-fn skip<'a>(rest: &'a [u8], left: &mut u64) -> &'a [u8] {
+fn skip_payload<'a>(rest: &'a [u8], left: &mut u64) -> &'a [u8] {
     let skipped = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
     *left -= skipped as u64;
     rest.get(skipped..).unwrap_or_default()
@@ -120,7 +124,7 @@ fn skip<'a>(rest: &'a [u8], left: &mut u64) -> &'a [u8] {
 
 /// Returns the payload length of a frame header (RFC 6455, section 5.2), or `None` if the header is
 /// not complete yet.
-fn length(head: &[u8]) -> Option<u64> {
+fn payload_length(head: &[u8]) -> Option<u64> {
     let (second, extended) = head.get(1..)?.split_first()?;
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
     let (bytes, short) = match second & 0x7f {
@@ -170,7 +174,7 @@ mod tests {
             let chunks = bytes
                 .chunks(size)
                 .map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
-            let stream = bounded(stream::iter(chunks.collect::<Vec<_>>()), max_bytes);
+            let stream = limit_frames(stream::iter(chunks.collect::<Vec<_>>()), max_bytes);
             let items: Vec<_> = collected(stream);
             let passed = items.iter().flatten().map(Bytes::len).sum::<usize>();
             let errors = items.iter().filter(|item| item.is_err()).count();

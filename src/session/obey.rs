@@ -1,43 +1,46 @@
 //! The commands of a client: one handler for each of its frames.
 
-use super::ask::{self, Accepted};
-use super::drive::{Gone, Visit};
-use super::frames::{ClientFrame, ErrorCode, Refusal, ServerFrame, decode};
-use super::lobby::STORE_LIMIT;
-use crate::chat::{Amendment, Feedback, TurnId, TurnState};
-use crate::turn::desk::CHAT_PATIENCE;
+use super::ask::{self, AcceptedMessage};
+use super::drive::{Disconnected, Session};
+use super::frames::{ClientError, ClientFrame, ErrorCode, ServerFrame, decode};
+use super::lobby::STORE_TIMEOUT;
+use crate::chat::{Feedback, TurnId, TurnState, TurnUpdate};
+use crate::turn::desk::CHAT_ORPHAN_GRACE;
 use crate::turn::log::Cancel;
-use crate::turn::rooms::Question;
+use crate::turn::rooms::NewMessage;
 
-impl Visit {
-    pub(super) async fn hear(&mut self, text: &str) -> Result<(), Gone> {
+impl Session {
+    pub(super) async fn on_text(&mut self, text: &str) -> Result<(), Disconnected> {
         let result = match decode(text) {
-            Ok(frame) => self.obey(frame).await?,
+            Ok(frame) => self.handle(frame).await?,
             Err(error) => Err(error),
         };
         match result {
             Ok(()) => Ok(()),
-            Err(error) => self.refuse(&error).await,
+            Err(error) => self.send_error(&error).await,
         }
     }
 
     /// Handles one client frame. The inner error is sent to the client; the outer one ends the
     /// session.
-    async fn obey(&mut self, frame: ClientFrame) -> Result<Result<(), Refusal>, Gone> {
+    async fn handle(
+        &mut self,
+        frame: ClientFrame,
+    ) -> Result<Result<(), ClientError>, Disconnected> {
         match frame {
-            ClientFrame::Hello { .. } => Ok(Err(Refusal::new(
+            ClientFrame::Hello { .. } => Ok(Err(ClientError::new(
                 ErrorCode::BadRequest,
                 "hello is only allowed as the first frame of a session",
             ))),
-            ClientFrame::Ping => self.say(&ServerFrame::Pong).await.map(Ok),
-            ClientFrame::Stop { turn } => Ok(self.stop(turn).await),
-            ClientFrame::Feedback { turn, value } => Ok(self.feedback(turn, value).await),
+            ClientFrame::Ping => self.send(&ServerFrame::Pong).await.map(Ok),
+            ClientFrame::Stop { turn } => Ok(self.stop_turn(turn).await),
+            ClientFrame::Feedback { turn, value } => Ok(self.save_feedback(turn, value).await),
             ClientFrame::History { before } => {
-                if let Err(error) = self.spare() {
+                if let Err(error) = self.check_secondary_rate() {
                     return Ok(Err(error));
                 }
                 let turns = self.service.history(&self.conversation, Some(before)).await;
-                self.say(&ServerFrame::History { turns: &turns })
+                self.send(&ServerFrame::History { turns: &turns })
                     .await
                     .map(Ok)
             }
@@ -46,16 +49,16 @@ impl Visit {
                 text,
                 options,
             } => {
-                let options = match ask::wishes(&self.service, options, &client_msg_id) {
+                let options = match ask::visitor_options(&self.service, options, &client_msg_id) {
                     Ok(options) => options,
                     Err(error) => return Ok(Err(error)),
                 };
-                let message = Question {
+                let message = NewMessage {
                     client_msg_id,
                     text,
                     retry_of: None,
                 };
-                let accepted = ask::send(
+                let accepted = ask::submit_message(
                     &self.service,
                     &self.conversation,
                     &self.sender,
@@ -63,53 +66,53 @@ impl Visit {
                     options,
                 )
                 .await;
-                self.accept(accepted).await
+                self.acknowledge(accepted).await
             }
             ClientFrame::Retry {
                 turn,
                 client_msg_id,
             } => {
-                let accepted = ask::retry(
+                let accepted = ask::retry_turn(
                     &self.service,
                     &self.conversation,
                     &self.sender,
                     turn,
                     client_msg_id,
-                    CHAT_PATIENCE,
+                    CHAT_ORPHAN_GRACE,
                 )
                 .await;
-                self.accept(accepted).await
+                self.acknowledge(accepted).await
             }
         }
     }
 
     /// Acknowledges a message as soon as it is known whether it is on disk.
-    async fn accept(
+    async fn acknowledge(
         &mut self,
-        accepted: Result<Accepted, Refusal>,
-    ) -> Result<Result<(), Refusal>, Gone> {
+        accepted: Result<AcceptedMessage, ClientError>,
+    ) -> Result<Result<(), ClientError>, Disconnected> {
         let (log, duplicate) = match accepted {
-            Ok(Accepted::Opened(log)) => (log, false),
-            Ok(Accepted::Known(log)) => (log, true),
-            Ok(Accepted::Stored(record)) => {
+            Ok(AcceptedMessage::Started(log)) => (log, false),
+            Ok(AcceptedMessage::Duplicate(log)) => (log, true),
+            Ok(AcceptedMessage::AlreadyStored(record)) => {
                 let turn = record.turn;
-                self.say(&ServerFrame::Accepted {
+                self.send(&ServerFrame::Accepted {
                     client_msg_id: &record.client_msg_id,
                     turn,
                     duplicate: true,
-                    durable: self.service.desk.store.lasting(),
+                    durable: self.service.turns.store.is_durable(),
                 })
                 .await?;
                 if !self.delivered.contains(&turn) {
-                    self.replay(*record, 0).await?;
+                    self.replay_finished(*record, 0).await?;
                 }
                 return Ok(Ok(()));
             }
             Err(error) => return Ok(Err(error)),
         };
         let turn = log.turn();
-        let durable = log.durable().await;
-        self.say(&ServerFrame::Accepted {
+        let durable = log.await_durability().await;
+        self.send(&ServerFrame::Accepted {
             client_msg_id: log.client_msg_id(),
             turn,
             duplicate,
@@ -117,56 +120,63 @@ impl Visit {
         })
         .await?;
         // A running turn is followed through its `NewTurn` event; a finished one has no such event.
-        if duplicate && log.ended() && !self.knows(turn) {
+        if duplicate && log.is_finished() && !self.delivers_turn(turn) {
             self.queued.push_back(log.resume(0));
         }
         Ok(Ok(()))
     }
 
-    async fn stop(&self, turn: TurnId) -> Result<(), Refusal> {
+    async fn stop_turn(&self, turn: TurnId) -> Result<(), ClientError> {
         if self.conversation.log(turn).is_none() {
-            self.service.desk.look(&self.conversation).await;
+            self.service
+                .turns
+                .follow_remote_turn(&self.conversation)
+                .await;
         }
         match self.conversation.log(turn) {
             Some(log) => log.cancel(Cancel::Stopped),
             // A turn without a log has ended already. Only report a turn that does not exist.
-            None => drop(self.service.turn(&self.conversation, turn).await?),
+            None => drop(self.service.find_turn(&self.conversation, turn).await?),
         }
         Ok(())
     }
 
     /// Checks the rate limit of frames that use the store without starting a turn.
-    fn spare(&self) -> Result<(), Refusal> {
+    fn check_secondary_rate(&self) -> Result<(), ClientError> {
         let id = self.conversation.id();
-        self.service.rates.spare(id).map_err(|wait| {
-            let message = "too many frames of this kind; wait a little";
-            Refusal::new(ErrorCode::RateLimited, message).retry_after(ask::seconds(wait))
-        })
+        self.service
+            .rate_limiter
+            .check_secondary(id)
+            .map_err(|wait| {
+                let message = "too many frames of this kind; wait a little";
+                ClientError::new(ErrorCode::RateLimited, message)
+                    .retry_after(ask::ceil_seconds(wait))
+            })
     }
 
-    async fn feedback(&self, turn: TurnId, value: Feedback) -> Result<(), Refusal> {
-        self.spare()?;
-        let record = self.service.turn(&self.conversation, turn).await?;
+    async fn save_feedback(&self, turn: TurnId, value: Feedback) -> Result<(), ClientError> {
+        self.check_secondary_rate()?;
+        let record = self.service.find_turn(&self.conversation, turn).await?;
         if record.state == TurnState::Running && self.conversation.log(turn).is_some() {
             let message = "the answer is still being written";
-            return Err(Refusal::new(ErrorCode::Busy, message).retry_after(1));
+            return Err(ClientError::new(ErrorCode::Busy, message).retry_after(1));
         }
-        let turns = &self.service.desk;
+        let turns = &self.service.turns;
         let id = self.conversation.id();
         if value == Feedback::Down {
-            turns.shelf.evict(id, &record).await;
+            turns.answer_cache.remove(id, &record).await;
         }
-        let update = Amendment::Feedback(value);
+        let update = TurnUpdate::Feedback(value);
         // The live log serves the history for a few more seconds, so it has to change too.
         if let Some(log) = self.conversation.log(turn) {
-            log.amend(update.clone());
+            log.apply_update(update.clone());
         }
-        let write = turns.store.amend(id, turn, update);
-        match tokio::time::timeout(STORE_LIMIT, write).await {
+        let write = turns.store.update_turn(id, turn, update);
+        match tokio::time::timeout(STORE_TIMEOUT, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {
                 let message = "the feedback was not saved; try again";
-                Err(Refusal::new(ErrorCode::Internal, message).retry_after(5))
+                Err(ClientError::new(ErrorCode::Internal, message).retry_after(5))
             }
         }
     }

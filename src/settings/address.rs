@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 ///
 /// # Errors
 /// Returns a message that shows the valid form.
-pub fn listen_address(text: &str) -> Result<String, String> {
+pub fn parse_listen_address(text: &str) -> Result<String, String> {
     let has_host_name = || {
         let (host, port) = text.rsplit_once(':')?;
         port.parse::<u16>().ok()?;
@@ -25,16 +25,16 @@ pub fn listen_address(text: &str) -> Result<String, String> {
 }
 
 /// Validates the URL of an API root. Removes trailing slashes.
-pub(super) fn base_url(text: &str) -> Result<String, String> {
-    let url = url(text)?;
+pub(super) fn parse_base_url(text: &str) -> Result<String, String> {
+    let url = parse_url(text)?;
     if url.contains('?') {
         return Err("a base URL has no query: end it before the \"?\"".to_owned());
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-pub(super) fn url(text: &str) -> Result<String, String> {
-    let parts = split(text)?;
+pub(super) fn parse_url(text: &str) -> Result<String, String> {
+    let parts = split_url(text)?;
     if parts.rest.contains('#') {
         return Err("the URL has a fragment: end it before the \"#\"".to_owned());
     }
@@ -47,7 +47,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
 /// Validates an origin such as `https://chat.example.com`.
 ///
 /// Normalises it as browsers do: lower case, without the default port of the scheme.
-pub(super) fn origin(text: &str) -> Result<String, String> {
+pub(super) fn parse_origin(text: &str) -> Result<String, String> {
     const RIGHT: &str =
         "is needed, such as \"https://www.example.com\" or \"http://localhost:3000\"";
     if text.contains('*') {
@@ -55,7 +55,8 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
             "there are no wildcards: every site's scheme and host {RIGHT}"
         ));
     }
-    let parts = split(text).map_err(|_| format!("not an origin: a scheme and a host {RIGHT}"))?;
+    let parts =
+        split_url(text).map_err(|_| format!("not an origin: a scheme and a host {RIGHT}"))?;
     if !matches!(parts.rest, "" | "/") {
         return Err(format!(
             "an origin has no path: only a scheme and a host {RIGHT}"
@@ -73,7 +74,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     Ok(format!("{}://{host}", parts.scheme))
 }
 
-pub(super) fn redis_url(text: &str) -> Result<(), String> {
+pub(super) fn check_redis_url(text: &str) -> Result<(), String> {
     let schemes = ["redis://", "rediss://", "redis+unix://", "unix://"];
     let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
     let is_accepted = || redis::IntoConnectionInfo::into_connection_info(text).is_ok();
@@ -92,7 +93,7 @@ pub(super) fn redis_url(text: &str) -> Result<(), String> {
 ///
 /// Ollama allows the scheme, the port or the host to be omitted. The bind address `0.0.0.0` is
 /// replaced by `127.0.0.1`.
-pub(super) fn ollama_host(text: &str) -> Result<String, String> {
+pub(super) fn parse_ollama_host(text: &str) -> Result<String, String> {
     let text = text.trim();
     let url = if text.contains("://") {
         text.to_owned()
@@ -106,8 +107,8 @@ pub(super) fn ollama_host(text: &str) -> Result<String, String> {
             }
         )
     };
-    let url = base_url(&url)?;
-    let parts = split(&url)?;
+    let url = parse_base_url(&url)?;
+    let parts = split_url(&url)?;
     let (host, port) = host_and_port(&parts.authority)?;
     let host = if host == "0.0.0.0" { "127.0.0.1" } else { host };
     let port = match (port, text.contains("://")) {
@@ -120,14 +121,16 @@ pub(super) fn ollama_host(text: &str) -> Result<String, String> {
 
 /// The host of a URL in lower case, IPv6 addresses in brackets. `None` if `text` is not a URL.
 pub(super) fn host_of(text: &str) -> Option<String> {
-    let parts = split(text).ok()?;
+    let parts = split_url(text).ok()?;
     host_and_port(&parts.authority)
         .ok()
         .map(|(host, _)| host.to_owned())
 }
 
 pub(super) fn is_loopback(url: &str) -> bool {
-    let Ok(parts) = split(url) else { return false };
+    let Ok(parts) = split_url(url) else {
+        return false;
+    };
     let Ok((host, _)) = host_and_port(&parts.authority) else {
         return false;
     };
@@ -137,14 +140,14 @@ pub(super) fn is_loopback(url: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-struct Parts<'t> {
+struct UrlParts<'t> {
     scheme: &'static str,
     /// Host and port, in lower case.
     authority: String,
     rest: &'t str,
 }
 
-fn split(text: &str) -> Result<Parts<'_>, String> {
+fn split_url(text: &str) -> Result<UrlParts<'_>, String> {
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err("the URL has white space in it".to_owned());
     }
@@ -167,7 +170,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     }
     let authority = authority.to_ascii_lowercase();
     host_and_port(&authority)?;
-    Ok(Parts {
+    Ok(UrlParts {
         scheme,
         authority,
         rest,
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn listen_addresses_are_validated() {
         for good in ["127.0.0.1:8080", "0.0.0.0:0", "[::]:80", "localhost:8080"] {
-            assert_eq!(listen_address(good).as_deref(), Ok(good));
+            assert_eq!(parse_listen_address(good).as_deref(), Ok(good));
         }
         for bad in [
             "",
@@ -229,7 +232,9 @@ mod tests {
             "::1:x",
         ] {
             assert!(
-                listen_address(bad).unwrap_err().contains("127.0.0.1:8080"),
+                parse_listen_address(bad)
+                    .unwrap_err()
+                    .contains("127.0.0.1:8080"),
                 "{bad}"
             );
         }
@@ -244,7 +249,7 @@ mod tests {
             ("http://[::1]:11434/", "http://[::1]:11434"),
             ("http://vllm_1:8000/V1", "http://vllm_1:8000/V1"),
         ] {
-            assert_eq!(base_url(input).as_deref(), Ok(expected), "{input}");
+            assert_eq!(parse_base_url(input).as_deref(), Ok(expected), "{input}");
         }
         for (bad, part) in [
             ("", "scheme"),
@@ -261,7 +266,7 @@ mod tests {
             ("https://host/v1#x", "fragment"),
             ("https://host /v1", "white space"),
         ] {
-            let message = base_url(bad).unwrap_err();
+            let message = parse_base_url(bad).unwrap_err();
             assert!(message.contains(part), "{bad}: {message}");
             assert!(!message.contains("canary"), "{message}");
         }
@@ -274,7 +279,7 @@ mod tests {
             ("https://chat.example.com:443/", "https://chat.example.com"),
             ("http://localhost:3000", "http://localhost:3000"),
         ] {
-            assert_eq!(origin(input).as_deref(), Ok(expected), "{input}");
+            assert_eq!(parse_origin(input).as_deref(), Ok(expected), "{input}");
         }
         for bad in [
             "*",
@@ -285,7 +290,9 @@ mod tests {
             "https://example.com?x",
         ] {
             assert!(
-                origin(bad).unwrap_err().contains("https://www.example.com"),
+                parse_origin(bad)
+                    .unwrap_err()
+                    .contains("https://www.example.com"),
                 "{bad}"
             );
         }
@@ -301,9 +308,9 @@ mod tests {
             ("http://box:1234/", "http://box:1234"),
             ("https://ollama.example.com", "https://ollama.example.com"),
         ] {
-            assert_eq!(ollama_host(input).as_deref(), Ok(expected), "{input}");
+            assert_eq!(parse_ollama_host(input).as_deref(), Ok(expected), "{input}");
         }
-        assert!(ollama_host("a b").is_err());
+        assert!(parse_ollama_host("a b").is_err());
     }
 
     #[test]
@@ -327,12 +334,12 @@ mod tests {
     proptest! {
         #[test]
         fn validation_never_panics_and_is_idempotent(text in "(https?://)?[a-z0-9.:@/?#\\[\\] %*é-]{0,30}") {
-            let _ = (listen_address(&text), ollama_host(&text), redis_url(&text), is_loopback(&text));
-            if let Ok(url) = base_url(&text) {
-                prop_assert_eq!(base_url(&url), Ok(url.clone()));
+            let _ = (parse_listen_address(&text), parse_ollama_host(&text), check_redis_url(&text), is_loopback(&text));
+            if let Ok(url) = parse_base_url(&text) {
+                prop_assert_eq!(parse_base_url(&url), Ok(url.clone()));
             }
-            if let Ok(origin_text) = origin(&text) {
-                prop_assert_eq!(origin(&origin_text), Ok(origin_text.clone()));
+            if let Ok(origin_text) = parse_origin(&text) {
+                prop_assert_eq!(parse_origin(&origin_text), Ok(origin_text.clone()));
             }
         }
     }

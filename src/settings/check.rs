@@ -2,17 +2,17 @@
 
 use super::Settings;
 use super::problem::quoted;
-use super::reader::Reader;
+use super::reader::Diagnostics;
 
-pub(super) fn across(reader: &mut Reader<'_>, settings: &Settings) {
-    files(reader, settings);
-    message_size(reader, settings);
-    unsigned(reader, settings);
-    grpc(reader, settings);
+pub(super) fn validate(reader: &mut Diagnostics<'_>, settings: &Settings) {
+    check_files(reader, settings);
+    check_message_size(reader, settings);
+    check_alert_signing(reader, settings);
+    check_otlp_port(reader, settings);
 }
 
 /// Warns about port 4317, where OTLP collectors accept gRPC by convention. Traces use HTTP (4318).
-fn grpc(reader: &mut Reader<'_>, settings: &Settings) {
+fn check_otlp_port(reader: &mut Diagnostics<'_>, settings: &Settings) {
     let endpoint = settings
         .telemetry
         .otlp_endpoint
@@ -20,8 +20,8 @@ fn grpc(reader: &mut Reader<'_>, settings: &Settings) {
         .unwrap_or_default();
     if endpoint.ends_with(":4317") {
         let what = "collectors take gRPC on port 4317; traces go over HTTP, for which it is 4318";
-        reader.warning(
-            reader.line_of("telemetry.otlp_endpoint"),
+        reader.add_warning(
+            reader.line_of_key("telemetry.otlp_endpoint"),
             "telemetry.otlp_endpoint",
             what.to_owned(),
         );
@@ -29,27 +29,27 @@ fn grpc(reader: &mut Reader<'_>, settings: &Settings) {
 }
 
 /// Warns about unsigned alerts, and about a signing secret without a webhook.
-fn unsigned(reader: &mut Reader<'_>, settings: &Settings) {
+fn check_alert_signing(reader: &mut Diagnostics<'_>, settings: &Settings) {
     let alerts = &settings.alerts;
     if alerts.webhook.is_some() && alerts.webhook_secret.is_none() {
         let what = "alerts are not signed without alerts.webhook_secret, and their receiver cannot tell them from forged ones";
-        reader.warning(
-            reader.line_of("alerts.webhook"),
+        reader.add_warning(
+            reader.line_of_key("alerts.webhook"),
             "alerts.webhook",
             what.to_owned(),
         );
     }
     if alerts.webhook.is_none() && alerts.webhook_secret.is_some() {
         let what = "has no effect: there is no alerts.webhook whose alerts it could sign";
-        reader.warning(
-            reader.line_of("alerts.webhook_secret"),
+        reader.add_warning(
+            reader.line_of_key("alerts.webhook_secret"),
             "alerts.webhook_secret",
             what.to_owned(),
         );
     }
 }
 
-fn files(reader: &mut Reader<'_>, settings: &Settings) {
+fn check_files(reader: &mut Diagnostics<'_>, settings: &Settings) {
     let replies = settings
         .degradation
         .replies
@@ -69,13 +69,13 @@ fn files(reader: &mut Reader<'_>, settings: &Settings) {
                 "{} is not {expected} that can be read",
                 quoted(&path.display().to_string())
             );
-            reader.problem(reader.line_of(key), key, what);
+            reader.add_problem(reader.line_of_key(key), key, what);
         }
     }
 }
 
 /// Warns if a message within the character limit could exceed the byte limit of a frame.
-fn message_size(reader: &mut Reader<'_>, settings: &Settings) {
+fn check_message_size(reader: &mut Diagnostics<'_>, settings: &Settings) {
     /// The longest UTF-8 encoding of a character, and the JSON around a message.
     const BYTES_PER_CHAR: usize = 4;
     const OVERHEAD_BYTES: usize = 1024;
@@ -84,12 +84,12 @@ fn message_size(reader: &mut Reader<'_>, settings: &Settings) {
         return;
     }
     for key in ["limits.frame_bytes", "chat.max_message_chars"] {
-        if let Some(line) = reader.line_of(key) {
+        if let Some(line) = reader.line_of_key(key) {
             let chars = settings.chat.max_message_chars;
             let what = format!(
                 "messages of chat.max_message_chars = {chars} may need limits.frame_bytes = {needed_bytes}"
             );
-            reader.warning(Some(line), key, what);
+            reader.add_warning(Some(line), key, what);
             return;
         }
     }

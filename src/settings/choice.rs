@@ -1,34 +1,34 @@
 //! Settings whose value is one of a few words.
 
-use super::problem::{either, quoted};
+use super::problem::{join_with_or, quoted};
 use std::fmt;
 use std::str::FromStr;
 
-pub trait Choice: Copy + PartialEq + 'static {
+pub trait ConfigEnum: Copy + PartialEq + 'static {
     /// The description with its article, such as `a dialect`.
     const KIND: &'static str;
     /// All values, in the order in which messages list them.
     const ALL: &'static [Self];
     /// The name in the configuration, in metrics and on the status page.
-    fn name(self) -> &'static str;
+    fn as_str(self) -> &'static str;
 }
 
 /// Parses an exact name.
 ///
 /// # Errors
 /// Returns a message that lists the valid names.
-pub(super) fn parse_choice<T: Choice>(text: &str) -> Result<T, String> {
+pub(super) fn parse_config_enum<T: ConfigEnum>(text: &str) -> Result<T, String> {
     T::ALL
         .iter()
         .copied()
-        .find(|value| value.name() == text)
+        .find(|value| value.as_str() == text)
         .ok_or_else(|| {
-            let names: Vec<&str> = T::ALL.iter().map(|value| value.name()).collect();
+            let names: Vec<&str> = T::ALL.iter().map(|value| value.as_str()).collect();
             format!(
                 "{} is not {}; use {}",
                 quoted(text),
                 T::KIND,
-                either(&names)
+                join_with_or(&names)
             )
         })
 }
@@ -39,24 +39,24 @@ macro_rules! config_enum {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$about])* $variant,)+ }
 
-        impl Choice for $name {
+        impl ConfigEnum for $name {
             const KIND: &'static str = $kind;
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            fn name(self) -> &'static str {
+            fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
+                f.pad(self.as_str())
             }
         }
 
         impl FromStr for $name {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
-                parse_choice(text)
+                parse_config_enum(text)
             }
         }
     };
@@ -88,7 +88,7 @@ config_enum! {
 }
 
 config_enum! {
-    Strategy is "a strategy" {
+    RoutingStrategy is "a strategy" {
         Priority = "priority",
         /// Randomly, in proportion to the weights.
         Weighted = "weighted",
@@ -120,7 +120,7 @@ config_enum! {
 }
 
 config_enum! {
-    Share is "a way to share" {
+    CacheSharing is "a way to share" {
         /// Only the conversation that asked gets the answer.
         Never = "never",
         /// Shared after `cache.repeated_min` conversations have asked the same question.
@@ -138,7 +138,7 @@ config_enum! {
 
 config_enum! {
     /// A fault that a drill or the demo injects into a provider's new calls and running answers.
-    Fault is "a fault" {
+    InjectedFault is "a fault" {
         /// Connections are refused, running answers break off.
         Down = "down",
         /// HTTP 429 with a `Retry-After` of 30 s, running answers break off.
@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn names_parse_to_their_value() {
-        for strategy in Strategy::ALL {
-            assert_eq!(strategy.name().parse(), Ok(*strategy));
+        for strategy in RoutingStrategy::ALL {
+            assert_eq!(strategy.as_str().parse(), Ok(*strategy));
         }
-        for fault in Fault::ALL {
+        for fault in InjectedFault::ALL {
             assert_eq!(fault.to_string().parse(), Ok(*fault));
         }
     }

@@ -5,7 +5,7 @@
 //! months and days and macros such as `@daily` are not supported.
 
 use super::problem::quoted;
-use crate::chat::At;
+use crate::chat::Timestamp;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -26,7 +26,7 @@ pub struct Cron {
     months: u64,
     weekdays: u64,
     /// Both day fields are restricted, so that a day must match only one of them.
-    either_day: bool,
+    either_day_field: bool,
 }
 
 impl Cron {
@@ -43,18 +43,18 @@ impl Cron {
             ));
         };
         let [minutes_of, hours_of, days_of, months_of, weekdays_of] = FIELDS;
-        let weekdays = field(weekday, weekdays_of)?;
+        let weekdays = parse_field(weekday, weekdays_of)?;
         Ok(Self {
-            minutes: field(minute, minutes_of)?,
-            hours: field(hour, hours_of)?,
-            days: field(day, days_of)?,
-            months: field(month, months_of)?,
+            minutes: parse_field(minute, minutes_of)?,
+            hours: parse_field(hour, hours_of)?,
+            days: parse_field(day, days_of)?,
+            months: parse_field(month, months_of)?,
             weekdays: weekdays | (weekdays >> 7),
-            either_day: !day.starts_with('*') && !weekday.starts_with('*'),
+            either_day_field: !day.starts_with('*') && !weekday.starts_with('*'),
         })
     }
 
-    pub fn holds_at(&self, at: At) -> bool {
+    pub fn matches_at(&self, at: Timestamp) -> bool {
         // The RFC 3339 text contains the calendar fields, so no second calendar is needed.
         let text = at.to_string();
         let part =
@@ -67,19 +67,26 @@ impl Cron {
         };
         // 1970-01-01 was a Thursday.
         let weekday = u32::try_from((at.0 / DAY_MS + 4) % 7).unwrap_or_default();
-        self.matches(minute, hour, day, month, weekday)
+        self.matches_fields(minute, hour, day, month, weekday)
     }
 
     /// Returns `true` if the schedule contains the given minute in UTC: `minute` 0-59, `hour` 0-23,
     /// `day` 1-31, `month` 1-12, `weekday` 0-6 from Sunday.
-    pub fn matches(&self, minute: u32, hour: u32, day: u32, month: u32, weekday: u32) -> bool {
+    pub fn matches_fields(
+        &self,
+        minute: u32,
+        hour: u32,
+        day: u32,
+        month: u32,
+        weekday: u32,
+    ) -> bool {
         let has = |set: u64, number: u32| number < 64 && set & (1 << number) != 0;
         let matches_day = has(self.days, day);
         let matches_weekday = has(self.weekdays, weekday);
         has(self.minutes, minute)
             && has(self.hours, hour)
             && has(self.months, month)
-            && if self.either_day {
+            && if self.either_day_field {
                 matches_day || matches_weekday
             } else {
                 matches_day && matches_weekday
@@ -87,7 +94,7 @@ impl Cron {
     }
 }
 
-fn field(text: &str, (name, min, max): (&str, u32, u32)) -> Result<u64, String> {
+fn parse_field(text: &str, (name, min, max): (&str, u32, u32)) -> Result<u64, String> {
     let invalid = || {
         format!(
             "{} is not right for the {name}; use *, numbers from {min} to {max}, a-b, lists with commas, or */n",
@@ -164,7 +171,7 @@ mod tests {
             ("* * 13 * *", 0, 0, 12, 1, 5, false),
         ] {
             assert_eq!(
-                Cron::parse(text).unwrap().matches(m, h, d, mo, w),
+                Cron::parse(text).unwrap().matches_fields(m, h, d, mo, w),
                 expected,
                 "{text} at {m} {h} {d} {mo} {w}"
             );
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn timestamps_are_matched_in_utc() {
         // 2026-11-18 is a Wednesday.
-        let at = At(1_795_000_000_123);
+        let at = Timestamp(1_795_000_000_123);
         for (text, expected) in [
             ("6 11 18 11 *", true),
             ("6 11 * * 3", true),
@@ -182,11 +189,15 @@ mod tests {
             ("7 11 18 11 *", false),
             ("6 12 18 11 *", false),
         ] {
-            assert_eq!(Cron::parse(text).unwrap().holds_at(at), expected, "{text}");
+            assert_eq!(
+                Cron::parse(text).unwrap().matches_at(at),
+                expected,
+                "{text}"
+            );
         }
-        let leap_day = At(1_709_164_800_000);
+        let leap_day = Timestamp(1_709_164_800_000);
         assert_eq!(leap_day.to_string(), "2024-02-29T00:00:00.000Z");
-        assert!(Cron::parse("0 0 29 2 4").unwrap().holds_at(leap_day));
+        assert!(Cron::parse("0 0 29 2 4").unwrap().matches_at(leap_day));
     }
 
     #[test]
@@ -214,7 +225,7 @@ mod tests {
     proptest! {
         #[test]
         fn parse_never_panics(text in "[0-9*,/ -]{0,30}") {
-            let _ = Cron::parse(&text).map(|cron| cron.matches(1, 2, 3, 4, 5));
+            let _ = Cron::parse(&text).map(|cron| cron.matches_fields(1, 2, 3, 4, 5));
         }
     }
 }

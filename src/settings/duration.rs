@@ -4,7 +4,7 @@ use super::problem::quoted;
 use std::time::Duration;
 
 /// Ten years. Longer durations could overflow the clock when added to it.
-const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
@@ -46,7 +46,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         rest = after;
     }
     let duration = Duration::from_millis(millis);
-    if duration > LONGEST {
+    if duration > MAX_DURATION {
         return Err(format!("{} is longer than ten years (3650d)", quoted(text)));
     }
     Ok(duration)
@@ -55,7 +55,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Formats a duration for [`parse_duration`], in the largest unit that divides it.
 ///
 /// Drops fractions of a millisecond.
-pub fn show_duration(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     UNITS
         .iter()
@@ -129,7 +129,7 @@ mod tests {
         #[test]
         fn formatted_durations_parse_to_the_same_value(millis in 0u64..=315_360_000_000) {
             let duration = Duration::from_millis(millis);
-            prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
         }
     }
 }

@@ -1,38 +1,40 @@
 //! Loads settings from a file and the environment, and decides where the providers come from.
 
-use super::address::ollama_host;
-use super::choice::{Choice, Dialect};
-use super::problem::{Problem, Problems};
+use super::address::parse_ollama_host;
+use super::choice::{ConfigEnum, Dialect};
+use super::problem::{ConfigErrors, Problem};
 use super::provider::ProviderSettings;
-use super::read::Table;
-use super::reader::{Environment, Reader};
-use super::{Loaded, Secret, Settings, Source, check, load_providers, load_tables, value};
+use super::read::TableReader;
+use super::reader::{Diagnostics, Environment};
+use super::{
+    LoadedConfig, ProviderSource, Secret, Settings, check, load_providers, load_tables, value,
+};
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 /// Read if no file is named and it exists in the working directory.
-const USUAL_FILE: &str = "failsoft.toml";
-const FILE_VARIABLE: &str = "FAILSOFT_CONFIG";
-const OLLAMA_VARIABLE: &str = "OLLAMA_HOST";
+const DEFAULT_FILE: &str = "failsoft.toml";
+const CONFIG_ENV_VAR: &str = "FAILSOFT_CONFIG";
+const OLLAMA_HOST_ENV_VAR: &str = "OLLAMA_HOST";
 
 /// The path of the configuration file: the command-line argument, else `$FAILSOFT_CONFIG`, else
 /// `failsoft.toml` in the working directory if it exists, else `None`.
 ///
 /// A named file is returned even if it does not exist.
-pub fn find(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn config_path(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let from_env = || {
-        env(FILE_VARIABLE)
+        env(CONFIG_ENV_VAR)
             .filter(|path| !path.is_empty())
             .map(PathBuf::from)
     };
     // A dangling symlink counts as existing, so that reading it reports the error.
     let default_file = || {
-        Path::new(USUAL_FILE)
+        Path::new(DEFAULT_FILE)
             .symlink_metadata()
             .is_ok()
-            .then(|| PathBuf::from(USUAL_FILE))
+            .then(|| PathBuf::from(DEFAULT_FILE))
     };
     named
         .map(Path::to_path_buf)
@@ -48,17 +50,17 @@ impl Settings {
     pub fn load(
         path: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Loaded, Problems> {
+    ) -> Result<LoadedConfig, ConfigErrors> {
         let Some(path) = path else {
             return Self::from_text("", "", env);
         };
         let file = path.display().to_string();
         let fail = |line, what| {
-            Problems(vec![Problem {
+            ConfigErrors(vec![Problem {
                 file: file.clone(),
                 line,
                 key: String::new(),
-                what,
+                message: what,
             }])
         };
         let bytes =
@@ -84,20 +86,20 @@ impl Settings {
     ///
     /// # Errors
     /// Like [`Settings::load`], or the path is a pipe or socket.
-    pub fn load_again(
+    pub fn reload(
         path: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Loaded, Problems> {
+    ) -> Result<LoadedConfig, ConfigErrors> {
         let kind = path
             .and_then(|path| path.metadata().ok())
             .map(|data| data.file_type());
         match path.filter(|_| kind.is_some_and(|kind| kind.is_fifo() || kind.is_socket())) {
             None => Self::load(path, env),
-            Some(path) => Err(Problems(vec![Problem {
+            Some(path) => Err(ConfigErrors(vec![Problem {
                 file: path.display().to_string(),
                 line: None,
                 key: String::new(),
-                what: "came through a pipe, which cannot be read again; start with a file to reload it"
+                message: "came through a pipe, which cannot be read again; start with a file to reload it"
                     .to_owned(),
             }])),
         }
@@ -111,16 +113,16 @@ impl Settings {
         file: &str,
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Loaded, Problems> {
+    ) -> Result<LoadedConfig, ConfigErrors> {
         let mut settings = Self::default();
-        let (source, reader) = document(file, text, env, |root| {
-            let source = tables(root, &mut settings);
-            check::across(root.reader, &settings);
+        let (source, reader) = parse_document(file, text, env, |root| {
+            let source = read_sections(root, &mut settings);
+            check::validate(root.reader, &settings);
             source
         })?;
         let mut warnings = reader.warnings;
         warnings.sort_by_key(|warning| warning.line);
-        Ok(Loaded {
+        Ok(LoadedConfig {
             settings,
             warnings,
             source,
@@ -137,68 +139,68 @@ impl Settings {
 pub(crate) fn read_toml<T>(
     file: &str,
     text: &str,
-    read: impl FnOnce(&mut Table<'_, '_, '_>) -> T,
-) -> Result<T, Problems> {
-    document(file, text, &|_| None, read).map(|(read, _)| read)
+    read: impl FnOnce(&mut TableReader<'_, '_, '_>) -> T,
+) -> Result<T, ConfigErrors> {
+    parse_document(file, text, &|_| None, read).map(|(read, _)| read)
 }
 
-fn document<'e, T>(
+fn parse_document<'e, T>(
     file: &str,
     text: &str,
     env: Environment<'e>,
-    read: impl FnOnce(&mut Table<'_, '_, 'e>) -> T,
-) -> Result<(T, Reader<'e>), Problems> {
+    read: impl FnOnce(&mut TableReader<'_, '_, 'e>) -> T,
+) -> Result<(T, Diagnostics<'e>), ConfigErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader::new(file, text, env);
+    let mut reader = Diagnostics::new(file, text, env);
     let (document, syntax_errors) = DeTable::parse_recoverable(text);
-    let read = Table::root(&mut reader, document.get_ref(), read);
-    tell_syntax(&mut reader, &syntax_errors);
+    let read = TableReader::read_document(&mut reader, document.get_ref(), read);
+    report_syntax(&mut reader, &syntax_errors);
     reader.problems.sort_by_key(|problem| problem.line);
     if reader.problems.is_empty() {
         Ok((read, reader))
     } else {
-        Err(Problems(reader.problems))
+        Err(ConfigErrors(reader.problems))
     }
 }
 
 // The order matters: each provider starts from the global policies, and drills name providers.
-fn tables(root: &mut Table, s: &mut Settings) -> Source {
-    root.table("server", |t| load_tables::server(t, &mut s.server));
-    root.table("chat", |t| load_tables::chat(t, &mut s.chat));
-    root.table("routing", |t| load_tables::routing(t, &mut s.routing));
-    root.table("timeouts", |t| {
-        load_tables::call_timeouts(t, &mut s.timeouts.call);
-        t.read("turn", &mut s.timeouts.turn, value::span);
+fn read_sections(root: &mut TableReader, s: &mut Settings) -> ProviderSource {
+    root.read_table("server", |t| load_tables::read_server(t, &mut s.server));
+    root.read_table("chat", |t| load_tables::read_chat(t, &mut s.chat));
+    root.read_table("routing", |t| load_tables::read_routing(t, &mut s.routing));
+    root.read_table("timeouts", |t| {
+        load_tables::read_call_timeouts(t, &mut s.timeouts.call);
+        t.read("turn", &mut s.timeouts.turn, value::positive_duration);
     });
-    root.table("breaker", |t| load_tables::breaker(t, &mut s.breaker));
-    root.table("retry", |t| {
-        load_tables::call_retry(t, &mut s.retry.call);
-        t.read("budget", &mut s.retry.budget, value::number(0.0..=1000.0));
+    root.read_table("breaker", |t| load_tables::read_breaker(t, &mut s.breaker));
+    root.read_table("retry", |t| {
+        load_tables::read_call_retry(t, &mut s.retry.call);
+        t.read("budget", &mut s.retry.budget, value::float(0.0..=1000.0));
     });
-    root.table("health", |t| load_tables::health(t, &mut s.health));
-    root.table("cache", |t| load_tables::cache(t, &mut s.cache));
-    root.table("degradation", |t| {
-        load_tables::degradation(t, &mut s.degradation)
+    root.read_table("health", |t| load_tables::read_health(t, &mut s.health));
+    root.read_table("cache", |t| load_tables::read_cache(t, &mut s.cache));
+    root.read_table("degradation", |t| {
+        load_tables::read_degradation(t, &mut s.degradation)
     });
-    root.table("quality", |t| load_tables::quality(t, &mut s.quality));
-    root.table("alerts", |t| load_tables::alerts(t, &mut s.alerts));
-    root.table("telemetry", |t| {
+    root.read_table("quality", |t| load_tables::read_quality(t, &mut s.quality));
+    root.read_table("alerts", |t| load_tables::read_alerts(t, &mut s.alerts));
+    root.read_table("telemetry", |t| {
         t.read(
             "otlp_endpoint",
             &mut s.telemetry.otlp_endpoint,
-            load_tables::endpoint,
+            load_tables::parse_endpoint,
         )
     });
-    root.table("store", |t| load_tables::store(t, &mut s.store));
-    root.table("limits", |t| load_tables::limits(t, &mut s.limits));
-    root.table("widget", |t| {
-        t.secret("identity_secret", &mut s.widget.identity_secret)
+    root.read_table("store", |t| load_tables::read_store(t, &mut s.store));
+    root.read_table("limits", |t| load_tables::read_limits(t, &mut s.limits));
+    root.read_table("widget", |t| {
+        t.read_secret("identity_secret", &mut s.widget.identity_secret)
     });
-    load_providers::providers(root, s);
+    load_providers::read_providers(root, s);
     let source = if s.providers.is_empty() {
-        from_environment(root.reader, s)
+        providers_from_env(root.reader, s)
     } else {
-        Source::File
+        ProviderSource::File
     };
     // In demo mode the providers and their names are added later.
     let names: Option<Vec<String>> = (!s.demo).then(|| {
@@ -207,14 +209,15 @@ fn tables(root: &mut Table, s: &mut Settings) -> Source {
             .map(|provider| provider.name.clone())
             .collect()
     });
-    root.tables("drills", |t| {
-        s.drills.extend(load_tables::drill(t, names.as_deref()))
+    root.read_tables("drills", |t| {
+        s.drills
+            .extend(load_tables::read_drill(t, names.as_deref()))
     });
     source
 }
 
 /// Reports syntax errors. Drops other problems of the same lines, which are probably consequences.
-fn tell_syntax(reader: &mut Reader<'_>, errors: &[toml::de::Error]) {
+fn report_syntax(reader: &mut Diagnostics<'_>, errors: &[toml::de::Error]) {
     let mut first_errors = BTreeMap::new();
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
@@ -229,7 +232,7 @@ fn tell_syntax(reader: &mut Reader<'_>, errors: &[toml::de::Error]) {
     });
     for (line, (at, message)) in first_errors {
         let column = at - reader.line_start(at) + 1;
-        reader.problem(
+        reader.add_problem(
             Some(line),
             "",
             format!("not TOML at column {column}: {message}"),
@@ -238,21 +241,21 @@ fn tell_syntax(reader: &mut Reader<'_>, errors: &[toml::de::Error]) {
 }
 
 /// Adds a provider for each API key in the environment. Without any, switches to demo mode.
-fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source {
+fn providers_from_env(reader: &mut Diagnostics<'_>, settings: &mut Settings) -> ProviderSource {
     let mut found = Vec::new();
     for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
         let key = dialect
-            .key_variable()
-            .and_then(|variable| Some((variable, held(reader.env, variable)?)));
+            .key_env_var()
+            .and_then(|variable| Some((variable, env_value(reader.env, variable)?)));
         if let Some((variable, key)) = key {
             if key.is_ascii() && !key.contains(|c: char| c.is_control()) {
                 let api_key = Some(Secret::new(key));
                 found.push(ProviderSettings {
                     api_key,
-                    ..settings.provider(dialect.name(), dialect)
+                    ..settings.new_provider(dialect.as_str(), dialect)
                 });
             } else {
-                tell_environment(
+                report_env(
                     reader,
                     variable,
                     "has characters in it that no key has".to_owned(),
@@ -260,43 +263,43 @@ fn from_environment(reader: &mut Reader<'_>, settings: &mut Settings) -> Source 
             }
         }
     }
-    if let Some(host) = held(reader.env, OLLAMA_VARIABLE) {
-        match ollama_host(&host) {
+    if let Some(host) = env_value(reader.env, OLLAMA_HOST_ENV_VAR) {
+        match parse_ollama_host(&host) {
             Ok(base_url) => {
                 let dialect = Dialect::Ollama;
                 found.push(ProviderSettings {
                     base_url,
-                    ..settings.provider(dialect.name(), dialect)
+                    ..settings.new_provider(dialect.as_str(), dialect)
                 });
             }
-            Err(what) => tell_environment(reader, OLLAMA_VARIABLE, what),
+            Err(what) => report_env(reader, OLLAMA_HOST_ENV_VAR, what),
         }
     }
     settings.providers = found;
     if !settings.providers.is_empty() {
-        return Source::Environment;
+        return ProviderSource::Environment;
     }
     // A stall timeout in the file takes precedence over that of the demo.
     let stall = settings.timeouts.call.stall;
-    settings.enter_demo();
-    if reader.line_of("timeouts.stall").is_some() {
+    settings.apply_demo_defaults();
+    if reader.line_of_key("timeouts.stall").is_some() {
         settings.timeouts.call.stall = stall;
     }
-    Source::Demo
+    ProviderSource::Demo
 }
 
 /// The trimmed value of an environment variable. `None` if it is unset or blank.
-fn held(env: Environment<'_>, variable: &str) -> Option<String> {
+fn env_value(env: Environment<'_>, variable: &str) -> Option<String> {
     env(variable)
         .map(|value| value.trim().to_owned())
         .filter(|value| !value.is_empty())
 }
 
-fn tell_environment(reader: &mut Reader<'_>, variable: &str, what: String) {
+fn report_env(reader: &mut Diagnostics<'_>, variable: &str, what: String) {
     reader.problems.push(Problem {
         file: "environment".to_owned(),
         line: None,
         key: variable.to_owned(),
-        what,
+        message: what,
     });
 }

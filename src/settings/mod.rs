@@ -36,30 +36,31 @@ mod webhook;
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 
-pub use address::listen_address;
+pub use address::parse_listen_address;
 pub use choice::{
-    Choice, Dialect, Fault, MidStream, Prefill, ProbeKind, Share, StoreBackend, Strategy,
+    CacheSharing, ConfigEnum, Dialect, InjectedFault, MidStream, Prefill, ProbeKind,
+    RoutingStrategy, StoreBackend,
 };
 pub use cron::Cron;
-pub use duration::{parse_duration, show_duration};
-pub use load::find;
+pub use duration::{format_duration, parse_duration};
+pub use load::config_path;
 pub(crate) use load::read_toml;
 pub use policy::{
     BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RetrySettings, RoutingSettings,
     TimeoutSettings,
 };
-pub use problem::{Problem, Problems};
+pub use problem::{ConfigErrors, Problem};
 pub use provider::{Prices, ProviderSettings};
-pub(crate) use read::Table;
+pub(crate) use read::TableReader;
 pub use report::report;
 pub use secret::{Secret, fingerprint};
 pub use tables::{
-    AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, Hours,
+    AlertSettings, CacheSettings, ChatSettings, DailyWindow, DegradationSettings, DrillSettings,
     LimitSettings, QualitySettings, ServerSettings, StoreSettings, TelemetrySettings,
     WidgetSettings,
 };
-pub(crate) use value::wrong;
-pub use webhook::{is_private_host, is_public, webhook_key};
+pub(crate) use value::type_mismatch;
+pub use webhook::{is_private_host, is_public_address, webhook_key};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -91,17 +92,17 @@ pub struct Settings {
 }
 
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct LoadedConfig {
     pub settings: Settings,
     /// Problems that do not prevent a start, in the order of the file.
     pub warnings: Vec<Problem>,
-    pub source: Source,
+    pub source: ProviderSource,
     /// `None` if the configuration comes from the environment alone.
     pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum ProviderSource {
     File,
     Environment,
     Demo,
@@ -109,28 +110,28 @@ pub enum Source {
 
 impl Settings {
     /// The stall timeout in demo mode. Short, so that the audience does not wait.
-    const DEMO_STALL: Duration = Duration::from_secs(3);
+    const DEMO_STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
     /// The default settings in demo mode, without providers.
     pub fn demo() -> Self {
         let mut settings = Self::default();
-        settings.enter_demo();
+        settings.apply_demo_defaults();
         settings
     }
 
     /// Switches to demo mode: visitors may set options, and the stall timeout is three seconds.
     ///
     /// The timeout applies to providers that [`Self::new_provider`] creates afterwards.
-    pub fn enter_demo(&mut self) {
+    pub fn apply_demo_defaults(&mut self) {
         self.demo = true;
         self.chat.visitor_options = true;
-        self.timeouts.call.stall = Self::DEMO_STALL;
+        self.timeouts.call.stall = Self::DEMO_STALL_TIMEOUT;
     }
 
     /// A provider with the defaults of its dialect and the global policies, without a key.
     ///
     /// Azure has no default base URL and model; both are empty.
-    pub fn provider(&self, name: &str, dialect: Dialect) -> ProviderSettings {
+    pub fn new_provider(&self, name: &str, dialect: Dialect) -> ProviderSettings {
         ProviderSettings {
             name: name.to_owned(),
             dialect,

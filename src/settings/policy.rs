@@ -1,13 +1,13 @@
 //! Policies of routing, timeouts, breaker, retries and health checks. A provider can override most.
 
-use super::choice::{MidStream, ProbeKind, Strategy};
+use super::choice::{MidStream, ProbeKind, RoutingStrategy};
 use std::time::Duration;
 
 /// `[routing]`: the order of providers and the reaction to failures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoutingSettings {
     /// The order in which providers are tried.
-    pub strategy: Strategy,
+    pub strategy: RoutingStrategy,
     /// The maximum number of attempts per turn, retries included. At least 1.
     pub max_attempts: u32,
     /// The reaction to a provider that fails after part of its answer was shown.
@@ -19,7 +19,7 @@ pub struct RoutingSettings {
 impl Default for RoutingSettings {
     fn default() -> Self {
         Self {
-            strategy: Strategy::Priority,
+            strategy: RoutingStrategy::Priority,
             max_attempts: 4,
             mid_stream: MidStream::Restart,
             hedge_after: Duration::ZERO,
@@ -71,7 +71,7 @@ impl Default for CallTimeouts {
 
 impl CallTimeouts {
     /// The wait for the first token after `attempts` earlier attempts.
-    pub fn first_token_after(&self, attempts: usize) -> Duration {
+    pub fn first_token_timeout(&self, attempts: usize) -> Duration {
         self.first_token
             .get(attempts)
             .or(self.first_token.last())
@@ -203,7 +203,7 @@ mod tests {
     fn first_token_timeout_repeats_its_last_value() {
         let timeouts = CallTimeouts::default();
         let seconds: Vec<u64> = (0..5)
-            .map(|attempts| timeouts.first_token_after(attempts).as_secs())
+            .map(|attempts| timeouts.first_token_timeout(attempts).as_secs())
             .collect();
         assert_eq!(seconds, [5, 10, 15, 15, 15]);
     }

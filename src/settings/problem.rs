@@ -11,7 +11,7 @@ pub struct Problem {
     /// The dotted key, such as `providers[0].breaker.open_for`. Empty if no key is concerned.
     pub key: String,
     /// What is wrong and what would be valid. Never contains a secret.
-    pub what: String,
+    pub message: String,
 }
 
 impl fmt::Display for Problem {
@@ -23,22 +23,22 @@ impl fmt::Display for Problem {
         if !self.key.is_empty() {
             write!(f, ": {}", self.key)?;
         }
-        write!(f, ": {}", self.what)
+        write!(f, ": {}", self.message)
     }
 }
 
 /// All errors of a configuration, in the order of the file. Displayed one per line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", lines(.0))]
-pub struct Problems(pub Vec<Problem>);
+#[error("{}", join_lines(.0))]
+pub struct ConfigErrors(pub Vec<Problem>);
 
-fn lines(problems: &[Problem]) -> String {
+fn join_lines(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
 
 /// Joins names as in `a, b or c`.
-pub(super) fn either(names: &[&str]) -> String {
+pub(super) fn join_with_or(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         [name] => (*name).to_owned(),
@@ -61,14 +61,14 @@ pub(super) fn nearest<'n>(typed: &str, names: &[&'n str]) -> Option<&'n str> {
     let max_distance = (typed.chars().count() / 3).clamp(1, 3);
     names
         .iter()
-        .map(|name| (distance(typed, name), *name))
+        .map(|name| (edit_distance(typed, name), *name))
         .filter(|(distance, _)| *distance <= max_distance)
         .min()
         .map(|(_, name)| name)
 }
 
 /// The Levenshtein distance, computed with two rows. Texts over 64 characters count as unrelated.
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     const MAX_CHARS: usize = 64;
     let b: Vec<char> = b.chars().collect();
     if b.len() > MAX_CHARS || a.chars().count() > MAX_CHARS {
@@ -100,7 +100,7 @@ mod tests {
             file: "failsoft.toml".to_owned(),
             line: Some(12),
             key: "server.drain".to_owned(),
-            what: "wrong".to_owned(),
+            message: "wrong".to_owned(),
         };
         assert_eq!(problem.to_string(), "failsoft.toml:12: server.drain: wrong");
         problem.key.clear();
@@ -108,7 +108,7 @@ mod tests {
         problem.line = None;
         assert_eq!(problem.to_string(), "failsoft.toml: wrong");
         assert_eq!(
-            Problems(vec![problem.clone(), problem]).to_string(),
+            ConfigErrors(vec![problem.clone(), problem]).to_string(),
             "failsoft.toml: wrong\nfailsoft.toml: wrong"
         );
     }
@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn names_are_joined_with_or() {
-        assert_eq!(either(&["a", "b", "c"]), "a, b or c");
-        assert_eq!(either(&["a"]), "a");
-        assert_eq!(either(&[]), "");
+        assert_eq!(join_with_or(&["a", "b", "c"]), "a, b or c");
+        assert_eq!(join_with_or(&["a"]), "a");
+        assert_eq!(join_with_or(&[]), "");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct ProviderSettings {
 
 impl ProviderSettings {
     /// Returns `true` if both configurations are equal, secrets included.
-    pub fn is_the_same(&self, other: &Self) -> bool {
+    pub fn same_config(&self, other: &Self) -> bool {
         // Destructured, so that a new field cannot be forgotten here.
         let Self {
             name,
@@ -74,20 +74,20 @@ impl ProviderSettings {
             && self.daily_budget_usd == *daily_budget_usd
             && self.breaker == *breaker
             && self.health == *health;
-        self.name == *name && self.is_the_same_service(other) && same_call_options && same_policies
+        self.name == *name && self.same_endpoint(other) && same_call_options && same_policies
     }
 
     /// Returns `true` if both refer to the same service with the same credentials.
     ///
     /// A rejected key, an exhausted quota or a missing model of one then applies to the other.
-    pub fn is_the_same_service(&self, other: &Self) -> bool {
+    pub fn same_endpoint(&self, other: &Self) -> bool {
         let same_key = match (&self.api_key, &other.api_key) {
-            (Some(key), Some(other)) => key.is(other),
+            (Some(key), Some(other)) => key.equals(other),
             (key, other) => key.is_none() && other.is_none(),
         };
         let header_pairs = self.headers.iter().zip(&other.headers);
         let mut same_headers =
-            header_pairs.map(|((name, value), other)| *name == other.0 && value.is(&other.1));
+            header_pairs.map(|((name, value), other)| *name == other.0 && value.equals(&other.1));
         self.dialect == other.dialect
             && self.base_url == other.base_url
             && self.model == other.model
@@ -118,7 +118,7 @@ impl Dialect {
     }
 
     /// The environment variable of the API key. `None` for Ollama, which needs none.
-    pub fn key_variable(self) -> Option<&'static str> {
+    pub fn key_env_var(self) -> Option<&'static str> {
         match self {
             Self::OpenAi => Some("OPENAI_API_KEY"),
             Self::Anthropic => Some("ANTHROPIC_API_KEY"),
@@ -140,7 +140,7 @@ impl Dialect {
     }
 
     /// The paths that the dialect appends. A base URL that ends in one of them probably repeats it.
-    pub(super) fn added_paths(self) -> &'static [&'static str] {
+    pub(super) fn appended_paths(self) -> &'static [&'static str] {
         match self {
             Self::OpenAi => &["/chat/completions", "/models"],
             Self::Anthropic => &["/v1/messages", "/v1"],
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_address_and_credentials_decide_the_same_endpoint() {
-        let mut base = Settings::default().provider("a", Dialect::OpenAi);
+        let mut base = Settings::default().new_provider("a", Dialect::OpenAi);
         base.api_key = Some(Secret::new("key"));
         base.headers = vec![("x-team".to_owned(), Secret::new("blue"))];
         type Edit = fn(&mut ProviderSettings);
@@ -196,16 +196,16 @@ mod tests {
             edit(&mut other);
             other
         };
-        assert!(base.is_the_same(&base.clone()) && base.is_the_same_service(&base.clone()));
+        assert!(base.same_config(&base.clone()) && base.same_endpoint(&base.clone()));
         for other in endpoint_edits.iter().map(edited) {
             assert!(
-                !base.is_the_same(&other) && !base.is_the_same_service(&other),
+                !base.same_config(&other) && !base.same_endpoint(&other),
                 "{other:?}"
             );
         }
         for other in policy_edits.iter().map(edited) {
             assert!(
-                !base.is_the_same(&other) && base.is_the_same_service(&other),
+                !base.same_config(&other) && base.same_endpoint(&other),
                 "{other:?}"
             );
         }

@@ -1,24 +1,26 @@
 //! Reading of secrets. They are resolved immediately and never repeated in a message.
 
-use super::read::{Table, join};
+use super::read::{TableReader, join_key};
 use super::secret::{self, Secret};
-use super::value::{self, Parsed};
+use super::value::{self, ParseResult};
 use toml::de::DeValue;
 
-impl Table<'_, '_, '_> {
+impl TableReader<'_, '_, '_> {
     /// Reads a secret. An empty text means none.
-    pub(super) fn secret(&mut self, key: &'static str, into: &mut Option<Secret>) {
-        self.checked_secret(key, into, |_| Ok(()));
+    pub(super) fn read_secret(&mut self, key: &'static str, into: &mut Option<Secret>) {
+        self.read_checked_secret(key, into, |_| Ok(()));
     }
 
     /// Reads a secret and validates it. The message of `check` must not repeat the secret.
-    pub(super) fn checked_secret(
+    pub(super) fn read_checked_secret(
         &mut self,
         key: &'static str,
         into: &mut Option<Secret>,
         check: impl FnOnce(&str) -> Result<(), String>,
     ) {
-        let Some(value) = self.value(key) else { return };
+        let Some(value) = self.lookup(key) else {
+            return;
+        };
         let read = self.resolve(value).and_then(|secret| {
             secret
                 .as_ref()
@@ -27,63 +29,68 @@ impl Table<'_, '_, '_> {
         });
         match read {
             Ok(secret) => {
-                self.wrote(key);
+                self.mark_written(key);
                 *into = secret;
             }
-            Err(what) => self.problem(key, what),
+            Err(what) => self.add_problem(key, what),
         }
     }
 
-    pub(super) fn secrets(&mut self, key: &'static str, into: &mut Vec<Secret>) {
-        let Some(value) = self.value(key) else { return };
-        let Some(items) = self.items(key, value) else {
+    pub(super) fn read_secrets(&mut self, key: &'static str, into: &mut Vec<Secret>) {
+        let Some(value) = self.lookup(key) else {
+            return;
+        };
+        let Some(items) = self.list_items(key, value) else {
             return;
         };
         for item in items {
             match self.resolve(item.value) {
                 Ok(Some(secret)) => into.push(secret),
-                Ok(None) => {
-                    self.reader
-                        .problem(Some(item.line), &item.key, "an empty key; leave it out")
-                }
-                Err(what) => self.reader.problem(Some(item.line), &item.key, what),
+                Ok(None) => self.reader.add_problem(
+                    Some(item.line),
+                    &item.key,
+                    "an empty key; leave it out",
+                ),
+                Err(what) => self.reader.add_problem(Some(item.line), &item.key, what),
             }
         }
-        self.wrote(key);
+        self.mark_written(key);
     }
 
     /// Reads a table of names and secrets, such as request headers. `check` validates and
     /// normalises each name.
-    pub(super) fn named_secrets(
+    pub(super) fn read_named_secrets(
         &mut self,
         key: &'static str,
         into: &mut Vec<(String, Secret)>,
-        check: impl Fn(&str) -> Parsed<String>,
+        check: impl Fn(&str) -> ParseResult<String>,
     ) {
-        let Some(value) = self.value(key) else { return };
+        let Some(value) = self.lookup(key) else {
+            return;
+        };
         let Some(entries) = value.as_table() else {
-            self.problem(
+            self.add_problem(
                 key,
-                value::wrong(value, "a table, such as { name = \"value\" },"),
+                value::type_mismatch(value, "a table, such as { name = \"value\" },"),
             );
             return;
         };
         for (name, value) in entries.iter() {
             let line = self.reader.line_at(name.span().start);
-            let path = join(&self.path_of(key), name.get_ref());
+            let path = join_key(&self.key_path(key), name.get_ref());
             let read =
                 check(name.get_ref()).and_then(|name| Ok((name, self.resolve(value.get_ref())?)));
             match read {
                 Ok((name, secret)) => into.push((name, secret.unwrap_or_else(|| Secret::new("")))),
-                Err(what) => self.reader.problem(Some(line), &path, what),
+                Err(what) => self.reader.add_problem(Some(line), &path, what),
             }
         }
-        self.wrote(key);
+        self.mark_written(key);
     }
 
-    fn resolve(&self, value: &DeValue<'_>) -> Parsed<Option<Secret>> {
+    fn resolve(&self, value: &DeValue<'_>) -> ParseResult<Option<Secret>> {
         let text = value.as_str().ok_or_else(|| {
-            value::wrong(
+            value::type_mismatch(
                 value,
                 "a secret as text (\"env:NAME\", \"file:PATH\" or itself)",
             )

@@ -4,22 +4,22 @@ use super::problem::Problem;
 
 pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-pub(super) struct Reader<'e> {
+pub(super) struct Diagnostics<'e> {
     pub(super) file: String,
     pub(super) env: Environment<'e>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    pub(super) written: Vec<Written>,
+    pub(super) key_positions: Vec<KeyPosition>,
     line_starts: Vec<usize>,
 }
 
-pub(super) struct Written {
+pub(super) struct KeyPosition {
     /// Dotted, with indices of arrays.
     pub(super) key: String,
     pub(super) line: usize,
 }
 
-impl<'e> Reader<'e> {
+impl<'e> Diagnostics<'e> {
     pub(super) fn new(file: &str, text: &str, env: Environment<'e>) -> Self {
         let ends = text
             .bytes()
@@ -31,7 +31,7 @@ impl<'e> Reader<'e> {
             env,
             problems: Vec::new(),
             warnings: Vec::new(),
-            written: Vec::new(),
+            key_positions: Vec::new(),
             line_starts: std::iter::once(0).chain(ends).collect(),
         }
     }
@@ -49,29 +49,29 @@ impl<'e> Reader<'e> {
     }
 
     /// The line of a dotted key. `None` if the file does not contain it.
-    pub(super) fn line_of(&self, key: &str) -> Option<usize> {
-        self.written
+    pub(super) fn line_of_key(&self, key: &str) -> Option<usize> {
+        self.key_positions
             .iter()
             .find(|written| written.key == key)
             .map(|written| written.line)
     }
 
-    pub(super) fn problem(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
-        let problem = self.told(line, key, what.into());
+    pub(super) fn add_problem(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
+        let problem = self.new_problem(line, key, what.into());
         self.problems.push(problem);
     }
 
-    pub(super) fn warning(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
-        let warning = self.told(line, key, what.into());
+    pub(super) fn add_warning(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
+        let warning = self.new_problem(line, key, what.into());
         self.warnings.push(warning);
     }
 
-    fn told(&self, line: Option<usize>, key: &str, what: String) -> Problem {
+    fn new_problem(&self, line: Option<usize>, key: &str, what: String) -> Problem {
         Problem {
             file: self.file.clone(),
             line,
             key: key.to_owned(),
-            what,
+            message: what,
         }
     }
 }

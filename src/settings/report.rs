@@ -1,13 +1,13 @@
 //! The output of `failsoft check`: the providers in order, missing settings and warnings.
 
-use super::choice::{Choice, Dialect};
-use super::duration::show_duration;
+use super::choice::{ConfigEnum, Dialect};
+use super::duration::format_duration;
 use super::provider::ProviderSettings;
-use super::{Loaded, Settings, Source};
+use super::{LoadedConfig, ProviderSource, Settings};
 use std::fmt::Write;
 
 /// Renders the report on a valid configuration. Ends in a line break and contains no secret.
-pub fn report(loaded: &Loaded) -> String {
+pub fn report(loaded: &LoadedConfig) -> String {
     let settings = &loaded.settings;
     let file = loaded
         .file
@@ -15,16 +15,16 @@ pub fn report(loaded: &Loaded) -> String {
         .map_or("no configuration file".to_owned(), |file| {
             file.display().to_string()
         });
-    let mut text = format!("{file}: fine\n\n{}\n", origin(loaded.source));
+    let mut text = format!("{file}: fine\n\n{}\n", source_heading(loaded.source));
     if !settings.providers.is_empty() {
-        text.push_str(&table(&settings.providers));
+        text.push_str(&provider_table(&settings.providers));
     }
     text.push('\n');
-    for line in facts(settings) {
+    for line in summary_lines(settings) {
         let _ = writeln!(text, "{line}");
     }
-    section(&mut text, "Missing", &missing(loaded));
-    section(
+    push_section(&mut text, "Missing", &missing_settings(loaded));
+    push_section(
         &mut text,
         "Warnings",
         &loaded
@@ -36,15 +36,15 @@ pub fn report(loaded: &Loaded) -> String {
     text
 }
 
-fn origin(source: Source) -> &'static str {
+fn source_heading(source: ProviderSource) -> &'static str {
     match source {
-        Source::File => "Providers, in order of preference:",
-        Source::Environment => "Providers, by the keys in the environment:",
-        Source::Demo => "Providers: none, so three simulated ones stand in (demo mode)",
+        ProviderSource::File => "Providers, in order of preference:",
+        ProviderSource::Environment => "Providers, by the keys in the environment:",
+        ProviderSource::Demo => "Providers: none, so three simulated ones stand in (demo mode)",
     }
 }
 
-fn table(providers: &[ProviderSettings]) -> String {
+fn provider_table(providers: &[ProviderSettings]) -> String {
     let header = ["", "name", "dialect", "model", "base_url", "key"].map(str::to_owned);
     let rows = providers.iter().zip(1..).map(|(p, position)| {
         [
@@ -53,7 +53,7 @@ fn table(providers: &[ProviderSettings]) -> String {
             p.dialect.to_string(),
             p.model.clone(),
             p.base_url.clone(),
-            key(p).to_owned(),
+            key_status(p).to_owned(),
         ]
     });
     let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
@@ -73,21 +73,21 @@ fn table(providers: &[ProviderSettings]) -> String {
     text
 }
 
-fn key(provider: &ProviderSettings) -> &'static str {
-    match (&provider.api_key, provider.dialect.key_variable()) {
+fn key_status(provider: &ProviderSettings) -> &'static str {
+    match (&provider.api_key, provider.dialect.key_env_var()) {
         (Some(_), _) => "key set",
         (None, Some(_)) => "no key",
         (None, None) => "no key needed",
     }
 }
 
-fn facts(settings: &Settings) -> [String; 3] {
+fn summary_lines(settings: &Settings) -> [String; 3] {
     let first_token: Vec<String> = settings
         .timeouts
         .call
         .first_token
         .iter()
-        .map(|step| show_duration(*step))
+        .map(|step| format_duration(*step))
         .collect();
     [
         format!(
@@ -97,7 +97,7 @@ fn facts(settings: &Settings) -> [String; 3] {
         format!(
             "Timeouts  first token {}; turn {}",
             first_token.join(", "),
-            show_duration(settings.timeouts.turn)
+            format_duration(settings.timeouts.turn)
         ),
         format!(
             "Server    {}, data in {}",
@@ -107,10 +107,10 @@ fn facts(settings: &Settings) -> [String; 3] {
     ]
 }
 
-fn missing(loaded: &Loaded) -> Vec<String> {
+fn missing_settings(loaded: &LoadedConfig) -> Vec<String> {
     let settings = &loaded.settings;
     let mut missing = Vec::new();
-    if loaded.source != Source::File {
+    if loaded.source != ProviderSource::File {
         let is_configured = |dialect: &Dialect| {
             settings
                 .providers
@@ -124,7 +124,7 @@ fn missing(loaded: &Loaded) -> Vec<String> {
             let variable = match dialect {
                 Dialect::Azure => continue,
                 Dialect::Ollama => "OLLAMA_HOST",
-                other => other.key_variable().unwrap_or_default(),
+                other => other.key_env_var().unwrap_or_default(),
             };
             missing.push(format!("${variable}: not set, so no {dialect}"));
         }
@@ -149,7 +149,7 @@ fn missing(loaded: &Loaded) -> Vec<String> {
     missing
 }
 
-fn section(text: &mut String, title: &str, lines: &[String]) {
+fn push_section(text: &mut String, title: &str, lines: &[String]) {
     if lines.is_empty() {
         return;
     }

@@ -21,7 +21,7 @@ impl Secret {
     }
 
     /// Compares two configured secrets. Not constant time, so unsuitable for input from clients.
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn equals(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
 }
@@ -63,9 +63,9 @@ pub(super) fn resolve(
         return Ok(None);
     }
     let text = if let Some(name) = configured.strip_prefix("env:") {
-        from_environment(name.trim(), env)?
+        read_env_secret(name.trim(), env)?
     } else if let Some(path) = configured.strip_prefix("file:") {
-        from_file(path.trim())?
+        read_secret_file(path.trim())?
     } else {
         configured.to_owned()
     };
@@ -75,7 +75,7 @@ pub(super) fn resolve(
     Ok(Some(Secret::new(text)))
 }
 
-fn from_environment(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn read_env_secret(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(
             "\"env:\" needs the name of a variable after it, such as \"env:OPENAI_API_KEY\""
@@ -93,7 +93,7 @@ fn from_environment(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<
     }
 }
 
-fn from_file(path: &str) -> Result<String, String> {
+fn read_secret_file(path: &str) -> Result<String, String> {
     /// Longer than any key or token. Limits the harm of a wrong path.
     const MAX_BYTES: u64 = 64 * 1024;
     let mut text = String::new();

@@ -1,6 +1,6 @@
 //! The settings of the service itself, section by section.
 
-use super::choice::{Fault, Share, StoreBackend};
+use super::choice::{CacheSharing, InjectedFault, StoreBackend};
 use super::cron::Cron;
 use super::secret::Secret;
 use ipnet::IpNet;
@@ -99,7 +99,7 @@ pub struct CacheSettings {
     /// The maximum age of a cached answer that is served during an outage.
     pub stale_for: Duration,
     /// The condition for serving a cached answer to other conversations.
-    pub share: Share,
+    pub share: CacheSharing,
     /// The number of conversations that must ask a question before its answer is shared, including
     /// the one that is served. At least 1.
     pub repeated_min: u32,
@@ -110,7 +110,7 @@ pub struct CacheSettings {
     /// The time between two rounds of warming.
     pub warm_interval: Duration,
     /// The daily UTC window in which answers are warmed. `None` allows any time.
-    pub warm_hours: Option<Hours>,
+    pub warm_hours: Option<DailyWindow>,
 }
 
 impl Default for CacheSettings {
@@ -120,7 +120,7 @@ impl Default for CacheSettings {
             ttl: Duration::from_secs(HOUR),
             revalidate: Duration::ZERO,
             stale_for: Duration::from_secs(24 * HOUR),
-            share: Share::Repeated,
+            share: CacheSharing::Repeated,
             repeated_min: 3,
             max_entries: 10_000,
             warm: Vec::new(),
@@ -132,20 +132,20 @@ impl Default for CacheSettings {
 
 /// A daily time window in UTC. Crosses midnight if it ends before it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hours {
+pub struct DailyWindow {
     /// The first minute of the window, 0 to 1439.
-    pub from: u16,
+    pub start_minute: u16,
     /// The first minute after the window, 0 to 1439.
-    pub to: u16,
+    pub end_minute: u16,
 }
 
-impl Hours {
+impl DailyWindow {
     /// Returns `true` if a minute of the day, 0 to 1439, is in the window.
     pub fn contains(self, minute: u16) -> bool {
-        if self.from < self.to {
-            (self.from..self.to).contains(&minute)
+        if self.start_minute < self.end_minute {
+            (self.start_minute..self.end_minute).contains(&minute)
         } else {
-            minute >= self.from || minute < self.to
+            minute >= self.start_minute || minute < self.end_minute
         }
     }
 }
@@ -164,7 +164,7 @@ pub struct DegradationSettings {
 }
 
 impl DegradationSettings {
-    pub const FALLBACK: &str = "Thanks for your message. Our AI assistant is temporarily unavailable. Please try again in a few minutes.";
+    pub const DEFAULT_FALLBACK_TEXT: &str = "Thanks for your message. Our AI assistant is temporarily unavailable. Please try again in a few minutes.";
 }
 
 impl Default for DegradationSettings {
@@ -172,7 +172,7 @@ impl Default for DegradationSettings {
         Self {
             replies: None,
             knowledge: None,
-            fallback: Self::FALLBACK.to_owned(),
+            fallback: Self::DEFAULT_FALLBACK_TEXT.to_owned(),
             outbox: true,
         }
     }
@@ -228,14 +228,14 @@ pub struct DrillSettings {
     /// The name of the provider.
     pub provider: String,
     /// The fault to inject.
-    pub fault: Fault,
+    pub fault: InjectedFault,
     /// The duration (the key is `for`), at most [`DrillSettings::MAX_DURATION`].
     pub duration: Duration,
 }
 
 impl DrillSettings {
-    pub const LONGEST: Duration = Duration::from_secs(15 * MINUTE);
-    pub const USUAL: Duration = Duration::from_secs(30);
+    pub const MAX_DURATION: Duration = Duration::from_secs(15 * MINUTE);
+    pub const DEFAULT_DURATION: Duration = Duration::from_secs(30);
 }
 
 /// `[telemetry]`: the export of traces.
@@ -308,13 +308,13 @@ mod tests {
 
     #[test]
     fn window_may_cross_midnight() {
-        let night = Hours {
-            from: 22 * 60,
-            to: 5 * 60,
+        let night = DailyWindow {
+            start_minute: 22 * 60,
+            end_minute: 5 * 60,
         };
-        let day = Hours {
-            from: 9 * 60,
-            to: 17 * 60,
+        let day = DailyWindow {
+            start_minute: 9 * 60,
+            end_minute: 17 * 60,
         };
         for (window, minute, expected) in [
             (night, 23 * 60, true),

@@ -1,9 +1,9 @@
 //! Parsers of single values. Their error messages end with what would be valid.
 
-use super::choice::{Choice, Prefill, parse_choice};
+use super::choice::{ConfigEnum, Prefill, parse_config_enum};
 use super::duration::parse_duration;
 use super::problem::quoted;
-use super::tables::Hours;
+use super::tables::DailyWindow;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
 
-pub(super) type Parsed<T> = Result<T, String>;
+pub(super) type ParseResult<T> = Result<T, String>;
 
 /// Renders a message such as `an integer where a duration is needed`.
-pub(crate) fn wrong(value: &DeValue<'_>, expected: &str) -> String {
+pub(crate) fn type_mismatch(value: &DeValue<'_>, expected: &str) -> String {
     let kind = value.type_str();
     let article = if value.is_integer() || value.is_array() {
         "an"
@@ -24,16 +24,16 @@ pub(crate) fn wrong(value: &DeValue<'_>, expected: &str) -> String {
     format!("{article} {kind} where {expected} is needed")
 }
 
-fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> Parsed<&'v str> {
-    value.as_str().ok_or_else(|| wrong(value, expected))
+fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> ParseResult<&'v str> {
+    value.as_str().ok_or_else(|| type_mismatch(value, expected))
 }
 
-pub(super) fn text(value: &DeValue<'_>) -> Parsed<String> {
+pub(super) fn text(value: &DeValue<'_>) -> ParseResult<String> {
     string(value, "text in quotes").map(str::to_owned)
 }
 
 /// A non-empty line of text, such as a name or a model.
-pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
+pub(super) fn single_line(value: &DeValue<'_>) -> ParseResult<String> {
     let text = string(value, "text in quotes")?;
     if text.trim().is_empty() {
         return Err("empty; a text is needed".to_owned());
@@ -50,31 +50,35 @@ pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
 /// A text that `parse` converts. `expected` describes it in the message for another type.
 pub(super) fn from_text<T>(
     expected: &'static str,
-    parse: impl Fn(&str) -> Parsed<T>,
-) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
+    parse: impl Fn(&str) -> ParseResult<T>,
+) -> impl Fn(&DeValue<'_>) -> ParseResult<T> {
     move |value| parse(string(value, expected)?)
 }
 
 /// An optional value: an empty text is `None`.
-pub(super) fn maybe<T>(
-    parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
-) -> impl Fn(&DeValue<'_>) -> Parsed<Option<T>> {
+pub(super) fn optional<T>(
+    parse: impl Fn(&DeValue<'_>) -> ParseResult<T>,
+) -> impl Fn(&DeValue<'_>) -> ParseResult<Option<T>> {
     move |value| match value.as_str() {
         Some("") => Ok(None),
         _ => parse(value).map(Some),
     }
 }
 
-pub(super) fn flag(value: &DeValue<'_>) -> Parsed<bool> {
-    value.as_bool().ok_or_else(|| wrong(value, "true or false"))
+pub(super) fn boolean(value: &DeValue<'_>) -> ParseResult<bool> {
+    value
+        .as_bool()
+        .ok_or_else(|| type_mismatch(value, "true or false"))
 }
 
-pub(super) fn whole<T: TryFrom<u64>>(
+pub(super) fn integer<T: TryFrom<u64>>(
     bounds: RangeInclusive<u64>,
-) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
+) -> impl Fn(&DeValue<'_>) -> ParseResult<T> {
     move |value| {
         let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
-        let number = value.as_integer().ok_or_else(|| wrong(value, &expected))?;
+        let number = value
+            .as_integer()
+            .ok_or_else(|| type_mismatch(value, &expected))?;
         u64::from_str_radix(number.as_str(), number.radix())
             .ok()
             .filter(|number| bounds.contains(number))
@@ -83,7 +87,7 @@ pub(super) fn whole<T: TryFrom<u64>>(
     }
 }
 
-pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Parsed<f64> {
+pub(super) fn float(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> ParseResult<f64> {
     move |value| {
         let expected = if bounds.end().is_finite() {
             format!("a number from {} to {}", bounds.start(), bounds.end())
@@ -93,7 +97,7 @@ pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Pa
         let written = match value {
             DeValue::Float(number) => number.as_str(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
-            _ => return Err(wrong(value, &expected)),
+            _ => return Err(type_mismatch(value, &expected)),
         };
         let number: Option<f64> = written.parse().ok();
         number
@@ -102,17 +106,17 @@ pub(super) fn number(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Pa
     }
 }
 
-pub(super) fn rate(value: &DeValue<'_>) -> Parsed<f64> {
-    number(0.0..=1.0)(value)
+pub(super) fn ratio(value: &DeValue<'_>) -> ParseResult<f64> {
+    float(0.0..=1.0)(value)
 }
 
-const DURATION: &str = "a duration in quotes, such as \"250ms\", \"10s\" or \"5m\",";
+const EXPECTED_DURATION: &str = "a duration in quotes, such as \"250ms\", \"10s\" or \"5m\",";
 
-pub(super) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
-    parse_duration(string(value, DURATION)?)
+pub(super) fn duration(value: &DeValue<'_>) -> ParseResult<Duration> {
+    parse_duration(string(value, EXPECTED_DURATION)?)
 }
 
-pub(super) fn span(value: &DeValue<'_>) -> Parsed<Duration> {
+pub(super) fn positive_duration(value: &DeValue<'_>) -> ParseResult<Duration> {
     let span = duration(value)?;
     if span.is_zero() {
         return Err("must be longer than zero".to_owned());
@@ -120,20 +124,20 @@ pub(super) fn span(value: &DeValue<'_>) -> Parsed<Duration> {
     Ok(span)
 }
 
-pub(super) fn choice<T: Choice>(value: &DeValue<'_>) -> Parsed<T> {
-    parse_choice(string(value, T::KIND)?)
+pub(super) fn config_enum<T: ConfigEnum>(value: &DeValue<'_>) -> ParseResult<T> {
+    parse_config_enum(string(value, T::KIND)?)
 }
 
 /// A prefill mode. Also accepts `true` and `false`.
-pub(super) fn prefill(value: &DeValue<'_>) -> Parsed<Prefill> {
+pub(super) fn prefill(value: &DeValue<'_>) -> ParseResult<Prefill> {
     match value.as_bool() {
         Some(true) => Ok(Prefill::Assistant),
         Some(false) => Ok(Prefill::Off),
-        None => choice(value),
+        None => config_enum(value),
     }
 }
 
-pub(super) fn path(value: &DeValue<'_>) -> Parsed<PathBuf> {
+pub(super) fn path(value: &DeValue<'_>) -> ParseResult<PathBuf> {
     match string(value, "a path in quotes")? {
         "" => Err("empty; a path is needed".to_owned()),
         text if text.contains('\0') => Err("not a path: it has a zero byte in it".to_owned()),
@@ -142,14 +146,14 @@ pub(super) fn path(value: &DeValue<'_>) -> Parsed<PathBuf> {
 }
 
 /// A network such as `10.0.0.0/8`, or a single address.
-pub(super) fn network(value: &DeValue<'_>) -> Parsed<IpNet> {
+pub(super) fn network(value: &DeValue<'_>) -> ParseResult<IpNet> {
     let text = string(value, "a network such as \"10.0.0.0/8\"")?;
     text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
         format!("{} is not a network; write it in CIDR form, such as \"10.0.0.0/8\", \"::1/128\" or \"127.0.0.1\"", quoted(text))
     })
 }
 
-pub(super) fn hours(value: &DeValue<'_>) -> Parsed<Hours> {
+pub(super) fn daily_window(value: &DeValue<'_>) -> ParseResult<DailyWindow> {
     let text = string(value, "hours such as \"02:00-05:00\"")?;
     let minute_of_day = |text: &str| {
         let (hour, minute) = text.split_once(':')?;
@@ -161,13 +165,13 @@ pub(super) fn hours(value: &DeValue<'_>) -> Parsed<Hours> {
         Some(two_digits(hour, 24)? * 60 + two_digits(minute, 60)?)
     };
     let window = text.split_once('-').and_then(|(from, to)| {
-        Some(Hours {
-            from: minute_of_day(from.trim())?,
-            to: minute_of_day(to.trim())?,
+        Some(DailyWindow {
+            start_minute: minute_of_day(from.trim())?,
+            end_minute: minute_of_day(to.trim())?,
         })
     });
     window
-        .filter(|window| window.from != window.to)
+        .filter(|window| window.start_minute != window.end_minute)
         .ok_or_else(|| {
             format!(
                 "{} are not hours of a day; write them as \"02:00-05:00\", in UTC",

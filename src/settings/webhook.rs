@@ -4,13 +4,13 @@
 //! accepted for hosts that are private by their name: this machine, a private address, or a name
 //! that only exists in a private network.
 
-use super::address::{host_of, url};
+use super::address::{host_of, parse_url};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use std::net::IpAddr;
 
 /// Suffixes of private names: RFC 6761, 6762 and 8375, ICANN's `internal`, and customary ones.
-const PRIVATE_ENDINGS: [&str; 8] = [
+const PRIVATE_SUFFIXES: [&str; 8] = [
     "localhost",
     "local",
     "internal",
@@ -22,14 +22,14 @@ const PRIVATE_ENDINGS: [&str; 8] = [
 ];
 
 /// The prefix of base64-encoded secrets in Standard Webhooks.
-const IN_BASE64: &str = "whsec_";
+const BASE64_PREFIX: &str = "whsec_";
 
 /// Validates the URL of a webhook.
 ///
 /// # Errors
 /// Returns a message without the URL, which may be a secret.
-pub(super) fn webhook_url(text: &str) -> Result<(), String> {
-    let url = url(text)?;
+pub(super) fn check_webhook_url(text: &str) -> Result<(), String> {
+    let url = parse_url(text)?;
     let host = host_of(&url).unwrap_or_default();
     if url.starts_with("https://") || is_private_host(&host) {
         return Ok(());
@@ -40,7 +40,7 @@ pub(super) fn webhook_url(text: &str) -> Result<(), String> {
     )
 }
 
-pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
+pub(super) fn check_webhook_secret(text: &str) -> Result<(), String> {
     match webhook_key(text) {
         Some(key) if !key.is_empty() => Ok(()),
         _ => Err("what follows \"whsec_\" is not base64; copy the secret as the receiver shows it, or use a text without that prefix".to_owned()),
@@ -51,7 +51,7 @@ pub(super) fn webhook_secret(text: &str) -> Result<(), String> {
 ///
 /// `None` if the part after the prefix is not valid base64.
 pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
-    match secret.strip_prefix(IN_BASE64) {
+    match secret.strip_prefix(BASE64_PREFIX) {
         Some(encoded) => STANDARD
             .decode(encoded)
             .or_else(|_| STANDARD_NO_PAD.decode(encoded))
@@ -64,18 +64,18 @@ pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
 pub fn is_private_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = address.parse::<IpAddr>() {
-        return !is_public(address);
+        return !is_public_address(address);
     }
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let has_suffix = |suffix: &&str| {
         name.strip_suffix(*suffix)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    !name.contains('.') || PRIVATE_ENDINGS.iter().any(has_suffix)
+    !name.contains('.') || PRIVATE_SUFFIXES.iter().any(has_suffix)
 }
 
 /// Returns `true` for addresses of the public internet: not loopback, private or of special use.
-pub fn is_public(address: IpAddr) -> bool {
+pub fn is_public_address(address: IpAddr) -> bool {
     let v4 = match address {
         IpAddr::V4(v4) => Some(v4),
         // IPv4-mapped and NAT64 addresses lead to the embedded IPv4 address.
@@ -127,14 +127,14 @@ mod tests {
             "http://hooks.corp/x",
             "http://receiver.prod.svc.cluster.local/x",
         ] {
-            assert_eq!(webhook_url(good), Ok(()), "{good}");
+            assert_eq!(check_webhook_url(good), Ok(()), "{good}");
         }
         for bad in [
             "http://hooks.example.com/canary",
             "http://8.8.8.8/canary",
             "http://notlocal.example/canary",
         ] {
-            let message = webhook_url(bad).unwrap_err();
+            let message = check_webhook_url(bad).unwrap_err();
             assert!(
                 message.contains("https") && !message.contains("canary"),
                 "{message}"
@@ -167,7 +167,7 @@ mod tests {
             "2002:a00:1::",
             "ff02::1",
         ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
+            assert!(!is_public_address(private.parse().unwrap()), "{private}");
         }
         for public in [
             "8.8.8.8",
@@ -178,7 +178,7 @@ mod tests {
             "::ffff:8.8.8.8",
             "64:ff9b::808:808",
         ] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
+            assert!(is_public_address(public.parse().unwrap()), "{public}");
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
             "padding is often left out"
         );
         for bad in ["whsec_", "whsec_canary!"] {
-            let message = webhook_secret(bad).unwrap_err();
+            let message = check_webhook_secret(bad).unwrap_err();
             assert!(
                 message.contains("base64") && !message.contains("canary"),
                 "{message}"

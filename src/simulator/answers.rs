@@ -4,38 +4,38 @@
 //! Every answer says first that it is simulated. The styles have no words in common there, so that
 //! a reader sees where another provider starts anew.
 
-use super::heard::{Begun, Heard};
-use super::themes::{MANNERS, all, theme};
+use super::heard::{PartialAnswer, SimulatedRequest};
+use super::themes::{STYLE_COUNT, all_themes, find_theme};
 
 /// The number of characters of a partial answer that are repeated when it is continued, as the
 /// router's request asks for.
-const REPEATED: usize = 40;
+const REPEATED_CHARS: usize = 40;
 
-const TOPIC_WORDS: usize = 4;
+const MAX_TOPIC_WORDS: usize = 4;
 
-const TOPIC_CHARS: usize = 24;
+const MAX_TOPIC_WORD_CHARS: usize = 24;
 
 /// Words that say nothing about the subject of a question.
-const EMPTY_WORDS: &str = " a about am an and are as at be but by can could did do does explain for from give have how i in is \
+const STOP_WORDS: &str = " a about am an and are as at be but by can could did do does explain for from give have how i in is \
     it its list long me my of on or please say should show so some story tell than that the their them then there these \
     they this to us was we were what when where which who whom why will with would write you your ";
 
 /// Returns the answer to a request, in the style of provider `voice`.
-pub(super) fn reply(chat: &Heard, voice: &str) -> String {
-    match &chat.begun {
-        Some(begun) => carry_on(begun, &chat.question, voice),
-        None => answer(&chat.question, chat.earlier.as_deref(), voice),
+pub(super) fn answer_request(chat: &SimulatedRequest, voice: &str) -> String {
+    match &chat.partial_answer {
+        Some(begun) => continue_answer(begun, &chat.question, voice),
+        None => complete_answer(&chat.question, chat.previous_question.as_deref(), voice),
     }
 }
 
 /// Returns a complete answer to `question`, in Markdown: about 600 words if it asks for a long
 /// text, else about 100. It mentions `earlier`, the question before.
-pub(super) fn answer(question: &str, earlier: Option<&str>, voice: &str) -> String {
-    let style = manner(voice);
+pub(super) fn complete_answer(question: &str, earlier: Option<&str>, voice: &str) -> String {
+    let style = style(voice);
     let mut text = opener(style).replace("{voice}", voice);
     if let Some(earlier) = earlier {
         text.push(' ');
-        text.push_str(&memory(style).replace("{topic}", &topic(earlier)));
+        text.push_str(&previous_question_note(style).replace("{topic}", &topic(earlier)));
     }
     text.push_str("\n\n");
     text.push_str(&body(question, style));
@@ -44,10 +44,10 @@ pub(super) fn answer(question: &str, earlier: Option<&str>, voice: &str) -> Stri
 
 /// Continues an answer that broke off at another provider. A simulator cannot finish its sentence,
 /// so the text says which provider takes over and then answers.
-fn carry_on(begun: &Begun, question: &str, voice: &str) -> String {
+fn continue_answer(begun: &PartialAnswer, question: &str, voice: &str) -> String {
     let mut text = String::new();
-    if begun.repeat {
-        let skipped = begun.text.chars().count().saturating_sub(REPEATED);
+    if begun.repeat_end {
+        let skipped = begun.text.chars().count().saturating_sub(REPEATED_CHARS);
         text.extend(begun.text.chars().skip(skipped));
     }
     if begun.text.matches("```").count() % 2 == 1 {
@@ -57,14 +57,14 @@ fn carry_on(begun: &Begun, question: &str, voice: &str) -> String {
     text.push_str(&format!(
         "*(It broke off there; this is a simulated answer from {voice}, which goes on.)*\n\n"
     ));
-    text.push_str(&body(question, manner(voice)));
+    text.push_str(&body(question, style(voice)));
     text
 }
 
 fn body(question: &str, style: usize) -> String {
     let words: Vec<String> = plain_words(question).map(str::to_lowercase).collect();
     let topic = topic(question);
-    let own_theme = theme(&words);
+    let own_theme = find_theme(&words);
     let own_text = own_theme.text(style).replace("{topic}", &topic);
     let wants_long_text = words.iter().any(|word| {
         matches!(
@@ -76,7 +76,7 @@ fn body(question: &str, style: usize) -> String {
         return own_text;
     }
     // A long answer is all texts in this style, the matching theme first.
-    let rest = all()
+    let rest = all_themes()
         .filter(|theme| !std::ptr::eq(*theme, own_theme))
         .map(|theme| theme.text(style).replace("{topic}", &topic));
     std::iter::once(own_text)
@@ -88,12 +88,12 @@ fn body(question: &str, style: usize) -> String {
 }
 
 /// Returns the style of a provider, by its first letter: names with consecutive letters differ.
-fn manner(voice: &str) -> usize {
+fn style(voice: &str) -> usize {
     voice
         .bytes()
         .next()
         .map_or(0, |first| usize::from(first.wrapping_sub(b'a')))
-        % MANNERS
+        % STYLE_COUNT
 }
 
 fn opener(style: usize) -> &'static str {
@@ -110,7 +110,7 @@ fn opener(style: usize) -> &'static str {
     }
 }
 
-fn memory(style: usize) -> &'static str {
+fn previous_question_note(style: usize) -> &'static str {
     match style {
         0 => "Before this you asked about {topic}, which I have kept in mind.",
         1 => "Your previous question concerned {topic}; this one is taken to follow from it.",
@@ -122,9 +122,9 @@ fn memory(style: usize) -> &'static str {
 /// Markdown.
 fn topic(question: &str) -> String {
     let words: Vec<String> = plain_words(question)
-        .filter(|word| !EMPTY_WORDS.contains(&format!(" {} ", word.to_lowercase())))
-        .take(TOPIC_WORDS)
-        .map(|word| word.chars().take(TOPIC_CHARS).collect())
+        .filter(|word| !STOP_WORDS.contains(&format!(" {} ", word.to_lowercase())))
+        .take(MAX_TOPIC_WORDS)
+        .map(|word| word.chars().take(MAX_TOPIC_WORD_CHARS).collect())
         .collect();
     match words.split_last() {
         None => "your question".to_owned(),
@@ -139,7 +139,7 @@ fn plain_words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Splits a text into words, each with the white space before it. Joined they are the text again.
-pub(super) fn words(text: &str) -> Vec<&str> {
+pub(super) fn split_words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -170,9 +170,9 @@ mod tests {
             " one  two\n\n```rust\n    let é = 1;\n```\n",
             "ends \n",
         ] {
-            assert_eq!(words(text).concat(), text);
+            assert_eq!(split_words(text).concat(), text);
         }
-        assert_eq!(words("one  two\n"), ["one", "  two", "\n"]);
+        assert_eq!(split_words("one  two\n"), ["one", "  two", "\n"]);
     }
 
     #[test]
@@ -183,7 +183,8 @@ mod tests {
             "???",
             "wie geht's dir heute",
         ] {
-            let answers = VOICES.map(|voice| answer(question, Some("What does it cost?"), voice));
+            let answers =
+                VOICES.map(|voice| complete_answer(question, Some("What does it cost?"), voice));
             for (voice, text) in VOICES.iter().zip(&answers) {
                 let first = text.split("\n\n").next().unwrap_or_default();
                 assert!(
@@ -191,7 +192,7 @@ mod tests {
                     "{first}"
                 );
                 assert!(first.contains("cost"), "{first}");
-                assert!((75..170).contains(&words(text).len()), "{text}");
+                assert!((75..170).contains(&split_words(text).len()), "{text}");
                 assert!(!text.contains('{') || text.contains("```"), "{text}");
             }
             let firsts = answers.each_ref().map(|text| text.split(' ').next());
@@ -217,7 +218,7 @@ mod tests {
         ];
         for (question, mark) in table {
             assert!(
-                answer(question, None, "aurora").contains(mark),
+                complete_answer(question, None, "aurora").contains(mark),
                 "{question}"
             );
         }
@@ -226,7 +227,12 @@ mod tests {
     #[test]
     fn long_answer_is_long() {
         for voice in VOICES {
-            let length = words(&answer("Write a long text about the sea", None, voice)).len();
+            let length = split_words(&complete_answer(
+                "Write a long text about the sea",
+                None,
+                voice,
+            ))
+            .len();
             assert!((550..1000).contains(&length), "{length}");
         }
     }
@@ -234,17 +240,20 @@ mod tests {
     #[test]
     fn continuation_repeats_the_end_and_names_the_provider() {
         let text = "Ä first sentence that is longer than what gets repeated ```rust fn";
-        let begun = Begun {
+        let begun = PartialAnswer {
             text: text.to_owned(),
-            repeat: true,
+            repeat_end: true,
         };
-        let rest = carry_on(&begun, "What does it cost?", "borealis");
-        let end: String = text.chars().skip(text.chars().count() - REPEATED).collect();
+        let rest = continue_answer(&begun, "What does it cost?", "borealis");
+        let end: String = text
+            .chars()
+            .skip(text.chars().count() - REPEATED_CHARS)
+            .collect();
         assert!(rest.starts_with(&format!("{end}\n```\n")), "{rest}");
-        let prefilled = carry_on(
-            &Begun {
+        let prefilled = continue_answer(
+            &PartialAnswer {
                 text: "Half an".to_owned(),
-                repeat: false,
+                repeat_end: false,
             },
             "cost",
             "cascade",

@@ -14,96 +14,104 @@ use hyper::{Method, Request, Response};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::Pace;
+use super::TypingSpeed;
 use super::answers;
-use super::fault::{Condition, Fault};
-use super::heard::Heard;
-use super::speak::{Refusal, Saying, Script, Speaks, request_id};
-use super::tell::{changed, reset, tell};
+use super::fault::{FaultState, InjectedFault};
+use super::heard::SimulatedRequest;
+use super::speak::{ReplySpec, ScriptedReply, SimulatedError, WireFormat, request_id};
+use super::tell::{connection_reset, fault_changed, stream_reply};
 
-const MAX_BODY: usize = 1 << 20;
+const MAX_BODY_BYTES: usize = 1 << 20;
 
-const BODY_TIME: Duration = Duration::from_secs(10);
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct ServerState {
     pub name: String,
     pub model: String,
-    pub dialect: Speaks,
-    pub pace: Pace,
-    pub calls: AtomicU64,
+    pub dialect: WireFormat,
+    pub typing_speed: TypingSpeed,
+    pub call_count: AtomicU64,
 }
 
-type Reply = Response<BoxBody<Bytes, io::Error>>;
+type BoxedResponse = Response<BoxBody<Bytes, io::Error>>;
 
-impl Desk {
+impl ServerState {
     /// # Errors
     /// If the connection must be reset instead, or the request ends early.
-    pub(super) async fn serve(
+    pub(super) async fn handle_request(
         &self,
         request: Request<Incoming>,
-        mut conditions: watch::Receiver<Condition>,
-    ) -> io::Result<Reply> {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        mut conditions: watch::Receiver<FaultState>,
+    ) -> io::Result<BoxedResponse> {
+        let call = self.call_count.fetch_add(1, Ordering::Relaxed);
         let is_chat =
             request.method() == Method::POST && request.uri().path() == self.dialect.chat_path();
         let is_model_list =
-            request.method() == Method::GET && request.uri().path() == self.dialect.list_path();
+            request.method() == Method::GET && request.uri().path() == self.dialect.models_path();
         // Read the whole body even if the request is rejected: closing a socket with unread bytes
         // would reset the connection before the client sees the response.
-        let body = match read(request.into_body()).await? {
+        let body = match read_body(request.into_body()).await? {
             Ok(body) => body,
-            Err(refusal) => return self.refuse(&refusal, call),
+            Err(refusal) => return self.error_response(&refusal, call),
         };
         let began = *conditions.borrow_and_update();
         match began.fault {
-            Some(Fault::Down) => return Err(reset()),
-            Some(Fault::RateLimit) => return self.refuse(&Refusal::RateLimited, call),
-            Some(Fault::Unauthorized) => return self.refuse(&Refusal::Unauthorized, call),
-            Some(Fault::Timeout) => {
-                changed(&mut conditions).await;
-                return Err(reset());
+            Some(InjectedFault::Down) => return Err(connection_reset()),
+            Some(InjectedFault::RateLimit) => {
+                return self.error_response(&SimulatedError::RateLimited, call);
+            }
+            Some(InjectedFault::Unauthorized) => {
+                return self.error_response(&SimulatedError::Unauthorized, call);
+            }
+            Some(InjectedFault::Timeout) => {
+                fault_changed(&mut conditions).await;
+                return Err(connection_reset());
             }
             _ if is_model_list => {
-                return self.reply(200, call, self.dialect.list(&self.model).to_string());
+                return self.json_response(
+                    200,
+                    call,
+                    self.dialect.models_json(&self.model).to_string(),
+                );
             }
-            _ if !is_chat => return self.refuse(&Refusal::NotFound, call),
+            _ if !is_chat => return self.error_response(&SimulatedError::NotFound, call),
             _ => {}
         }
-        let script = match self.dialect.hear(&body) {
-            Ok(chat) => self.script(&chat, call),
-            Err(refusal) => return self.refuse(&refusal, call),
+        let script = match self.dialect.parse_request(&body) {
+            Ok(chat) => self.render_answer(&chat, call),
+            Err(refusal) => return self.error_response(&refusal, call),
         };
         let head = self
-            .head(200, call)
+            .response_builder(200, call)
             .header(CONTENT_TYPE, script.content_type);
-        head.body(tell(script, self.pace, began, conditions).boxed())
+        head.body(stream_reply(script, self.typing_speed, began, conditions).boxed())
             .map_err(io::Error::other)
     }
 
-    fn script(&self, chat: &Heard, call: u64) -> Script {
-        let answer = answers::reply(chat, &self.name);
-        let mut words = answers::words(&answer);
-        let limit = chat.limit.unwrap_or(usize::MAX);
+    fn render_answer(&self, chat: &SimulatedRequest, call: u64) -> ScriptedReply {
+        let answer = answers::answer_request(chat, &self.name);
+        let mut words = answers::split_words(&answer);
+        let limit = chat.max_words.unwrap_or(usize::MAX);
         let shortened = words.len() > limit;
         words.truncate(limit);
-        let saying = Saying {
-            call,
+        let saying = ReplySpec {
+            call_number: call,
             model: &self.model,
             words: &words,
-            shortened,
+            is_truncated: shortened,
             prompt_words: chat.prompt_words,
         };
-        self.dialect.script(chat, &saying)
+        self.dialect.render(chat, &saying)
     }
 
-    fn refuse(&self, refusal: &Refusal, call: u64) -> io::Result<Reply> {
-        let mut reply = self.reply(
+    fn error_response(&self, refusal: &SimulatedError, call: u64) -> io::Result<BoxedResponse> {
+        let mut reply = self.json_response(
             refusal.status(),
             call,
-            self.dialect.error(refusal, call).to_string(),
+            self.dialect.error_json(refusal, call).to_string(),
         )?;
-        if *refusal == Refusal::RateLimited {
+        if *refusal == SimulatedError::RateLimited {
             reply
                 .headers_mut()
                 .insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("30"));
@@ -111,17 +119,17 @@ impl Desk {
         Ok(reply)
     }
 
-    fn reply(&self, status: u16, call: u64, json: String) -> io::Result<Reply> {
+    fn json_response(&self, status: u16, call: u64, json: String) -> io::Result<BoxedResponse> {
         let body = Full::from(json).map_err(|never| match never {}).boxed();
-        self.head(status, call)
+        self.response_builder(status, call)
             .header(CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(io::Error::other)
     }
 
-    fn head(&self, status: u16, call: u64) -> Builder {
+    fn response_builder(&self, status: u16, call: u64) -> Builder {
         let head = Response::builder().status(status);
-        match self.dialect.id_header() {
+        match self.dialect.request_id_header() {
             Some(name) => head.header(name, request_id(call)),
             None => head,
         }
@@ -129,10 +137,15 @@ impl Desk {
 }
 
 /// Reads a body within the limits. The outer error means that the connection is unusable.
-async fn read(body: Incoming) -> io::Result<Result<Bytes, Refusal>> {
-    match timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await? {
+async fn read_body(body: Incoming) -> io::Result<Result<Bytes, SimulatedError>> {
+    match timeout(
+        BODY_READ_TIMEOUT,
+        Limited::new(body, MAX_BODY_BYTES).collect(),
+    )
+    .await?
+    {
         Ok(body) => Ok(Ok(body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Ok(Err(Refusal::TooLarge)),
+        Err(error) if error.is::<LengthLimitError>() => Ok(Err(SimulatedError::TooLarge)),
         Err(error) => Err(io::Error::other(error)),
     }
 }

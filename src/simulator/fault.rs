@@ -5,15 +5,15 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// The number of words that a new answer sends before `stall`, `cut` and `garbage` break it.
-const BREAK_AFTER: usize = 10;
+const WORDS_BEFORE_FAULT: usize = 10;
 
 /// The minimum time before each word under `InjectedFault::Slow`.
-pub(super) const SLOW: Duration = Duration::from_secs(1);
+pub(super) const SLOW_WORD_DELAY: Duration = Duration::from_secs(1);
 
 /// One way for a provider to fail. Each variant names the effect on new calls, and the one on
 /// running answers if it differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
+pub enum InjectedFault {
     /// New connections are refused; running answers are reset.
     Down,
     /// 429 with `Retry-After: 30`; running answers are reset.
@@ -32,7 +32,7 @@ pub enum Fault {
     Slow,
 }
 
-impl Fault {
+impl InjectedFault {
     pub const ALL: [Self; 8] = [
         Self::Down,
         Self::RateLimit,
@@ -58,7 +58,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InjectedFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -70,13 +70,13 @@ pub struct UnknownFault;
 impl fmt::Display for UnknownFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("unknown fault; known are ")?;
-        f.write_str(&Fault::ALL.map(Fault::as_str).join(", "))
+        f.write_str(&InjectedFault::ALL.map(InjectedFault::as_str).join(", "))
     }
 }
 
 impl std::error::Error for UnknownFault {}
 
-impl FromStr for Fault {
+impl FromStr for InjectedFault {
     type Err = UnknownFault;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
@@ -90,29 +90,29 @@ impl FromStr for Fault {
 /// The fault of a simulator. It is numbered, so that an answer knows whether it started before the
 /// fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Condition {
-    pub fault: Option<Fault>,
-    pub until: Option<Instant>,
-    pub since: u64,
+pub(super) struct FaultState {
+    pub fault: Option<InjectedFault>,
+    pub expires_at: Option<Instant>,
+    pub revision: u64,
 }
 
-impl Condition {
-    pub fn next(self, fault: Option<Fault>, until: Option<Instant>) -> Self {
+impl FaultState {
+    pub fn next(self, fault: Option<InjectedFault>, until: Option<Instant>) -> Self {
         Self {
             fault,
-            until,
-            since: self.since.wrapping_add(1),
+            expires_at: until,
+            revision: self.revision.wrapping_add(1),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum StreamAction {
     /// Send the next word, at the usual speed.
-    GoOn,
+    Continue,
     /// Send the next word after at least a second.
-    Slowly,
-    Silence,
+    Delay,
+    Stall,
     Reset,
     /// Send broken JSON, then end.
     Garbage,
@@ -124,17 +124,24 @@ pub(super) enum Effect {
 /// A fault set before the answer started leaves it ten words, or all words of a shorter answer but
 /// not its end. Otherwise the one-word answer to a probe would make a provider look healthy whose
 /// every answer breaks. A fault set later acts at once.
-pub(super) fn effect(began: Condition, now: Condition, sent: usize, total: usize) -> Effect {
-    let is_due = now.since != began.since || sent >= BREAK_AFTER.min(total);
+pub(super) fn next_action(
+    began: FaultState,
+    now: FaultState,
+    sent: usize,
+    total: usize,
+) -> StreamAction {
+    let is_due = now.revision != began.revision || sent >= WORDS_BEFORE_FAULT.min(total);
     match now.fault {
-        None => Effect::GoOn,
-        Some(Fault::Slow) => Effect::Slowly,
-        Some(Fault::Down | Fault::RateLimit | Fault::Unauthorized) => Effect::Reset,
-        Some(Fault::Timeout) => Effect::Silence,
-        Some(_) if !is_due => Effect::GoOn,
-        Some(Fault::Stall) => Effect::Silence,
-        Some(Fault::Cut) => Effect::Reset,
-        Some(Fault::Garbage) => Effect::Garbage,
+        None => StreamAction::Continue,
+        Some(InjectedFault::Slow) => StreamAction::Delay,
+        Some(InjectedFault::Down | InjectedFault::RateLimit | InjectedFault::Unauthorized) => {
+            StreamAction::Reset
+        }
+        Some(InjectedFault::Timeout) => StreamAction::Stall,
+        Some(_) if !is_due => StreamAction::Continue,
+        Some(InjectedFault::Stall) => StreamAction::Stall,
+        Some(InjectedFault::Cut) => StreamAction::Reset,
+        Some(InjectedFault::Garbage) => StreamAction::Garbage,
     }
 }
 
@@ -144,53 +151,89 @@ mod tests {
 
     #[test]
     fn names_parse_back_to_their_faults() {
-        for fault in Fault::ALL {
+        for fault in InjectedFault::ALL {
             assert_eq!(fault.to_string().parse(), Ok(fault));
             assert!(UnknownFault.to_string().contains(fault.as_str()));
         }
-        assert_eq!("none".parse::<Fault>(), Err(UnknownFault));
-        assert_eq!("Down".parse::<Fault>(), Err(UnknownFault));
+        assert_eq!("none".parse::<InjectedFault>(), Err(UnknownFault));
+        assert_eq!("Down".parse::<InjectedFault>(), Err(UnknownFault));
     }
 
     #[test]
     fn fault_spares_the_first_words_of_new_answers_only() {
-        let healthy = Condition::default();
+        let healthy = FaultState::default();
         let table = [
-            (Fault::Down, Effect::Reset, Effect::Reset),
-            (Fault::RateLimit, Effect::Reset, Effect::Reset),
-            (Fault::Unauthorized, Effect::Reset, Effect::Reset),
-            (Fault::Timeout, Effect::Silence, Effect::Silence),
-            (Fault::Stall, Effect::GoOn, Effect::Silence),
-            (Fault::Cut, Effect::GoOn, Effect::Reset),
-            (Fault::Garbage, Effect::GoOn, Effect::Garbage),
-            (Fault::Slow, Effect::Slowly, Effect::Slowly),
+            (
+                InjectedFault::Down,
+                StreamAction::Reset,
+                StreamAction::Reset,
+            ),
+            (
+                InjectedFault::RateLimit,
+                StreamAction::Reset,
+                StreamAction::Reset,
+            ),
+            (
+                InjectedFault::Unauthorized,
+                StreamAction::Reset,
+                StreamAction::Reset,
+            ),
+            (
+                InjectedFault::Timeout,
+                StreamAction::Stall,
+                StreamAction::Stall,
+            ),
+            (
+                InjectedFault::Stall,
+                StreamAction::Continue,
+                StreamAction::Stall,
+            ),
+            (
+                InjectedFault::Cut,
+                StreamAction::Continue,
+                StreamAction::Reset,
+            ),
+            (
+                InjectedFault::Garbage,
+                StreamAction::Continue,
+                StreamAction::Garbage,
+            ),
+            (
+                InjectedFault::Slow,
+                StreamAction::Delay,
+                StreamAction::Delay,
+            ),
         ];
         for (fault, early, late) in table {
             let broken = healthy.next(Some(fault), None);
             assert_eq!(
-                effect(broken, broken, 9, 50),
+                next_action(broken, broken, 9, 50),
                 early,
                 "{fault}, new, nine words"
             );
             assert_eq!(
-                effect(broken, broken, 10, 50),
+                next_action(broken, broken, 10, 50),
                 late,
                 "{fault}, new, ten words"
             );
             assert_eq!(
-                effect(broken, broken, 0, 1),
+                next_action(broken, broken, 0, 1),
                 early,
                 "{fault}, new, before the only word"
             );
             assert_eq!(
-                effect(broken, broken, 1, 1),
+                next_action(broken, broken, 1, 1),
                 late,
                 "{fault}, new, after the only word"
             );
-            assert_eq!(effect(healthy, broken, 0, 50), late, "{fault}, running");
             assert_eq!(
-                effect(broken, broken.next(None, None), 3, 50),
-                Effect::GoOn,
+                next_action(healthy, broken, 0, 50),
+                late,
+                "{fault}, running"
+            );
+            assert_eq!(
+                next_action(broken, broken.next(None, None), 3, 50),
+                StreamAction::Continue,
                 "{fault}, cleared"
             );
         }

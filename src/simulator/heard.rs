@@ -4,44 +4,47 @@ use serde_json::Value;
 
 /// A chat request, reduced to what a simulator uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(super) struct SimulatedRequest {
     /// Stream word by word instead of sending one JSON answer.
     pub stream: bool,
     /// Report the usage at the end of a stream. Only OpenAI's format makes it optional.
-    pub usage: bool,
-    pub limit: Option<usize>,
+    pub include_usage: bool,
+    pub max_words: Option<usize>,
     /// The question to answer: the last one.
     pub question: String,
-    pub earlier: Option<String>,
-    pub begun: Option<Begun>,
+    pub previous_question: Option<String>,
+    pub partial_answer: Option<PartialAnswer>,
     /// The number of words in all messages, reported as the prompt's tokens.
     pub prompt_words: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Begun {
+pub(super) struct PartialAnswer {
     pub text: String,
     /// Repeat the last characters of `text` first. `false` if the request only ends in an assistant
     /// message.
-    pub repeat: bool,
+    pub repeat_end: bool,
 }
 
-struct Said {
+struct RequestMessage {
     role: String,
     text: String,
 }
 
-impl Heard {
+impl SimulatedRequest {
     /// Parses `messages`, which all three formats share. The caller fills in the other fields.
     ///
     /// # Errors
     /// A message for the error object.
-    pub fn read(body: &Value) -> Result<Self, String> {
+    pub fn parse(body: &Value) -> Result<Self, String> {
         let messages = body
             .get("messages")
             .and_then(Value::as_array)
             .ok_or("'messages' must be an array")?;
-        let messages = messages.iter().map(said).collect::<Result<Vec<_>, _>>()?;
+        let messages = messages
+            .iter()
+            .map(parse_message)
+            .collect::<Result<Vec<_>, _>>()?;
         let questions: Vec<usize> = messages
             .iter()
             .enumerate()
@@ -64,24 +67,27 @@ impl Heard {
         let mut begun = None;
         // A partial answer either ends the request (prefill), or a request to continue follows it.
         if let Some(text) = answer_at(last + 1) {
-            begun = Some(Begun {
+            begun = Some(PartialAnswer {
                 text,
-                repeat: false,
+                repeat_end: false,
             });
-        } else if text_at(last).is_some_and(|text| asks_to_carry_on(&text))
+        } else if text_at(last).is_some_and(|text| asks_to_continue(&text))
             && let Some(text) = last.checked_sub(1).and_then(answer_at)
             && let Some(before) = newest_first.next()
         {
             question_at = before;
-            begun = Some(Begun { text, repeat: true });
+            begun = Some(PartialAnswer {
+                text,
+                repeat_end: true,
+            });
         }
         Ok(Self {
             stream: false,
-            usage: true,
-            limit: None,
+            include_usage: true,
+            max_words: None,
             question: text_at(question_at).unwrap_or_default(),
-            earlier: newest_first.next().and_then(text_at),
-            begun,
+            previous_question: newest_first.next().and_then(text_at),
+            partial_answer: begun,
             prompt_words: messages
                 .iter()
                 .map(|message| message.text.split_whitespace().count())
@@ -91,12 +97,12 @@ impl Heard {
 }
 
 /// Recognizes the router's request to continue an answer, by words unlikely in a visitor's message.
-fn asks_to_carry_on(text: &str) -> bool {
+fn asks_to_continue(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("cut off") && text.contains("repeat") || text.contains("last 40 characters")
 }
 
-fn said(message: &Value) -> Result<Said, String> {
+fn parse_message(message: &Value) -> Result<RequestMessage, String> {
     let role = message
         .get("role")
         .and_then(Value::as_str)
@@ -110,13 +116,13 @@ fn said(message: &Value) -> Result<Said, String> {
         Some(Value::Null) => String::new(),
         _ => return Err("each message needs a 'content'".to_owned()),
     };
-    Ok(Said {
+    Ok(RequestMessage {
         role: role.to_owned(),
         text,
     })
 }
 
-pub(super) fn limit(value: Option<&Value>) -> Option<usize> {
+pub(super) fn parse_limit(value: Option<&Value>) -> Option<usize> {
     value
         .and_then(Value::as_u64)
         .filter(|limit| *limit > 0)
@@ -129,8 +135,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(messages: &Value) -> Heard {
-        Heard::read(&json!({ "messages": messages })).unwrap()
+    fn read(messages: &Value) -> SimulatedRequest {
+        SimulatedRequest::parse(&json!({ "messages": messages })).unwrap()
     }
 
     #[test]
@@ -142,10 +148,10 @@ mod tests {
             {"role": "user", "content": [{"type": "text", "text": "sec"}, {"type": "text", "text": "ond"}]},
         ]));
         assert_eq!(
-            (chat.question.as_str(), chat.earlier.as_deref()),
+            (chat.question.as_str(), chat.previous_question.as_deref()),
             ("second", Some("first"))
         );
-        assert_eq!((chat.begun, chat.prompt_words), (None, 6));
+        assert_eq!((chat.partial_answer, chat.prompt_words), (None, 6));
     }
 
     #[test]
@@ -157,10 +163,10 @@ mod tests {
         ];
         let prefilled = read(&Value::Array(messages.clone()));
         assert_eq!(
-            prefilled.begun,
-            Some(Begun {
+            prefilled.partial_answer,
+            Some(PartialAnswer {
                 text: "half an".to_owned(),
-                repeat: false
+                repeat_end: false
             })
         );
 
@@ -169,14 +175,14 @@ mod tests {
         );
         let asked = read(&Value::Array(messages));
         assert_eq!(
-            asked.begun,
-            Some(Begun {
+            asked.partial_answer,
+            Some(PartialAnswer {
                 text: "half an".to_owned(),
-                repeat: true
+                repeat_end: true
             })
         );
         assert_eq!(
-            (asked.question.as_str(), asked.earlier.as_deref()),
+            (asked.question.as_str(), asked.previous_question.as_deref()),
             ("first", Some("zero"))
         );
     }
@@ -189,7 +195,7 @@ mod tests {
             json!({"messages": []}),
             json!({"messages": [{"role": "user"}]}),
         ] {
-            assert!(Heard::read(&body).is_err(), "{body}");
+            assert!(SimulatedRequest::parse(&body).is_err(), "{body}");
         }
     }
 }

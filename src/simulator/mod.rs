@@ -39,33 +39,33 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use fault::{Fault, UnknownFault};
-pub use speak::Speaks;
+pub use fault::{InjectedFault, UnknownFault};
+pub use speak::WireFormat;
 
-use call::Desk;
-use fault::Condition;
+use call::ServerState;
+use fault::FaultState;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct TypingSpeed {
     /// From the end of the request to the first word.
     pub first_token: Duration,
     /// From one word to the next.
-    pub between_words: Duration,
+    pub word_interval: Duration,
 }
 
-impl Pace {
+impl TypingSpeed {
     pub const INSTANT: Self = Self {
         first_token: Duration::ZERO,
-        between_words: Duration::ZERO,
+        word_interval: Duration::ZERO,
     };
 }
 
-impl Default for Pace {
+impl Default for TypingSpeed {
     /// Slow enough to break an answer by hand while it streams.
     fn default() -> Self {
         Self {
             first_token: Duration::from_millis(250),
-            between_words: Duration::from_millis(35),
+            word_interval: Duration::from_millis(35),
         }
     }
 }
@@ -74,11 +74,11 @@ impl Default for Pace {
 /// tasks.
 #[derive(Debug)]
 pub struct Simulator {
-    desk: Arc<Desk>,
+    server_state: Arc<ServerState>,
     address: SocketAddr,
-    conditions: Arc<watch::Sender<Condition>>,
+    fault_state: Arc<watch::Sender<FaultState>>,
     /// The revision of the last fault state that the server has applied.
-    applied: watch::Receiver<u64>,
+    applied_revision: watch::Receiver<u64>,
     server: JoinHandle<()>,
 }
 
@@ -89,17 +89,17 @@ impl Simulator {
     ///
     /// # Errors
     /// If no port can be bound.
-    pub fn start(name: &str, dialect: Speaks, pace: Pace) -> io::Result<Self> {
-        let port = server::Port::reserve()?;
+    pub fn start(name: &str, dialect: WireFormat, pace: TypingSpeed) -> io::Result<Self> {
+        let port = server::ReservedPort::reserve()?;
         let listener = port.listen()?;
         let address = port.address();
-        let conditions = Arc::new(watch::Sender::new(Condition::default()));
-        let desk = Arc::new(Desk {
+        let conditions = Arc::new(watch::Sender::new(FaultState::default()));
+        let desk = Arc::new(ServerState {
             name: name.to_owned(),
             model: format!("{name}-sim"),
             dialect,
-            pace,
-            calls: AtomicU64::new(0),
+            typing_speed: pace,
+            call_count: AtomicU64::new(0),
         });
         let (applied_sender, applied) = watch::channel(0);
         let server = tokio::spawn(server::serve(
@@ -110,62 +110,66 @@ impl Simulator {
             Arc::clone(&desk),
         ));
         Ok(Self {
-            desk,
+            server_state: desk,
             address,
-            conditions,
-            applied,
+            fault_state: conditions,
+            applied_revision: applied,
             server,
         })
     }
 
     pub fn base_url(&self) -> String {
-        format!("http://{}{}", self.address, self.desk.dialect.base_path())
+        format!(
+            "http://{}{}",
+            self.address,
+            self.server_state.dialect.base_path()
+        )
     }
 
     /// The one model that it lists and names in its answers: `NAME-sim`. Requests may name any.
     pub fn model(&self) -> &str {
-        &self.desk.model
+        &self.server_state.model
     }
 
     pub fn name(&self) -> &str {
-        &self.desk.name
+        &self.server_state.name
     }
 
-    pub fn dialect(&self) -> Speaks {
-        self.desk.dialect
+    pub fn dialect(&self) -> WireFormat {
+        self.server_state.dialect
     }
 
     /// Injects a fault for `duration`, or until `clear_fault`. Replaces the current fault.
     ///
     /// Returns once it is in force: after `InjectedFault::Down`, connections are refused; running
     /// answers are notified.
-    pub async fn break_with(&self, fault: Fault, duration: Option<Duration>) {
+    pub async fn inject_fault(&self, fault: InjectedFault, duration: Option<Duration>) {
         // A duration that overflows means no end.
         let until = duration.and_then(|duration| Instant::now().checked_add(duration));
-        self.change(Some(fault), until).await;
+        self.set_fault(Some(fault), until).await;
     }
 
     /// Ends the fault. Returns once connections are accepted again, on the same port.
     ///
     /// Stalled answers are reset, not resumed: no real provider resumes after such a gap.
-    pub async fn mend(&self) {
-        self.change(None, None).await;
+    pub async fn clear_fault(&self) {
+        self.set_fault(None, None).await;
     }
 
     /// The current fault. `None` once its duration is over.
-    pub fn fault(&self) -> Option<Fault> {
-        self.conditions.borrow().fault
+    pub fn current_fault(&self) -> Option<InjectedFault> {
+        self.fault_state.borrow().fault
     }
 
-    async fn change(&self, fault: Option<Fault>, until: Option<Instant>) {
+    async fn set_fault(&self, fault: Option<InjectedFault>, until: Option<Instant>) {
         let mut wanted = 0;
-        self.conditions.send_modify(|condition| {
+        self.fault_state.send_modify(|condition| {
             *condition = condition.next(fault, until);
-            wanted = condition.since;
+            wanted = condition.revision;
         });
         // An error means that the server task has ended, at shutdown: there is nothing to wait for.
         let _ = self
-            .applied
+            .applied_revision
             .clone()
             .wait_for(|since| *since >= wanted)
             .await;

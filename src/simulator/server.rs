@@ -14,27 +14,27 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use super::call::Desk;
-use super::fault::{Condition, Fault};
+use super::call::ServerState;
+use super::fault::{FaultState, InjectedFault};
 
 /// The maximum number of connections. More wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
 
 /// The timeout for a request's headers, including the idle time before it. Longer than clients
 /// commonly hold a connection for reuse, so that none is closed while a request arrives.
-const HEADER_TIME: Duration = Duration::from_secs(120);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(120);
 
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A loopback port that stays reserved while nothing listens on it.
-pub(super) struct Port {
+pub(super) struct ReservedPort {
     address: SocketAddr,
     /// Bound but not listening: connections are refused, and no other process gets the port. Only
     /// Linux allows a listener to bind beside it; elsewhere the port is merely likely to stay free.
-    _held: Option<Socket>,
+    _socket: Option<Socket>,
 }
 
-impl Port {
+impl ReservedPort {
     /// Reserves a free port of 127.0.0.1.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Port {
             .ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self {
             address,
-            _held: cfg!(target_os = "linux").then_some(held),
+            _socket: cfg!(target_os = "linux").then_some(held),
         })
     }
 
@@ -80,18 +80,18 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// Opens and closes the port as the fault state demands, and clears a fault whose time is over.
 /// `applied` gets the revision of each state once the port matches it.
 pub(super) async fn serve(
-    port: Port,
+    port: ReservedPort,
     listener: TcpListener,
-    conditions: Arc<watch::Sender<Condition>>,
+    conditions: Arc<watch::Sender<FaultState>>,
     applied: watch::Sender<u64>,
-    desk: Arc<Desk>,
+    desk: Arc<ServerState>,
 ) {
     let mut listener = Some(listener);
     let mut changes = conditions.subscribe();
     let mut connections = JoinSet::new();
     loop {
         let current = *changes.borrow_and_update();
-        let is_down = current.fault == Some(Fault::Down);
+        let is_down = current.fault == Some(InjectedFault::Down);
         if is_down {
             listener = None;
         } else if listener.is_none() {
@@ -102,29 +102,29 @@ pub(super) async fn serve(
                 )
                 .ok();
         }
-        applied.send_replace(current.since);
+        applied.send_replace(current.revision);
         tokio::select! {
             accepted = accept(listener.as_ref()), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(stream) => {
-                    connections.spawn(connection(stream, Arc::clone(&desk), conditions.subscribe()));
+                    connections.spawn(serve_connection(stream, Arc::clone(&desk), conditions.subscribe()));
                 }
                 Err(error) => {
                     tracing::warn!(simulator = %desk.name, %error, "simulator failed to accept a connection");
-                    sleep(RETRY).await;
+                    sleep(RETRY_DELAY).await;
                 }
             },
             _ = changes.changed() => {}
-            () = expiry(current.until) => {
+            () = sleep_until_expiry(current.expires_at) => {
                 // Leave a state that was set meanwhile.
                 conditions.send_if_modified(|condition| {
-                    let is_current = condition.since == current.since;
+                    let is_current = condition.revision == current.revision;
                     if is_current {
                         *condition = condition.next(None, None);
                     }
                     is_current
                 });
             }
-            () = sleep(RETRY), if listener.is_none() && !is_down => {}
+            () = sleep(RETRY_DELAY), if listener.is_none() && !is_down => {}
             Some(_) = connections.join_next() => {}
         }
     }
@@ -137,7 +137,7 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
-async fn expiry(until: Option<Instant>) {
+async fn sleep_until_expiry(until: Option<Instant>) {
     match until {
         Some(until) => sleep_until(until.into()).await,
         None => std::future::pending().await,
@@ -145,10 +145,10 @@ async fn expiry(until: Option<Instant>) {
 }
 
 /// Serves one connection to its end. Resets it if an answer breaks or the simulator goes down.
-async fn connection(
+async fn serve_connection(
     stream: TcpStream,
-    desk: Arc<Desk>,
-    mut conditions: watch::Receiver<Condition>,
+    desk: Arc<ServerState>,
+    mut conditions: watch::Receiver<FaultState>,
 ) {
     // Words are small writes: with Nagle's algorithm each would wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
@@ -156,15 +156,15 @@ async fn connection(
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
         let conditions = request_conditions.clone();
-        async move { desk.serve(request, conditions).await }
+        async move { desk.handle_request(request, conditions).await }
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(HEADER_READ_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let must_reset = tokio::select! {
         ended = &mut http => ended.is_err_and(|error| error.is_user()),
-        () = down(&mut conditions) => true,
+        () = wait_until_down(&mut conditions) => true,
     };
     if must_reset {
         // A socket with a linger time of zero is closed by a reset.
@@ -172,9 +172,9 @@ async fn connection(
     }
 }
 
-async fn down(conditions: &mut watch::Receiver<Condition>) {
+async fn wait_until_down(conditions: &mut watch::Receiver<FaultState>) {
     if conditions
-        .wait_for(|condition| condition.fault == Some(Fault::Down))
+        .wait_for(|condition| condition.fault == Some(InjectedFault::Down))
         .await
         .is_err()
     {

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::heard::Heard;
+use super::heard::SimulatedRequest;
 use super::{speak_anthropic, speak_ollama, speak_openai};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Speaks {
+pub enum WireFormat {
     /// OpenAI chat completions: server-sent events, `[DONE]`.
     OpenAi,
     /// Anthropic messages: named server-sent events, `message_stop`.
@@ -16,20 +16,20 @@ pub enum Speaks {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Saying<'a> {
+pub(super) struct ReplySpec<'a> {
     /// The number of the call, from which ids are made.
-    pub call: u64,
+    pub call_number: u64,
     pub model: &'a str,
     /// The words of the answer, each with the white space before it.
     pub words: &'a [&'a str],
     /// Words were dropped because of the request's limit.
-    pub shortened: bool,
+    pub is_truncated: bool,
     pub prompt_words: usize,
 }
 
 /// The bytes of an answer, in the pieces in which they are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Script {
+pub(super) struct ScriptedReply {
     pub content_type: &'static str,
     /// Sent together with the first word.
     pub opening: String,
@@ -41,9 +41,9 @@ pub(super) struct Script {
     pub garbage: String,
 }
 
-impl Script {
+impl ScriptedReply {
     /// An answer sent in one piece, after the time its words would take.
-    pub fn whole(answer: &Value, words: usize) -> Self {
+    pub fn single_piece(answer: &Value, words: usize) -> Self {
         let closing = answer.to_string();
         let first_half = closing.chars().take(closing.len() / 2).collect();
         let words = vec![String::new(); words];
@@ -58,19 +58,19 @@ impl Script {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Invalid(String),
+pub(super) enum SimulatedError {
+    InvalidRequest(String),
     NotFound,
     TooLarge,
     RateLimited,
     Unauthorized,
 }
 
-impl Refusal {
+impl SimulatedError {
     /// The HTTP status, which all formats share.
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Invalid(_) => 400,
+            Self::InvalidRequest(_) => 400,
             Self::Unauthorized => 401,
             Self::NotFound => 404,
             Self::TooLarge => 413,
@@ -80,7 +80,7 @@ impl Refusal {
 
     pub fn message(&self) -> &str {
         match self {
-            Self::Invalid(why) => why,
+            Self::InvalidRequest(why) => why,
             Self::Unauthorized => "Incorrect API key provided (simulated).",
             Self::NotFound => "Unknown request URL.",
             Self::TooLarge => "The request body is too large.",
@@ -89,7 +89,7 @@ impl Refusal {
     }
 }
 
-impl Speaks {
+impl WireFormat {
     /// The path that a base URL of this format ends with.
     pub(super) const fn base_path(self) -> &'static str {
         match self {
@@ -106,61 +106,65 @@ impl Speaks {
         }
     }
 
-    pub(super) const fn list_path(self) -> &'static str {
+    pub(super) const fn models_path(self) -> &'static str {
         match self {
             Self::OpenAi | Self::Anthropic => "/v1/models",
             Self::Ollama => "/api/tags",
         }
     }
 
-    pub(super) fn list(self, model: &str) -> Value {
+    pub(super) fn models_json(self, model: &str) -> Value {
         match self {
-            Self::OpenAi => speak_openai::list(model),
-            Self::Anthropic => speak_anthropic::list(model),
-            Self::Ollama => speak_ollama::list(model),
+            Self::OpenAi => speak_openai::models_json(model),
+            Self::Anthropic => speak_anthropic::models_json(model),
+            Self::Ollama => speak_ollama::models_json(model),
         }
     }
 
     /// # Errors
     /// `InvalidRequest` if the body is not JSON or not a chat.
-    pub(super) fn hear(self, body: &[u8]) -> Result<Heard, Refusal> {
-        let body = serde_json::from_slice(body)
-            .map_err(|error| Refusal::Invalid(format!("The body is not valid JSON: {error}.")))?;
+    pub(super) fn parse_request(self, body: &[u8]) -> Result<SimulatedRequest, SimulatedError> {
+        let body = serde_json::from_slice(body).map_err(|error| {
+            SimulatedError::InvalidRequest(format!("The body is not valid JSON: {error}."))
+        })?;
         let request = match self {
-            Self::OpenAi => speak_openai::hear(&body),
-            Self::Anthropic => speak_anthropic::hear(&body),
-            Self::Ollama => speak_ollama::hear(&body),
+            Self::OpenAi => speak_openai::parse_request(&body),
+            Self::Anthropic => speak_anthropic::parse_request(&body),
+            Self::Ollama => speak_ollama::parse_request(&body),
         };
-        request.map_err(Refusal::Invalid)
+        request.map_err(SimulatedError::InvalidRequest)
     }
 
-    pub(super) fn script(self, chat: &Heard, saying: &Saying<'_>) -> Script {
+    pub(super) fn render(self, chat: &SimulatedRequest, saying: &ReplySpec<'_>) -> ScriptedReply {
         match (self, chat.stream) {
-            (Self::OpenAi, true) => speak_openai::stream(saying, chat.usage),
-            (Self::Anthropic, true) => speak_anthropic::stream(saying),
-            (Self::Ollama, true) => speak_ollama::stream(saying),
-            (Self::OpenAi, false) => {
-                Script::whole(&speak_openai::whole(saying), saying.words.len())
-            }
-            (Self::Anthropic, false) => {
-                Script::whole(&speak_anthropic::whole(saying), saying.words.len())
-            }
-            (Self::Ollama, false) => {
-                Script::whole(&speak_ollama::whole(saying), saying.words.len())
-            }
+            (Self::OpenAi, true) => speak_openai::render_stream(saying, chat.include_usage),
+            (Self::Anthropic, true) => speak_anthropic::render_stream(saying),
+            (Self::Ollama, true) => speak_ollama::render_stream(saying),
+            (Self::OpenAi, false) => ScriptedReply::single_piece(
+                &speak_openai::complete_json(saying),
+                saying.words.len(),
+            ),
+            (Self::Anthropic, false) => ScriptedReply::single_piece(
+                &speak_anthropic::complete_json(saying),
+                saying.words.len(),
+            ),
+            (Self::Ollama, false) => ScriptedReply::single_piece(
+                &speak_ollama::complete_json(saying),
+                saying.words.len(),
+            ),
         }
     }
 
-    pub(super) fn error(self, refusal: &Refusal, call: u64) -> Value {
+    pub(super) fn error_json(self, refusal: &SimulatedError, call: u64) -> Value {
         match self {
-            Self::OpenAi => speak_openai::error(refusal),
-            Self::Anthropic => speak_anthropic::error(refusal, call),
-            Self::Ollama => speak_ollama::error(refusal),
+            Self::OpenAi => speak_openai::error_json(refusal),
+            Self::Anthropic => speak_anthropic::error_json(refusal, call),
+            Self::Ollama => speak_ollama::error_json(refusal),
         }
     }
 
     /// The name of the response header with the request id, if the format has one.
-    pub(super) const fn id_header(self) -> Option<&'static str> {
+    pub(super) const fn request_id_header(self) -> Option<&'static str> {
         match self {
             Self::OpenAi => Some("x-request-id"),
             Self::Anthropic => Some("request-id"),

@@ -2,46 +2,46 @@
 
 use serde_json::{Value, json};
 
-use super::heard::{Heard, limit};
-use super::speak::{Refusal, Saying, Script, request_id};
+use super::heard::{SimulatedRequest, parse_limit};
+use super::speak::{ReplySpec, ScriptedReply, SimulatedError, request_id};
 
-pub(super) fn hear(body: &Value) -> Result<Heard, String> {
-    let limit = limit(body.get("max_tokens")).ok_or("max_tokens: Field required")?;
-    Ok(Heard {
+pub(super) fn parse_request(body: &Value) -> Result<SimulatedRequest, String> {
+    let limit = parse_limit(body.get("max_tokens")).ok_or("max_tokens: Field required")?;
+    Ok(SimulatedRequest {
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-        limit: Some(limit),
-        ..Heard::read(body)?
+        max_words: Some(limit),
+        ..SimulatedRequest::parse(body)?
     })
 }
 
-pub(super) fn stream(saying: &Saying<'_>) -> Script {
-    let start = message(saying, &json!([]), &Value::Null, 1);
+pub(super) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
+    let start = message_json(saying, &json!([]), &Value::Null, 1);
     let opening = [
-        event("message_start", json!({"message": start})),
-        event(
+        sse_event("message_start", json!({"message": start})),
+        sse_event(
             "content_block_start",
             json!({"index": 0, "content_block": {"type": "text", "text": ""}}),
         ),
-        event("ping", json!({})),
+        sse_event("ping", json!({})),
     ];
     let word = |word: &&str| {
-        event(
+        sse_event(
             "content_block_delta",
             json!({"index": 0, "delta": {"type": "text_delta", "text": word}}),
         )
     };
     let closing = [
-        event("content_block_stop", json!({"index": 0})),
-        event(
+        sse_event("content_block_stop", json!({"index": 0})),
+        sse_event(
             "message_delta",
             json!({
                 "delta": {"stop_reason": stop_reason(saying), "stop_sequence": null},
                 "usage": {"output_tokens": saying.words.len()},
             }),
         ),
-        event("message_stop", json!({})),
+        sse_event("message_stop", json!({})),
     ];
-    Script {
+    ScriptedReply {
         content_type: "text/event-stream",
         opening: opening.concat(),
         words: saying.words.iter().map(word).collect(),
@@ -52,9 +52,9 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
     }
 }
 
-pub(super) fn whole(saying: &Saying<'_>) -> Value {
+pub(super) fn complete_json(saying: &ReplySpec<'_>) -> Value {
     let content = json!([{"type": "text", "text": saying.words.concat()}]);
-    message(
+    message_json(
         saying,
         &content,
         &json!(stop_reason(saying)),
@@ -62,18 +62,18 @@ pub(super) fn whole(saying: &Saying<'_>) -> Value {
     )
 }
 
-pub(super) fn list(model: &str) -> Value {
+pub(super) fn models_json(model: &str) -> Value {
     let entry = json!({"type": "model", "id": model, "display_name": model, "created_at": "2026-01-01T00:00:00Z"});
     json!({"data": [entry], "has_more": false, "first_id": model, "last_id": model})
 }
 
-pub(super) fn error(refusal: &Refusal, call: u64) -> Value {
+pub(super) fn error_json(refusal: &SimulatedError, call: u64) -> Value {
     let kind = match refusal {
-        Refusal::Invalid(_) => "invalid_request_error",
-        Refusal::Unauthorized => "authentication_error",
-        Refusal::NotFound => "not_found_error",
-        Refusal::TooLarge => "request_too_large",
-        Refusal::RateLimited => "rate_limit_error",
+        SimulatedError::InvalidRequest(_) => "invalid_request_error",
+        SimulatedError::Unauthorized => "authentication_error",
+        SimulatedError::NotFound => "not_found_error",
+        SimulatedError::TooLarge => "request_too_large",
+        SimulatedError::RateLimited => "rate_limit_error",
     };
     json!({
         "type": "error",
@@ -82,9 +82,14 @@ pub(super) fn error(refusal: &Refusal, call: u64) -> Value {
     })
 }
 
-fn message(saying: &Saying<'_>, content: &Value, stop_reason: &Value, output: usize) -> Value {
+fn message_json(
+    saying: &ReplySpec<'_>,
+    content: &Value,
+    stop_reason: &Value,
+    output: usize,
+) -> Value {
     json!({
-        "id": format!("msg_sim_{}", saying.call),
+        "id": format!("msg_sim_{}", saying.call_number),
         "type": "message",
         "role": "assistant",
         "content": content,
@@ -95,8 +100,8 @@ fn message(saying: &Saying<'_>, content: &Value, stop_reason: &Value, output: us
     })
 }
 
-fn stop_reason(saying: &Saying<'_>) -> &'static str {
-    if saying.shortened {
+fn stop_reason(saying: &ReplySpec<'_>) -> &'static str {
+    if saying.is_truncated {
         "max_tokens"
     } else {
         "end_turn"
@@ -104,7 +109,7 @@ fn stop_reason(saying: &Saying<'_>) -> &'static str {
 }
 
 /// An event whose data has the event's name as its `type`.
-fn event(name: &str, mut data: Value) -> String {
+fn sse_event(name: &str, mut data: Value) -> String {
     if let Some(object) = data.as_object_mut() {
         object.insert("type".to_owned(), json!(name));
     }
@@ -132,14 +137,14 @@ mod tests {
 
     #[test]
     fn stream_runs_from_message_start_to_message_stop() {
-        let saying = Saying {
-            call: 7,
+        let saying = ReplySpec {
+            call_number: 7,
             model: "m",
             words: &["One", " \"two\""],
-            shortened: false,
+            is_truncated: false,
             prompt_words: 4,
         };
-        let script = stream(&saying);
+        let script = render_stream(&saying);
         let events = events(&[script.opening, script.words.concat(), script.closing].concat());
         let names: Vec<_> = events
             .iter()
@@ -160,21 +165,21 @@ mod tests {
         assert_eq!(events[4]["delta"]["text"], " \"two\"");
         assert_eq!(events[6]["delta"]["stop_reason"], "end_turn");
         assert_eq!(events[6]["usage"]["output_tokens"], 2);
-        assert_eq!(whole(&saying)["content"][0]["text"], "One \"two\"");
+        assert_eq!(complete_json(&saying)["content"][0]["text"], "One \"two\"");
     }
 
     #[test]
     fn missing_max_tokens_is_rejected() {
         let messages = json!([{"role": "user", "content": "hi"}]);
         assert!(
-            hear(&json!({"messages": messages}))
+            parse_request(&json!({"messages": messages}))
                 .unwrap_err()
                 .contains("max_tokens")
         );
         assert_eq!(
-            hear(&json!({"messages": messages, "max_tokens": 1}))
+            parse_request(&json!({"messages": messages, "max_tokens": 1}))
                 .unwrap()
-                .limit,
+                .max_words,
             Some(1)
         );
     }

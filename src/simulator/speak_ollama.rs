@@ -4,63 +4,63 @@
 
 use serde_json::{Value, json};
 
-use super::heard::{Heard, limit};
-use super::speak::{Refusal, Saying, Script};
+use super::heard::{SimulatedRequest, parse_limit};
+use super::speak::{ReplySpec, ScriptedReply, SimulatedError};
 
 const CREATED_AT: &str = "2026-01-01T00:00:00Z";
 
-pub(super) fn hear(body: &Value) -> Result<Heard, String> {
-    Ok(Heard {
+pub(super) fn parse_request(body: &Value) -> Result<SimulatedRequest, String> {
+    Ok(SimulatedRequest {
         // Unlike the other formats, this one streams by default.
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(true),
-        limit: limit(body.pointer("/options/num_predict")),
-        ..Heard::read(body)?
+        max_words: parse_limit(body.pointer("/options/num_predict")),
+        ..SimulatedRequest::parse(body)?
     })
 }
 
-pub(super) fn stream(saying: &Saying<'_>) -> Script {
+pub(super) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
     let word = |word: &&str| {
-        line(&json!({
+        json_line(&json!({
             "model": saying.model,
             "created_at": CREATED_AT,
             "message": {"role": "assistant", "content": word},
             "done": false,
         }))
     };
-    Script {
+    ScriptedReply {
         content_type: "application/x-ndjson",
         opening: String::new(),
         words: saying.words.iter().map(word).collect(),
-        closing: line(&done(saying, "")),
+        closing: json_line(&final_json(saying, "")),
         garbage: "{\"model\":\"sim\",\"message\":{\"role\":\"assistant\",\"content\":\n".to_owned(),
     }
 }
 
-pub(super) fn whole(saying: &Saying<'_>) -> Value {
-    done(saying, &saying.words.concat())
+pub(super) fn complete_json(saying: &ReplySpec<'_>) -> Value {
+    final_json(saying, &saying.words.concat())
 }
 
-pub(super) fn list(model: &str) -> Value {
+pub(super) fn models_json(model: &str) -> Value {
     json!({"models": [{"name": model, "model": model, "modified_at": CREATED_AT, "size": 0}]})
 }
 
-pub(super) fn error(refusal: &Refusal) -> Value {
+pub(super) fn error_json(refusal: &SimulatedError) -> Value {
     json!({"error": refusal.message()})
 }
 
-fn done(saying: &Saying<'_>, text: &str) -> Value {
+fn final_json(saying: &ReplySpec<'_>, text: &str) -> Value {
     json!({
         "model": saying.model,
         "created_at": CREATED_AT,
         "message": {"role": "assistant", "content": text},
         "done": true,
-        "done_reason": if saying.shortened { "length" } else { "stop" },
+        "done_reason": if saying.is_truncated { "length" } else { "stop" },
         "prompt_eval_count": saying.prompt_words,
         "eval_count": saying.words.len(),
     })
 }
 
-fn line(data: &Value) -> String {
+fn json_line(data: &Value) -> String {
     format!("{data}\n")
 }
 
@@ -71,14 +71,14 @@ mod tests {
 
     #[test]
     fn stream_is_json_lines_and_the_last_is_done() {
-        let saying = Saying {
-            call: 7,
+        let saying = ReplySpec {
+            call_number: 7,
             model: "m",
             words: &["One", "\n\"two\""],
-            shortened: true,
+            is_truncated: true,
             prompt_words: 4,
         };
-        let script = stream(&saying);
+        let script = render_stream(&saying);
         let bytes = [script.opening, script.words.concat(), script.closing].concat();
         let lines: Vec<Value> = bytes
             .lines()
@@ -95,16 +95,17 @@ mod tests {
             (&lines[2]["prompt_eval_count"], &lines[2]["eval_count"]),
             (&json!(4), &json!(2))
         );
-        assert_eq!(whole(&saying)["message"]["content"], "One\n\"two\"");
+        assert_eq!(complete_json(&saying)["message"]["content"], "One\n\"two\"");
     }
 
     #[test]
     fn requests_stream_by_default() {
         let messages = json!([{"role": "user", "content": "hi"}]);
-        let chat = hear(&json!({"messages": messages, "options": {"num_predict": 1}})).unwrap();
-        assert_eq!((chat.stream, chat.limit), (true, Some(1)));
+        let chat =
+            parse_request(&json!({"messages": messages, "options": {"num_predict": 1}})).unwrap();
+        assert_eq!((chat.stream, chat.max_words), (true, Some(1)));
         assert!(
-            !hear(&json!({"messages": messages, "stream": false}))
+            !parse_request(&json!({"messages": messages, "stream": false}))
                 .unwrap()
                 .stream
         );

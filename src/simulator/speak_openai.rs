@@ -4,35 +4,40 @@
 
 use serde_json::{Value, json};
 
-use super::heard::{Heard, limit};
-use super::speak::{Refusal, Saying, Script};
+use super::heard::{SimulatedRequest, parse_limit};
+use super::speak::{ReplySpec, ScriptedReply, SimulatedError};
 
 /// 2026-01-01T00:00:00Z.
 const CREATED: u64 = 1_767_225_600;
 
-pub(super) fn hear(body: &Value) -> Result<Heard, String> {
-    Ok(Heard {
+pub(super) fn parse_request(body: &Value) -> Result<SimulatedRequest, String> {
+    Ok(SimulatedRequest {
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-        usage: body
+        include_usage: body
             .pointer("/stream_options/include_usage")
             .and_then(Value::as_bool)
             .unwrap_or(false),
-        limit: limit(body.get("max_completion_tokens")).or_else(|| limit(body.get("max_tokens"))),
-        ..Heard::read(body)?
+        max_words: parse_limit(body.get("max_completion_tokens"))
+            .or_else(|| parse_limit(body.get("max_tokens"))),
+        ..SimulatedRequest::parse(body)?
     })
 }
 
-pub(super) fn stream(saying: &Saying<'_>, usage: bool) -> Script {
+pub(super) fn render_stream(saying: &ReplySpec<'_>, usage: bool) -> ScriptedReply {
     let delta = |delta: Value, finish: Option<&str>| {
         let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish});
-        event(&chunk(saying, &json!([choice]), &Value::Null))
+        sse_event(&chunk_json(saying, &json!([choice]), &Value::Null))
     };
-    let mut closing = delta(json!({}), Some(finish(saying)));
+    let mut closing = delta(json!({}), Some(finish_reason(saying)));
     if usage {
-        closing.push_str(&event(&chunk(saying, &json!([]), &self::usage(saying))));
+        closing.push_str(&sse_event(&chunk_json(
+            saying,
+            &json!([]),
+            &self::usage_json(saying),
+        )));
     }
     closing.push_str("data: [DONE]\n\n");
-    Script {
+    ScriptedReply {
         content_type: "text/event-stream",
         opening: delta(json!({"role": "assistant", "content": ""}), None),
         words: saying
@@ -46,9 +51,9 @@ pub(super) fn stream(saying: &Saying<'_>, usage: bool) -> Script {
     }
 }
 
-pub(super) fn whole(saying: &Saying<'_>) -> Value {
+pub(super) fn complete_json(saying: &ReplySpec<'_>) -> Value {
     json!({
-        "id": format!("chatcmpl-sim-{}", saying.call),
+        "id": format!("chatcmpl-sim-{}", saying.call_number),
         "object": "chat.completion",
         "created": CREATED,
         "model": saying.model,
@@ -56,29 +61,31 @@ pub(super) fn whole(saying: &Saying<'_>) -> Value {
             "index": 0,
             "message": {"role": "assistant", "content": saying.words.concat(), "refusal": null},
             "logprobs": null,
-            "finish_reason": finish(saying),
+            "finish_reason": finish_reason(saying),
         }],
-        "usage": usage(saying),
+        "usage": usage_json(saying),
     })
 }
 
-pub(super) fn list(model: &str) -> Value {
+pub(super) fn models_json(model: &str) -> Value {
     json!({"object": "list", "data": [{"id": model, "object": "model", "created": CREATED, "owned_by": "simulator"}]})
 }
 
-pub(super) fn error(refusal: &Refusal) -> Value {
+pub(super) fn error_json(refusal: &SimulatedError) -> Value {
     let (kind, code) = match refusal {
-        Refusal::Invalid(_) | Refusal::TooLarge => ("invalid_request_error", None),
-        Refusal::NotFound => ("invalid_request_error", Some("unknown_url")),
-        Refusal::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
-        Refusal::RateLimited => ("requests", Some("rate_limit_exceeded")),
+        SimulatedError::InvalidRequest(_) | SimulatedError::TooLarge => {
+            ("invalid_request_error", None)
+        }
+        SimulatedError::NotFound => ("invalid_request_error", Some("unknown_url")),
+        SimulatedError::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
+        SimulatedError::RateLimited => ("requests", Some("rate_limit_exceeded")),
     };
     json!({"error": {"message": refusal.message(), "type": kind, "param": null, "code": code}})
 }
 
-fn chunk(saying: &Saying<'_>, choices: &Value, usage: &Value) -> Value {
+fn chunk_json(saying: &ReplySpec<'_>, choices: &Value, usage: &Value) -> Value {
     json!({
-        "id": format!("chatcmpl-sim-{}", saying.call),
+        "id": format!("chatcmpl-sim-{}", saying.call_number),
         "object": "chat.completion.chunk",
         "created": CREATED,
         "model": saying.model,
@@ -87,17 +94,21 @@ fn chunk(saying: &Saying<'_>, choices: &Value, usage: &Value) -> Value {
     })
 }
 
-fn usage(saying: &Saying<'_>) -> Value {
+fn usage_json(saying: &ReplySpec<'_>) -> Value {
     let prompt = saying.prompt_words;
     let answer = saying.words.len();
     json!({"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt.saturating_add(answer)})
 }
 
-fn finish(saying: &Saying<'_>) -> &'static str {
-    if saying.shortened { "length" } else { "stop" }
+fn finish_reason(saying: &ReplySpec<'_>) -> &'static str {
+    if saying.is_truncated {
+        "length"
+    } else {
+        "stop"
+    }
 }
 
-fn event(data: &Value) -> String {
+fn sse_event(data: &Value) -> String {
     format!("data: {data}\n\n")
 }
 
@@ -115,14 +126,14 @@ mod tests {
 
     #[test]
     fn stream_has_a_role_the_words_a_finish_reason_and_an_end() {
-        let saying = Saying {
-            call: 7,
+        let saying = ReplySpec {
+            call_number: 7,
             model: "m",
             words: &["One", " \"two\""],
-            shortened: true,
+            is_truncated: true,
             prompt_words: 4,
         };
-        let script = stream(&saying, true);
+        let script = render_stream(&saying, true);
         assert_eq!(
             events(&script.opening)[0]["choices"][0]["delta"]["role"],
             "assistant"
@@ -142,9 +153,13 @@ mod tests {
         assert_eq!(closing[0]["choices"][0]["finish_reason"], "length");
         assert_eq!(closing[1]["choices"], json!([]));
         assert_eq!(closing[1]["usage"]["total_tokens"], 6);
-        assert!(!stream(&saying, false).closing.contains("total_tokens"));
+        assert!(
+            !render_stream(&saying, false)
+                .closing
+                .contains("total_tokens")
+        );
         assert_eq!(
-            whole(&saying)["choices"][0]["message"]["content"],
+            complete_json(&saying)["choices"][0]["message"]["content"],
             "One \"two\""
         );
     }
@@ -153,9 +168,10 @@ mod tests {
     fn both_names_of_the_limit_are_accepted() {
         let messages = json!([{"role": "user", "content": "hi"}]);
         for name in ["max_tokens", "max_completion_tokens"] {
-            let chat = hear(&json!({"messages": messages, "stream": true, name: 1})).unwrap();
+            let chat =
+                parse_request(&json!({"messages": messages, "stream": true, name: 1})).unwrap();
             assert_eq!(
-                (chat.limit, chat.stream, chat.usage),
+                (chat.max_words, chat.stream, chat.include_usage),
                 (Some(1), true, false)
             );
         }

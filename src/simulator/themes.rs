@@ -1,10 +1,10 @@
 //! The subjects a simulator can talk about: keywords, and a text in each of three styles. Pure.
 
-pub(super) const MANNERS: usize = 3;
+pub(super) const STYLE_COUNT: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Theme {
-    words: &'static [&'static str],
+    keywords: &'static [&'static str],
     /// Markdown, one text for each style, separated by lines of `---`. `{topic}` is replaced by the
     /// subject of the question.
     texts: &'static str,
@@ -14,7 +14,7 @@ impl Theme {
     pub fn text(&self, style: usize) -> &'static str {
         self.texts
             .split("\n---\n")
-            .nth(style % MANNERS)
+            .nth(style % STYLE_COUNT)
             .unwrap_or_default()
             .trim()
     }
@@ -22,13 +22,13 @@ impl Theme {
 
 /// The special themes, in order of precedence: a question about the code of a price list is about
 /// code.
-const SPECIAL: [Theme; 7] = [
+const SPECIAL_THEMES: [Theme; 7] = [
     Theme {
-        words: &["failsoft", "breaker", "breakers", "failover"],
+        keywords: &["failsoft", "breaker", "breakers", "failover"],
         texts: include_str!("themes/breaker.md"),
     },
     Theme {
-        words: &[
+        keywords: &[
             "code",
             "function",
             "program",
@@ -41,7 +41,7 @@ const SPECIAL: [Theme; 7] = [
         texts: include_str!("themes/code.md"),
     },
     Theme {
-        words: &[
+        keywords: &[
             "list",
             "lists",
             "bullet",
@@ -54,11 +54,11 @@ const SPECIAL: [Theme; 7] = [
         texts: include_str!("themes/list.md"),
     },
     Theme {
-        words: &["story", "stories", "tale", "poem"],
+        keywords: &["story", "stories", "tale", "poem"],
         texts: include_str!("themes/story.md"),
     },
     Theme {
-        words: &[
+        keywords: &[
             "price",
             "prices",
             "pricing",
@@ -74,11 +74,11 @@ const SPECIAL: [Theme; 7] = [
         texts: include_str!("themes/pricing.md"),
     },
     Theme {
-        words: &["hours", "open", "opening", "closed", "closing", "schedule"],
+        keywords: &["hours", "open", "opening", "closed", "closing", "schedule"],
         texts: include_str!("themes/hours.md"),
     },
     Theme {
-        words: &[
+        keywords: &[
             "hello",
             "hi",
             "hey",
@@ -91,25 +91,25 @@ const SPECIAL: [Theme; 7] = [
     },
 ];
 
-const GENERAL: Theme = Theme {
-    words: &[],
+const GENERAL_THEME: Theme = Theme {
+    keywords: &[],
     texts: include_str!("themes/general.md"),
 };
 
 /// Returns the first theme with one of these words, which must be in lower case.
-pub(super) fn theme(words: &[String]) -> &'static Theme {
-    SPECIAL
+pub(super) fn find_theme(words: &[String]) -> &'static Theme {
+    SPECIAL_THEMES
         .iter()
         .find(|theme| {
             words
                 .iter()
-                .any(|word| theme.words.contains(&word.as_str()))
+                .any(|word| theme.keywords.contains(&word.as_str()))
         })
-        .unwrap_or(&GENERAL)
+        .unwrap_or(&GENERAL_THEME)
 }
 
-pub(super) fn all() -> impl Iterator<Item = &'static Theme> {
-    std::iter::once(&GENERAL).chain(&SPECIAL)
+pub(super) fn all_themes() -> impl Iterator<Item = &'static Theme> {
+    std::iter::once(&GENERAL_THEME).chain(&SPECIAL_THEMES)
 }
 
 #[cfg(test)]
@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn every_theme_has_a_text_of_suitable_length_for_every_style() {
-        for theme in all() {
+        for theme in all_themes() {
             let texts: Vec<_> = theme.texts.split("\n---\n").collect();
-            assert_eq!(texts.len(), MANNERS, "{:?}", theme.words);
+            assert_eq!(texts.len(), STYLE_COUNT, "{:?}", theme.keywords);
             for text in texts {
                 let words = text.split_whitespace().count();
                 assert!((60..=125).contains(&words), "{words} words: {text}");

@@ -5,36 +5,36 @@ use std::collections::HashMap;
 use super::{CacheKey, CachedAnswer};
 use crate::chat::ConversationId;
 
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// Cached answers in memory, bounded by bytes. The oldest are evicted first.
 #[derive(Default)]
-pub(super) struct Answers {
-    held: HashMap<CacheKey, CachedAnswer>,
+pub(super) struct AnswerMap {
+    answers: HashMap<CacheKey, CachedAnswer>,
     bytes: usize,
 }
 
-impl Answers {
+impl AnswerMap {
     pub(super) fn get(&self, key: CacheKey) -> Option<CachedAnswer> {
-        self.held.get(&key).cloned()
+        self.answers.get(&key).cloned()
     }
 
     /// Returns all keys, oldest answer first.
     pub(super) fn keys(&self) -> Vec<CacheKey> {
         let mut keys: Vec<_> = self
-            .held
+            .answers
             .iter()
-            .map(|(key, answer)| (answer.saved, *key))
+            .map(|(key, answer)| (answer.saved_at, *key))
             .collect();
         keys.sort_unstable();
         keys.into_iter().map(|(_, key)| key).collect()
     }
 
-    pub(super) fn write(&mut self, key: CacheKey, answer: CachedAnswer) {
+    pub(super) fn insert(&mut self, key: CacheKey, answer: CachedAnswer) {
         self.remove(key);
-        self.bytes += answer.weight();
-        self.held.insert(key, answer);
-        while self.bytes > MOST_BYTES
+        self.bytes += answer.memory_bytes();
+        self.answers.insert(key, answer);
+        while self.bytes > MAX_BYTES
             && let Some(oldest) = self.keys().first()
         {
             self.remove(*oldest);
@@ -42,16 +42,16 @@ impl Answers {
     }
 
     pub(super) fn remove(&mut self, key: CacheKey) {
-        if let Some(removed) = self.held.remove(&key) {
-            self.bytes -= removed.weight();
+        if let Some(removed) = self.answers.remove(&key) {
+            self.bytes -= removed.memory_bytes();
         }
     }
 
-    pub(super) fn forget(&mut self, conversation: ConversationId) {
+    pub(super) fn remove_from_conversation(&mut self, conversation: ConversationId) {
         let bytes = &mut self.bytes;
-        self.held.retain(|_, answer| {
+        self.answers.retain(|_, answer| {
             let keep = answer.conversation != Some(conversation);
-            *bytes -= if keep { 0 } else { answer.weight() };
+            *bytes -= if keep { 0 } else { answer.memory_bytes() };
             keep
         });
     }
@@ -60,23 +60,26 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::{cached, conversation, key};
+    use crate::store::contract::{cache_key, cached_answer, conversation};
 
     #[test]
     fn oldest_answers_are_evicted_and_the_byte_count_stays_exact() {
-        let mut answers = Answers::default();
-        let long = "x".repeat(MOST_BYTES / 4);
+        let mut answers = AnswerMap::default();
+        let long = "x".repeat(MAX_BYTES / 4);
         for n in 1..=5 {
-            answers.write(key(n), cached(n, u64::from(10 - n), &long));
+            answers.insert(cache_key(n), cached_answer(n, u64::from(10 - n), &long));
         }
-        assert_eq!(answers.keys(), [key(3), key(2), key(1)]);
-        answers.forget(conversation(3));
-        answers.write(key(1), cached(1, 1, "short"));
-        answers.remove(key(2));
-        answers.remove(key(9));
+        assert_eq!(answers.keys(), [cache_key(3), cache_key(2), cache_key(1)]);
+        answers.remove_from_conversation(conversation(3));
+        answers.insert(cache_key(1), cached_answer(1, 1, "short"));
+        answers.remove(cache_key(2));
+        answers.remove(cache_key(9));
         assert_eq!(
             (answers.keys(), answers.bytes),
-            (vec![key(1)], cached(1, 1, "short").weight())
+            (
+                vec![cache_key(1)],
+                cached_answer(1, 1, "short").memory_bytes()
+            )
         );
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::weight_of_text;
-use crate::chat::{At, ConversationId, TurnId};
+use super::record::text_memory_bytes;
+use crate::chat::{ConversationId, Timestamp, TurnId};
 
 /// The key of a cached answer: a SHA-256 hash of everything the answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,21 +41,21 @@ impl CacheKey {
 pub struct CachedAnswer {
     pub text: String,
     #[serde(rename = "saved")]
-    pub saved: At,
+    pub saved_at: Timestamp,
     /// The conversation that it came from and is deleted with. `None` for a warmed answer.
     pub conversation: Option<ConversationId>,
     pub turn: Option<TurnId>,
     /// The model saw nothing of the conversation but the question.
     #[serde(rename = "first")]
-    pub first: bool,
+    pub is_context_free: bool,
     /// The number of distinct conversations that had asked the question at the last write.
     #[serde(rename = "asked")]
-    pub asked: u32,
+    pub asker_count: u32,
 }
 
 impl CachedAnswer {
-    pub(super) fn weight(&self) -> usize {
-        weight_of_text(&self.text)
+    pub(super) fn memory_bytes(&self) -> usize {
+        text_memory_bytes(&self.text)
     }
 }
 

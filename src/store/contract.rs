@@ -22,18 +22,18 @@ use self::service::{
     documents_read_back_the_last_write, incidents_read_back_the_last_write_and_are_bounded,
     service_lifetime_reads_back_the_last_write,
 };
-use super::flaky::{Flaky, Trouble};
-use super::redis::instance::{Instance, Relay};
+use super::flaky::{FlakyStore, StoreFault};
+use super::redis::instance::{RelayStore, TestInstance};
 use super::redis::server::Redis;
 use super::{CacheKey, CachedAnswer, ConversationRecord, MemoryStore, Store, open};
-use crate::chat::{At, ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState};
+use crate::chat::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnState};
 
 pub(super) fn conversation(n: u8) -> ConversationId {
     ConversationId::from_random([n; 16])
 }
 
 pub(super) fn turn_id(ms: u64) -> TurnId {
-    TurnId::after(None, ms, 42)
+    TurnId::next_after(None, ms, 42)
 }
 
 pub(super) fn message(name: &str) -> ClientMsgId {
@@ -41,31 +41,37 @@ pub(super) fn message(name: &str) -> ClientMsgId {
 }
 
 pub(super) fn turn(ms: u64, name: &str, question: &str) -> TurnRecord {
-    TurnRecord::asked(turn_id(ms), message(name), At(ms), question.into(), None)
+    TurnRecord::new(
+        turn_id(ms),
+        message(name),
+        Timestamp(ms),
+        question.into(),
+        None,
+    )
 }
 
-pub(super) fn saying(mut turn: TurnRecord, text: &str) -> TurnRecord {
+pub(super) fn with_text(mut turn: TurnRecord, text: &str) -> TurnRecord {
     turn.text = text.into();
     turn
 }
 
-pub(super) fn done(mut turn: TurnRecord, text: &str) -> TurnRecord {
+pub(super) fn completed(mut turn: TurnRecord, text: &str) -> TurnRecord {
     turn.state = TurnState::Done;
-    saying(turn, text)
+    with_text(turn, text)
 }
 
-pub(super) fn key(n: u8) -> CacheKey {
+pub(super) fn cache_key(n: u8) -> CacheKey {
     CacheKey([n; 32])
 }
 
-pub(super) fn cached(n: u8, ms: u64, text: &str) -> CachedAnswer {
+pub(super) fn cached_answer(n: u8, ms: u64, text: &str) -> CachedAnswer {
     CachedAnswer {
         text: text.into(),
-        saved: At(ms),
+        saved_at: Timestamp(ms),
         conversation: Some(conversation(n)),
         turn: Some(turn_id(ms)),
-        first: true,
-        asked: 1,
+        is_context_free: true,
+        asker_count: 1,
     }
 }
 
@@ -74,21 +80,24 @@ fn questions(turns: &[TurnRecord]) -> Vec<&str> {
 }
 
 /// A store and a guard that must outlive it.
-type Made = (Arc<dyn Store>, Box<dyn Any>);
+type StoreAndGuard = (Arc<dyn Store>, Box<dyn Any>);
 
-async fn in_memory() -> Made {
+async fn in_memory() -> StoreAndGuard {
     (Arc::new(MemoryStore::default()), Box::new(()))
 }
 
-async fn on_disk() -> Made {
+async fn on_disk() -> StoreAndGuard {
     let folder = TempDir::new().unwrap();
-    (open(folder.path(), At(0)).unwrap().store, Box::new(folder))
+    (
+        open(folder.path(), Timestamp(0)).unwrap().store,
+        Box::new(folder),
+    )
 }
 
 /// A replicated store with its own Redis.
-async fn replicated() -> Made {
+async fn replicated() -> StoreAndGuard {
     let redis = Redis::start(&[]);
-    let instance = Instance::join(&redis).await;
+    let instance = TestInstance::start_connected(&redis).await;
     (
         Arc::clone(&instance.store) as _,
         Box::new((instance, redis)),
@@ -96,11 +105,11 @@ async fn replicated() -> Made {
 }
 
 /// A pair of instances: one is written to, the other is read from.
-async fn relay() -> Made {
+async fn relay() -> StoreAndGuard {
     let redis = Redis::start(&[]);
-    let from = Instance::join(&redis).await;
-    let to = Instance::join(&redis).await;
-    let relay = Relay {
+    let from = TestInstance::start_connected(&redis).await;
+    let to = TestInstance::start_connected(&redis).await;
+    let relay = RelayStore {
         from: Arc::clone(&from.store),
         to: Arc::clone(&to.store),
     };
@@ -108,9 +117,9 @@ async fn relay() -> Made {
 }
 
 /// The wrapper must keep the contract too: other tests rely on it.
-async fn flaky() -> Made {
-    let flaky = Flaky::default();
-    flaky.set(Trouble::Slow(Duration::from_micros(1)));
+async fn flaky() -> StoreAndGuard {
+    let flaky = FlakyStore::default();
+    flaky.set_fault(StoreFault::Slow(Duration::from_micros(1)));
     (Arc::new(flaky), Box::new(()))
 }
 
@@ -187,35 +196,44 @@ async fn unknown_conversation_is_empty(store: &dyn Store) {
     let unknown = conversation(1);
     assert_eq!(store.conversation(unknown).await, Ok(None));
     assert_eq!(store.turn(unknown, turn_id(1)).await, Ok(None));
-    assert_eq!(store.turn_of(unknown, message("m")).await, Ok(None));
+    assert_eq!(store.turn_by_message(unknown, message("m")).await, Ok(None));
     assert_eq!(store.turns(unknown, None, 100).await, Ok(vec![]));
-    assert_eq!(store.forget(unknown).await, Ok(()));
+    assert_eq!(store.delete_conversation(unknown).await, Ok(()));
     assert_eq!(store.breakers().await, Ok(vec![]));
 }
 
 async fn create_conversation_keeps_an_existing_record(store: &dyn Store) {
     let first = ConversationRecord {
-        began: At(1),
+        started_at: Timestamp(1),
         subject: Some("ann".into()),
     };
     let second = ConversationRecord {
-        began: At(2),
+        started_at: Timestamp(2),
         subject: None,
     };
-    store.begin(conversation(1), first.clone()).await.unwrap();
-    store.begin(conversation(1), second).await.unwrap();
+    store
+        .create_conversation(conversation(1), first.clone())
+        .await
+        .unwrap();
+    store
+        .create_conversation(conversation(1), second)
+        .await
+        .unwrap();
     assert_eq!(store.conversation(conversation(1)).await, Ok(Some(first)));
 }
 
 async fn latest_conversation_is_found_by_subject(store: &dyn Store) {
     let create = async |n: u8, started: u64, subject: Option<&str>| {
         let record = ConversationRecord {
-            began: At(started),
+            started_at: Timestamp(started),
             subject: subject.map(str::to_owned),
         };
-        store.begin(conversation(n), record).await.unwrap();
+        store
+            .create_conversation(conversation(n), record)
+            .await
+            .unwrap();
     };
-    let newest = async |subject: &str| store.newest_of(subject.into()).await.unwrap();
+    let newest = async |subject: &str| store.latest_conversation(subject.into()).await.unwrap();
     assert_eq!(newest("ann").await, None);
     create(9, 2, Some("ann")).await;
     create(1, 300, Some("ann")).await;
@@ -230,7 +248,7 @@ async fn latest_conversation_is_found_by_subject(store: &dyn Store) {
     // The owner of a conversation never changes.
     create(7, 9999, Some("ann")).await;
     assert_eq!(newest("ann").await, Some(conversation(1)));
-    store.forget(conversation(1)).await.unwrap();
+    store.delete_conversation(conversation(1)).await.unwrap();
     assert_eq!(newest("ann").await, Some(conversation(5)));
     create(1, 20, Some("bob")).await;
     assert_eq!(
@@ -240,7 +258,7 @@ async fn latest_conversation_is_found_by_subject(store: &dyn Store) {
 }
 
 async fn turn_reads_back_as_written(store: &dyn Store) {
-    let written = saying(turn(5, "m", "what?\u{0}\n\u{1F980}"), "that").interrupted();
+    let written = with_text(turn(5, "m", "what?\u{0}\n\u{1F980}"), "that").into_interrupted();
     store
         .write_turn(conversation(1), written.clone())
         .await
@@ -254,7 +272,8 @@ async fn turn_reads_back_as_written(store: &dyn Store) {
 }
 
 async fn writes_of_a_turn_apply_in_call_order(store: &dyn Store) {
-    let write = |text: String| store.write_turn(conversation(1), saying(turn(5, "m", "?"), &text));
+    let write =
+        |text: String| store.write_turn(conversation(1), with_text(turn(5, "m", "?"), &text));
     let calls = (0..100).map(|n| write(n.to_string())).collect::<Vec<_>>();
     // Polled in reverse: only the order of the calls may matter.
     for call in calls.into_iter().rev() {
@@ -322,7 +341,12 @@ async fn turn_by_message_returns_the_first_turn(store: &dyn Store) {
         .write_turn(conversation(1), turn(7, "a", "other"))
         .await
         .unwrap();
-    let by_message = async |name| store.turn_of(conversation(1), message(name)).await.unwrap();
+    let by_message = async |name| {
+        store
+            .turn_by_message(conversation(1), message(name))
+            .await
+            .unwrap()
+    };
     assert_eq!(by_message("a/b").await, Some(first.clone()));
     assert_eq!(
         by_message("a").await.map(|turn| turn.turn),
@@ -331,7 +355,7 @@ async fn turn_by_message_returns_the_first_turn(store: &dyn Store) {
     assert_eq!(by_message("a/").await, None);
     // It returns the current state of the turn.
     store
-        .write_turn(conversation(1), done(first, "that"))
+        .write_turn(conversation(1), completed(first, "that"))
         .await
         .unwrap();
     assert_eq!(
@@ -352,17 +376,20 @@ async fn conversations_are_isolated(store: &dyn Store) {
     for (n, question) in [(1, "mine"), (2, "yours")] {
         let turns = store.turns(conversation(n), None, 100).await.unwrap();
         assert_eq!(questions(&turns), [question]);
-        let found = store.turn_of(conversation(n), message("m")).await.unwrap();
+        let found = store
+            .turn_by_message(conversation(n), message("m"))
+            .await
+            .unwrap();
         assert_eq!(found.unwrap().question, question);
     }
 }
 
 /// Waits until all earlier calls have taken effect.
-async fn settled(store: &dyn Store) {
+async fn drain_writes(store: &dyn Store) {
     store.write_breaker("settled".into(), None).await.unwrap();
 }
 
-async fn text_of(store: &dyn Store, ms: u64) -> Option<(String, TurnState)> {
+async fn text_and_state(store: &dyn Store, ms: u64) -> Option<(String, TurnState)> {
     let found = store.turn(conversation(1), turn_id(ms)).await.unwrap();
     found.map(|turn| (turn.text, turn.state))
 }
@@ -374,11 +401,11 @@ async fn checkpoint_updates_the_running_text(store: &dyn Store) {
         .await
         .unwrap();
     for text in ["a", "ab", "abc"] {
-        store.checkpoint(conversation(1), saying(running.clone(), text));
+        store.checkpoint(conversation(1), with_text(running.clone(), text));
     }
-    settled(store).await;
+    drain_writes(store).await;
     assert_eq!(
-        text_of(store, 5).await,
+        text_and_state(store, 5).await,
         Some(("abc".into(), TurnState::Running))
     );
 }
@@ -386,54 +413,57 @@ async fn checkpoint_updates_the_running_text(store: &dyn Store) {
 async fn checkpoint_is_ordered_with_writes(store: &dyn Store) {
     let running = turn(5, "m", "what?");
     let first = store.write_turn(conversation(1), running.clone());
-    store.checkpoint(conversation(1), saying(running.clone(), "a"));
-    let second = store.write_turn(conversation(1), saying(running.clone(), "ab"));
+    store.checkpoint(conversation(1), with_text(running.clone(), "a"));
+    let second = store.write_turn(conversation(1), with_text(running.clone(), "ab"));
     first.await.unwrap();
     second.await.unwrap();
     assert_eq!(
-        text_of(store, 5).await,
+        text_and_state(store, 5).await,
         Some(("ab".into(), TurnState::Running))
     );
-    drop(store.write_turn(conversation(1), saying(running.clone(), "abc")));
-    store.checkpoint(conversation(1), saying(running.clone(), "abcd"));
-    settled(store).await;
+    drop(store.write_turn(conversation(1), with_text(running.clone(), "abc")));
+    store.checkpoint(conversation(1), with_text(running.clone(), "abcd"));
+    drain_writes(store).await;
     assert_eq!(
-        text_of(store, 5).await,
+        text_and_state(store, 5).await,
         Some(("abcd".into(), TurnState::Running))
     );
-    store.checkpoint(conversation(1), saying(running.clone(), "abcde"));
-    let end = store.write_turn(conversation(1), done(running.clone(), "whole"));
-    store.checkpoint(conversation(1), saying(running, "late"));
+    store.checkpoint(conversation(1), with_text(running.clone(), "abcde"));
+    let end = store.write_turn(conversation(1), completed(running.clone(), "whole"));
+    store.checkpoint(conversation(1), with_text(running, "late"));
     end.await.unwrap();
-    settled(store).await;
+    drain_writes(store).await;
     assert_eq!(
-        text_of(store, 5).await,
+        text_and_state(store, 5).await,
         Some(("whole".into(), TurnState::Done))
     );
 }
 
 async fn checkpoint_does_not_restore_a_missing_turn(store: &dyn Store) {
-    let running = saying(turn(5, "m", "what?"), "a");
+    let running = with_text(turn(5, "m", "what?"), "a");
     store.checkpoint(conversation(1), running.clone());
-    settled(store).await;
-    assert_eq!(text_of(store, 5).await, None);
+    drain_writes(store).await;
+    assert_eq!(text_and_state(store, 5).await, None);
     store
         .write_turn(conversation(1), running.clone())
         .await
         .unwrap();
-    store.forget(conversation(1)).await.unwrap();
+    store.delete_conversation(conversation(1)).await.unwrap();
     store.checkpoint(conversation(1), running);
-    settled(store).await;
-    assert_eq!(text_of(store, 5).await, None);
+    drain_writes(store).await;
+    assert_eq!(text_and_state(store, 5).await, None);
 }
 
 async fn delete_conversation_removes_everything(store: &dyn Store) {
     for n in [1, 2] {
         let record = ConversationRecord {
-            began: At(1),
+            started_at: Timestamp(1),
             subject: None,
         };
-        store.begin(conversation(n), record).await.unwrap();
+        store
+            .create_conversation(conversation(n), record)
+            .await
+            .unwrap();
         for ms in 1..=50 {
             store
                 .write_turn(conversation(n), turn(ms, &ms.to_string(), "?"))
@@ -441,12 +471,15 @@ async fn delete_conversation_removes_everything(store: &dyn Store) {
                 .unwrap();
         }
     }
-    store.checkpoint(conversation(1), saying(turn(1, "1", "?"), "so far"));
-    store.forget(conversation(1)).await.unwrap();
-    settled(store).await;
+    store.checkpoint(conversation(1), with_text(turn(1, "1", "?"), "so far"));
+    store.delete_conversation(conversation(1)).await.unwrap();
+    drain_writes(store).await;
     assert_eq!(store.conversation(conversation(1)).await, Ok(None));
     assert_eq!(store.turn(conversation(1), turn_id(1)).await, Ok(None));
-    assert_eq!(store.turn_of(conversation(1), message("7")).await, Ok(None));
+    assert_eq!(
+        store.turn_by_message(conversation(1), message("7")).await,
+        Ok(None)
+    );
     assert_eq!(store.turns(conversation(1), None, 100).await, Ok(vec![]));
     // The other conversation is untouched.
     assert!(store.conversation(conversation(2)).await.unwrap().is_some());
@@ -459,13 +492,19 @@ async fn delete_conversation_removes_everything(store: &dyn Store) {
         .write_turn(conversation(1), turn(99, "7", "new"))
         .await
         .unwrap();
-    let found = store.turn_of(conversation(1), message("7")).await.unwrap();
+    let found = store
+        .turn_by_message(conversation(1), message("7"))
+        .await
+        .unwrap();
     assert_eq!(found.unwrap().turn, turn_id(99));
 }
 
 async fn answers_read_back_the_last_write(store: &dyn Store) {
     assert_eq!(
-        (store.cached(key(1)).await, store.cached_keys().await),
+        (
+            store.get_answer(cache_key(1)).await,
+            store.answer_keys().await
+        ),
         (Ok(None), Ok(vec![]))
     );
     for (n, ms, text) in [
@@ -475,19 +514,28 @@ async fn answers_read_back_the_last_write(store: &dyn Store) {
         (3, 6, "third"),
     ] {
         store
-            .write_cached(key(n), cached(n, ms, text))
+            .put_answer(cache_key(n), cached_answer(n, ms, text))
             .await
             .unwrap();
     }
-    assert_eq!(store.cached(key(1)).await, Ok(Some(cached(1, 7, "second"))));
-    assert_eq!(store.cached_keys().await, Ok(vec![key(2), key(3), key(1)]));
+    assert_eq!(
+        store.get_answer(cache_key(1)).await,
+        Ok(Some(cached_answer(1, 7, "second")))
+    );
+    assert_eq!(
+        store.answer_keys().await,
+        Ok(vec![cache_key(2), cache_key(3), cache_key(1)])
+    );
     store
-        .remove_cached(vec![key(2), key(9), key(1)])
+        .remove_answers(vec![cache_key(2), cache_key(9), cache_key(1)])
         .await
         .unwrap();
     assert_eq!(
-        (store.cached(key(1)).await, store.cached_keys().await),
-        (Ok(None), Ok(vec![key(3)]))
+        (
+            store.get_answer(cache_key(1)).await,
+            store.answer_keys().await
+        ),
+        (Ok(None), Ok(vec![cache_key(3)]))
     );
 }
 
@@ -495,25 +543,31 @@ async fn answers_are_deleted_with_their_conversation(store: &dyn Store) {
     let warmed = CachedAnswer {
         conversation: None,
         turn: None,
-        ..cached(1, 5, "warmed")
+        ..cached_answer(1, 5, "warmed")
     };
     for (n, answer) in [
-        (1, cached(1, 5, "one")),
-        (2, cached(1, 6, "two")),
-        (3, cached(1, 7, "was")),
+        (1, cached_answer(1, 5, "one")),
+        (2, cached_answer(1, 6, "two")),
+        (3, cached_answer(1, 7, "was")),
         (4, warmed),
     ] {
-        store.write_cached(key(n), answer).await.unwrap();
+        store.put_answer(cache_key(n), answer).await.unwrap();
     }
     store
-        .write_cached(key(3), cached(2, 8, "is"))
+        .put_answer(cache_key(3), cached_answer(2, 8, "is"))
         .await
         .unwrap();
-    store.forget(conversation(1)).await.unwrap();
-    assert_eq!(store.cached_keys().await, Ok(vec![key(4), key(3)]));
-    assert_eq!(store.cached(key(3)).await, Ok(Some(cached(2, 8, "is"))));
+    store.delete_conversation(conversation(1)).await.unwrap();
+    assert_eq!(
+        store.answer_keys().await,
+        Ok(vec![cache_key(4), cache_key(3)])
+    );
+    assert_eq!(
+        store.get_answer(cache_key(3)).await,
+        Ok(Some(cached_answer(2, 8, "is")))
+    );
     // The store's index of answers is not mistaken for pending follow-ups.
-    assert_eq!(store.waiting().await, Ok(vec![]));
+    assert_eq!(store.pending_followups().await, Ok(vec![]));
 }
 
 async fn working_store_reports_no_problem(store: &dyn Store) {

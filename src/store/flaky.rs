@@ -7,40 +7,43 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, MemoryStore, SpentRecord,
-    Store, StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
+    MemoryStore, Store, StoreError,
 };
-use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{
+    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
+    TurnUpdate,
+};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Trouble {
+pub enum StoreFault {
     #[default]
     None,
     /// Nothing is saved, every call fails at once, and [`Store::problem`] reports it.
-    Fails,
+    Failing,
     /// Every call panics, which no real store should do.
-    Panics,
+    Panicking,
     /// Every call takes effect at once but returns only after this long on the tokio clock.
     Slow(Duration),
 }
 
 /// A wrapper whose fault can be switched while the store is in use.
-pub struct Flaky {
+pub struct FlakyStore {
     inner: Arc<dyn Store>,
-    fault: Mutex<Trouble>,
+    fault: Mutex<StoreFault>,
     /// The name of a document that is unreadable until it is written again.
     damaged_document: Mutex<Option<String>>,
     checkpoint_count: AtomicUsize,
 }
 
-impl Default for Flaky {
+impl Default for FlakyStore {
     fn default() -> Self {
-        Self::over(Arc::new(MemoryStore::default()))
+        Self::wrapping(Arc::new(MemoryStore::default()))
     }
 }
 
-impl Flaky {
-    pub fn over(inner: Arc<dyn Store>) -> Self {
+impl FlakyStore {
+    pub fn wrapping(inner: Arc<dyn Store>) -> Self {
         Self {
             inner,
             fault: Mutex::default(),
@@ -49,25 +52,25 @@ impl Flaky {
         }
     }
 
-    pub fn set(&self, fault: Trouble) {
+    pub fn set_fault(&self, fault: StoreFault) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    pub fn damage(&self, note: &str) {
-        *self.damaged() = Some(note.to_owned());
+    pub fn damage_document(&self, note: &str) {
+        *self.damaged_document() = Some(note.to_owned());
     }
 
-    fn damaged(&self) -> MutexGuard<'_, Option<String>> {
+    fn damaged_document(&self) -> MutexGuard<'_, Option<String>> {
         self.damaged_document
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn checkpoints(&self) -> usize {
+    pub fn checkpoint_count(&self) -> usize {
         self.checkpoint_count.load(Ordering::Relaxed)
     }
 
-    fn trouble(&self) -> Trouble {
+    fn fault(&self) -> StoreFault {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,13 +78,13 @@ impl Flaky {
         &'a self,
         call: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>>,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        let delay = match self.trouble() {
-            Trouble::None => return call(&*self.inner),
-            Trouble::Fails => {
-                return Box::pin(async { Err(StoreError::Broken("a test says so".into())) });
+        let delay = match self.fault() {
+            StoreFault::None => return call(&*self.inner),
+            StoreFault::Failing => {
+                return Box::pin(async { Err(StoreError::Unavailable("a test says so".into())) });
             }
-            Trouble::Panics => panic!("a test says so"),
-            Trouble::Slow(delay) => delay,
+            StoreFault::Panicking => panic!("a test says so"),
+            StoreFault::Slow(delay) => delay,
         };
         let result = call(&*self.inner);
         Box::pin(async move {
@@ -91,7 +94,7 @@ impl Flaky {
     }
 }
 
-impl Store for Flaky {
+impl Store for FlakyStore {
     fn conversation(
         &self,
         id: ConversationId,
@@ -99,19 +102,19 @@ impl Store for Flaky {
         self.call(|inner| inner.conversation(id))
     }
 
-    fn begin(
+    fn create_conversation(
         &self,
         id: ConversationId,
         record: ConversationRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.begin(id, record))
+        self.call(|inner| inner.create_conversation(id, record))
     }
 
-    fn newest_of(
+    fn latest_conversation(
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
-        self.call(|inner| inner.newest_of(subject))
+        self.call(|inner| inner.latest_conversation(subject))
     }
 
     fn write_turn(
@@ -122,31 +125,33 @@ impl Store for Flaky {
         self.call(|inner| inner.write_turn(conversation, turn))
     }
 
-    fn amend(
+    fn update_turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        change: Amendment,
+        change: TurnUpdate,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.amend(conversation, turn, change))
+        self.call(|inner| inner.update_turn(conversation, turn, change))
     }
 
-    fn write_waiting(
+    fn set_followup_pending(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_waiting(conversation, turn, is_pending))
+        self.call(|inner| inner.set_followup_pending(conversation, turn, is_pending))
     }
 
-    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
-        self.call(|inner| inner.waiting())
+    fn pending_followups(
+        &self,
+    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+        self.call(|inner| inner.pending_followups())
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         self.checkpoint_count.fetch_add(1, Ordering::Relaxed);
-        if !matches!(self.trouble(), Trouble::Fails | Trouble::Panics) {
+        if !matches!(self.fault(), StoreFault::Failing | StoreFault::Panicking) {
             self.inner.checkpoint(conversation, turn);
         }
     }
@@ -159,12 +164,12 @@ impl Store for Flaky {
         self.call(|inner| inner.turn(conversation, turn))
     }
 
-    fn turn_of(
+    fn turn_by_message(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        self.call(|inner| inner.turn_of(conversation, message))
+        self.call(|inner| inner.turn_by_message(conversation, message))
     }
 
     fn turns(
@@ -176,17 +181,20 @@ impl Store for Flaky {
         self.call(|inner| inner.turns(conversation, before, limit))
     }
 
-    fn idle(
+    fn expired_conversations(
         &self,
-        before: At,
+        before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
-        self.call(|inner| inner.idle(before, cursor, limit))
+    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
+        self.call(|inner| inner.expired_conversations(before, cursor, limit))
     }
 
-    fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.forget(conversation))
+    fn delete_conversation(
+        &self,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.delete_conversation(conversation))
     }
 
     fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
@@ -201,12 +209,12 @@ impl Store for Flaky {
         self.call(|inner| inner.write_breaker(provider, record))
     }
 
-    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
-        self.call(|inner| inner.spent())
+    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
+        self.call(|inner| inner.daily_spend())
     }
 
-    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_spent(record))
+    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.save_daily_spend(record))
     }
 
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
@@ -217,49 +225,52 @@ impl Store for Flaky {
         self.call(|inner| inner.write_incident(incident))
     }
 
-    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
-        self.call(|inner| inner.life())
+    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
+        self.call(|inner| inner.service_lifetime())
     }
 
-    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_life(life))
+    fn save_service_lifetime(
+        &self,
+        life: ServiceLifetime,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.save_service_lifetime(life))
     }
 
-    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        if self.damaged().as_ref() == Some(&name) {
+    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        if self.damaged_document().as_ref() == Some(&name) {
             return Box::pin(async { Err(StoreError::Damaged("a test says so".into())) });
         }
-        self.call(|inner| inner.note(name))
+        self.call(|inner| inner.get_document(name))
     }
 
-    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.damaged().take_if(|damaged| *damaged == name);
-        self.call(|inner| inner.write_note(name, text))
+    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.damaged_document().take_if(|damaged| *damaged == name);
+        self.call(|inner| inner.put_document(name, text))
     }
 
-    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
-        self.call(|inner| inner.cached(key))
+    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+        self.call(|inner| inner.get_answer(key))
     }
 
-    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
-        self.call(|inner| inner.cached_keys())
+    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+        self.call(|inner| inner.answer_keys())
     }
 
-    fn write_cached(
+    fn put_answer(
         &self,
         key: CacheKey,
         answer: CachedAnswer,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_cached(key, answer))
+        self.call(|inner| inner.put_answer(key, answer))
     }
 
-    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.remove_cached(keys))
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(|inner| inner.remove_answers(keys))
     }
 
     fn problem(&self) -> Option<&'static str> {
-        match self.trouble() {
-            Trouble::Fails => Some("The store fails."),
+        match self.fault() {
+            StoreFault::Failing => Some("The store fails."),
             _ => self.inner.problem(),
         }
     }

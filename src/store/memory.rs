@@ -9,144 +9,153 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
-use super::answers::Answers;
-use super::record::weight;
+use super::answers::AnswerMap;
+use super::record::turn_memory_bytes;
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Idle, SpentRecord, Store,
-    StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
+    MAX_INCIDENTS, Store, StoreError,
 };
 use crate::chat::{
-    Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState,
+    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
+    TurnState, TurnUpdate,
 };
 
-const MOST: usize = 10_000;
+const MAX_CONVERSATIONS: usize = 10_000;
 
-const MOST_BYTES: usize = 256 << 20;
+const MAX_TEXT_BYTES: usize = 256 << 20;
 
 /// A store in memory. Each call is done when it returns; its future is ready.
 pub struct MemoryStore {
-    state: Mutex<Kept>,
+    state: Mutex<MemoryState>,
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self::bounded(MOST, MOST_BYTES)
+        Self::with_limits(MAX_CONVERSATIONS, MAX_TEXT_BYTES)
     }
 }
 
 #[derive(Default)]
-struct Conversation {
+struct StoredConversation {
     record: Option<ConversationRecord>,
     turns: BTreeMap<TurnId, TurnRecord>,
-    opened: HashMap<ClientMsgId, TurnId>,
-    waiting: BTreeSet<TurnId>,
+    turn_by_message: HashMap<ClientMsgId, TurnId>,
+    pending_followups: BTreeSet<TurnId>,
     /// The value of `MemoryState::writes` at the last write.
-    touched: u64,
+    last_write: u64,
     bytes: usize,
 }
 
-struct Kept {
-    conversations: HashMap<ConversationId, Conversation>,
+struct MemoryState {
+    conversations: HashMap<ConversationId, StoredConversation>,
     /// Conversations by their last write, least recent first.
-    order: BTreeMap<u64, ConversationId>,
+    by_last_write: BTreeMap<u64, ConversationId>,
     breakers: BTreeMap<String, BreakerRecord>,
-    spent: BTreeMap<String, SpentRecord>,
-    incidents: BTreeMap<(At, String), Incident>,
-    life: Option<Life>,
-    notes: BTreeMap<String, String>,
-    answers: Answers,
+    daily_spend: BTreeMap<String, DailySpendRecord>,
+    incidents: BTreeMap<(Timestamp, String), Incident>,
+    lifetime: Option<ServiceLifetime>,
+    documents: BTreeMap<String, String>,
+    answers: AnswerMap,
     writes: u64,
     bytes: usize,
-    most: usize,
-    most_bytes: usize,
+    max_conversations: usize,
+    max_bytes: usize,
 }
 
-impl Kept {
+impl MemoryState {
     /// Returns the conversation, creating it if needed, and marks it as most recently written.
-    fn touch(&mut self, id: ConversationId) -> &mut Conversation {
+    fn touch(&mut self, id: ConversationId) -> &mut StoredConversation {
         self.writes += 1;
         let conversation = self.conversations.entry(id).or_default();
-        self.order.remove(&conversation.touched);
-        self.order.insert(self.writes, id);
-        conversation.touched = self.writes;
+        self.by_last_write.remove(&conversation.last_write);
+        self.by_last_write.insert(self.writes, id);
+        conversation.last_write = self.writes;
         conversation
     }
 
-    fn write(&mut self, id: ConversationId, turn: TurnRecord) {
-        let added = weight(&turn);
+    fn write_turn(&mut self, id: ConversationId, turn: TurnRecord) {
+        let added = turn_memory_bytes(&turn);
         let conversation = self.touch(id);
-        let first = conversation.opened.entry(turn.client_msg_id.clone());
+        let first = conversation
+            .turn_by_message
+            .entry(turn.client_msg_id.clone());
         first.or_insert(turn.turn);
         let old = conversation.turns.insert(turn.turn, turn);
-        let removed = old.as_ref().map_or(0, weight);
+        let removed = old.as_ref().map_or(0, turn_memory_bytes);
         conversation.bytes = conversation.bytes + added - removed;
         self.bytes = self.bytes + added - removed;
-        self.make_room(id);
+        self.evict_to_fit(id);
     }
 
-    fn forget(&mut self, id: ConversationId) {
+    fn remove_conversation(&mut self, id: ConversationId) {
         if let Some(removed) = self.conversations.remove(&id) {
-            self.order.remove(&removed.touched);
+            self.by_last_write.remove(&removed.last_write);
             self.bytes -= removed.bytes;
         }
     }
 
-    fn over(&self) -> bool {
-        self.conversations.len() > self.most || self.bytes > self.most_bytes
+    fn is_over_limit(&self) -> bool {
+        self.conversations.len() > self.max_conversations || self.bytes > self.max_bytes
     }
 
     /// Evicts the oldest conversations, then, if `last` alone is over the limit, its oldest turns.
-    fn make_room(&mut self, last: ConversationId) {
-        while self.over() {
-            match self.order.first_key_value() {
-                Some((_, &oldest)) if oldest != last => self.forget(oldest),
+    fn evict_to_fit(&mut self, last: ConversationId) {
+        while self.is_over_limit() {
+            match self.by_last_write.first_key_value() {
+                Some((_, &oldest)) if oldest != last => self.remove_conversation(oldest),
                 _ => break,
             }
         }
-        while self.over() {
+        while self.is_over_limit() {
             let Some(conversation) = self.conversations.get_mut(&last) else {
                 break;
             };
             let Some((id, turn)) = conversation.turns.pop_first() else {
                 break;
             };
-            conversation.opened.retain(|_, opened| *opened != id);
-            conversation.bytes -= weight(&turn);
-            self.bytes -= weight(&turn);
+            conversation
+                .turn_by_message
+                .retain(|_, opened| *opened != id);
+            conversation.bytes -= turn_memory_bytes(&turn);
+            self.bytes -= turn_memory_bytes(&turn);
         }
     }
 }
 
 impl MemoryStore {
-    pub fn bounded(conversations: usize, bytes: usize) -> Self {
+    pub fn with_limits(conversations: usize, bytes: usize) -> Self {
         Self {
-            state: Mutex::new(Kept {
+            state: Mutex::new(MemoryState {
                 conversations: HashMap::new(),
-                order: BTreeMap::new(),
+                by_last_write: BTreeMap::new(),
                 breakers: BTreeMap::new(),
-                spent: BTreeMap::new(),
+                daily_spend: BTreeMap::new(),
                 incidents: BTreeMap::new(),
-                life: None,
-                notes: BTreeMap::new(),
-                answers: Answers::default(),
+                lifetime: None,
+                documents: BTreeMap::new(),
+                answers: AnswerMap::default(),
                 writes: 0,
                 bytes: 0,
-                most: conversations,
-                most_bytes: bytes,
+                max_conversations: conversations,
+                max_bytes: bytes,
             }),
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn of<T>(&self, id: ConversationId, read: impl FnOnce(&Conversation) -> T) -> Option<T> {
-        self.kept().conversations.get(&id).map(read)
+    fn with_conversation<T>(
+        &self,
+        id: ConversationId,
+        read: impl FnOnce(&StoredConversation) -> T,
+    ) -> Option<T> {
+        self.state().conversations.get(&id).map(read)
     }
 }
 
-fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, StoreError>> {
+fn ready_ok<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, StoreError>> {
     ready(Ok(value)).boxed()
 }
 
@@ -155,34 +164,37 @@ impl Store for MemoryStore {
         &self,
         id: ConversationId,
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
-        done(self.of(id, |found| found.record.clone()).flatten())
+        ready_ok(
+            self.with_conversation(id, |found| found.record.clone())
+                .flatten(),
+        )
     }
 
-    fn begin(
+    fn create_conversation(
         &self,
         id: ConversationId,
         record: ConversationRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
+        let mut state = self.state();
         state.touch(id).record.get_or_insert(record);
-        state.make_room(id);
-        done(())
+        state.evict_to_fit(id);
+        ready_ok(())
     }
 
-    fn newest_of(
+    fn latest_conversation(
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
-        let state = self.kept();
-        let start = |(id, conversation): (&ConversationId, &Conversation)| {
+        let state = self.state();
+        let start = |(id, conversation): (&ConversationId, &StoredConversation)| {
             let record = conversation
                 .record
                 .as_ref()
                 .filter(|record| record.subject.as_ref() == Some(&subject))?;
-            Some((record.began, *id))
+            Some((record.started_at, *id))
         };
         let newest = state.conversations.iter().filter_map(start).max();
-        done(newest.map(|(_, id)| id))
+        ready_ok(newest.map(|(_, id)| id))
     }
 
     fn write_turn(
@@ -190,69 +202,71 @@ impl Store for MemoryStore {
         conversation: ConversationId,
         turn: TurnRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.kept().write(conversation, turn);
-        done(())
+        self.state().write_turn(conversation, turn);
+        ready_ok(())
     }
 
-    fn amend(
+    fn update_turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        change: Amendment,
+        change: TurnUpdate,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
+        let mut state = self.state();
         let found = state.conversations.get_mut(&conversation);
         if let Some(found) = found {
-            if matches!(change, Amendment::Followup(_)) {
-                found.waiting.remove(&turn);
+            if matches!(change, TurnUpdate::Followup(_)) {
+                found.pending_followups.remove(&turn);
             }
             if let Some(mut record) = found.turns.get(&turn).cloned() {
-                record.amend(change);
-                state.write(conversation, record);
+                record.apply(change);
+                state.write_turn(conversation, record);
             }
         }
-        done(())
+        ready_ok(())
     }
 
-    fn write_waiting(
+    fn set_followup_pending(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
+        let mut state = self.state();
         if is_pending {
-            state.touch(conversation).waiting.insert(turn);
-            state.make_room(conversation);
+            state.touch(conversation).pending_followups.insert(turn);
+            state.evict_to_fit(conversation);
         } else if let Some(found) = state.conversations.get_mut(&conversation) {
-            found.waiting.remove(&turn);
+            found.pending_followups.remove(&turn);
         }
-        done(())
+        ready_ok(())
     }
 
-    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
-        let state = self.kept();
-        let pending_in = |(id, conversation): (&ConversationId, &Conversation)| {
+    fn pending_followups(
+        &self,
+    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+        let state = self.state();
+        let pending_in = |(id, conversation): (&ConversationId, &StoredConversation)| {
             conversation
-                .waiting
+                .pending_followups
                 .iter()
                 .map(|turn| (*id, *turn))
                 .collect::<Vec<_>>()
         };
         let mut pending: Vec<_> = state.conversations.iter().flat_map(pending_in).collect();
         pending.sort_by_key(|(id, turn)| (*turn, *id));
-        done(pending)
+        ready_ok(pending)
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        let mut state = self.kept();
+        let mut state = self.state();
         let stored = state
             .conversations
             .get(&conversation)
             .and_then(|conversation| conversation.turns.get(&turn.turn));
         let is_running = stored.is_some_and(|stored| stored.state == TurnState::Running);
         if is_running && turn.state == TurnState::Running {
-            state.write(conversation, turn);
+            state.write_turn(conversation, turn);
         }
     }
 
@@ -261,19 +275,24 @@ impl Store for MemoryStore {
         conversation: ConversationId,
         turn: TurnId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        done(
-            self.of(conversation, |found| found.turns.get(&turn).cloned())
+        ready_ok(
+            self.with_conversation(conversation, |found| found.turns.get(&turn).cloned())
                 .flatten(),
         )
     }
 
-    fn turn_of(
+    fn turn_by_message(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        let find = |found: &Conversation| found.turns.get(found.opened.get(&message)?).cloned();
-        done(self.of(conversation, find).flatten())
+        let find = |found: &StoredConversation| {
+            found
+                .turns
+                .get(found.turn_by_message.get(&message)?)
+                .cloned()
+        };
+        ready_ok(self.with_conversation(conversation, find).flatten())
     }
 
     fn turns(
@@ -282,7 +301,7 @@ impl Store for MemoryStore {
         before: Option<TurnId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
-        let last_page = |found: &Conversation| {
+        let last_page = |found: &StoredConversation| {
             let end = before.map_or(Bound::Unbounded, Bound::Excluded);
             let earlier = found.turns.range((Bound::Unbounded, end)).rev();
             let mut last = earlier
@@ -292,16 +311,19 @@ impl Store for MemoryStore {
             last.reverse();
             last
         };
-        done(self.of(conversation, last_page).unwrap_or_default())
+        ready_ok(
+            self.with_conversation(conversation, last_page)
+                .unwrap_or_default(),
+        )
     }
 
-    fn idle(
+    fn expired_conversations(
         &self,
-        before: At,
+        before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
-        let state = self.kept();
+    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
+        let state = self.state();
         let mut ids: Vec<_> = state
             .conversations
             .keys()
@@ -315,24 +337,30 @@ impl Store for MemoryStore {
         let is_expired = |id: &ConversationId| {
             state.conversations.get(id).is_some_and(|conversation| {
                 let last = conversation.turns.keys().next_back();
-                last.map(|turn| turn.at())
-                    .or(conversation.record.as_ref().map(|record| record.began))
+                last.map(|turn| turn.timestamp())
+                    .or(conversation.record.as_ref().map(|record| record.started_at))
                     .is_some_and(|last| last < before)
             })
         };
         ids.retain(is_expired);
-        done(Idle { found: ids, next })
+        ready_ok(ExpiredPage {
+            conversations: ids,
+            next_cursor: next,
+        })
     }
 
-    fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
-        state.forget(conversation);
-        state.answers.forget(conversation);
-        done(())
+    fn delete_conversation(
+        &self,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut state = self.state();
+        state.remove_conversation(conversation);
+        state.answers.remove_from_conversation(conversation);
+        ready_ok(())
     }
 
     fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
-        done(self.kept().breakers.values().cloned().collect())
+        ready_ok(self.state().breakers.values().cloned().collect())
     }
 
     fn write_breaker(
@@ -340,80 +368,85 @@ impl Store for MemoryStore {
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
+        let mut state = self.state();
         match record {
             Some(record) => drop(state.breakers.insert(provider, record)),
             None => drop(state.breakers.remove(&provider)),
         }
-        done(())
+        ready_ok(())
     }
 
-    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
-        done(self.kept().spent.values().cloned().collect())
+    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
+        ready_ok(self.state().daily_spend.values().cloned().collect())
     }
 
-    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.kept().spent.insert(record.provider.clone(), record);
-        done(())
+    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.state()
+            .daily_spend
+            .insert(record.provider.clone(), record);
+        ready_ok(())
     }
 
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
-        done(self.kept().incidents.values().cloned().collect())
+        ready_ok(self.state().incidents.values().cloned().collect())
     }
 
     fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
+        let mut state = self.state();
         state
             .incidents
             .insert((incident.started, incident.id.clone()), incident);
-        if state.incidents.len() > INCIDENTS {
+        if state.incidents.len() > MAX_INCIDENTS {
             state.incidents.pop_first();
         }
-        done(())
+        ready_ok(())
     }
 
-    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
-        done(self.kept().life)
+    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
+        ready_ok(self.state().lifetime)
     }
 
-    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.kept().life = Some(life);
-        done(())
+    fn save_service_lifetime(
+        &self,
+        life: ServiceLifetime,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.state().lifetime = Some(life);
+        ready_ok(())
     }
 
-    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        done(self.kept().notes.get(&name).cloned())
+    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        ready_ok(self.state().documents.get(&name).cloned())
     }
 
-    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.kept().notes.insert(name, text);
-        done(())
+    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.state().documents.insert(name, text);
+        ready_ok(())
     }
 
-    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
-        done(self.kept().answers.get(key))
+    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+        ready_ok(self.state().answers.get(key))
     }
 
-    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
-        done(self.kept().answers.keys())
+    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+        ready_ok(self.state().answers.keys())
     }
 
-    fn write_cached(
+    fn put_answer(
         &self,
         key: CacheKey,
         answer: CachedAnswer,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.kept().answers.write(key, answer);
-        done(())
+        self.state().answers.insert(key, answer);
+        ready_ok(())
     }
 
-    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.kept();
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        let mut state = self.state();
         keys.into_iter().for_each(|key| state.answers.remove(key));
-        done(())
+        ready_ok(())
     }
 
-    fn lasting(&self) -> bool {
+    fn is_durable(&self) -> bool {
         false
     }
 }

@@ -20,15 +20,16 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chat::{
-    Amendment, At, ClientMsgId, ConversationId, Fault, Incident, Life, TurnId, TurnRecord,
+    ClientMsgId, ConversationId, FaultKind, Incident, ServiceLifetime, Timestamp, TurnId,
+    TurnRecord, TurnUpdate,
 };
 
 pub use self::cached::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
-pub use self::open::{Opened, open};
+pub use self::open::{OpenedStore, open};
 #[cfg(test)]
 pub(crate) use self::redis::server;
-pub use self::redis::{SharedStore, Terms, link, turns};
+pub use self::redis::{ReplicatedStore, RetentionTerms, link, turns};
 pub use self::sled::SledStore;
 
 /// A failure of the store. Never fatal to a chat.
@@ -41,13 +42,13 @@ pub enum StoreError {
     Damaged(String),
     /// The store does not respond: it is closed, full or too slow.
     #[error("the store does not work: {0}")]
-    Broken(String),
+    Unavailable(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConversationRecord {
     #[serde(rename = "began")]
-    pub began: At,
+    pub started_at: Timestamp,
     /// The JWT subject of the visitor who owns it. `None` for an anonymous visitor.
     pub subject: Option<String>,
 }
@@ -57,24 +58,26 @@ pub struct BreakerRecord {
     pub provider: String,
     /// The provider rejected its key or quota, so the breaker is blocked rather than open.
     #[serde(rename = "blocked")]
-    pub blocked: bool,
+    pub is_blocked: bool,
     #[serde(rename = "strikes")]
-    pub strikes: u32,
+    pub failed_probes: u32,
     #[serde(rename = "until")]
-    pub until: At,
+    pub retry_at: Timestamp,
     /// The reason in the wire protocol's words. Several faults share one reason.
     pub reason: String,
     /// The exact fault. `None` if the writer did not record it or this version does not know it.
     #[serde(default, deserialize_with = "deserialize_known_fault")]
-    pub fault: Option<Fault>,
+    pub fault: Option<FaultKind>,
 }
 
 /// Reads a fault, mapping one that this version does not know to `None`.
-fn deserialize_known_fault<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Fault>, D::Error> {
+fn deserialize_known_fault<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<FaultKind>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum MaybeKnown {
-        Known(Fault),
+        Known(FaultKind),
         Other(IgnoredAny),
     }
     Ok(match Option::deserialize(from)? {
@@ -84,25 +87,25 @@ fn deserialize_known_fault<'de, D: Deserializer<'de>>(from: D) -> Result<Option<
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SpentRecord {
+pub struct DailySpendRecord {
     pub provider: String,
     /// Days since 1970-01-01, UTC.
-    pub day: u64,
+    pub utc_day: u64,
     pub usd: f64,
     #[serde(rename = "estimated")]
-    pub estimated: bool,
+    pub is_estimated: bool,
 }
 
 /// One page of a scan for expired conversations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Idle {
-    pub found: Vec<ConversationId>,
+pub struct ExpiredPage {
+    pub conversations: Vec<ConversationId>,
     /// The cursor of the next page. `None` on the last page.
-    pub next: Option<ConversationId>,
+    pub next_cursor: Option<ConversationId>,
 }
 
 /// The number of incidents kept. The oldest is deleted first.
-pub const INCIDENTS: usize = 500;
+pub const MAX_INCIDENTS: usize = 500;
 
 /// Storage of conversations and of the service's own state.
 ///
@@ -125,7 +128,7 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>>;
 
     /// Writes the conversation's record unless it has one.
-    fn begin(
+    fn create_conversation(
         &self,
         id: ConversationId,
         record: ConversationRecord,
@@ -134,7 +137,7 @@ pub trait Store: Send + Sync {
     /// Returns the visitor's most recently started conversation.
     ///
     /// `None` if there is none or its index entry cannot be decoded.
-    fn newest_of(
+    fn latest_conversation(
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>>;
@@ -151,15 +154,15 @@ pub trait Store: Send + Sync {
     /// Applies an update to an ended turn, if it exists, in order with [`Store::write_turn`] calls.
     ///
     /// A follow-up answer also clears the turn's pending mark.
-    fn amend(
+    fn update_turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        change: Amendment,
+        change: TurnUpdate,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Marks whether a turn waits for a follow-up answer. The turn itself may be written later.
-    fn write_waiting(
+    fn set_followup_pending(
         &self,
         conversation: ConversationId,
         turn: TurnId,
@@ -168,7 +171,8 @@ pub trait Store: Send + Sync {
 
     /// Returns the turns waiting for a follow-up answer, oldest first. That includes turns that
     /// were running when an earlier process died.
-    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>>;
+    fn pending_followups(&self)
+    -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>>;
 
     /// Queues the text of a running turn so far. A crash loses at most half a second of it.
     ///
@@ -186,7 +190,7 @@ pub trait Store: Send + Sync {
     /// Returns the turn that a message started, so that a resent message starts no second turn.
     ///
     /// If two turns have the same message, it returns the one written first.
-    fn turn_of(
+    fn turn_by_message(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
@@ -206,17 +210,20 @@ pub trait Store: Send + Sync {
     /// A conversation without turns counts from its start; if its record cannot be decoded either,
     /// it is not returned. The scan order is the store's own and stable. A conversation written to
     /// during the scan may or may not be returned.
-    fn idle(
+    fn expired_conversations(
         &self,
-        before: At,
+        before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Idle, StoreError>>;
+    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>>;
 
     /// Deletes a conversation with its turns and the cached answers that came from it.
     ///
     /// Stop its running turns first: a turn written later creates the conversation again.
-    fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn delete_conversation(
+        &self,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Returns the state of the breakers that are not closed.
     fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>>;
@@ -229,10 +236,10 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Returns each provider's spend on the last day written, one record per provider.
-    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>>;
+    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>>;
 
     /// Replaces the provider's spend record, whatever day that was for.
-    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Returns the last [`MAX_INCIDENTS`] incidents, oldest first.
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>>;
@@ -240,38 +247,39 @@ pub trait Store: Send + Sync {
     /// Inserts or replaces an incident, identified by its start and id.
     fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>>;
+    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>>;
 
-    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn save_service_lifetime(&self, life: ServiceLifetime)
+    -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Returns the document last stored under `name`. Instances that share a store have separate
     /// documents.
-    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
+    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
 
     /// Replaces the document stored under `name`.
     ///
     /// Callers use a few fixed names and a few kilobytes per document; the store enforces neither.
-    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Returns a cached answer. `None` also if it was written by an unsupported version.
-    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>>;
+    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>>;
 
     /// Returns the keys of all cached answers, oldest first. Undecodable answers count as oldest.
-    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>>;
+    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>>;
 
     /// Inserts or replaces a cached answer, visible on return but not yet safe from a crash.
     ///
     /// It is deleted with its conversation. The caller bounds the number of answers.
-    fn write_cached(
+    fn put_answer(
         &self,
         key: CacheKey,
         answer: CachedAnswer,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Waits, for at most a second, until other instances can read every acknowledged change.
-    fn handed_over(&self) -> BoxFuture<'_, ()> {
+    fn flush_replication(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
@@ -281,12 +289,12 @@ pub trait Store: Send + Sync {
     }
 
     /// `true` if acknowledged changes survive the process.
-    fn lasting(&self) -> bool {
+    fn is_durable(&self) -> bool {
         true
     }
 
     /// `true` if a read has been running for longer than any caller waits: the disk hangs.
-    fn hangs(&self) -> bool {
+    fn is_stalled(&self) -> bool {
         false
     }
 

@@ -15,32 +15,32 @@ use std::time::{Duration, Instant};
 use sled::Db;
 
 use super::memory::MemoryStore;
-use super::sled::{SledStore, interrupt_running, open_tree, unreadable};
+use super::sled::{SledStore, count_unreadable, interrupt_running, open_tree};
 use super::{Store, StoreError};
-use crate::chat::{At, ConversationId, TurnId};
+use crate::chat::{ConversationId, Timestamp, TurnId};
 
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time to wait for a lock: a store that was just dropped closes its tree in the background.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-const LOCK_RETRY: Duration = Duration::from_millis(20);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-const FOLDER: &str = "store";
+const TREE_FOLDER: &str = "store";
 
 /// The result of opening: a store that works, and what to report about it.
-pub struct Opened {
+pub struct OpenedStore {
     pub store: Arc<dyn Store>,
     /// Sentences for the public status page.
     pub problems: Vec<String>,
-    pub reopened: bool,
+    pub has_earlier_data: bool,
     /// Turns that an earlier process left running, now interrupted and waiting for a follow-up.
-    pub interrupted: Vec<(ConversationId, TurnId)>,
+    pub interrupted_turns: Vec<(ConversationId, TurnId)>,
     /// The same store if it is on disk. Only then can it be replicated.
     pub(super) sled: Option<Arc<SledStore>>,
 }
 
-impl Opened {
+impl OpenedStore {
     fn in_memory(mut problems: Vec<String>, why: &str) -> Self {
         tracing::error!(why, "store unusable: keeping conversations in memory only");
         problems.push(format!(
@@ -49,30 +49,30 @@ impl Opened {
         Self {
             store: Arc::new(MemoryStore::default()),
             problems,
-            reopened: false,
-            interrupted: Vec::new(),
+            has_earlier_data: false,
+            interrupted_turns: Vec::new(),
             sled: None,
         }
     }
 }
 
 #[derive(Debug, PartialEq)]
-enum Refusal {
+enum OpenError {
     /// Another process holds it, or this one has not closed it yet.
     Locked,
     /// Its contents are not valid sled data.
     Damaged,
     /// An I/O error. The data on the disk may be intact.
-    Disk(io::ErrorKind),
+    Io(io::ErrorKind),
     /// It did not open within the limit. The data on the disk may be intact.
-    Late,
+    TimedOut,
 }
 
-struct Found {
+struct OpenedTree {
     db: Db,
-    reopened: bool,
-    interrupted: Vec<(ConversationId, TurnId)>,
-    unreadable: usize,
+    has_earlier_data: bool,
+    interrupted_turns: Vec<(ConversationId, TurnId)>,
+    unreadable_answers: usize,
 }
 
 /// Opens the store of a data folder, creating the folder if needed. Blocks for up to half a minute.
@@ -81,25 +81,25 @@ struct Found {
 ///
 /// # Errors
 /// `Locked` if another process uses the folder. There is no other error.
-pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
+pub fn open(data_dir: &Path, now: Timestamp) -> Result<OpenedStore, StoreError> {
     let mut problems = Vec::new();
-    let lock = match lock(data_dir) {
+    let lock = match lock_folder(data_dir) {
         Ok(lock) => lock,
-        Err(Refusal::Locked) => return Err(StoreError::Locked),
+        Err(OpenError::Locked) => return Err(StoreError::Locked),
         Err(_) => {
-            return Ok(Opened::in_memory(
+            return Ok(OpenedStore::in_memory(
                 problems,
                 "the data folder cannot be written",
             ));
         }
     };
-    let folder = data_dir.join(FOLDER);
-    let mut opened = patiently(|| guarded(&folder, OPEN_LIMIT, first));
-    if matches!(opened, Err(Refusal::Damaged)) {
+    let folder = data_dir.join(TREE_FOLDER);
+    let mut opened = retry_while_locked(|| open_on_thread(&folder, OPEN_TIMEOUT, recover));
+    if matches!(opened, Err(OpenError::Damaged)) {
         tracing::error!("store damaged: set aside, starting with a new one");
-        let aside = data_dir.join(format!("{FOLDER}.damaged-{}", now.0));
+        let aside = data_dir.join(format!("{TREE_FOLDER}.damaged-{}", now.0));
         if std::fs::rename(&folder, aside).is_err() {
-            return Ok(Opened::in_memory(
+            return Ok(OpenedStore::in_memory(
                 problems,
                 "the saved conversations are damaged and cannot be set aside",
             ));
@@ -108,55 +108,55 @@ pub fn open(data_dir: &Path, now: At) -> Result<Opened, StoreError> {
             "The saved conversations were damaged. They were set aside and new ones are started."
                 .into(),
         );
-        opened = guarded(&folder, OPEN_LIMIT, first);
+        opened = open_on_thread(&folder, OPEN_TIMEOUT, recover);
     }
     let why = match opened {
         Ok(found) => match SledStore::start(found.db, folder, lock) {
             Ok(store) => {
                 let store = Arc::new(store);
-                problems.extend(passed_over(found.unreadable));
-                return Ok(Opened {
+                problems.extend(unreadable_notice(found.unreadable_answers));
+                return Ok(OpenedStore {
                     store: Arc::clone(&store) as _,
                     problems,
-                    reopened: found.reopened,
-                    interrupted: found.interrupted,
+                    has_earlier_data: found.has_earlier_data,
+                    interrupted_turns: found.interrupted_turns,
                     sled: Some(store),
                 });
             }
             Err(_) => "the data folder cannot be used",
         },
-        Err(Refusal::Locked) => return Err(StoreError::Locked),
-        Err(Refusal::Damaged) => "a new store is damaged at once",
-        Err(Refusal::Disk(io::ErrorKind::StorageFull)) => "the disk is full",
-        Err(Refusal::Disk(_)) => "the data folder cannot be written",
-        Err(Refusal::Late) => "the saved conversations do not open in time",
+        Err(OpenError::Locked) => return Err(StoreError::Locked),
+        Err(OpenError::Damaged) => "a new store is damaged at once",
+        Err(OpenError::Io(io::ErrorKind::StorageFull)) => "the disk is full",
+        Err(OpenError::Io(_)) => "the data folder cannot be written",
+        Err(OpenError::TimedOut) => "the saved conversations do not open in time",
     };
-    Ok(Opened::in_memory(problems, why))
+    Ok(OpenedStore::in_memory(problems, why))
 }
 
 /// Reopens a tree that this process had open before. Turns that are running stay so.
 ///
 /// Returns `None` if it does not open.
 pub(super) fn reopen(folder: &Path) -> Option<Db> {
-    guarded(folder, OPEN_LIMIT, Ok).ok()
+    open_on_thread(folder, OPEN_TIMEOUT, Ok).ok()
 }
 
 /// Interrupts the turns that an earlier process left running.
 ///
 /// If their index cannot be read, the store counts as damaged.
-fn first(db: Db) -> Result<Found, StoreError> {
+fn recover(db: Db) -> Result<OpenedTree, StoreError> {
     let interrupted = interrupt_running(&db)?;
     // A damaged page of cached answers must not cost the conversations.
-    let unreadable = unreadable(&db).unwrap_or_default();
-    Ok(Found {
-        reopened: db.was_recovered(),
-        interrupted,
-        unreadable,
+    let unreadable = count_unreadable(&db).unwrap_or_default();
+    Ok(OpenedTree {
+        has_earlier_data: db.was_recovered(),
+        interrupted_turns: interrupted,
+        unreadable_answers: unreadable,
         db,
     })
 }
 
-fn passed_over(count: usize) -> Option<String> {
+fn unreadable_notice(count: usize) -> Option<String> {
     if count == 0 {
         return None;
     }
@@ -177,17 +177,17 @@ fn passed_over(count: usize) -> Option<String> {
 /// Creates the data folder and takes its lock.
 ///
 /// sled's own lock is inside the tree and would not cover setting a damaged tree aside.
-fn lock(data_dir: &Path) -> Result<File, Refusal> {
-    let io_error = |error: io::Error| Refusal::Disk(error.kind());
-    make_private(data_dir).map_err(io_error)?;
+fn lock_folder(data_dir: &Path) -> Result<File, OpenError> {
+    let io_error = |error: io::Error| OpenError::Io(error.kind());
+    create_private_dir(data_dir).map_err(io_error)?;
     let lock = File::options()
         .create(true)
         .append(true)
         .open(data_dir.join("lock"))
         .map_err(io_error)?;
-    patiently(|| {
+    retry_while_locked(|| {
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Refusal::Locked,
+            TryLockError::WouldBlock => OpenError::Locked,
             TryLockError::Error(error) => io_error(error),
         })
     })?;
@@ -195,7 +195,7 @@ fn lock(data_dir: &Path) -> Result<File, Refusal> {
 }
 
 /// Creates a folder that only the service's own user can enter: conversations are private.
-fn make_private(folder: &Path) -> io::Result<()> {
+fn create_private_dir(folder: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -204,51 +204,60 @@ fn make_private(folder: &Path) -> io::Result<()> {
 }
 
 /// Retries for [`LOCK_TIMEOUT`] while the result is `Locked`.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+fn retry_while_locked<T>(
+    mut attempt: impl FnMut() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match attempt() {
-            Err(Refusal::Locked) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+            Err(OpenError::Locked) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_RETRY_INTERVAL)
+            }
             result => return result,
         }
     }
 }
 
 /// Opens the tree on its own thread, so that the service survives if sled panics or hangs.
-fn guarded<T: Send + 'static>(
+fn open_on_thread<T: Send + 'static>(
     folder: &Path,
     limit: Duration,
     then: impl FnOnce(Db) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, Refusal> {
+) -> Result<T, OpenError> {
     let folder = folder.to_owned();
     let (sender, receiver) = mpsc::sync_channel(1);
     let opening = move || {
-        let result = catch_unwind(AssertUnwindSafe(|| attempt(&folder, then)));
+        let result = catch_unwind(AssertUnwindSafe(|| try_open(&folder, then)));
         // After the timeout nobody receives, and the tree is dropped and thereby closed here.
-        let _ = sender.send(result.unwrap_or(Err(Refusal::Damaged)));
+        let _ = sender.send(result.unwrap_or(Err(OpenError::Damaged)));
     };
     let thread = std::thread::Builder::new()
         .name("store-open".into())
         .spawn(opening);
-    thread.map_err(|error| Refusal::Disk(error.kind()))?;
-    receiver.recv_timeout(limit).unwrap_or(Err(Refusal::Late))
+    thread.map_err(|error| OpenError::Io(error.kind()))?;
+    receiver
+        .recv_timeout(limit)
+        .unwrap_or(Err(OpenError::TimedOut))
 }
 
-fn attempt<T>(folder: &Path, then: impl FnOnce(Db) -> Result<T, StoreError>) -> Result<T, Refusal> {
-    make_private(folder)
-        .and_then(|()| remove_unfinished(folder))
-        .map_err(|error| Refusal::Disk(error.kind()))?;
-    let db = open_tree(folder).map_err(|error| refusal(&error))?;
+fn try_open<T>(
+    folder: &Path,
+    then: impl FnOnce(Db) -> Result<T, StoreError>,
+) -> Result<T, OpenError> {
+    create_private_dir(folder)
+        .and_then(|()| remove_partial_snapshots(folder))
+        .map_err(|error| OpenError::Io(error.kind()))?;
+    let db = open_tree(folder).map_err(|error| classify_error(&error))?;
     then(db).map_err(|error| match error {
-        StoreError::Broken(_) => Refusal::Disk(io::ErrorKind::Other),
-        _ => Refusal::Damaged,
+        StoreError::Unavailable(_) => OpenError::Io(io::ErrorKind::Other),
+        _ => OpenError::Damaged,
     })
 }
 
 /// Removes unfinished snapshots of a killed process.
 ///
 /// sled would take one for complete and report the store as corrupt.
-fn remove_unfinished(folder: &Path) -> io::Result<()> {
+fn remove_partial_snapshots(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -260,16 +269,16 @@ fn remove_unfinished(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn refusal(error: &sled::Error) -> Refusal {
+fn classify_error(error: &sled::Error) -> OpenError {
     match error {
         // sled has no error kind for a held lock: it creates one of kind `Other`, which no system
         // call returns.
-        sled::Error::Io(io) if io.kind() == io::ErrorKind::Other => Refusal::Locked,
+        sled::Error::Io(io) if io.kind() == io::ErrorKind::Other => OpenError::Locked,
         sled::Error::Io(io) => match io.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => Refusal::Damaged,
-            kind => Refusal::Disk(kind),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => OpenError::Damaged,
+            kind => OpenError::Io(kind),
         },
-        _ => Refusal::Damaged,
+        _ => OpenError::Damaged,
     }
 }
 

@@ -10,7 +10,7 @@ use super::StoreError;
 use crate::chat::TurnRecord;
 
 /// The version written. Increment it when old records can no longer be read.
-pub const VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 1;
 
 /// Assumed size of a turn besides its text, in bytes. Only used for limits.
 const TURN_OVERHEAD: usize = 512;
@@ -18,9 +18,9 @@ const TURN_OVERHEAD: usize = 512;
 /// # Errors
 /// `Unavailable` if JSON cannot represent the value. No record of ours is such a value.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![VERSION];
+    let mut bytes = vec![RECORD_VERSION];
     serde_json::to_writer(&mut bytes, value)
-        .map_err(|_| StoreError::Broken("a record cannot be written as JSON".into()))?;
+        .map_err(|_| StoreError::Unavailable("a record cannot be written as JSON".into()))?;
     Ok(bytes)
 }
 
@@ -28,7 +28,7 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 ///
 /// `kind` names the kind of record in the log.
 pub fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Option<T> {
-    let record = read(bytes);
+    let record = try_decode(bytes);
     if record.is_none() {
         // The parser's message may quote the record, so it is not logged.
         tracing::warn!(
@@ -41,14 +41,14 @@ pub fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Option<T
 }
 
 /// Decodes a record without logging, for callers that count the failures themselves.
-pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+pub fn try_decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).ok(),
+        Some((&RECORD_VERSION, json)) => serde_json::from_slice(json).ok(),
         _ => None,
     }
 }
 
-pub fn weight(turn: &TurnRecord) -> usize {
+pub fn turn_memory_bytes(turn: &TurnRecord) -> usize {
     let drafts = turn.drafts.iter().map(|draft| draft.text.len());
     let followup = turn
         .followup
@@ -58,7 +58,7 @@ pub fn weight(turn: &TurnRecord) -> usize {
 }
 
 /// Approximate memory use of a record that is mostly this text, in bytes.
-pub fn weight_of_text(text: &str) -> usize {
+pub fn text_memory_bytes(text: &str) -> usize {
     TURN_OVERHEAD + text.len()
 }
 
@@ -70,20 +70,20 @@ mod tests {
 
     #[test]
     fn record_round_trips_through_its_encoding() {
-        let turn = turn(7, "m", "what?").interrupted();
+        let turn = turn(7, "m", "what?").into_interrupted();
         let bytes = encode(&turn).unwrap();
-        assert_eq!(bytes[0], VERSION);
+        assert_eq!(bytes[0], RECORD_VERSION);
         assert_eq!(decode::<TurnRecord>("turn", &bytes), Some(turn));
     }
 
     #[test]
     fn unknown_version_or_malformed_record_decodes_to_none() {
         let mut later = encode(&turn(7, "m", "what?")).unwrap();
-        later[0] = VERSION + 1;
+        later[0] = RECORD_VERSION + 1;
         for bytes in [
             &later[..],
             &[],
-            &[VERSION],
+            &[RECORD_VERSION],
             b"\x01{\"turn\":",
             b"\x01[]",
             b"\x01\xff\xfe",
@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn weight_counts_the_text_of_a_turn() {
         let mut heavy = turn(7, "m", "what?");
-        let before = weight(&heavy);
+        let before = turn_memory_bytes(&heavy);
         heavy.text = "x".repeat(1000);
-        assert_eq!(weight(&heavy), before + 1000);
+        assert_eq!(turn_memory_bytes(&heavy), before + 1000);
     }
 }

@@ -23,5 +23,5 @@ pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 
-pub use self::remote::Terms;
-pub use self::shared::SharedStore;
+pub use self::remote::RetentionTerms;
+pub use self::shared::ReplicatedStore;

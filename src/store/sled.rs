@@ -23,42 +23,46 @@ use futures_util::future::BoxFuture;
 use sled::Db;
 use tokio::time::timeout;
 
-use self::queue::Op;
-use self::reads::Reads;
-use self::writer::Shared;
+use self::queue::WriteOp;
+use self::reads::ReadPool;
+use self::writer::WriterState;
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store, StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
+    Store, StoreError,
 };
-use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use crate::chat::{
+    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
+    TurnUpdate,
+};
 
-pub(super) use self::cached::unreadable;
-pub(super) use self::journal::{Changed, Mark, Standing};
+pub(super) use self::cached::count_unreadable;
+pub(super) use self::journal::{JournalEntry, RecordKey, RecordState};
 pub(super) use self::layout::interrupt_running;
 
-pub const LIMIT: Duration = Duration::from_secs(5);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// sled's page cache, in bytes. sled's default is 1 GiB, but the system's page cache holds the file
 /// anyway, and the process should stay small.
-const CACHE: u64 = 8 << 20;
+const PAGE_CACHE_BYTES: u64 = 8 << 20;
 
 /// Interval at which sled flushes writes that nobody waits for. Together with the interval between
 /// two checkpoints of a turn, it stays under the half second that a crash may cost.
-const FLUSH_EVERY_MS: u64 = 100;
+const FLUSH_INTERVAL_MS: u64 = 100;
 
 /// Opens the tree in `folder`. Blocks without a time limit and panics if sled does;
 /// [`super::open()`] guards against both.
 pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
     sled::Config::new()
         .path(folder)
-        .cache_capacity(CACHE)
-        .flush_every_ms(Some(FLUSH_EVERY_MS))
+        .cache_capacity(PAGE_CACHE_BYTES)
+        .flush_every_ms(Some(FLUSH_INTERVAL_MS))
         .open()
 }
 
 /// The store on disk. On drop, the writer thread finishes the queued writes and closes the tree.
 pub struct SledStore {
-    shared: Arc<Shared>,
-    reads: Arc<Reads>,
+    state: Arc<WriterState>,
+    read_pool: Arc<ReadPool>,
 }
 
 impl SledStore {
@@ -69,68 +73,71 @@ impl SledStore {
     /// # Errors
     /// `Unavailable` if the thread cannot be started or the tree's file cannot be opened.
     pub(super) fn start(db: Db, folder: PathBuf, lock: File) -> Result<Self, StoreError> {
-        let state = Arc::new(Shared::default());
+        let state = Arc::new(WriterState::default());
         writer::start(Arc::clone(&state), db, folder, lock)?;
-        Ok(Self::over(state))
+        Ok(Self::with_state(state))
     }
 
-    fn over(state: Arc<Shared>) -> Self {
+    fn with_state(state: Arc<WriterState>) -> Self {
         Self {
-            shared: state,
-            reads: Arc::default(),
+            state: state,
+            read_pool: Arc::default(),
         }
     }
 
-    pub(super) fn keep_journal(&self) {
-        self.shared.journals.store(true, Ordering::Relaxed);
+    pub(super) fn enable_journal(&self) {
+        self.state.is_journal_enabled.store(true, Ordering::Relaxed);
     }
 
     /// Returns the next journal entries, with `after` only those behind it.
-    pub(super) fn marks(
+    pub(super) fn journal_entries(
         &self,
-        after: Option<Mark>,
+        after: Option<JournalEntry>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<Mark>, StoreError>> {
-        self.read(move |db| journal::marks(db, after.as_ref(), limit))
+    ) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {
+        self.read(move |db| journal::read_entries(db, after.as_ref(), limit))
     }
 
     /// Reads the current state of the records that the entries name. Skips unreadable ones, which
     /// cannot be replicated.
-    pub(super) fn standing(
+    pub(super) fn read_states(
         &self,
-        entries: Vec<Mark>,
-    ) -> BoxFuture<'_, Result<Vec<(Mark, Standing)>, StoreError>> {
+        entries: Vec<JournalEntry>,
+    ) -> BoxFuture<'_, Result<Vec<(JournalEntry, RecordState)>, StoreError>> {
         self.read(move |db| {
-            let read_state = |entry: Mark| {
-                let state = journal::standing(db, &entry.changed).ok()?;
+            let read_state = |entry: JournalEntry| {
+                let state = journal::read_state(db, &entry.record).ok()?;
                 Some((entry, state))
             };
             Ok(entries.into_iter().filter_map(read_state).collect())
         })
     }
 
-    pub(super) fn is_marked(&self, record: Changed) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.read(move |db| journal::is_marked(db, &record))
+    pub(super) fn awaits_replication(
+        &self,
+        record: RecordKey,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.read(move |db| journal::awaits_replication(db, &record))
     }
 
     /// Queues the removal of journal entries. An entry stays if its record changed after the read.
-    pub(super) fn unmark(&self, entries: Vec<Mark>) {
-        drop(self.shared.queue.push(Op::Unmark(entries)));
+    pub(super) fn clear_entries(&self, entries: Vec<JournalEntry>) {
+        drop(self.state.queue.push(WriteOp::ClearEntries(entries)));
     }
 
     /// Queues the removal of the local copy of a conversation that another instance deleted.
-    pub(super) fn outdate(&self, conversation: ConversationId) {
-        drop(self.shared.queue.push(Op::Outdated(conversation)));
+    pub(super) fn drop_local(&self, conversation: ConversationId) {
+        drop(self.state.queue.push(WriteOp::DropLocal(conversation)));
     }
 
     /// Queues a write immediately, in the order of the calls. The future waits for its result.
-    fn write(&self, op: Op) -> BoxFuture<'_, Result<(), StoreError>> {
-        let receipt = self.shared.queue.push(op);
+    fn queue_write(&self, op: WriteOp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let receipt = self.state.queue.push(op);
         Box::pin(async move {
-            match timeout(LIMIT, receipt?).await {
+            match timeout(CALL_TIMEOUT, receipt?).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(StoreError::Broken("it is closed".into())),
-                Err(_) => Err(StoreError::Broken("no answer in time".into())),
+                Ok(Err(_)) => Err(StoreError::Unavailable("it is closed".into())),
+                Err(_) => Err(StoreError::Unavailable("no answer in time".into())),
             }
         })
     }
@@ -140,9 +147,9 @@ impl SledStore {
         read: impl FnOnce(&Db) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         Box::pin(async move {
-            let call = timeout(LIMIT, async {
-                let guard = self.reads.begin().await;
-                let state = Arc::clone(&self.shared);
+            let call = timeout(CALL_TIMEOUT, async {
+                let guard = self.read_pool.start().await;
+                let state = Arc::clone(&self.state);
                 tokio::task::spawn_blocking(move || {
                     // The read counts as active until it returns, even if its caller has given up.
                     let _guard = guard;
@@ -154,15 +161,15 @@ impl SledStore {
                         // sled panics on inconsistent pages.
                         StoreError::Damaged("it cannot be read".into())
                     } else {
-                        StoreError::Broken("it is closed".into())
+                        StoreError::Unavailable("it is closed".into())
                     })
                 })
             });
             let result = call
                 .await
-                .unwrap_or_else(|_| Err(StoreError::Broken("no answer in time".into())));
+                .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
             if matches!(result, Err(StoreError::Damaged(_))) {
-                self.shared.health.damaged();
+                self.state.health.mark_damaged();
             }
             result
         })
@@ -171,7 +178,7 @@ impl SledStore {
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.shared.queue.close();
+        self.state.queue.close();
     }
 }
 
@@ -183,19 +190,19 @@ impl Store for SledStore {
         self.read(move |db| layout::conversation(db, id))
     }
 
-    fn begin(
+    fn create_conversation(
         &self,
         id: ConversationId,
         record: ConversationRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Begin(id, record))
+        self.queue_write(WriteOp::CreateConversation(id, record))
     }
 
-    fn newest_of(
+    fn latest_conversation(
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
-        self.read(move |db| layout::newest_of(db, &subject))
+        self.read(move |db| layout::latest_conversation(db, &subject))
     }
 
     fn write_turn(
@@ -203,33 +210,35 @@ impl Store for SledStore {
         conversation: ConversationId,
         turn: TurnRecord,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Turn(conversation, turn))
+        self.queue_write(WriteOp::WriteTurn(conversation, turn))
     }
 
-    fn amend(
+    fn update_turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
-        change: Amendment,
+        change: TurnUpdate,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Amend(conversation, turn, change))
+        self.queue_write(WriteOp::UpdateTurn(conversation, turn, change))
     }
 
-    fn write_waiting(
+    fn set_followup_pending(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         is_pending: bool,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Waiting(conversation, turn, is_pending))
+        self.queue_write(WriteOp::SetFollowupPending(conversation, turn, is_pending))
     }
 
-    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
-        self.read(layout::waiting)
+    fn pending_followups(
+        &self,
+    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+        self.read(layout::pending_followups)
     }
 
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        self.shared.queue.checkpoint(conversation, turn);
+        self.state.queue.push_checkpoint(conversation, turn);
     }
 
     fn turn(
@@ -240,12 +249,12 @@ impl Store for SledStore {
         self.read(move |db| layout::turn(db, conversation, turn))
     }
 
-    fn turn_of(
+    fn turn_by_message(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        self.read(move |db| layout::turn_of(db, conversation, &message))
+        self.read(move |db| layout::turn_by_message(db, conversation, &message))
     }
 
     fn turns(
@@ -257,17 +266,20 @@ impl Store for SledStore {
         self.read(move |db| layout::turns(db, conversation, before, limit))
     }
 
-    fn idle(
+    fn expired_conversations(
         &self,
-        before: At,
+        before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
-        self.read(move |db| idle::idle(db, before, cursor, limit))
+    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
+        self.read(move |db| idle::expired_conversations(db, before, cursor, limit))
     }
 
-    fn forget(&self, conversation: ConversationId) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Forget(conversation))
+    fn delete_conversation(
+        &self,
+        conversation: ConversationId,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.queue_write(WriteOp::DeleteConversation(conversation))
     }
 
     fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
@@ -279,15 +291,15 @@ impl Store for SledStore {
         provider: String,
         record: Option<BreakerRecord>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Breaker(provider, record))
+        self.queue_write(WriteOp::WriteBreaker(provider, record))
     }
 
-    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
-        self.read(layout::spent)
+    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
+        self.read(layout::daily_spend)
     }
 
-    fn write_spent(&self, record: SpentRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Spent(record))
+    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.queue_write(WriteOp::SaveDailySpend(record))
     }
 
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
@@ -295,55 +307,58 @@ impl Store for SledStore {
     }
 
     fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Incident(incident))
+        self.queue_write(WriteOp::WriteIncident(incident))
     }
 
-    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
-        self.read(layout::life)
+    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
+        self.read(layout::service_lifetime)
     }
 
-    fn write_life(&self, life: Life) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Life(life))
+    fn save_service_lifetime(
+        &self,
+        life: ServiceLifetime,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.queue_write(WriteOp::SaveServiceLifetime(life))
     }
 
-    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        self.read(move |db| layout::note(db, &name))
+    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.read(move |db| layout::document(db, &name))
     }
 
-    fn write_note(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Note(name, text))
+    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.queue_write(WriteOp::PutDocument(name, text))
     }
 
-    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         self.read(move |db| cached::get_answer(db, key))
     }
 
-    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
-        self.read(cached::keys)
+    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+        self.read(cached::answer_keys)
     }
 
-    fn write_cached(
+    fn put_answer(
         &self,
         key: CacheKey,
         answer: CachedAnswer,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Cached(key, answer))
+        self.queue_write(WriteOp::PutAnswer(key, answer))
     }
 
-    fn remove_cached(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(Op::Uncached(keys))
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.queue_write(WriteOp::RemoveAnswers(keys))
     }
 
-    fn hangs(&self) -> bool {
-        self.reads.hang(LIMIT)
+    fn is_stalled(&self) -> bool {
+        self.read_pool.is_stalled(CALL_TIMEOUT)
     }
 
     fn problem(&self) -> Option<&'static str> {
         let stalled = || {
-            self.hangs()
+            self.is_stalled()
                 .then_some("Saved conversations cannot be read in time: the disk does not answer.")
         };
-        self.shared.health.problem().or_else(stalled)
+        self.state.health.problem().or_else(stalled)
     }
 }
 

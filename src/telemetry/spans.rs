@@ -20,58 +20,58 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider,
 };
 
-use crate::chat::{Outcome, TurnRecord};
+use crate::chat::{AttemptOutcome, TurnRecord};
 
-const MOST: usize = 4096;
+const MAX_QUEUED_SPANS: usize = 4096;
 
-const GATHER: Duration = Duration::from_secs(2);
+const BATCH_DELAY: Duration = Duration::from_secs(2);
 
-const BATCH: usize = 512;
+const MAX_BATCH_SPANS: usize = 512;
 
 /// The time limit of an export, retries included.
-pub const EXPORT_LIMIT: Duration = Duration::from_secs(10);
+pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const PATH: &str = "/v1/traces";
+const TRACES_PATH: &str = "/v1/traces";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
+pub struct AttemptTiming {
     pub attempt: u32,
-    pub after: Duration,
-    pub took: Duration,
+    pub started_after: Duration,
+    pub elapsed: Duration,
     /// From the start of the attempt to its first token. `None` if none arrived.
     pub first_token: Option<Duration>,
 }
 
-pub struct Spans {
+pub struct TurnTracer {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
 }
 
-impl Spans {
+impl TurnTracer {
     /// Exports to the collector at `endpoint` through `client`.
     ///
     /// # Errors
     /// `endpoint` is not a valid URL.
-    pub fn to(
+    pub fn new(
         endpoint: &str,
         instance: &str,
         client: impl HttpClient + 'static,
     ) -> Result<Self, ExporterBuildError> {
-        let endpoint = if endpoint.ends_with(PATH) {
+        let endpoint = if endpoint.ends_with(TRACES_PATH) {
             endpoint.to_owned()
         } else {
-            format!("{endpoint}{PATH}")
+            format!("{endpoint}{TRACES_PATH}")
         };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
             .with_endpoint(endpoint)
-            .with_timeout(EXPORT_LIMIT)
+            .with_timeout(EXPORT_TIMEOUT)
             .build()?;
         let config = BatchConfigBuilder::default()
-            .with_max_queue_size(MOST)
-            .with_max_export_batch_size(BATCH)
-            .with_scheduled_delay(GATHER)
+            .with_max_queue_size(MAX_QUEUED_SPANS)
+            .with_max_export_batch_size(MAX_BATCH_SPANS)
+            .with_scheduled_delay(BATCH_DELAY)
             .build();
         let processor = BatchSpanProcessor::builder(exporter)
             .with_batch_config(config)
@@ -90,7 +90,7 @@ impl Spans {
     }
 
     /// Exports a turn that has just ended. `aside` marks background turns.
-    pub fn turn(&self, record: &TurnRecord, timings: &[Timing], aside: bool) {
+    pub fn record_turn(&self, record: &TurnRecord, timings: &[AttemptTiming], aside: bool) {
         let ended = SystemTime::now();
         let began = ended
             .checked_sub(Duration::from_millis(record.total_ms))
@@ -100,11 +100,11 @@ impl Spans {
             KeyValue::new("failsoft.turn", record.turn.to_string()),
             KeyValue::new(
                 "failsoft.source",
-                or_empty(record.source.map(crate::chat::Source::name)),
+                or_empty(record.source.map(crate::chat::AnswerSource::as_str)),
             ),
             KeyValue::new(
                 "failsoft.finish",
-                or_empty(record.finish.map(crate::chat::Finish::name)),
+                or_empty(record.finish.map(crate::chat::FinishReason::as_str)),
             ),
             KeyValue::new("failsoft.degraded", record.degraded),
             KeyValue::new("failsoft.attempts", i64::from(record.attempts)),
@@ -119,7 +119,7 @@ impl Spans {
         attributes.extend(
             record
                 .first_token_ms
-                .map(|ms| KeyValue::new("failsoft.first_text_ms", whole(ms))),
+                .map(|ms| KeyValue::new("failsoft.first_text_ms", saturating_i64(ms))),
         );
         let turn = self
             .tracer
@@ -146,9 +146,10 @@ impl Spans {
                 .first_token
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
             attributes.extend(
-                first_token_ms.map(|ms| KeyValue::new("failsoft.first_token_ms", whole(ms))),
+                first_token_ms
+                    .map(|ms| KeyValue::new("failsoft.first_token_ms", saturating_i64(ms))),
             );
-            let start = began + timing.after;
+            let start = began + timing.started_after;
             let span = self
                 .tracer
                 .span_builder("attempt")
@@ -157,21 +158,21 @@ impl Spans {
             let mut span = span
                 .with_attributes(attributes)
                 .start_with_context(&self.tracer, &parent);
-            if attempt.outcome != Outcome::OK && attempt.outcome != Outcome::STOPPED {
+            if attempt.outcome != AttemptOutcome::OK && attempt.outcome != AttemptOutcome::STOPPED {
                 span.set_status(Status::error(attempt.outcome.as_str()));
             }
-            span.end_with_timestamp(start + timing.took);
+            span.end_with_timestamp(start + timing.elapsed);
         }
         turn.end_with_timestamp(ended);
     }
 
     /// Exports the queued spans and stops. Blocks for at most `limit`.
-    pub fn shut_down(&self, limit: Duration) {
+    pub fn shutdown(&self, limit: Duration) {
         // Spans that are not exported in time are dropped.
         drop(self.provider.shutdown_with_timeout(limit));
     }
 }
 
-fn whole(number: u64) -> i64 {
+fn saturating_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

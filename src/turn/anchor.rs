@@ -4,54 +4,54 @@
 //! on from there. Only a repetition that matches, ignoring white space, proves that it does so.
 
 /// The number of characters that a continuation is asked to repeat.
-pub const ANCHOR_CHARS: usize = 40;
+pub const OVERLAP_CHARS: usize = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum OverlapMatch {
     /// The text up to this byte repeats the overlap; the rest is new.
-    At(usize),
+    EndsAt(usize),
     /// The text matches so far but does not contain the whole overlap yet.
-    TooShort,
-    Misfit,
+    Incomplete,
+    Mismatch,
 }
 
 /// The end of `shown` that a continuation has to repeat.
-pub fn anchor(shown: &str) -> &str {
+pub fn overlap_tail(shown: &str) -> &str {
     let shown = shown.trim_end();
     let start = shown
         .char_indices()
         .rev()
-        .take(ANCHOR_CHARS)
+        .take(OVERLAP_CHARS)
         .last()
         .map_or(0, |(at, _)| at);
     shown.get(start..).unwrap_or_default()
 }
 
 /// Matches the start of `text` against the overlap of `shown`, ignoring white space.
-pub fn cut(shown: &str, text: &str) -> Cut {
-    let mut expected = anchor(shown)
+pub fn match_overlap(shown: &str, text: &str) -> OverlapMatch {
+    let mut expected = overlap_tail(shown)
         .chars()
         .filter(|c| !c.is_whitespace())
         .peekable();
     for (at, c) in text.char_indices() {
         match expected.peek() {
-            None => return Cut::At(at),
+            None => return OverlapMatch::EndsAt(at),
             Some(_) if c.is_whitespace() => {}
             Some(next) if *next == c => drop(expected.next()),
-            Some(_) => return Cut::Misfit,
+            Some(_) => return OverlapMatch::Mismatch,
         }
     }
     if expected.peek().is_none() {
-        Cut::At(text.len())
+        OverlapMatch::EndsAt(text.len())
     } else {
-        Cut::TooShort
+        OverlapMatch::Incomplete
     }
 }
 
 /// Removes white space from the start of `more` that `shown` already ends with.
 ///
 /// Only the common part is removed, because the continuation may be indented.
-pub fn joined<'a>(shown: &str, more: &'a str) -> &'a str {
+pub fn strip_common_whitespace<'a>(shown: &str, more: &'a str) -> &'a str {
     let end = shown.get(shown.trim_end().len()..).unwrap_or_default();
     let common = end
         .chars()
@@ -69,9 +69,9 @@ mod tests {
     #[test]
     fn overlap_is_the_last_forty_characters() {
         let shown = format!("{}é{} ", "a".repeat(50), "b".repeat(39));
-        assert_eq!(anchor(&shown), format!("é{}", "b".repeat(39)));
-        assert_eq!(anchor("short"), "short");
-        assert_eq!(anchor(""), "");
+        assert_eq!(overlap_tail(&shown), format!("é{}", "b".repeat(39)));
+        assert_eq!(overlap_tail("short"), "short");
+        assert_eq!(overlap_tail(""), "");
     }
 
     #[test]
@@ -81,23 +81,32 @@ mod tests {
             "one  two\nthree four",
             " onetwothree four",
         ] {
-            let Cut::At(at) = cut("one two three", text) else {
+            let OverlapMatch::EndsAt(at) = match_overlap("one two three", text) else {
                 panic!("{text}")
             };
             assert_eq!(&text[at..], " four");
         }
-        assert_eq!(cut("one two", "one"), Cut::TooShort);
-        assert_eq!(cut("one two", ""), Cut::TooShort);
-        assert_eq!(cut("one two", "one two"), Cut::At(7));
-        assert_eq!(cut("one two", "Sure! one two"), Cut::Misfit);
-        assert_eq!(cut("one two", "one too"), Cut::Misfit);
+        assert_eq!(match_overlap("one two", "one"), OverlapMatch::Incomplete);
+        assert_eq!(match_overlap("one two", ""), OverlapMatch::Incomplete);
+        assert_eq!(match_overlap("one two", "one two"), OverlapMatch::EndsAt(7));
+        assert_eq!(
+            match_overlap("one two", "Sure! one two"),
+            OverlapMatch::Mismatch
+        );
+        assert_eq!(match_overlap("one two", "one too"), OverlapMatch::Mismatch);
     }
 
     #[test]
     fn common_white_space_is_removed_once() {
-        assert_eq!(joined("one ", " two"), "two");
-        assert_eq!(joined("one", " two"), " two");
-        assert_eq!(joined("def f():\n", "\n    return 1"), "    return 1");
-        assert_eq!(joined("def f():\n", "    return 1"), "    return 1");
+        assert_eq!(strip_common_whitespace("one ", " two"), "two");
+        assert_eq!(strip_common_whitespace("one", " two"), " two");
+        assert_eq!(
+            strip_common_whitespace("def f():\n", "\n    return 1"),
+            "    return 1"
+        );
+        assert_eq!(
+            strip_common_whitespace("def f():\n", "    return 1"),
+            "    return 1"
+        );
     }
 }

@@ -7,138 +7,139 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
-use super::call::Call;
-use super::doze::Dozing;
+use super::call::PendingCall;
+use super::doze::PollOnWake;
 use super::log::{Cancel, LogWriter};
 use super::quality;
-use crate::chat::{Failure, Fault, Finish, Usage};
-use crate::provider::standstill::Mark;
-use crate::provider::upstream::{Step, Steps};
+use crate::chat::{Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::standstill::StallAwareInstant;
+use crate::provider::upstream::{EventStream, StreamEvent};
 
 /// The time limits of an attempt, and what counts as an answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct AttemptLimits {
     /// From the start to the first token. Thinking counts, keep-alives do not.
     pub first_token: Duration,
     /// From one token to the next.
     pub stall: Duration,
-    pub attempt: Duration,
+    pub total: Duration,
     /// An answer with fewer characters, white space at its ends excluded, is a failure. At least 1.
     pub min_chars: usize,
-    pub goes_on: bool,
+    pub is_continuation: bool,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Ended {
+pub enum AttemptEnd {
     /// The provider sent its end mark: the answer is complete.
-    Whole(Finish),
+    Complete(FinishReason),
     Failed(Failure),
     /// Cancelled by the turn. The provider is not to blame.
     Cancelled(Cancel),
 }
 
 #[derive(Debug)]
-pub struct Report {
-    pub ended: Ended,
+pub struct AttemptReport {
+    pub end: AttemptEnd,
     /// All text received, also if it was not shown.
-    pub said: String,
+    pub text: String,
     /// Time to the first token, thinking included. `None` if no token arrived.
     pub first_token: Option<Duration>,
     /// Time to the first shown text. `None` if there was too little text to show.
     pub first_shown: Option<Duration>,
-    pub usage: Option<Usage>,
-    pub took: Duration,
+    pub usage: Option<TokenUsage>,
+    pub elapsed: Duration,
     /// The attempt timed out while this thread was stalled for most of the time. The provider is
     /// not to blame.
-    pub ours: bool,
+    pub caused_by_local_stall: bool,
 }
 
-impl Report {
-    pub fn started(&self) -> bool {
-        !self.said.is_empty()
+impl AttemptReport {
+    pub fn has_text(&self) -> bool {
+        !self.text.is_empty()
     }
 }
 
 /// Text events that are ready together become one frame of up to this many bytes.
-const JOINED_BYTES: usize = 16 * 1024;
+const MAX_COALESCED_BYTES: usize = 16 * 1024;
 
 /// Shown if a provider's content filter refuses without any text.
-pub(super) const REFUSAL: &str = "The provider's content filter refused to answer this message.";
+pub(super) const CONTENT_FILTER_TEXT: &str =
+    "The provider's content filter refused to answer this message.";
 
 /// Reads a call to its end and writes its text to the log.
 ///
 /// `on_first_token` is called once with the time to the first token, excluding time during which
 /// this thread was stalled. Returning or dropping the future closes the provider's connection.
 pub async fn drive(
-    call: Call,
-    limits: Limits,
+    call: PendingCall,
+    limits: AttemptLimits,
     writer: &mut LogWriter,
     cancelled: impl Future<Output = Cancel>,
     on_first_token: impl FnOnce(Duration),
-) -> Report {
-    let mut attempt = Attempt {
+) -> AttemptReport {
+    let mut attempt = AttemptDriver {
         limits,
-        begun: call.begun,
-        last_token: None,
-        tell: Some(on_first_token),
+        started_at: call.started_at,
+        last_token_at: None,
+        on_first_token: Some(on_first_token),
         first_token: None,
         first_shown: None,
         held: Some(String::new()),
-        said: String::new(),
+        text: String::new(),
         usage: None,
-        ours: false,
+        caused_by_local_stall: false,
     };
     let ended = attempt.run(call.steps(), writer, cancelled).await;
-    Report {
+    AttemptReport {
         first_token: attempt.first_token,
         first_shown: attempt.first_shown,
         usage: attempt.usage,
-        took: attempt.begun.elapsed(),
-        ours: attempt.ours,
-        said: attempt.said,
-        ended,
+        elapsed: attempt.started_at.elapsed(),
+        caused_by_local_stall: attempt.caused_by_local_stall,
+        text: attempt.text,
+        end: ended,
     }
 }
 
-struct Attempt<F> {
-    limits: Limits,
-    begun: Mark,
-    last_token: Option<Mark>,
-    tell: Option<F>,
+struct AttemptDriver<F> {
+    limits: AttemptLimits,
+    started_at: StallAwareInstant,
+    last_token_at: Option<StallAwareInstant>,
+    on_first_token: Option<F>,
     first_token: Option<Duration>,
     first_shown: Option<Duration>,
     /// The start of the text, until it is long enough to be an answer. `None` from then on.
     held: Option<String>,
-    said: String,
-    usage: Option<Usage>,
-    ours: bool,
+    text: String,
+    usage: Option<TokenUsage>,
+    caused_by_local_stall: bool,
 }
 
-impl<F: FnOnce(Duration)> Attempt<F> {
+impl<F: FnOnce(Duration)> AttemptDriver<F> {
     async fn run(
         &mut self,
-        mut steps: Steps,
+        mut steps: EventStream,
         writer: &mut LogWriter,
         cancelled: impl Future<Output = Cancel>,
-    ) -> Ended {
+    ) -> AttemptEnd {
         let cancelled = pin!(cancelled);
-        let mut cancelled = Dozing::new(cancelled);
+        let mut cancelled = PollOnWake::new(cancelled);
         // The timer is not reset at each token. When it fires, the limit is computed again; it is
         // only reset earlier if the limit has moved closer.
-        let mut timer = pin!(tokio::time::sleep_until(self.limit().0));
+        let mut timer = pin!(tokio::time::sleep_until(self.next_deadline().0));
         loop {
-            let (limit, _) = self.limit();
+            let (limit, _) = self.next_deadline();
             if limit < timer.deadline() {
                 timer.as_mut().reset(limit);
             }
             let step = tokio::select! {
                 biased;
-                cancel = &mut cancelled => return Ended::Cancelled(cancel),
+                cancel = &mut cancelled => return AttemptEnd::Cancelled(cancel),
                 step = steps.next() => step,
                 () = &mut timer => {
-                    let (limit, fault) = self.limit();
+                    let (limit, fault) = self.next_deadline();
                     if Instant::now() >= limit {
-                        return Ended::Failed(Failure::of(fault));
+                        return AttemptEnd::Failed(Failure::new(fault));
                     }
                     timer.as_mut().reset(limit);
                     continue;
@@ -149,144 +150,146 @@ impl<F: FnOnce(Duration)> Attempt<F> {
             let mut joined = String::new();
             while let Some(step) = next.take() {
                 match step {
-                    Some(Ok(Step::Text(text))) => {
+                    Some(Ok(StreamEvent::Text(text))) => {
                         if joined.is_empty() {
                             joined = text;
                         } else {
                             joined.push_str(&text);
                         }
-                        if joined.len() < JOINED_BYTES {
+                        if joined.len() < MAX_COALESCED_BYTES {
                             next = steps.next().now_or_never();
                         }
                     }
                     other => {
-                        if !self.say(&joined, writer) {
-                            return misfit();
+                        if !self.on_text(&joined, writer) {
+                            return mismatch();
                         }
                         joined.clear();
-                        if let Some(ended) = self.other(other, writer) {
+                        if let Some(ended) = self.on_event(other, writer) {
                             return ended;
                         }
                     }
                 }
             }
-            if !self.say(&joined, writer) {
-                return misfit();
+            if !self.on_text(&joined, writer) {
+                return mismatch();
             }
         }
     }
 
     /// The next time limit, and the fault to report when it passes.
-    fn limit(&self) -> (Instant, Fault) {
-        let total = self.begun.after(self.limits.attempt);
-        let token = match self.last_token {
-            None => (self.begun.plus(self.limits.first_token), Fault::Timeout),
-            Some(last) => (last.plus(self.limits.stall), Fault::Stalled),
+    fn next_deadline(&self) -> (Instant, FaultKind) {
+        let total = self.started_at.wall_deadline(self.limits.total);
+        let token = match self.last_token_at {
+            None => (
+                self.started_at.deadline(self.limits.first_token),
+                FaultKind::Timeout,
+            ),
+            Some(last) => (last.deadline(self.limits.stall), FaultKind::Stalled),
         };
         if total < token.0 {
-            (total, Fault::Timeout)
+            (total, FaultKind::Timeout)
         } else {
             token
         }
     }
 
-    fn token(&mut self) {
-        self.last_token = Some(Mark::now());
-        if let Some(on_first_token) = self.tell.take() {
-            self.first_token = Some(self.begun.elapsed());
-            on_first_token(self.begun.awake());
+    fn on_token(&mut self) {
+        self.last_token_at = Some(StallAwareInstant::now());
+        if let Some(on_first_token) = self.on_first_token.take() {
+            self.first_token = Some(self.started_at.elapsed());
+            on_first_token(self.started_at.elapsed_awake());
         }
     }
 
     /// Shows text, or holds it back while it is too short. Returns `false` if it does not match the
     /// shown text.
-    fn say(&mut self, text: &str, writer: &mut LogWriter) -> bool {
+    fn on_text(&mut self, text: &str, writer: &mut LogWriter) -> bool {
         if text.is_empty() {
             return true;
         }
-        self.token();
-        self.said.push_str(text);
+        self.on_token();
+        self.text.push_str(text);
         let Some(held) = &mut self.held else {
-            return writer.text(text);
+            return writer.push_text(text);
         };
         held.push_str(text);
         if held.trim().chars().count() >= self.limits.min_chars.max(1) {
             let held = self.held.take().unwrap_or_default();
-            return self.show_first(&held, writer);
+            return self.flush_held(&held, writer);
         }
         true
     }
 
     /// Shows the text that was held back. Returns `false` if it does not match the shown text.
-    fn show_first(&mut self, text: &str, writer: &mut LogWriter) -> bool {
-        self.first_shown = Some(self.begun.elapsed());
-        writer.text(text)
+    fn flush_held(&mut self, text: &str, writer: &mut LogWriter) -> bool {
+        self.first_shown = Some(self.started_at.elapsed());
+        writer.push_text(text)
     }
 
     /// Handles an event that is not text. Returns `Some` if the attempt has ended.
-    fn other(
+    fn on_event(
         &mut self,
-        step: Option<Result<Step, Failure>>,
+        step: Option<Result<StreamEvent, Failure>>,
         writer: &mut LogWriter,
-    ) -> Option<Ended> {
+    ) -> Option<AttemptEnd> {
         match step {
-            Some(Ok(Step::Text(_))) => None,
-            Some(Ok(Step::Thinking)) => {
-                self.token();
+            Some(Ok(StreamEvent::Text(_))) => None,
+            Some(Ok(StreamEvent::Thinking)) => {
+                self.on_token();
                 None
             }
-            Some(Ok(Step::Usage(usage))) => {
+            Some(Ok(StreamEvent::Usage(usage))) => {
                 self.usage = Some(usage);
                 None
             }
-            Some(Ok(Step::End(finish))) => Some(self.end(finish, writer)),
-            Some(Err(failure)) if failure.fault == Fault::Policy => {
-                Some(self.end(Finish::ContentFilter, writer))
+            Some(Ok(StreamEvent::Finished(finish))) => Some(self.on_end(finish, writer)),
+            Some(Err(failure)) if failure.fault == FaultKind::Policy => {
+                Some(self.on_end(FinishReason::ContentFilter, writer))
             }
             Some(Err(failure)) => {
                 // The connect timeout runs on a plain timer, which includes this thread's stalls.
-                self.ours =
-                    failure.fault == Fault::Timeout && self.begun.awake() < self.begun.still();
-                Some(Ended::Failed(failure))
+                self.caused_by_local_stall = failure.fault == FaultKind::Timeout
+                    && self.started_at.elapsed_awake() < self.started_at.stalled();
+                Some(AttemptEnd::Failed(failure))
             }
             // The client promises a final event. Without one the answer may be incomplete.
-            None => Some(Ended::Failed(Failure::of(Fault::Truncated))),
+            None => Some(AttemptEnd::Failed(Failure::new(FaultKind::Truncated))),
         }
     }
 
-    fn end(&mut self, finish: Finish, writer: &mut LogWriter) -> Ended {
+    fn on_end(&mut self, finish: FinishReason, writer: &mut LogWriter) -> AttemptEnd {
         let held = self.held.take();
-        let is_refusal = finish == Finish::ContentFilter;
-        if !is_refusal && (held.is_some() || quality::is_one_token_to_the_limit(&self.said, finish))
-        {
-            let is_empty = self.said.trim().is_empty();
-            return Ended::Failed(Failure::of(if is_empty {
-                Fault::Empty
+        let is_refusal = finish == FinishReason::ContentFilter;
+        if !is_refusal && (held.is_some() || quality::is_degenerate(&self.text, finish)) {
+            let is_empty = self.text.trim().is_empty();
+            return AttemptEnd::Failed(Failure::new(if is_empty {
+                FaultKind::Empty
             } else {
-                Fault::Poor
+                FaultKind::Poor
             }));
         }
         let mut fits = true;
         if let Some(held) = held {
-            if self.limits.goes_on && held.trim().is_empty() {
+            if self.limits.is_continuation && held.trim().is_empty() {
                 // Do not append our refusal text to a partial answer.
-                return Ended::Whole(finish);
+                return AttemptEnd::Complete(finish);
             }
             let text = if held.trim().is_empty() {
-                REFUSAL
+                CONTENT_FILTER_TEXT
             } else {
                 &held
             };
-            fits = self.show_first(text, writer);
+            fits = self.flush_held(text, writer);
         }
-        if fits && writer.whole() {
-            Ended::Whole(finish)
+        if fits && writer.finish_attempt() {
+            AttemptEnd::Complete(finish)
         } else {
-            misfit()
+            mismatch()
         }
     }
 }
 
-fn misfit() -> Ended {
-    Ended::Failed(Failure::of(Fault::Diverged))
+fn mismatch() -> AttemptEnd {
+    AttemptEnd::Failed(Failure::new(FaultKind::Diverged))
 }

@@ -7,42 +7,42 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::standstill::Mark;
-use crate::provider::upstream::{Step, Steps, Upstream};
+use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::standstill::StallAwareInstant;
+use crate::provider::upstream::{EventStream, ProviderClient, StreamEvent};
 
 /// A running call. Dropping it closes the connection.
-pub struct Call {
-    pub begun: Mark,
-    steps: Steps,
+pub struct PendingCall {
+    pub started_at: StallAwareInstant,
+    steps: EventStream,
     /// Events received by `first_event` and not streamed yet, oldest first.
-    ahead: VecDeque<Result<Step, Failure>>,
+    buffered: VecDeque<Result<StreamEvent, Failure>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum FirstEvent {
     /// A token (thinking included), or a content filter's refusal, which counts as an answer.
     Token,
     /// The call ended without an answer.
     End,
 }
 
-impl Call {
+impl PendingCall {
     /// Starts the call. A panic in the client is returned as a failed event.
-    pub fn begin(client: &Arc<dyn Upstream>, request: &Ask) -> Self {
+    pub fn start(client: &Arc<dyn ProviderClient>, request: &ChatRequest) -> Self {
         let client = Arc::clone(client);
         let request = request.clone();
-        let asked = async move { client.ask(&request) }.flatten_stream();
+        let asked = async move { client.stream_chat(&request) }.flatten_stream();
         let steps = AssertUnwindSafe(asked).catch_unwind().map(|step| {
             step.unwrap_or_else(|_| {
                 tracing::error!("provider client panicked");
-                Err(Failure::of(Fault::Malformed))
+                Err(Failure::new(FaultKind::Malformed))
             })
         });
         Self {
-            begun: Mark::now(),
+            started_at: StallAwareInstant::now(),
             steps: steps.boxed(),
-            ahead: VecDeque::new(),
+            buffered: VecDeque::new(),
         }
     }
 
@@ -50,22 +50,24 @@ impl Call {
     /// during which this thread was stalled does not count. Cancel-safe.
     ///
     /// Must not be called again after it has returned.
-    pub async fn first_word(&mut self, limit: Duration) -> Word {
+    pub async fn first_event(&mut self, limit: Duration) -> FirstEvent {
         loop {
-            let step = match self.begun.timeout(limit, self.steps.next()).await {
+            let step = match self.started_at.timeout(limit, self.steps.next()).await {
                 Ok(Some(step)) => step,
-                Ok(None) => Err(Failure::of(Fault::Truncated)),
-                Err(_) => Err(Failure::of(Fault::Timeout)),
+                Ok(None) => Err(Failure::new(FaultKind::Truncated)),
+                Err(_) => Err(Failure::new(FaultKind::Timeout)),
             };
             let first = match &step {
-                Ok(Step::Usage(_)) => None,
-                Ok(Step::Text(_) | Step::Thinking | Step::End(Finish::ContentFilter)) => {
-                    Some(Word::Token)
-                }
-                Err(failure) if failure.fault == Fault::Policy => Some(Word::Token),
-                Ok(Step::End(_)) | Err(_) => Some(Word::End),
+                Ok(StreamEvent::Usage(_)) => None,
+                Ok(
+                    StreamEvent::Text(_)
+                    | StreamEvent::Thinking
+                    | StreamEvent::Finished(FinishReason::ContentFilter),
+                ) => Some(FirstEvent::Token),
+                Err(failure) if failure.fault == FaultKind::Policy => Some(FirstEvent::Token),
+                Ok(StreamEvent::Finished(_)) | Err(_) => Some(FirstEvent::End),
             };
-            self.ahead.push_back(step);
+            self.buffered.push_back(step);
             if let Some(first) = first {
                 return first;
             }
@@ -73,19 +75,19 @@ impl Call {
     }
 
     /// The latest token usage reported among the buffered events.
-    pub fn usage(&self) -> Option<Usage> {
-        self.ahead.iter().rev().find_map(|step| match step {
-            Ok(Step::Usage(usage)) => Some(*usage),
+    pub fn usage(&self) -> Option<TokenUsage> {
+        self.buffered.iter().rev().find_map(|step| match step {
+            Ok(StreamEvent::Usage(usage)) => Some(*usage),
             _ => None,
         })
     }
 
     /// All events from the first on, including the buffered ones.
-    pub fn steps(self) -> Steps {
-        if self.ahead.is_empty() {
+    pub fn steps(self) -> EventStream {
+        if self.buffered.is_empty() {
             self.steps
         } else {
-            stream::iter(self.ahead).chain(self.steps).boxed()
+            stream::iter(self.buffered).chain(self.steps).boxed()
         }
     }
 }

@@ -4,18 +4,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::chat::{Finish, Source, TurnRecord, TurnState};
+use crate::chat::{AnswerSource, FinishReason, TurnRecord, TurnState};
 
 /// The number of latency buckets. Each is a seventh longer than the one before, from 20 ms to about
 /// five minutes.
-pub const STEPS: usize = 72;
+pub const LATENCY_BUCKETS: usize = 72;
 
-const SHORTEST_MS: f64 = 20.0;
-const STEP: f64 = 8.0 / 7.0;
+const FIRST_BUCKET_MS: f64 = 20.0;
+const BUCKET_RATIO: f64 = 8.0 / 7.0;
 
 /// Lock-free counters of a few hundred bytes.
 #[derive(Debug)]
-pub struct Counts {
+pub struct AnswerCounters {
     /// All finished turns, including those that count as nothing below.
     pub ended: AtomicU64,
     /// Answered by a provider or with a fresh cached answer.
@@ -27,10 +27,10 @@ pub struct Counts {
     /// Not answered: the last attempt broke, or a shutdown interrupted the turn.
     pub lost: AtomicU64,
     /// Time to a provider's first text, by bucket.
-    first_words: [AtomicU64; STEPS],
+    first_token_latency: [AtomicU64; LATENCY_BUCKETS],
 }
 
-impl Default for Counts {
+impl Default for AnswerCounters {
     fn default() -> Self {
         Self {
             ended: AtomicU64::default(),
@@ -38,22 +38,22 @@ impl Default for Counts {
             degraded: AtomicU64::default(),
             stale: AtomicU64::default(),
             lost: AtomicU64::default(),
-            first_words: std::array::from_fn(|_| AtomicU64::default()),
+            first_token_latency: std::array::from_fn(|_| AtomicU64::default()),
         }
     }
 }
 
 /// The difference of two snapshots of [`AnswerCounters`], or a snapshot itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Served {
+pub struct AnswerCounts {
     pub ai: u64,
     pub degraded: u64,
     pub stale: u64,
     pub lost: u64,
-    pub first_words: Times,
+    pub first_token_latency: LatencyHistogram,
 }
 
-impl Served {
+impl AnswerCounts {
     /// The difference to an earlier snapshot.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -61,9 +61,9 @@ impl Served {
             degraded: self.degraded.saturating_sub(earlier.degraded),
             stale: self.stale.saturating_sub(earlier.stale),
             lost: self.lost.saturating_sub(earlier.lost),
-            first_words: self
-                .first_words
-                .zip(&earlier.first_words, u64::saturating_sub),
+            first_token_latency: self
+                .first_token_latency
+                .zip_with(&earlier.first_token_latency, u64::saturating_sub),
         }
     }
 
@@ -73,23 +73,23 @@ impl Served {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times([u64; STEPS]);
+pub struct LatencyHistogram([u64; LATENCY_BUCKETS]);
 
-impl Default for Times {
+impl Default for LatencyHistogram {
     fn default() -> Self {
-        Self([0; STEPS])
+        Self([0; LATENCY_BUCKETS])
     }
 }
 
-impl Times {
-    pub fn note(&mut self, time: Duration) {
-        if let Some(count) = self.0.get_mut(step(time)) {
+impl LatencyHistogram {
+    pub fn record(&mut self, time: Duration) {
+        if let Some(count) = self.0.get_mut(bucket_index(time)) {
             *count += 1;
         }
     }
 
-    pub fn plus(&self, other: &Self) -> Self {
-        self.zip(other, u64::saturating_add)
+    pub fn merged(&self, other: &Self) -> Self {
+        self.zip_with(other, u64::saturating_add)
     }
 
     pub fn count(&self) -> u64 {
@@ -98,7 +98,7 @@ impl Times {
 
     /// The latency that a share of the calls did not exceed, in milliseconds: the middle of its
     /// bucket. `None` if the histogram is empty.
-    pub fn within(&self, share: f64) -> Option<f64> {
+    pub fn quantile_ms(&self, share: f64) -> Option<f64> {
         let total = self.count();
         #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
         let rank = (total as f64 * share).ceil().max(1.0);
@@ -110,10 +110,10 @@ impl Times {
             is_reached
         });
         let bucket = i32::try_from(bucket?).ok()?;
-        Some(SHORTEST_MS * STEP.powi(bucket) / STEP.sqrt())
+        Some(FIRST_BUCKET_MS * BUCKET_RATIO.powi(bucket) / BUCKET_RATIO.sqrt())
     }
 
-    fn zip(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
+    fn zip_with(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
         let mut result = *self;
         result
             .0
@@ -125,58 +125,60 @@ impl Times {
 }
 
 /// The bucket of a latency: the first whose upper limit is not below it.
-fn step(time: Duration) -> usize {
-    let above = (time.as_secs_f64() * 1_000.0 / SHORTEST_MS).ln() / STEP.ln();
+fn bucket_index(time: Duration) -> usize {
+    let above = (time.as_secs_f64() * 1_000.0 / FIRST_BUCKET_MS).ln() / BUCKET_RATIO.ln();
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "clamped just before"
     )]
-    let bucket = above.ceil().clamp(0.0, (STEPS - 1) as f64) as usize;
+    let bucket = above.ceil().clamp(0.0, (LATENCY_BUCKETS - 1) as f64) as usize;
     bucket
 }
 
-impl Counts {
+impl AnswerCounters {
     /// Counts a finished turn. `is_lost`: it did not get the answer that it should have had.
     ///
     /// Turns that were stopped or abandoned, and faulty requests, count as neither an answer nor
     /// lost.
-    pub fn count(&self, record: &TurnRecord, is_lost: bool) {
+    pub fn record_turn(&self, record: &TurnRecord, is_lost: bool) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         let kind = match record.state {
             _ if is_lost => &self.lost,
             _ if record.degraded => &self.degraded,
-            TurnState::Done if record.finish != Some(Finish::Stopped) => &self.ai,
+            TurnState::Done if record.finish != Some(FinishReason::Stopped) => &self.ai,
             TurnState::Done | TurnState::Running | TurnState::Interrupted => return,
         };
         kind.fetch_add(1, Ordering::Relaxed);
-        if record.source == Some(Source::StaleCache) {
+        if record.source == Some(AnswerSource::StaleCache) {
             self.stale.fetch_add(1, Ordering::Relaxed);
         }
-        if record.source == Some(Source::Ai)
+        if record.source == Some(AnswerSource::Ai)
             && let Some(ms) = record.first_token_ms
-            && let Some(count) = self.first_words.get(step(Duration::from_millis(ms)))
+            && let Some(count) = self
+                .first_token_latency
+                .get(bucket_index(Duration::from_millis(ms)))
         {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub fn read(&self) -> Served {
+    pub fn snapshot(&self) -> AnswerCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Served {
+        AnswerCounts {
             ai: read(&self.ai),
             degraded: read(&self.degraded),
             stale: read(&self.stale),
             lost: read(&self.lost),
-            first_words: Times(std::array::from_fn(|bucket| {
-                self.first_words.get(bucket).map_or(0, read)
+            first_token_latency: LatencyHistogram(std::array::from_fn(|bucket| {
+                self.first_token_latency.get(bucket).map_or(0, read)
             })),
         }
     }
 
     /// The share of answers that came from AI. `None` before the first answer.
     pub fn availability(&self) -> Option<f64> {
-        let counts = self.read();
+        let counts = self.snapshot();
         #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
         (counts.total() > 0).then(|| counts.ai as f64 / counts.total() as f64)
     }
@@ -185,58 +187,63 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{At, ClientMsgId, TurnId};
+    use crate::chat::{ClientMsgId, Timestamp, TurnId};
 
     #[test]
     fn quantile_is_within_a_bucket_of_the_latency() {
         for ms in [1, 20, 21, 150, 999, 5_000, 60_000, 250_000] {
-            let mut histogram = Times::default();
-            histogram.note(Duration::from_millis(ms));
-            let quantile = histogram.within(0.95).unwrap();
+            let mut histogram = LatencyHistogram::default();
+            histogram.record(Duration::from_millis(ms));
+            let quantile = histogram.quantile_ms(0.95).unwrap();
             #[allow(clippy::cast_precision_loss, reason = "small")]
-            let ratio = quantile / (ms as f64).max(SHORTEST_MS);
+            let ratio = quantile / (ms as f64).max(FIRST_BUCKET_MS);
             assert!(
                 (0.93..1.08).contains(&ratio),
                 "{ms} ms is reported as {quantile}"
             );
         }
-        assert_eq!(Times::default().within(0.95), None);
+        assert_eq!(LatencyHistogram::default().quantile_ms(0.95), None);
     }
 
     #[test]
     fn quantile_separates_fast_and_slow_calls() {
-        let mut histogram = Times::default();
-        (0..95).for_each(|_| histogram.note(Duration::from_millis(100)));
-        (0..5).for_each(|_| histogram.note(Duration::from_secs(10)));
-        assert!(histogram.within(0.95).unwrap() < 120.0);
-        assert!(histogram.within(0.96).unwrap() > 9_000.0);
+        let mut histogram = LatencyHistogram::default();
+        (0..95).for_each(|_| histogram.record(Duration::from_millis(100)));
+        (0..5).for_each(|_| histogram.record(Duration::from_secs(10)));
+        assert!(histogram.quantile_ms(0.95).unwrap() < 120.0);
+        assert!(histogram.quantile_ms(0.96).unwrap() > 9_000.0);
         assert_eq!(
-            (histogram.count(), histogram.plus(&histogram).count()),
+            (histogram.count(), histogram.merged(&histogram).count()),
             (100, 200)
         );
     }
 
     #[test]
     fn turns_are_counted_by_how_they_ended() {
-        let counts = Counts::default();
-        let turn = TurnId::after(None, 1, 1);
+        let counts = AnswerCounters::default();
+        let turn = TurnId::next_after(None, 1, 1);
         let record = |source, finish| {
-            let mut record =
-                TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), "?".into(), None);
+            let mut record = TurnRecord::new(
+                turn,
+                ClientMsgId::for_turn(turn),
+                Timestamp(1),
+                "?".into(),
+                None,
+            );
             record.state = TurnState::Done;
             record.source = Some(source);
             record.finish = Some(finish);
             record.first_token_ms = Some(300);
-            record.degraded = source.degraded();
+            record.degraded = source.is_degraded();
             record
         };
-        counts.count(&record(Source::Ai, Finish::Stop), false);
-        let before = counts.read();
-        counts.count(&record(Source::StaleCache, Finish::Stop), false);
-        counts.count(&record(Source::Ai, Finish::Interrupted), true);
-        counts.count(&record(Source::Ai, Finish::Stopped), false);
-        counts.count(&record(Source::Cache, Finish::Stop), false);
-        let since = counts.read().since(&before);
+        counts.record_turn(&record(AnswerSource::Ai, FinishReason::Stop), false);
+        let before = counts.snapshot();
+        counts.record_turn(&record(AnswerSource::StaleCache, FinishReason::Stop), false);
+        counts.record_turn(&record(AnswerSource::Ai, FinishReason::Interrupted), true);
+        counts.record_turn(&record(AnswerSource::Ai, FinishReason::Stopped), false);
+        counts.record_turn(&record(AnswerSource::Cache, FinishReason::Stop), false);
+        let since = counts.snapshot().since(&before);
         assert_eq!(
             (
                 since.ai,
@@ -248,7 +255,7 @@ mod tests {
             (1, 1, 1, 1, 3)
         );
         assert_eq!(
-            since.first_words.count(),
+            since.first_token_latency.count(),
             1,
             "a cached answer has no first-token latency"
         );

@@ -10,115 +10,117 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, watch};
 
-use super::counts::Counts;
-use super::flights::{Flights, Joined};
-use super::keep::Keeping;
+use super::counts::AnswerCounters;
+use super::flights::{FlightRole, SingleFlight};
+use super::keep::Persistence;
 use super::log::{Cancel, LogWriter, TurnLog};
-use super::outbox::Outbox;
-use super::rooms::{NotOpened, Question, Room, Rooms};
+use super::outbox::FollowupQueue;
+use super::rooms::{ConversationRegistry, LiveConversation, NewMessage, TurnConflict};
 use super::run;
-use super::sharing::{Claim, Sharing};
-use super::tally::Tally;
-use crate::chat::{Ask, ClientMsgId, TurnId, TurnRecord};
-use crate::degradation::cache::CacheUse;
-use crate::degradation::shelf::Renewal;
-use crate::degradation::{Ladder, Shelf};
-use crate::provider::backend::{Clock, Whereabouts};
-use crate::provider::places::{Place, Places};
-use crate::router::actor::{ACTOR_LIMIT, LAST_LIMIT, MAILBOX, Pick, Route, RouterActor};
-use crate::router::table::{Published, Table};
+use super::sharing::{TurnClaim, TurnReplication};
+use super::tally::TurnMetrics;
+use crate::chat::{ChatRequest, ClientMsgId, TurnId, TurnRecord};
+use crate::degradation::cache::CacheMode;
+use crate::degradation::shelf::RefreshJob;
+use crate::degradation::{AnswerCache, FallbackChain};
+use crate::provider::backend::{AddrWatch, Clock};
+use crate::provider::places::{ConcurrencyLimit, ConcurrencyPermit};
+use crate::router::actor::{
+    ACTOR_TIMEOUT, MAILBOX_CAPACITY, RouterActor, SECOND_ROUND_TIMEOUT, SelectProvider, Selection,
+};
+use crate::router::table::{ConfigWatch, RuntimeConfig};
 use crate::settings::MidStream;
 use crate::store::Store;
-use crate::telemetry::spans::Spans;
+use crate::telemetry::spans::TurnTracer;
 
 /// The progress of a shutdown. Later variants compare as greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum ShutdownPhase {
     #[default]
-    Open,
+    Running,
     /// New turns are refused; running turns may finish.
     Draining,
     /// The grace period is over: running turns are interrupted.
-    Cutting,
+    Aborting,
     /// Sessions close; the process exits next.
     Closing,
 }
 
 /// Starts turns, and holds what they need.
-pub struct Desk {
-    pub rooms: Arc<Rooms>,
+pub struct TurnService {
+    pub conversations: Arc<ConversationRegistry>,
     pub store: Arc<dyn Store>,
     /// The router's current address. `None` inside while its actor is restarted.
-    pub router: Whereabouts<RouterActor>,
+    pub router: AddrWatch<RouterActor>,
     /// The settings and the providers, replaced by each reload. See [`TurnService::config`].
-    pub published: Published,
+    pub config_watch: ConfigWatch,
     /// Requests sent to the router and not yet answered.
-    pub asking: Arc<Places>,
-    pub ladder: watch::Receiver<Arc<Ladder>>,
-    pub shelf: Arc<Shelf>,
+    pub router_queue: Arc<ConcurrencyLimit>,
+    pub fallback_chain: watch::Receiver<Arc<FallbackChain>>,
+    pub answer_cache: Arc<AnswerCache>,
     /// Notified when the operator orders the warm questions to be asked at once.
-    pub warming: Notify,
-    pub flights: Arc<Flights>,
-    pub places: Arc<Places>,
-    pub outbox: Outbox,
+    pub warm_now: Notify,
+    pub single_flight: Arc<SingleFlight>,
+    pub turn_limit: Arc<ConcurrencyLimit>,
+    pub followup_queue: FollowupQueue,
     /// Shares turns with other instances. `None` if this is the only one.
-    pub sharing: Option<Arc<Sharing>>,
-    pub phase: watch::Receiver<Phase>,
+    pub replication: Option<Arc<TurnReplication>>,
+    pub phase: watch::Receiver<ShutdownPhase>,
     /// `false` after a write that the store did not confirm in time. The status page shows it.
-    pub durable: watch::Sender<bool>,
-    pub counts: Counts,
-    pub tally: Tally,
+    pub store_healthy: watch::Sender<bool>,
+    pub answer_counters: AnswerCounters,
+    pub metrics: TurnMetrics,
     /// Exports turns and attempts as spans. `None` if no collector is configured.
-    pub spans: Option<Arc<Spans>>,
+    pub tracer: Option<Arc<TurnTracer>>,
     pub clock: Clock,
-    pub random: fn() -> u64,
+    pub random_u64: fn() -> u64,
 }
 
 #[derive(Clone, Debug)]
-pub struct Wishes {
-    pub first: Option<Arc<str>>,
+pub struct TurnOptions {
+    pub preferred_provider: Option<Arc<str>>,
     /// Fail instead of trying any provider other than `preferred_provider`.
-    pub only_first: bool,
+    pub no_failover: bool,
     /// The time the turn keeps running after its last follower has left.
-    pub patience: Duration,
+    pub orphan_grace: Duration,
     pub mid_stream: MidStream,
     /// The client cannot retract text (`/v1`). After a mid-stream failure the turn is continued or
     /// ends without an answer.
-    pub rigid: bool,
+    pub append_only: bool,
     /// Accept an answer that no provider gave: an expired cached one or a fallback.
-    pub degraded: bool,
+    pub allow_fallback: bool,
     /// Return a provider's 4xx to the caller instead of failing over. The message history is sent
     /// unmodified.
-    pub pass_on: bool,
-    pub cache: CacheUse,
+    pub surface_caller_errors: bool,
+    pub cache_mode: CacheMode,
     /// The visitor is not signed in. Only then may the answer be served to others.
-    pub anonymous: bool,
+    pub is_anonymous: bool,
     /// The turn produces a follow-up for an earlier turn. No visitor waits for it, and it is not
     /// counted as a turn.
-    pub late: bool,
+    pub is_background: bool,
 }
 
-pub const CHAT_PATIENCE: Duration = Duration::from_secs(60);
+pub const CHAT_ORPHAN_GRACE: Duration = Duration::from_secs(60);
 
-pub enum Refused {
-    Room(NotOpened),
+pub enum OpenTurnError {
+    Conflict(TurnConflict),
     /// `limits.turns` turns are running already.
-    Full,
+    AtCapacity,
     Draining,
 }
 
-impl Desk {
+impl TurnService {
     /// Starts a turn in `conversation` and answers it on a task of the calling thread.
     ///
     /// # Errors
     /// See [`OpenTurnError`]; no turn was started then.
-    pub fn open(
+    pub fn start_turn(
         self: &Arc<Self>,
-        conversation: &Arc<Room>,
-        question: Question,
-        options: Wishes,
-    ) -> Result<Arc<TurnLog>, Refused> {
-        self.open_claimed(conversation, question, options, None)
+        conversation: &Arc<LiveConversation>,
+        question: NewMessage,
+        options: TurnOptions,
+    ) -> Result<Arc<TurnLog>, OpenTurnError> {
+        self.start_claimed_turn(conversation, question, options, None)
     }
 
     /// Like [`TurnService::start_turn`], but uses the turn id of `claim`. `None` if no other
@@ -126,112 +128,115 @@ impl Desk {
     ///
     /// # Errors
     /// See [`OpenTurnError`]; no turn was started then.
-    pub fn open_claimed(
+    pub fn start_claimed_turn(
         self: &Arc<Self>,
-        conversation: &Arc<Room>,
-        question: Question,
-        options: Wishes,
-        claim: Option<Claim>,
-    ) -> Result<Arc<TurnLog>, Refused> {
-        let permit = self.place()?;
+        conversation: &Arc<LiveConversation>,
+        question: NewMessage,
+        options: TurnOptions,
+        claim: Option<TurnClaim>,
+    ) -> Result<Arc<TurnLog>, OpenTurnError> {
+        let permit = self.acquire_permit()?;
         let now = self.clock.wall();
-        let random = (self.random)();
+        let random = (self.random_u64)();
         let claimed_turn = claim.map(|claim| claim.turn);
         let writer = conversation
-            .open(question, claimed_turn, now, random)
-            .map_err(Refused::Room)?;
-        if let Some(sharing) = &self.sharing {
+            .open_turn(question, claimed_turn, now, random)
+            .map_err(OpenTurnError::Conflict)?;
+        if let Some(sharing) = &self.replication {
             // The conversation may have assigned another id than the claimed one.
             let is_announced =
-                claim.is_some_and(|claim| claim.told && claim.turn == writer.log().turn());
-            sharing.share(conversation.id(), writer.log(), is_announced);
+                claim.is_some_and(|claim| claim.is_published && claim.turn == writer.log().turn());
+            sharing.add_local_turn(conversation.id(), writer.log(), is_announced);
         }
-        let persistence = Keeping::In(Arc::clone(conversation));
-        Ok(self.begin(writer, persistence, options, permit))
+        let persistence = Persistence::Conversation(Arc::clone(conversation));
+        Ok(self.spawn_turn(writer, persistence, options, permit))
     }
 
     /// Starts a turn that is not stored. The caller supplies all messages and reads the text.
     ///
     /// # Errors
     /// See [`OpenTurnError`].
-    pub fn open_unkept(
+    pub fn start_ephemeral_turn(
         self: &Arc<Self>,
-        request: Ask,
-        options: Wishes,
-    ) -> Result<Arc<TurnLog>, Refused> {
-        let permit = self.place()?;
-        let writer = self.unkept(&request, options.rigid);
-        Ok(self.begin(writer, Keeping::Nowhere(request), options, permit))
+        request: ChatRequest,
+        options: TurnOptions,
+    ) -> Result<Arc<TurnLog>, OpenTurnError> {
+        let permit = self.acquire_permit()?;
+        let writer = self.ephemeral_log(&request, options.append_only);
+        Ok(self.spawn_turn(writer, Persistence::Ephemeral(request), options, permit))
     }
 
     /// Asks a provider again in the background and replaces the cached answer.
     ///
     /// Does nothing if the same refresh is running already, or if no more turns may run. The next
     /// read of the old answer tries again.
-    pub fn renew(self: &Arc<Self>, request: Ask, renewal: Renewal) {
-        let Ok(permit) = self.place() else { return };
-        let writer = self.unkept(&request, false);
-        let Joined::Lead(flight) = self.flights.join(renewal.key, writer.log()) else {
+    pub fn refresh_cached_answer(self: &Arc<Self>, request: ChatRequest, renewal: RefreshJob) {
+        let Ok(permit) = self.acquire_permit() else {
             return;
         };
-        let options = Wishes {
-            // Nobody ever follows this turn, so its own time limit is the only one.
-            patience: self.table().settings.timeouts.turn,
-            degraded: false,
-            cache: CacheUse::Off,
-            ..self.usual()
+        let writer = self.ephemeral_log(&request, false);
+        let FlightRole::Leader(flight) = self.single_flight.join(renewal.key, writer.log()) else {
+            return;
         };
-        self.begin(
+        let options = TurnOptions {
+            // Nobody ever follows this turn, so its own time limit is the only one.
+            orphan_grace: self.config().settings.timeouts.turn,
+            allow_fallback: false,
+            cache_mode: CacheMode::Off,
+            ..self.default_options()
+        };
+        self.spawn_turn(
             writer,
-            Keeping::Aside(request, renewal, flight),
+            Persistence::CacheRefresh(request, renewal, flight),
             options,
             permit,
         );
     }
 
-    fn unkept(&self, request: &Ask, append_only: bool) -> LogWriter {
+    fn ephemeral_log(&self, request: &ChatRequest, append_only: bool) -> LogWriter {
         let now = self.clock.wall();
         let question = request
             .messages
             .last()
             .map(|message| message.text.to_string())
             .unwrap_or_default();
-        let turn = TurnId::after(None, now.0, (self.random)());
-        let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), now, question, None);
-        LogWriter::open_unframed(record, append_only)
+        let turn = TurnId::next_after(None, now.0, (self.random_u64)());
+        let record = TurnRecord::new(turn, ClientMsgId::for_turn(turn), now, question, None);
+        LogWriter::without_frames(record, append_only)
     }
 
-    fn place(&self) -> Result<Place, Refused> {
-        if *self.phase.borrow() != Phase::Open {
-            return Err(Refused::Draining);
+    fn acquire_permit(&self) -> Result<ConcurrencyPermit, OpenTurnError> {
+        if *self.phase.borrow() != ShutdownPhase::Running {
+            return Err(OpenTurnError::Draining);
         }
-        self.places
-            .take(self.table().settings.limits.turns)
-            .ok_or(Refused::Full)
+        self.turn_limit
+            .try_acquire(self.config().settings.limits.turns)
+            .ok_or(OpenTurnError::AtCapacity)
     }
 
-    fn begin(
+    fn spawn_turn(
         self: &Arc<Self>,
         writer: LogWriter,
-        persistence: Keeping,
-        options: Wishes,
-        permit: Place,
+        persistence: Persistence,
+        options: TurnOptions,
+        permit: ConcurrencyPermit,
     ) -> Arc<TurnLog> {
         let service = Arc::clone(self);
         let log = Arc::clone(writer.log());
         let turn = log.turn();
         // No visitor waits for a cache refresh, so it need not finish during a drain.
-        let abort_at = if matches!(persistence, Keeping::Aside(..)) {
-            Phase::Draining
+        let abort_at = if matches!(persistence, Persistence::CacheRefresh(..)) {
+            ShutdownPhase::Draining
         } else {
-            Phase::Cutting
+            ShutdownPhase::Aborting
         };
-        let abort = cut(self.phase.clone(), abort_at, Arc::clone(&log));
+        let abort = abort_on_shutdown(self.phase.clone(), abort_at, Arc::clone(&log));
         actix::spawn(async move {
             // Boxed because the future has some kilobytes, which the task would move several times.
             // A panic is caught so that the log is evicted all the same.
             let run = Box::pin(
-                AssertUnwindSafe(run::run(&service, &persistence, writer, options)).catch_unwind(),
+                AssertUnwindSafe(run::run_turn(&service, &persistence, writer, options))
+                    .catch_unwind(),
             );
             let result = match select(run, pin!(abort)).await {
                 Either::Left((result, _)) => result,
@@ -242,9 +247,9 @@ impl Desk {
             if result.is_err() {
                 tracing::error!(%turn, "turn task panicked, turn interrupted");
             }
-            if let Keeping::In(conversation) = &persistence {
-                tokio::time::sleep(LOG_STAYS).await;
-                conversation.drop_log(turn);
+            if let Persistence::Conversation(conversation) = &persistence {
+                tokio::time::sleep(LOG_TTL).await;
+                conversation.evict_log(turn);
             }
         });
         log
@@ -254,32 +259,32 @@ impl Desk {
     ///
     /// Read them once at the start of an operation and use that snapshot to its end, so that a
     /// reload does not change them half-way.
-    pub fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.published.borrow())
+    pub fn config(&self) -> Arc<RuntimeConfig> {
+        Arc::clone(&self.config_watch.borrow())
     }
 
-    pub fn usual(&self) -> Wishes {
-        Wishes {
-            first: None,
-            only_first: false,
-            patience: CHAT_PATIENCE,
-            mid_stream: self.table().settings.routing.mid_stream,
-            rigid: false,
-            degraded: true,
-            pass_on: false,
-            cache: CacheUse::Use,
-            anonymous: true,
-            late: false,
+    pub fn default_options(&self) -> TurnOptions {
+        TurnOptions {
+            preferred_provider: None,
+            no_failover: false,
+            orphan_grace: CHAT_ORPHAN_GRACE,
+            mid_stream: self.config().settings.routing.mid_stream,
+            append_only: false,
+            allow_fallback: true,
+            surface_caller_errors: false,
+            cache_mode: CacheMode::Use,
+            is_anonymous: true,
+            is_background: false,
         }
     }
 
     /// The time to wait for a store operation: `usual`, or a few milliseconds after the store has
     /// failed to confirm a write in time. A hanging disk must not delay every answer.
-    pub fn patience(&self, usual: Duration) -> Duration {
-        if *self.durable.borrow() {
+    pub fn store_timeout(&self, usual: Duration) -> Duration {
+        if *self.store_healthy.borrow() {
             usual
         } else {
-            usual.min(IN_DOUBT)
+            usual.min(UNHEALTHY_STORE_TIMEOUT)
         }
     }
 
@@ -287,46 +292,54 @@ impl Desk {
     ///
     /// Waits a moment for a router that is being restarted. Returns `Selection::Unavailable` if it
     /// does not answer in time, or at once if its queue is full. `request` is called once per try.
-    pub async fn pick(&self, request: impl Fn() -> Pick) -> Route {
+    pub async fn select_provider(&self, request: impl Fn() -> SelectProvider) -> Selection {
         let mut router = self.router.clone();
         for _ in 0..2 {
-            let addr = tokio::time::timeout(REBUILD_LIMIT, router.wait_for(Option::is_some)).await;
+            let addr =
+                tokio::time::timeout(ROUTER_RESTART_TIMEOUT, router.wait_for(Option::is_some))
+                    .await;
             let Some(actor): Option<Addr<RouterActor>> =
                 addr.ok().and_then(Result::ok).and_then(|addr| addr.clone())
             else {
                 break;
             };
             // The router asks the providers one by one, each for at most `ACTOR_LIMIT`.
-            let limit = LAST_LIMIT
-                + ACTOR_LIMIT * (u32::try_from(self.table().backends.len()).unwrap_or(1) + 1);
-            let Some(queue_permit) = self.asking.take(MAILBOX) else {
+            let limit = SECOND_ROUND_TIMEOUT
+                + ACTOR_TIMEOUT * (u32::try_from(self.config().providers.len()).unwrap_or(1) + 1);
+            let Some(queue_permit) = self.router_queue.try_acquire(MAILBOX_CAPACITY) else {
                 break;
             };
-            let request = Pick {
-                waits: Some(Arc::new(queue_permit)),
+            let request = SelectProvider {
+                queue_permit: Some(Arc::new(queue_permit)),
                 ..request()
             };
             match tokio::time::timeout(limit, actor.send(request)).await {
                 Ok(Ok(route)) => return route,
                 // The actor ended while the request was queued: wait for its successor.
-                Ok(Err(_)) => drop(tokio::time::timeout(REBUILD_LIMIT, router.changed()).await),
+                Ok(Err(_)) => {
+                    drop(tokio::time::timeout(ROUTER_RESTART_TIMEOUT, router.changed()).await)
+                }
                 Err(_) => break,
             }
         }
         tracing::warn!("router did not answer");
-        Route::Nobody { retry_after: None }
+        Selection::Unavailable { retry_after: None }
     }
 }
 
 /// The timeout of one store operation while the store is unhealthy. A turn waits for several of
 /// them; together they stay well under 100 ms.
-const IN_DOUBT: Duration = Duration::from_millis(15);
+const UNHEALTHY_STORE_TIMEOUT: Duration = Duration::from_millis(15);
 
 /// Keeps the log of a finished turn in memory for clients that reconnect.
-const LOG_STAYS: Duration = Duration::from_secs(5);
+const LOG_TTL: Duration = Duration::from_secs(5);
 
 /// Cancels the turn when the service reaches the phase `abort_at`.
-async fn cut(mut phase: watch::Receiver<Phase>, abort_at: Phase, log: Arc<TurnLog>) {
+async fn abort_on_shutdown(
+    mut phase: watch::Receiver<ShutdownPhase>,
+    abort_at: ShutdownPhase,
+    log: Arc<TurnLog>,
+) {
     if phase.wait_for(|phase| *phase >= abort_at).await.is_err() {
         // The sender is gone without a shutdown: never abort.
         std::future::pending::<()>().await;
@@ -334,4 +347,4 @@ async fn cut(mut phase: watch::Receiver<Phase>, abort_at: Phase, log: Arc<TurnLo
     log.cancel(Cancel::Interrupted);
 }
 
-const REBUILD_LIMIT: Duration = Duration::from_millis(200);
+const ROUTER_RESTART_TIMEOUT: Duration = Duration::from_millis(200);

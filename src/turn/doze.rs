@@ -13,41 +13,41 @@ use futures_util::task::AtomicWaker;
 /// called.
 ///
 /// The future must follow the `Waker` contract. The wrapper does not change its result.
-pub struct Dozing<'f, F: ?Sized> {
+pub struct PollOnWake<'f, F: ?Sized> {
     future: Pin<&'f mut F>,
-    bell: Arc<Bell>,
+    flag: Arc<WakeFlag>,
     /// Wakes through `flag`. The future is polled with it.
     waker: Waker,
 }
 
 /// The waker of the inner future: remembers that it was called, and wakes the polling task.
-struct Bell {
-    rung: AtomicBool,
-    task: AtomicWaker,
+struct WakeFlag {
+    is_woken: AtomicBool,
+    parent: AtomicWaker,
 }
 
-impl<'f, F: Future + ?Sized> Dozing<'f, F> {
+impl<'f, F: Future + ?Sized> PollOnWake<'f, F> {
     pub fn new(future: Pin<&'f mut F>) -> Self {
-        let bell = Arc::new(Bell {
-            rung: AtomicBool::new(true),
-            task: AtomicWaker::new(),
+        let bell = Arc::new(WakeFlag {
+            is_woken: AtomicBool::new(true),
+            parent: AtomicWaker::new(),
         });
         let waker = Waker::from(Arc::clone(&bell));
         Self {
             future,
-            bell,
+            flag: bell,
             waker,
         }
     }
 }
 
-impl<F: Future + ?Sized> Future for Dozing<'_, F> {
+impl<F: Future + ?Sized> Future for PollOnWake<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         // Register before reading the flag: a wake in between is then seen by the flag or the task.
-        self.bell.task.register(cx.waker());
-        if !self.bell.rung.swap(false, Ordering::AcqRel) {
+        self.flag.parent.register(cx.waker());
+        if !self.flag.is_woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
         let Self { future, waker, .. } = &mut *self;
@@ -55,14 +55,14 @@ impl<F: Future + ?Sized> Future for Dozing<'_, F> {
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        self.is_woken.store(true, Ordering::Release);
+        self.parent.wake();
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
         let (wake, woken) = oneshot::channel();
         let (sender, mut receiver) = mpsc::channel(1);
         let mut woken = pin!(counted(&polls, woken));
-        let mut poll_on_wake = Dozing::new(woken.as_mut());
+        let mut poll_on_wake = PollOnWake::new(woken.as_mut());
         let sending = tokio::spawn(async move {
             for number in 0..100 {
                 sender.send(number).await.unwrap();
@@ -119,7 +119,7 @@ mod tests {
     async fn wake_reaches_the_task_that_polled_last() {
         let (wake, woken) = oneshot::channel::<()>();
         let mut woken = Box::pin(woken);
-        let mut poll_on_wake = Dozing::new(woken.as_mut());
+        let mut poll_on_wake = PollOnWake::new(woken.as_mut());
         assert!(
             Pin::new(&mut poll_on_wake)
                 .poll(&mut Context::from_waker(Waker::noop()))
@@ -137,6 +137,6 @@ mod tests {
             }
             7
         });
-        assert_eq!(Dozing::new(yielding.as_mut()).await, 7);
+        assert_eq!(PollOnWake::new(yielding.as_mut()).await, 7);
     }
 }

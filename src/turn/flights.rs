@@ -9,30 +9,30 @@ use crate::store::CacheKey;
 
 /// The turns that are currently asking a provider, by cache key.
 #[derive(Default)]
-pub struct Flights(Mutex<HashMap<CacheKey, Arc<TurnLog>>>);
+pub struct SingleFlight(Mutex<HashMap<CacheKey, Arc<TurnLog>>>);
 
-pub enum Joined {
+pub enum FlightRole {
     /// The caller asks the provider. Others wait until the guard is dropped.
-    Lead(Flight),
+    Leader(FlightGuard),
     /// Another turn already asks; its log has the answer.
-    Follow(Arc<TurnLog>),
+    Follower(Arc<TurnLog>),
 }
 
 /// The leader's entry. Dropping it removes the entry.
-pub struct Flight {
-    flights: Arc<Flights>,
+pub struct FlightGuard {
+    single_flight: Arc<SingleFlight>,
     key: CacheKey,
 }
 
-impl Flights {
+impl SingleFlight {
     /// Joins the flight of `key`. If there is none, the turn of `log` becomes its leader.
-    pub fn join(self: &Arc<Self>, key: CacheKey, log: &Arc<TurnLog>) -> Joined {
+    pub fn join(self: &Arc<Self>, key: CacheKey, log: &Arc<TurnLog>) -> FlightRole {
         match self.lock().entry(key) {
-            Entry::Occupied(leader) => Joined::Follow(Arc::clone(leader.get())),
+            Entry::Occupied(leader) => FlightRole::Follower(Arc::clone(leader.get())),
             Entry::Vacant(entry) => {
                 entry.insert(Arc::clone(log));
-                Joined::Lead(Flight {
-                    flights: Arc::clone(self),
+                FlightRole::Leader(FlightGuard {
+                    single_flight: Arc::clone(self),
                     key,
                 })
             }
@@ -44,8 +44,8 @@ impl Flights {
     }
 }
 
-impl Drop for Flight {
+impl Drop for FlightGuard {
     fn drop(&mut self) {
-        self.flights.lock().remove(&self.key);
+        self.single_flight.lock().remove(&self.key);
     }
 }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::desk::Desk;
+use super::desk::TurnService;
 use super::log::{Cancel, TurnLog};
 use crate::chat::ConversationId;
 
-const END_LIMIT: Duration = Duration::from_secs(3);
+const TURN_END_TIMEOUT: Duration = Duration::from_secs(3);
 
-const STORE_LIMIT: Duration = Duration::from_secs(5);
+const STORE_DELETE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reason why a deletion is not confirmed. Parts may be deleted already; it can be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotForgotten {
-    Runs,
+pub enum DeleteError {
+    StillRunning,
     /// The store failed or did not answer in time.
     Store,
 }
@@ -25,35 +25,38 @@ pub enum NotForgotten {
 ///
 /// # Errors
 /// See [`DeleteError`].
-pub async fn forget(service: &Desk, id: ConversationId) -> Result<(), NotForgotten> {
+pub async fn delete_conversation(
+    service: &TurnService,
+    id: ConversationId,
+) -> Result<(), DeleteError> {
     // No answer in progress may be cached any more: it might belong to this conversation.
-    service.shelf.disturb();
-    let conversation = service.rooms.find(id);
+    service.answer_cache.invalidate_in_flight();
+    let conversation = service.conversations.get(id);
     // No turn may start until the conversation is deleted.
     let _guard = conversation
         .as_ref()
-        .map(|conversation| conversation.close());
+        .map(|conversation| conversation.begin_deletion());
     if let Some(running) = conversation
         .as_ref()
-        .and_then(|conversation| conversation.running())
+        .and_then(|conversation| conversation.running_turn())
     {
         running.cancel(Cancel::Stopped);
-        tokio::time::timeout(END_LIMIT, ended(&running))
+        tokio::time::timeout(TURN_END_TIMEOUT, wait_until_finished(&running))
             .await
-            .map_err(|_| NotForgotten::Runs)?;
+            .map_err(|_| DeleteError::StillRunning)?;
     }
-    service.outbox.forget(id);
-    match tokio::time::timeout(STORE_LIMIT, service.store.forget(id)).await {
+    service.followup_queue.remove_conversation(id);
+    match tokio::time::timeout(STORE_DELETE_TIMEOUT, service.store.delete_conversation(id)).await {
         Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => return Err(NotForgotten::Store),
+        Ok(Err(_)) | Err(_) => return Err(DeleteError::Store),
     }
     if let Some(conversation) = &conversation {
-        conversation.forget();
+        conversation.reset();
     }
     Ok(())
 }
 
-async fn ended(log: &TurnLog) {
+async fn wait_until_finished(log: &TurnLog) {
     let mut changes = log.changes();
-    while !log.ended() && changes.changed().await.is_ok() {}
+    while !log.is_finished() && changes.changed().await.is_ok() {}
 }

@@ -14,127 +14,137 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::{Ended, Report};
-use super::call::Word;
+use super::attempt::{AttemptEnd, AttemptReport};
+use super::call::FirstEvent;
 use super::log::Cancel;
-use super::run::{Made, Runner, TOO_LATE, Turn};
-use crate::chat::{Ask, Outcome};
-use crate::router::actor::{Pick, Route};
+use super::run::{ActiveAttempt, AttemptHistory, MIN_TIME_FOR_ATTEMPT, TurnRunner};
+use crate::chat::{AttemptOutcome, ChatRequest};
+use crate::router::actor::{SelectProvider, Selection};
 
-impl Turn<'_> {
+impl TurnRunner<'_> {
     /// Returns the attempt to go on with: `first`, or a second one that was faster.
     ///
     /// # Errors
     /// The turn was cancelled. No attempt is left.
-    pub(super) async fn race(
+    pub(super) async fn hedge(
         &mut self,
-        mut first: Runner,
-        request: &Ask,
-        history: &mut Made,
+        mut first: ActiveAttempt,
+        request: &ChatRequest,
+        history: &mut AttemptHistory,
         deadline: Instant,
-    ) -> Result<Runner, Cancel> {
+    ) -> Result<ActiveAttempt, Cancel> {
         let hedge_after = self.settings.routing.hedge_after;
-        let due = first.call.begun.after(hedge_after);
-        let is_too_late = hedge_after >= limit(&first) || due + TOO_LATE > deadline;
-        if hedge_after.is_zero() || is_too_late || self.wishes.only_first {
+        let due = first.call.started_at.wall_deadline(hedge_after);
+        let is_too_late =
+            hedge_after >= first_event_timeout(&first) || due + MIN_TIME_FOR_ATTEMPT > deadline;
+        if hedge_after.is_zero() || is_too_late || self.options.no_failover {
             return Ok(first);
         }
         let log = Arc::clone(self.writer.log());
-        let mut cancelled = std::pin::pin!(log.cancelled(self.wishes.patience));
-        let silent = Arc::clone(&first.lease.backend.name);
-        let pick = history.pick(self.wishes);
-        let pick = || Pick {
-            hedge: Some(Arc::clone(&silent)),
+        let mut cancelled = std::pin::pin!(log.cancelled(self.options.orphan_grace));
+        let silent = Arc::clone(&first.lease.provider.name);
+        let pick = history.select_request(self.options);
+        let pick = || SelectProvider {
+            hedging_against: Some(Arc::clone(&silent)),
             ..pick.clone()
         };
-        let service = self.desk;
+        let service = self.service;
         let picked = async {
             tokio::time::sleep_until(due).await;
-            service.pick(pick).await
+            service.select_provider(pick).await
         };
         // The first has until `due` to send a token, and while the router looks for a second.
-        let first_timeout = limit(&first);
+        let first_timeout = first_event_timeout(&first);
         let route = tokio::select! {
             biased;
             cancel = &mut cancelled => Err(cancel),
-            _ = first.call.first_word(first_timeout) => return Ok(first),
+            _ = first.call.first_event(first_timeout) => return Ok(first),
             route = picked => Ok(route),
         };
         let lease = match route {
             Err(cancel) => {
-                self.stopped(first);
+                self.record_abandoned(first);
                 return Err(cancel);
             }
-            Ok(Route::Go(lease)) => lease,
-            Ok(Route::Wait(_) | Route::Nobody { .. }) => return Ok(first),
+            Ok(Selection::Provider(lease)) => lease,
+            Ok(Selection::RetryAfter(_) | Selection::Unavailable { .. }) => return Ok(first),
         };
-        let mut second = self.runner(lease, request, history, deadline);
-        tracing::info!(turn = %log.turn(), attempt = second.lease.attempt, silent = %silent,
-            provider = %second.lease.backend.name, "hedging with a second provider");
-        let second_timeout = limit(&second);
+        let mut second = self.prepare_attempt(lease, request, history, deadline);
+        tracing::info!(turn = %log.turn(), attempt = second.lease.attempt_number, silent = %silent,
+            provider = %second.lease.provider.name, "hedging with a second provider");
+        let second_timeout = first_event_timeout(&second);
         let (is_first, event) = tokio::select! {
             biased;
             cancel = &mut cancelled => {
-                self.stopped(first);
-                self.stopped(second);
+                self.record_abandoned(first);
+                self.record_abandoned(second);
                 return Err(cancel);
             }
-            event = first.call.first_word(first_timeout) => (true, event),
-            event = second.call.first_word(second_timeout) => (false, event),
+            event = first.call.first_event(first_timeout) => (true, event),
+            event = second.call.first_event(second_timeout) => (false, event),
         };
         match (is_first, event) {
-            (true, Word::Token) => {
-                history.given_up += 1;
-                self.stopped(second);
+            (true, FirstEvent::Token) => {
+                history.hedges_abandoned += 1;
+                self.record_abandoned(second);
                 Ok(first)
             }
-            (false, Word::Token) => {
-                history.given_up += 1;
-                first.lease.permit.overtaken(first.call.begun.awake());
-                self.stopped(first);
-                self.open(&second);
+            (false, FirstEvent::Token) => {
+                history.hedges_abandoned += 1;
+                first
+                    .lease
+                    .permit
+                    .record_min_latency(first.call.started_at.elapsed_awake());
+                self.record_abandoned(first);
+                self.announce_attempt(&second);
                 Ok(second)
             }
-            (true, Word::End) => {
-                self.fail(first, history).await;
-                self.open(&second);
+            (true, FirstEvent::End) => {
+                self.drive_to_failure(first, history).await;
+                self.announce_attempt(&second);
                 Ok(second)
             }
-            (false, Word::End) => {
-                self.fail(second, history).await;
+            (false, FirstEvent::End) => {
+                self.drive_to_failure(second, history).await;
                 Ok(first)
             }
         }
     }
 
     /// Ends an attempt whose first event was not a token, and records its failure.
-    async fn fail(&mut self, attempt: Runner, history: &mut Made) {
-        if let Err(failed) = self.finish(attempt).await {
+    async fn drive_to_failure(&mut self, attempt: ActiveAttempt, history: &mut AttemptHistory) {
+        if let Err(failed) = self.drive_attempt(attempt).await {
             history.failed.push(failed);
         }
     }
 
     /// Records an attempt that is abandoned before its first token. Dropping it ends its call.
-    fn stopped(&mut self, mut attempt: Runner) {
-        let report = Report {
-            ended: Ended::Cancelled(Cancel::Stopped),
-            said: String::new(),
+    fn record_abandoned(&mut self, mut attempt: ActiveAttempt) {
+        let report = AttemptReport {
+            end: AttemptEnd::Cancelled(Cancel::Stopped),
+            text: String::new(),
             first_token: None,
             first_shown: None,
             usage: attempt.call.usage(),
-            took: attempt.call.begun.elapsed(),
-            ours: false,
+            elapsed: attempt.call.started_at.elapsed(),
+            caused_by_local_stall: false,
         };
-        self.desk
-            .tally
-            .attempt(&attempt.lease.backend.name, Outcome::STOPPED, report.took);
-        self.progress
-            .attempted(&mut attempt.lease, &report, Outcome::STOPPED, &attempt.ask);
+        self.service.metrics.record_attempt(
+            &attempt.lease.provider.name,
+            AttemptOutcome::STOPPED,
+            report.elapsed,
+        );
+        self.summary.record_attempt(
+            &mut attempt.lease,
+            &report,
+            AttemptOutcome::STOPPED,
+            &attempt.request,
+        );
     }
 }
 
-fn limit(attempt: &Runner) -> Duration {
-    attempt.limits.first_token.min(attempt.limits.attempt)
+fn first_event_timeout(attempt: &ActiveAttempt) -> Duration {
+    attempt.limits.first_token.min(attempt.limits.total)
 }
 
 #[cfg(test)]

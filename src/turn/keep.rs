@@ -7,78 +7,78 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Desk;
-use super::flights::Flight;
+use super::desk::TurnService;
+use super::flights::FlightGuard;
 use super::log::{LogWriter, TurnLog};
 use super::past;
-use super::prompt::{self, Shape};
-use super::rooms::Room;
-use crate::chat::{Ask, TurnRecord, TurnState};
-use crate::degradation::shelf::Renewal;
+use super::prompt::{self, PromptLimits};
+use super::rooms::LiveConversation;
+use crate::chat::{ChatRequest, TurnRecord, TurnState};
+use crate::degradation::shelf::RefreshJob;
 
 /// Frames are held back for at most this time until the store confirms the question.
-const DURABLE_LIMIT: Duration = Duration::from_millis(250);
+const QUESTION_WRITE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Limits reading the history, which delays the answer, and writing the end, which delays `done`.
-const STORE_LIMIT: Duration = Duration::from_millis(250);
+const STORE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Including the time the store takes to flush, a crash loses at most half a second of text.
-const CHECKPOINT: Duration = Duration::from_millis(350);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(350);
 
 /// The place a turn is stored in, and the source of its messages.
-pub enum Keeping {
+pub enum Persistence {
     /// In its conversation, whose history is sent to the model.
-    In(Arc<Room>),
+    Conversation(Arc<LiveConversation>),
     /// Not stored. The caller supplies all messages.
-    Nowhere(Ask),
+    Ephemeral(ChatRequest),
     /// Not stored, and nobody reads it. Its answer replaces a cached one.
-    Aside(Ask, Renewal, Flight),
+    CacheRefresh(ChatRequest, RefreshJob, FlightGuard),
 }
 
-pub struct Asked {
-    pub ask: Ask,
+pub struct PreparedRequest {
+    pub request: ChatRequest,
     /// The provider of the conversation's last complete AI answer.
-    pub served_by: Option<Arc<str>>,
+    pub last_provider: Option<Arc<str>>,
     /// `true` if it is certain that no earlier turn exists.
-    pub first: bool,
+    pub is_first_message: bool,
     /// `true` if it is certain that the request has no history.
-    pub alone: bool,
+    pub is_standalone: bool,
 }
 
-impl Asked {
-    fn alien(request: &Ask) -> Self {
+impl PreparedRequest {
+    fn from_caller(request: &ChatRequest) -> Self {
         Self {
-            ask: request.clone(),
-            served_by: None,
-            first: false,
-            alone: false,
+            request: request.clone(),
+            last_provider: None,
+            is_first_message: false,
+            is_standalone: false,
         }
     }
 }
 
-impl Keeping {
+impl Persistence {
     /// Writes the question to the store, then releases the frames.
     ///
     /// If the store is unhealthy, the frames are released early. A confirmation within the usual
     /// limit still marks the store healthy again.
-    pub async fn confirm(&self, service: &Desk, log: &TurnLog) {
-        let Keeping::In(conversation) = self else {
-            return LogWriter::confirm(log, false);
+    pub async fn persist_question(&self, service: &TurnService, log: &TurnLog) {
+        let Persistence::Conversation(conversation) = self else {
+            return LogWriter::release(log, false);
         };
         let store = Arc::clone(&service.store);
         let id = conversation.id();
         let record = log.record();
         let mut write = Box::pin(async move { store.write_turn(id, record).await });
-        let limit = service.patience(DURABLE_LIMIT);
+        let limit = service.store_timeout(QUESTION_WRITE_TIMEOUT);
         let result = tokio::time::timeout(limit, &mut write).await;
         let durable = matches!(result, Ok(Ok(())));
         service
-            .durable
+            .store_healthy
             .send_if_modified(|known| std::mem::replace(known, durable) != durable);
-        LogWriter::confirm(log, durable && service.store.lasting());
-        if result.is_err() && limit < DURABLE_LIMIT {
-            let store_healthy = service.durable.clone();
-            let time_left = DURABLE_LIMIT.saturating_sub(limit);
+        LogWriter::release(log, durable && service.store.is_durable());
+        if result.is_err() && limit < QUESTION_WRITE_TIMEOUT {
+            let store_healthy = service.store_healthy.clone();
+            let time_left = QUESTION_WRITE_TIMEOUT.saturating_sub(limit);
             actix::spawn(async move {
                 if let Ok(Ok(())) = tokio::time::timeout(time_left, write).await {
                     store_healthy.send_replace(true);
@@ -88,13 +88,13 @@ impl Keeping {
     }
 
     /// Saves the text so far every `CHECKPOINT_INTERVAL`, if it changed. Never returns.
-    pub async fn checkpoints(&self, service: &Desk, log: &TurnLog) -> Infallible {
-        let Keeping::In(conversation) = self else {
+    pub async fn checkpoint_loop(&self, service: &TurnService, log: &TurnLog) -> Infallible {
+        let Persistence::Conversation(conversation) = self else {
             return std::future::pending().await;
         };
         let mut saved = log.progress();
         loop {
-            tokio::time::sleep(CHECKPOINT).await;
+            tokio::time::sleep(CHECKPOINT_INTERVAL).await;
             let now = log.progress();
             if now != saved {
                 saved = now;
@@ -105,39 +105,52 @@ impl Keeping {
 
     /// Writes the end of the turn. `needs_followup` queues it for a follow-up, except for turns of
     /// an HTTP call, which nobody could deliver one to.
-    pub async fn end(&self, service: &Desk, record: &TurnRecord, needs_followup: bool) {
-        let Keeping::In(conversation) = self else {
+    pub async fn persist_end(
+        &self,
+        service: &TurnService,
+        record: &TurnRecord,
+        needs_followup: bool,
+    ) {
+        let Persistence::Conversation(conversation) = self else {
             return;
         };
         let id = conversation.id();
-        if needs_followup && !record.client_msg_id.is_of_call() {
-            service.outbox.enter(service, id, record.turn);
+        if needs_followup && !record.client_msg_id.is_http_call() {
+            service.followup_queue.enqueue(service, id, record.turn);
         }
         let write = service.store.write_turn(id, record.clone());
-        let result = tokio::time::timeout(service.patience(STORE_LIMIT), write).await;
+        let result = tokio::time::timeout(service.store_timeout(STORE_TIMEOUT), write).await;
         if !matches!(result, Ok(Ok(()))) {
             service
-                .durable
+                .store_healthy
                 .send_if_modified(|durable| std::mem::replace(durable, false));
         }
     }
 
     /// The request to send to the model. Without the history if the store does not answer in time.
-    pub async fn ask(&self, service: &Desk, log: &TurnLog) -> Asked {
+    pub async fn build_request(&self, service: &TurnService, log: &TurnLog) -> PreparedRequest {
         match self {
-            Keeping::In(conversation) => asked(service, conversation, &log.record()).await,
-            Keeping::Nowhere(request) | Keeping::Aside(request, ..) => Asked::alien(request),
+            Persistence::Conversation(conversation) => {
+                prepare_request(service, conversation, &log.record()).await
+            }
+            Persistence::Ephemeral(request) | Persistence::CacheRefresh(request, ..) => {
+                PreparedRequest::from_caller(request)
+            }
         }
     }
 }
 
-pub(super) async fn asked(service: &Desk, conversation: &Room, record: &TurnRecord) -> Asked {
-    let table = service.table();
+pub(super) async fn prepare_request(
+    service: &TurnService,
+    conversation: &LiveConversation,
+    record: &TurnRecord,
+) -> PreparedRequest {
+    let table = service.config();
     let chat = &table.settings.chat;
     // Read more turns than needed: some of them are left out of the history.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let timeout = service.patience(STORE_LIMIT);
-    let past = past::read(
+    let timeout = service.store_timeout(STORE_TIMEOUT);
+    let past = past::load_history(
         &*service.store,
         conversation,
         Some(record.turn),
@@ -151,30 +164,30 @@ pub(super) async fn asked(service: &Desk, conversation: &Room, record: &TurnReco
     }
     let stored = past.stored.unwrap_or_default();
     let is_first_message = is_known && stored.is_empty() && past.logs.is_empty();
-    let history = with_ended(stored, &past.logs, limit);
-    let limits = Shape {
+    let history = overlay_recent_turns(stored, &past.logs, limit);
+    let limits = PromptLimits {
         history_turns: chat.history_turns,
         max_tokens: chat.max_tokens,
         retry_of: record.retry_of,
     };
-    let request = prompt::ask(
+    let request = prompt::build_request(
         Arc::clone(&chat.system_prompt),
         &history,
         &record.question,
         limits,
     );
     let is_standalone = is_known && request.messages.len() == 1;
-    Asked {
-        ask: request,
-        served_by: prompt::served_by(&history),
-        first: is_first_message,
-        alone: is_standalone,
+    PreparedRequest {
+        request: request,
+        last_provider: prompt::last_provider(&history),
+        is_first_message: is_first_message,
+        is_standalone: is_standalone,
     }
 }
 
 /// Adds the last `limit` finished turns in memory to the stored history, which may lack them or
 /// have them as still running.
-fn with_ended(
+fn overlay_recent_turns(
     mut history: Vec<TurnRecord>,
     logs: &[Arc<TurnLog>],
     limit: usize,
@@ -188,7 +201,7 @@ fn with_ended(
             // The store's record of a finished turn is complete.
             Some(stored) if stored.state != TurnState::Running => {}
             Some(stored) => *stored = log.record(),
-            None => history.extend(log.ended_as(prompt::tells)),
+            None => history.extend(log.finished_record(prompt::is_context)),
         }
     }
     // A turn that the store missed may be older than one that it has.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::log::TurnLog;
-use super::rooms::Room;
+use super::rooms::LiveConversation;
 use crate::chat::{TurnId, TurnRecord};
 use crate::store::Store;
 
 /// The turns of a conversation. A turn may be in both lists; its log is newer than its record.
-pub struct Past {
+pub struct History {
     /// The last turns in the store, oldest first. `None` if the store did not answer in time.
     pub stored: Option<Vec<TurnRecord>>,
     pub logs: Vec<Arc<TurnLog>>,
@@ -20,14 +20,14 @@ pub struct Past {
 /// Loads the turns before `before` (`None`: all), at most `limit` of them from the store.
 ///
 /// The store gets `store_timeout` to answer, and is not asked if all turns are in memory.
-pub async fn read(
+pub async fn load_history(
     store: &dyn Store,
-    conversation: &Room,
+    conversation: &LiveConversation,
     before: Option<TurnId>,
     limit: usize,
     store_timeout: Duration,
-) -> Past {
-    let complete_logs = conversation.all_here();
+) -> History {
+    let complete_logs = conversation.complete_logs();
     let stored = match &complete_logs {
         Some(_) => Some(Vec::new()),
         None => timeout(store_timeout, store.turns(conversation.id(), before, limit))
@@ -38,5 +38,5 @@ pub async fn read(
     // Read the logs after the store: a turn is stored before its log is evicted, so none is missed.
     let mut logs = complete_logs.unwrap_or_else(|| conversation.logs());
     logs.retain(|log| before.is_none_or(|before| log.turn() < before));
-    Past { stored, logs }
+    History { stored, logs }
 }

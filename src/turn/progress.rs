@@ -5,94 +5,100 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::{Ended, Report};
+use super::attempt::{AttemptEnd, AttemptReport};
 use super::log::Cancel;
-use crate::chat::{Ask, Finish, Outcome, Source, Tried, TurnRecord, TurnState, Usage};
-use crate::router::actor::Lease;
-use crate::telemetry::spans::Timing;
+use crate::chat::{
+    AnswerSource, AttemptOutcome, AttemptSummary, ChatRequest, FinishReason, TokenUsage,
+    TurnRecord, TurnState,
+};
+use crate::router::actor::ProviderLease;
+use crate::telemetry::spans::AttemptTiming;
 
 #[derive(Clone, Copy, Debug)]
-pub enum End {
+pub enum TurnEnd {
     /// With a provider's complete answer.
-    Ai(Finish),
+    Answered(FinishReason),
     /// With an answer from the cache or the fallback chain.
-    Without { source: Source, age_s: Option<u64> },
+    WithoutProvider {
+        source: AnswerSource,
+        age_s: Option<u64>,
+    },
     /// By the visitor, a shutdown or the loss of all followers.
     Cancelled(Cancel),
     /// No provider is left, and the options or the shown text do not allow a lesser answer.
-    Torn,
+    Unanswered,
 }
 
-pub struct Progress {
-    pub begun: Instant,
+pub struct TurnSummary {
+    pub started_at: Instant,
     /// Time from the start to the first shown text.
-    pub first_text: Option<Duration>,
-    tried: Vec<Tried>,
-    timings: Vec<Timing>,
-    usage: Option<Usage>,
+    pub first_text_after: Option<Duration>,
+    attempts: Vec<AttemptSummary>,
+    timings: Vec<AttemptTiming>,
+    usage: Option<TokenUsage>,
     cost: Option<f64>,
 }
 
-impl Progress {
-    pub fn begin() -> Self {
+impl TurnSummary {
+    pub fn start() -> Self {
         Self {
-            begun: Instant::now(),
-            tried: Vec::new(),
+            started_at: Instant::now(),
+            attempts: Vec::new(),
             timings: Vec::new(),
             usage: None,
             cost: None,
-            first_text: None,
+            first_text_after: None,
         }
     }
 
     /// Adds a finished attempt, and reports its usage to its permit for the provider's totals.
-    pub fn attempted(
+    pub fn record_attempt(
         &mut self,
-        lease: &mut Lease,
-        report: &Report,
-        outcome: Outcome,
-        request: &Ask,
+        lease: &mut ProviderLease,
+        report: &AttemptReport,
+        outcome: AttemptOutcome,
+        request: &ChatRequest,
     ) {
-        self.tried.push(Tried {
-            attempt: lease.attempt,
-            provider: Arc::clone(&lease.backend.name),
-            model: Arc::clone(&lease.backend.model),
+        self.attempts.push(AttemptSummary {
+            attempt: lease.attempt_number,
+            provider: Arc::clone(&lease.provider.name),
+            model: Arc::clone(&lease.provider.model),
             outcome,
-            ms: millis(report.took),
+            ms: millis(report.elapsed),
         });
-        self.timings.push(Timing {
-            attempt: lease.attempt,
-            after: self.begun.elapsed().saturating_sub(report.took),
-            took: report.took,
+        self.timings.push(AttemptTiming {
+            attempt: lease.attempt_number,
+            started_after: self.started_at.elapsed().saturating_sub(report.elapsed),
+            elapsed: report.elapsed,
             first_token: report.first_token,
         });
-        let Some(usage) = used(report, request) else {
+        let Some(usage) = attempt_usage(report, request) else {
             return;
         };
-        lease.permit.used(usage);
+        lease.permit.record_usage(usage);
         let sum = self.usage.get_or_insert_default();
         sum.input_tokens += usage.input_tokens;
         sum.output_tokens += usage.output_tokens;
         sum.estimated |= usage.estimated;
-        if let Some(cost) = lease.backend.cost(usage) {
+        if let Some(cost) = lease.provider.cost_usd(usage) {
             *self.cost.get_or_insert_default() += cost;
         }
     }
 
     /// Takes the attempts' times out of the summary. Call once, at the end.
-    pub fn timings(&mut self) -> Vec<Timing> {
+    pub fn timings(&mut self) -> Vec<AttemptTiming> {
         std::mem::take(&mut self.timings)
     }
 
     /// Writes the end of the turn into `record`. `shown_attempt` is the attempt whose text is
     /// shown.
-    pub fn close(self, record: &mut TurnRecord, end: End, shown_attempt: Option<u32>) {
+    pub fn fill_record(self, record: &mut TurnRecord, end: TurnEnd, shown_attempt: Option<u32>) {
         record.state = TurnState::Done;
         // A completed turn belongs to its last attempt. A turn that was cut off belongs to the
         // attempt whose text is shown: a later one may have produced no text.
-        let was_cut_off = matches!(end, End::Cancelled(_) | End::Torn);
+        let was_cut_off = matches!(end, TurnEnd::Cancelled(_) | TurnEnd::Unanswered);
         if let Some(tried) = self
-            .tried
+            .attempts
             .iter()
             .find(|tried| was_cut_off && Some(tried.attempt) == shown_attempt)
         {
@@ -100,21 +106,21 @@ impl Progress {
             record.model = Some(Arc::clone(&tried.model));
         }
         let (source, finish) = match end {
-            End::Ai(finish) => (Source::Ai, finish),
-            End::Without { source, age_s } => {
+            TurnEnd::Answered(finish) => (AnswerSource::Ai, finish),
+            TurnEnd::WithoutProvider { source, age_s } => {
                 record.age_s = age_s;
-                (source, Finish::Stop)
+                (source, FinishReason::Stop)
             }
-            End::Cancelled(Cancel::Stopped) => (Source::Ai, Finish::Stopped),
-            End::Torn | End::Cancelled(Cancel::Interrupted) => {
+            TurnEnd::Cancelled(Cancel::Stopped) => (AnswerSource::Ai, FinishReason::Stopped),
+            TurnEnd::Unanswered | TurnEnd::Cancelled(Cancel::Interrupted) => {
                 record.state = TurnState::Interrupted;
-                (Source::Ai, Finish::Interrupted)
+                (AnswerSource::Ai, FinishReason::Interrupted)
             }
         };
         record.source = Some(source);
-        record.degraded = source.degraded();
+        record.degraded = source.is_degraded();
         record.finish = Some(finish);
-        record.tried = self.tried;
+        record.tried = self.attempts;
         // With hedging, attempts may end in another order than they started.
         record.tried.sort_by_key(|tried| tried.attempt);
         record.attempts = record
@@ -122,24 +128,24 @@ impl Progress {
             .max(u32::try_from(record.tried.len()).unwrap_or(u32::MAX));
         record.usage = self.usage;
         record.cost_usd = self.cost;
-        record.first_token_ms = self.first_text.map(millis);
-        record.total_ms = millis(self.begun.elapsed());
+        record.first_token_ms = self.first_text_after.map(millis);
+        record.total_ms = millis(self.started_at.elapsed());
     }
 }
 
 /// The tokens that an attempt used: as reported by the provider, or estimated from its text.
 ///
 /// A provider that was cut off may have reported too few output tokens; the larger number counts.
-fn used(report: &Report, request: &Ask) -> Option<Usage> {
+fn attempt_usage(report: &AttemptReport, request: &ChatRequest) -> Option<TokenUsage> {
     let estimated = report
-        .started()
-        .then(|| estimate(request, report.said.chars().count()));
+        .has_text()
+        .then(|| estimate_usage(request, report.text.chars().count()));
     match (report.usage, estimated) {
         (Some(reported), Some(estimated))
-            if !matches!(report.ended, Ended::Whole(_))
+            if !matches!(report.end, AttemptEnd::Complete(_))
                 && estimated.output_tokens > reported.output_tokens =>
         {
-            Some(Usage {
+            Some(TokenUsage {
                 output_tokens: estimated.output_tokens,
                 estimated: true,
                 ..reported
@@ -151,7 +157,7 @@ fn used(report: &Report, request: &Ask) -> Option<Usage> {
 
 /// Estimates four characters a token: the rule of thumb in the providers' documentation for
 /// English.
-fn estimate(request: &Ask, answer_chars: usize) -> Usage {
+fn estimate_usage(request: &ChatRequest, answer_chars: usize) -> TokenUsage {
     let message_chars: usize = request
         .messages
         .iter()
@@ -159,7 +165,7 @@ fn estimate(request: &Ask, answer_chars: usize) -> Usage {
         .sum();
     let tokens = |chars: usize| (chars as u64).div_ceil(4);
     let input_tokens = tokens(message_chars + request.system.chars().count());
-    Usage {
+    TokenUsage {
         input_tokens,
         output_tokens: tokens(answer_chars),
         estimated: true,

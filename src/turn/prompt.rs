@@ -2,49 +2,57 @@
 
 use std::sync::Arc;
 
-use super::anchor::{ANCHOR_CHARS, anchor};
-use crate::chat::{Ask, Finish, Load, Message, Role, Source, TurnRecord, TurnState};
+use super::anchor::{OVERLAP_CHARS, overlap_tail};
+use crate::chat::{
+    AnswerSource, ChatMessage, ChatRequest, FinishReason, MessageRole, TokenEstimate, TurnRecord,
+    TurnState,
+};
 
 /// Builds a request from the history and the question.
 ///
 /// The history consists of the last `history_turns` turns that an AI answered; a follow-up replaces
 /// a fallback answer. Retried, refused, interrupted and unanswered turns are left out.
-pub fn ask(system: Arc<str>, history: &[TurnRecord], question: &str, limits: Shape) -> Ask {
+pub fn build_request(
+    system: Arc<str>,
+    history: &[TurnRecord],
+    question: &str,
+    limits: PromptLimits,
+) -> ChatRequest {
     let was_retried = |turn| history.iter().any(|other| other.retry_of == Some(turn));
-    let mut messages: Vec<Message> = Vec::new();
+    let mut messages: Vec<ChatMessage> = Vec::new();
     let usable = history
         .iter()
         .filter(|record| !was_retried(record.turn) && Some(record.turn) != limits.retry_of);
     let pairs: Vec<_> = usable
-        .filter_map(|record| Some((record, answer_of(record)?)))
+        .filter_map(|record| Some((record, context_answer(record)?)))
         .collect();
     let skip = pairs.len().saturating_sub(limits.history_turns);
     for (record, answer) in pairs.into_iter().skip(skip) {
-        messages.push(Message {
-            role: Role::User,
+        messages.push(ChatMessage {
+            role: MessageRole::User,
             text: record.question.as_str().into(),
         });
-        messages.push(Message {
-            role: Role::Assistant,
+        messages.push(ChatMessage {
+            role: MessageRole::Assistant,
             text: answer.into(),
         });
     }
-    messages.push(Message {
-        role: Role::User,
+    messages.push(ChatMessage {
+        role: MessageRole::User,
         text: question.into(),
     });
-    Ask {
+    ChatRequest {
         system,
         messages: messages.into(),
         max_tokens: limits.max_tokens,
-        goes_on: false,
+        ends_with_prefill: false,
         temperature: None,
         stop: Arc::default(),
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct PromptLimits {
     pub history_turns: usize,
     pub max_tokens: u32,
     /// The turn that is answered again. It is left out of the history.
@@ -52,67 +60,69 @@ pub struct Shape {
 }
 
 /// The minimum for a continuation: the repeated overlap alone takes some tokens.
-const LEAST_TOKENS: u32 = 64;
+const MIN_CONTINUATION_TOKENS: u32 = 64;
 
 /// The request with `shown` as a partial answer, for a provider that supports prefill.
-pub fn gone_on(request: &Ask, shown: &str) -> Ask {
-    let messages = begun(request, shown).collect();
-    Ask {
+pub fn with_prefill(request: &ChatRequest, shown: &str) -> ChatRequest {
+    let messages = append_partial(request, shown).collect();
+    ChatRequest {
         messages,
-        goes_on: true,
-        max_tokens: left(request, shown),
+        ends_with_prefill: true,
+        max_tokens: remaining_tokens(request, shown),
         ..request.clone()
     }
 }
 
 /// The request with `shown` as a cut-off answer and the instruction to repeat its end and go on,
 /// for a provider without prefill. The system prompt is not changed.
-pub fn repeated(request: &Ask, shown: &str) -> Ask {
+pub fn with_repeat_instruction(request: &ChatRequest, shown: &str) -> ChatRequest {
     let instruction = format!(
-        "Your previous answer was cut off. Repeat its last {ANCHOR_CHARS} characters exactly as they are, then go on from there \
-         to its end. No greeting, no apology, no comment, and do not begin again. Its last {ANCHOR_CHARS} characters are:\n{}",
-        anchor(shown)
+        "Your previous answer was cut off. Repeat its last {OVERLAP_CHARS} characters exactly as they are, then go on from there \
+         to its end. No greeting, no apology, no comment, and do not begin again. Its last {OVERLAP_CHARS} characters are:\n{}",
+        overlap_tail(shown)
     );
-    let instruction = Message {
-        role: Role::User,
+    let instruction = ChatMessage {
+        role: MessageRole::User,
         text: instruction.into(),
     };
-    let messages = begun(request, shown).chain([instruction]).collect();
-    Ask {
+    let messages = append_partial(request, shown)
+        .chain([instruction])
+        .collect();
+    ChatRequest {
         messages,
-        max_tokens: left(request, shown),
+        max_tokens: remaining_tokens(request, shown),
         ..request.clone()
     }
 }
 
 /// The messages with `shown` appended as the assistant's. If a caller's last message is a partial
 /// answer, `shown` is appended to that message.
-fn begun(request: &Ask, shown: &str) -> impl Iterator<Item = Message> {
+fn append_partial(request: &ChatRequest, shown: &str) -> impl Iterator<Item = ChatMessage> {
     let (last, before) = request
         .messages
         .split_last()
         .map_or((None, &[][..]), |(last, before)| (Some(last), before));
     let (partial, last) = match last {
-        Some(last) if last.role == Role::Assistant => (&*last.text, None),
+        Some(last) if last.role == MessageRole::Assistant => (&*last.text, None),
         other => ("", other),
     };
     // Providers reject a partial answer that ends with white space.
     let text = format!("{partial}{}", shown.trim_end()).into();
-    before.iter().chain(last).cloned().chain([Message {
-        role: Role::Assistant,
+    before.iter().chain(last).cloned().chain([ChatMessage {
+        role: MessageRole::Assistant,
         text,
     }])
 }
 
 /// The request for a provider that supports prefill: a caller's partial answer at the end of the
 /// messages is to be continued.
-pub fn taken_up(request: &Ask) -> Ask {
+pub fn as_prefill(request: &ChatRequest) -> ChatRequest {
     let ends_with_partial = request
         .messages
         .last()
-        .is_some_and(|last| last.role == Role::Assistant);
-    Ask {
-        goes_on: ends_with_partial,
+        .is_some_and(|last| last.role == MessageRole::Assistant);
+    ChatRequest {
+        ends_with_prefill: ends_with_partial,
         ..request.clone()
     }
 }
@@ -132,45 +142,52 @@ pub fn refuses_prefill(message: &str) -> bool {
 }
 
 /// The tokens left for the rest of the answer, estimating four characters a token.
-fn left(request: &Ask, shown: &str) -> u32 {
+fn remaining_tokens(request: &ChatRequest, shown: &str) -> u32 {
     let used = u32::try_from(shown.chars().count() / 4).unwrap_or(u32::MAX);
-    request.max_tokens.saturating_sub(used).max(LEAST_TOKENS)
+    request
+        .max_tokens
+        .saturating_sub(used)
+        .max(MIN_CONTINUATION_TOKENS)
 }
 
-pub fn has_history(request: &Ask) -> bool {
+pub fn has_history(request: &ChatRequest) -> bool {
     request.messages.len() > 2
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct ContextLimit {
     /// The number of last messages that always stay: the question and a partial answer.
-    pub kept: usize,
+    pub required_messages: usize,
     /// The size of the context in tokens, or 0 if it is unknown.
-    pub room: u32,
+    pub context_tokens: u32,
     /// Keep only the newer half of the turns that fit. The provider counts tokens differently and
     /// has rejected the request as too long.
-    pub half: bool,
+    pub halve_history: bool,
 }
 
 /// Cuts a request to a provider's context: removes the oldest turns, and limits the answer to the
 /// remaining tokens. The system prompt always stays.
-pub fn fitted(request: Ask, limit: Cut) -> Ask {
+pub fn fit_to_context(request: ChatRequest, limit: ContextLimit) -> ChatRequest {
     let total = request.messages.len();
-    let required = limit.kept.min(total);
+    let required = limit.required_messages.min(total);
     let mut turns = (total - required) / 2;
-    while turns > 0 && !Load::of_last(&request, required + 2 * turns).fits(limit.room) {
+    while turns > 0
+        && !TokenEstimate::for_last_messages(&request, required + 2 * turns)
+            .fits(limit.context_tokens)
+    {
         turns -= 1;
     }
-    if limit.half {
+    if limit.halve_history {
         turns /= 2;
     }
     let remaining = required + 2 * turns;
-    let max_tokens = Load::of_last(&request, remaining).answer_in(limit.room);
+    let max_tokens =
+        TokenEstimate::for_last_messages(&request, remaining).answer_limit(limit.context_tokens);
     let messages = match request.messages.get(total - remaining..) {
         Some(last) if remaining < total => last.into(),
         _ => Arc::clone(&request.messages),
     };
-    Ask {
+    ChatRequest {
         messages,
         max_tokens,
         ..request
@@ -179,15 +196,18 @@ pub fn fitted(request: Ask, limit: Cut) -> Ask {
 
 /// Returns `true` if a finished turn matters to [`build_request`]: by its answer, or because it
 /// retries an earlier turn.
-pub fn tells(record: &TurnRecord) -> bool {
-    record.retry_of.is_some() || answer_of(record).is_some()
+pub fn is_context(record: &TurnRecord) -> bool {
+    record.retry_of.is_some() || context_answer(record).is_some()
 }
 
 /// The provider of the last complete AI answer in the history.
-pub fn served_by(history: &[TurnRecord]) -> Option<Arc<str>> {
+pub fn last_provider(history: &[TurnRecord]) -> Option<Arc<str>> {
     let is_complete_answer = |record: &&TurnRecord| {
-        let is_finished = matches!(record.finish, Some(Finish::Stop | Finish::Length));
-        record.state == TurnState::Done && record.source == Some(Source::Ai) && is_finished
+        let is_finished = matches!(
+            record.finish,
+            Some(FinishReason::Stop | FinishReason::Length)
+        );
+        record.state == TurnState::Done && record.source == Some(AnswerSource::Ai) && is_finished
     };
     history
         .iter()
@@ -198,17 +218,17 @@ pub fn served_by(history: &[TurnRecord]) -> Option<Arc<str>> {
 }
 
 /// The answer of a turn as part of the history. `None` if it is left out.
-fn answer_of(record: &TurnRecord) -> Option<&str> {
+fn context_answer(record: &TurnRecord) -> Option<&str> {
     if let Some(followup) = &record.followup {
         return Some(&followup.text);
     }
     let is_ai_answer = matches!(
         record.source,
-        Some(Source::Ai | Source::Cache | Source::StaleCache)
+        Some(AnswerSource::Ai | AnswerSource::Cache | AnswerSource::StaleCache)
     );
     let has_usable_end = matches!(
         record.finish,
-        Some(Finish::Stop | Finish::Length | Finish::Stopped)
+        Some(FinishReason::Stop | FinishReason::Length | FinishReason::Stopped)
     );
     let is_usable = record.state == TurnState::Done && is_ai_answer && has_usable_end;
     (is_usable && !record.text.trim().is_empty()).then_some(record.text.as_str())
@@ -218,18 +238,19 @@ fn answer_of(record: &TurnRecord) -> Option<&str> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::chat::{At, Followup, TurnId};
+    use crate::chat::{Followup, Timestamp, TurnId};
 
-    const LIMITS: Shape = Shape {
+    const LIMITS: PromptLimits = PromptLimits {
         history_turns: 20,
         max_tokens: 9,
         retry_of: None,
     };
 
-    fn turn(number: u64, source: Source, finish: Finish) -> TurnRecord {
-        let id = TurnId::after(None, number, 0);
+    fn turn(number: u64, source: AnswerSource, finish: FinishReason) -> TurnRecord {
+        let id = TurnId::next_after(None, number, 0);
         let question = format!("q{number}");
-        let mut record = TurnRecord::asked(id, "m".parse().unwrap(), At(number), question, None);
+        let mut record =
+            TurnRecord::new(id, "m".parse().unwrap(), Timestamp(number), question, None);
         record.text = format!("a{number}");
         record.state = TurnState::Done;
         record.source = Some(source);
@@ -237,15 +258,15 @@ mod tests {
         record
     }
 
-    fn context(kept: usize, room: u32) -> Cut {
-        Cut {
-            kept,
-            room,
-            half: false,
+    fn context(kept: usize, room: u32) -> ContextLimit {
+        ContextLimit {
+            required_messages: kept,
+            context_tokens: room,
+            halve_history: false,
         }
     }
 
-    fn joined_text(request: &Ask) -> String {
+    fn joined_text(request: &ChatRequest) -> String {
         request
             .messages
             .iter()
@@ -256,41 +277,41 @@ mod tests {
 
     #[test]
     fn history_contains_ai_answers_only() {
-        let mut followed_up = turn(5, Source::Fallback, Finish::Stop);
+        let mut followed_up = turn(5, AnswerSource::Fallback, FinishReason::Stop);
         followed_up.followup = Some(Followup {
             text: "late".into(),
             provider: "p".into(),
             model: "m".into(),
-            at: At(9),
+            at: Timestamp(9),
         });
         let history = [
-            turn(1, Source::Ai, Finish::Stop),
-            turn(2, Source::Fallback, Finish::Stop),
-            turn(3, Source::Ai, Finish::ContentFilter),
-            turn(4, Source::Ai, Finish::Stop).interrupted(),
+            turn(1, AnswerSource::Ai, FinishReason::Stop),
+            turn(2, AnswerSource::Fallback, FinishReason::Stop),
+            turn(3, AnswerSource::Ai, FinishReason::ContentFilter),
+            turn(4, AnswerSource::Ai, FinishReason::Stop).into_interrupted(),
             followed_up,
-            turn(6, Source::StaleCache, Finish::Length),
+            turn(6, AnswerSource::StaleCache, FinishReason::Length),
         ];
-        let request = ask("s".into(), &history, "now", LIMITS);
+        let request = build_request("s".into(), &history, "now", LIMITS);
         assert_eq!(joined_text(&request), "q1 a1 q5 late q6 a6 now");
     }
 
     #[test]
     fn retried_turn_is_left_out() {
-        let first = turn(1, Source::Ai, Finish::Stop);
-        let mut second = turn(2, Source::Ai, Finish::Stop);
+        let first = turn(1, AnswerSource::Ai, FinishReason::Stop);
+        let mut second = turn(2, AnswerSource::Ai, FinishReason::Stop);
         second.retry_of = Some(first.turn);
         let history = [first.clone(), second];
         assert_eq!(
-            joined_text(&ask("".into(), &history, "now", LIMITS)),
+            joined_text(&build_request("".into(), &history, "now", LIMITS)),
             "q2 a2 now"
         );
-        let retry = Shape {
+        let retry = PromptLimits {
             retry_of: Some(first.turn),
             ..LIMITS
         };
         assert_eq!(
-            joined_text(&ask("".into(), &history[..1], "q1", retry)),
+            joined_text(&build_request("".into(), &history[..1], "q1", retry)),
             "q1"
         );
     }
@@ -319,9 +340,11 @@ mod tests {
 
     #[test]
     fn turns_that_do_not_fit_are_cut_oldest_first() {
-        let history: Vec<_> = (1..=4).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
+        let history: Vec<_> = (1..=4)
+            .map(|n| turn(n, AnswerSource::Ai, FinishReason::Stop))
+            .collect();
         // 6 tokens of system prompt, 5 of each message, 9 of the answer.
-        let full = ask("system p".into(), &history, "now", LIMITS);
+        let full = build_request("system p".into(), &history, "now", LIMITS);
         for (room, expected) in [
             (0, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
             (60, "q1 a1 q2 a2 q3 a3 q4 a4 now"),
@@ -332,20 +355,20 @@ mod tests {
             (29, "now"),
             (1, "now"),
         ] {
-            let fitted = fitted(full.clone(), context(1, room));
+            let fitted = fit_to_context(full.clone(), context(1, room));
             assert_eq!(
                 (joined_text(&fitted).as_str(), &*fitted.system),
                 (expected, "system p"),
                 "{room}"
             );
-            assert_eq!(fitted.messages.first().unwrap().role, Role::User);
+            assert_eq!(fitted.messages.first().unwrap().role, MessageRole::User);
         }
         // A provider that found the fitting part too long gets half of it.
         let half = |room| {
-            joined_text(&fitted(
+            joined_text(&fit_to_context(
                 full.clone(),
-                Cut {
-                    half: true,
+                ContextLimit {
+                    halve_history: true,
                     ..context(1, room)
                 },
             ))
@@ -356,33 +379,36 @@ mod tests {
         );
         // A partial answer stays with its question, and a caller's messages are never cut.
         assert_eq!(
-            joined_text(&fitted(gone_on(&full, "Well,"), context(2, 1))),
+            joined_text(&fit_to_context(with_prefill(&full, "Well,"), context(2, 1))),
             "now Well,"
         );
         assert!(
-            joined_text(&fitted(repeated(&full, "Well,"), context(3, 1)))
-                .starts_with("now Well, Your previous")
+            joined_text(&fit_to_context(
+                with_repeat_instruction(&full, "Well,"),
+                context(3, 1)
+            ))
+            .starts_with("now Well, Your previous")
         );
         assert_eq!(
-            joined_text(&fitted(full.clone(), context(9, 1))),
+            joined_text(&fit_to_context(full.clone(), context(9, 1))),
             joined_text(&full)
         );
     }
 
     #[test]
     fn answer_is_limited_to_the_remaining_context() {
-        let long = ask(
+        let long = build_request(
             "".into(),
             &[],
             "now",
-            Shape {
+            PromptLimits {
                 max_tokens: 1000,
                 ..LIMITS
             },
         );
         for (room, tokens) in [(0, 1000), (1005, 1000), (1004, 999), (100, 95), (8, 4)] {
             assert_eq!(
-                fitted(long.clone(), context(1, room)).max_tokens,
+                fit_to_context(long.clone(), context(1, room)).max_tokens,
                 tokens,
                 "{room}"
             );
@@ -391,24 +417,27 @@ mod tests {
 
     #[test]
     fn callers_partial_answer_is_continued_in_one_message() {
-        let plain = ask("".into(), &[], "now", LIMITS);
-        let partial = Message {
-            role: Role::Assistant,
+        let plain = build_request("".into(), &[], "now", LIMITS);
+        let partial = ChatMessage {
+            role: MessageRole::Assistant,
             text: "Well, ".into(),
         };
-        let started = Ask {
+        let started = ChatRequest {
             messages: [plain.messages[0].clone(), partial].into(),
             ..plain.clone()
         };
-        assert!(taken_up(&started).goes_on && !taken_up(&plain).goes_on);
-        assert_eq!(joined_text(&gone_on(&started, "yes ")), "now Well, yes");
-        assert_eq!(gone_on(&started, "yes ").messages.len(), 2);
+        assert!(as_prefill(&started).ends_with_prefill && !as_prefill(&plain).ends_with_prefill);
+        assert_eq!(
+            joined_text(&with_prefill(&started, "yes ")),
+            "now Well, yes"
+        );
+        assert_eq!(with_prefill(&started, "yes ").messages.len(), 2);
         assert!(
-            joined_text(&repeated(&started, "yes"))
+            joined_text(&with_repeat_instruction(&started, "yes"))
                 .starts_with("now Well, yes Your previous answer")
         );
-        assert_eq!(repeated(&started, "yes").messages.len(), 3);
-        assert_eq!(gone_on(&plain, "yes").messages.len(), 2);
+        assert_eq!(with_repeat_instruction(&started, "yes").messages.len(), 3);
+        assert_eq!(with_prefill(&plain, "yes").messages.len(), 2);
     }
 
     #[test]
@@ -418,35 +447,40 @@ mod tests {
             ..turn
         };
         let mut history = vec![
-            by("a", turn(1, Source::Ai, Finish::Stop)),
-            by("b", turn(2, Source::Ai, Finish::Length)),
-            by("c", turn(3, Source::Ai, Finish::Stopped)),
-            by("d", turn(4, Source::Ai, Finish::Stop).interrupted()),
-            by("e", turn(5, Source::Ai, Finish::ContentFilter)),
-            turn(6, Source::Fallback, Finish::Stop),
+            by("a", turn(1, AnswerSource::Ai, FinishReason::Stop)),
+            by("b", turn(2, AnswerSource::Ai, FinishReason::Length)),
+            by("c", turn(3, AnswerSource::Ai, FinishReason::Stopped)),
+            by(
+                "d",
+                turn(4, AnswerSource::Ai, FinishReason::Stop).into_interrupted(),
+            ),
+            by("e", turn(5, AnswerSource::Ai, FinishReason::ContentFilter)),
+            turn(6, AnswerSource::Fallback, FinishReason::Stop),
         ];
-        assert_eq!(served_by(&history).as_deref(), Some("b"));
+        assert_eq!(last_provider(&history).as_deref(), Some("b"));
         history.remove(1);
-        assert_eq!(served_by(&history).as_deref(), Some("a"));
-        assert_eq!(served_by(&history[1..]), None);
+        assert_eq!(last_provider(&history).as_deref(), Some("a"));
+        assert_eq!(last_provider(&history[1..]), None);
     }
 
     #[test]
     fn oldest_turns_are_cut_first() {
-        let history: Vec<_> = (1..=5).map(|n| turn(n, Source::Ai, Finish::Stop)).collect();
-        let few = Shape {
+        let history: Vec<_> = (1..=5)
+            .map(|n| turn(n, AnswerSource::Ai, FinishReason::Stop))
+            .collect();
+        let few = PromptLimits {
             history_turns: 3,
             ..LIMITS
         };
-        let request = ask("".into(), &history, "now", few);
+        let request = build_request("".into(), &history, "now", few);
         assert_eq!(joined_text(&request), "q3 a3 q4 a4 q5 a5 now");
-        let half = |request: Ask| {
-            fitted(
+        let half = |request: ChatRequest| {
+            fit_to_context(
                 request,
-                Cut {
-                    kept: 1,
-                    room: 0,
-                    half: true,
+                ContextLimit {
+                    required_messages: 1,
+                    context_tokens: 0,
+                    halve_history: true,
                 },
             )
         };

@@ -16,30 +16,30 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::chat::Finish;
+use crate::chat::FinishReason;
 
 /// An answer of this length gets the full length factor.
-const ENOUGH: usize = 200;
+const FULL_LENGTH_CHARS: usize = 200;
 
-const RUN: usize = 4;
+const NGRAM_WORDS: usize = 4;
 
 /// The longest repeated token to look for, in bytes. Common vocabularies have no longer ones, apart
 /// from white space.
-const TOKEN_BYTES: usize = 32;
+const MAX_TOKEN_BYTES: usize = 32;
 
 /// The minimum number of repetitions in a row. Lines and tables contain dozens of dashes, but an
 /// answer does not end in them.
-const TIMES: usize = 20;
+const MIN_REPEATS: usize = 20;
 
 /// Returns `true` if an answer was cut off at the token limit while it repeated one token.
-pub fn is_one_token_to_the_limit(text: &str, finish: Finish) -> bool {
-    finish == Finish::Length && repeats(text)
+pub fn is_degenerate(text: &str, finish: FinishReason) -> bool {
+    finish == FinishReason::Length && ends_in_repetition(text)
 }
 
 /// Returns `true` if the second half of the text, or more, is one repeated token.
-fn repeats(text: &str) -> bool {
+fn ends_in_repetition(text: &str) -> bool {
     let bytes = text.as_bytes();
-    (1..=TOKEN_BYTES).any(|token| {
+    (1..=MAX_TOKEN_BYTES).any(|token| {
         let Some(earlier) = bytes
             .len()
             .checked_sub(token)
@@ -55,14 +55,17 @@ fn repeats(text: &str) -> bool {
             .zip(earlier.iter().rev())
             .take_while(|(byte, earlier)| byte == earlier);
         let run = token + equal.count();
-        run / token >= TIMES && run >= bytes.len().div_ceil(2)
+        run / token >= MIN_REPEATS && run >= bytes.len().div_ceil(2)
     })
 }
 
-pub fn score(text: &str, keywords: &[String]) -> f64 {
+pub fn quality_score(text: &str, keywords: &[String]) -> f64 {
     let words: Vec<String> = words(text).collect();
-    let length = share(text.trim().chars().count().min(ENOUGH), ENOUGH);
-    length * different(&words) * expected(&words, keywords)
+    let length = ratio(
+        text.trim().chars().count().min(FULL_LENGTH_CHARS),
+        FULL_LENGTH_CHARS,
+    );
+    length * repetition_factor(&words) * keyword_factor(&words, keywords)
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -71,7 +74,7 @@ fn words(text: &str) -> impl Iterator<Item = String> {
         .map(str::to_lowercase)
 }
 
-fn different(words: &[String]) -> f64 {
+fn repetition_factor(words: &[String]) -> f64 {
     // Words are replaced by numbers, so that each is hashed once and not in each sequence.
     let mut numbers = HashMap::with_capacity(words.len());
     let number = |word| {
@@ -79,18 +82,18 @@ fn different(words: &[String]) -> f64 {
         *numbers.entry(word).or_insert(next)
     };
     let words: Vec<usize> = words.iter().map(number).collect();
-    let ngrams = words.windows(RUN);
+    let ngrams = words.windows(NGRAM_WORDS);
     let total = ngrams.len();
     let mut distinct = HashSet::with_capacity(total);
     distinct.extend(ngrams);
     if total == 0 {
         1.0
     } else {
-        share(distinct.len(), total)
+        ratio(distinct.len(), total)
     }
 }
 
-fn expected(text: &[String], keywords: &[String]) -> f64 {
+fn keyword_factor(text: &[String], keywords: &[String]) -> f64 {
     if keywords.is_empty() {
         return 1.0;
     }
@@ -99,11 +102,11 @@ fn expected(text: &[String], keywords: &[String]) -> f64 {
         let parts: Vec<String> = words(keyword).collect();
         !parts.is_empty() && text.windows(parts.len()).any(|run| run == parts)
     };
-    (1.0 + share(keywords.iter().filter(is_in).count(), keywords.len())) / 2.0
+    (1.0 + ratio(keywords.iter().filter(is_in).count(), keywords.len())) / 2.0
 }
 
 #[allow(clippy::cast_precision_loss, reason = "no answer has 2^53 words")]
-fn share(part: usize, total: usize) -> f64 {
+fn ratio(part: usize, total: usize) -> f64 {
     part as f64 / total as f64
 }
 
@@ -135,12 +138,12 @@ mod tests {
             ("".into(), false),
         ] {
             assert_eq!(
-                is_one_token_to_the_limit(&text, Finish::Length),
+                is_degenerate(&text, FinishReason::Length),
                 expected,
                 "{text:?}"
             );
             assert!(
-                !is_one_token_to_the_limit(&text, Finish::Stop),
+                !is_degenerate(&text, FinishReason::Stop),
                 "not cut off at the limit: {text:?}"
             );
         }
@@ -150,7 +153,7 @@ mod tests {
     fn good_answers_score_high_and_bad_ones_low() {
         let good = "You can reset the password on the sign-in page: choose the link below the second field, then open the mail \
                     that you get within a few minutes, and set a new one there. If none arrives, look into the spam folder.";
-        let score = |text: &str| score(text, &[]);
+        let score = |text: &str| quality_score(text, &[]);
         assert_eq!(score(good), 1.0);
         assert_eq!(score(""), 0.0);
         assert_eq!(score(&good[..100]), 0.5, "half as long");
@@ -168,7 +171,7 @@ mod tests {
             "x".repeat(200)
         );
         let score = |keywords: &[&str]| {
-            score(
+            quality_score(
                 &long,
                 &keywords
                     .iter()
@@ -192,14 +195,14 @@ mod tests {
     proptest! {
         #[test]
         fn score_is_between_0_and_1(text in "\\PC{0,80}", keywords in prop::collection::vec("\\PC{0,8}", 0..4)) {
-            prop_assert!((0.0..=1.0).contains(&score(&text, &keywords)));
+            prop_assert!((0.0..=1.0).contains(&quality_score(&text, &keywords)));
         }
 
         /// Any token, and any prefix that is shorter than the repetition.
         #[test]
         fn any_repeated_token_is_degenerate(token in "\\PC{1,8}", prefix in "\\PC{0,20}", times in 100usize..300) {
             let text = prefix + &token.repeat(times);
-            prop_assert!(is_one_token_to_the_limit(&text, Finish::Length), "{}", text);
+            prop_assert!(is_degenerate(&text, FinishReason::Length), "{}", text);
         }
     }
 }

@@ -9,9 +9,9 @@ use super::log::{Follower, TurnLog};
 use crate::chat::{Done, Draft, Frame};
 
 #[derive(Clone, Debug, Default)]
-pub struct Reader {
+pub struct ProtocolClient {
     pub frames: Vec<Frame>,
-    pub seq: u64,
+    pub last_seq: u64,
     pub text: String,
     /// Retracted text with its provider.
     pub drafts: Vec<(Arc<str>, String)>,
@@ -20,7 +20,7 @@ pub struct Reader {
     pub done: Option<Done>,
 }
 
-impl Reader {
+impl ProtocolClient {
     /// The client as it was after frame `seq`.
     pub fn as_of(&self, seq: u64) -> Self {
         let mut client = Self::default();
@@ -32,17 +32,17 @@ impl Reader {
 
     pub async fn follow(log: &Arc<TurnLog>) -> Self {
         let mut client = Self::default();
-        client.read(&mut log.follow()).await;
+        client.read_to_end(&mut log.follow()).await;
         client
     }
 
-    pub async fn read(&mut self, follower: &mut Follower) {
+    pub async fn read_to_end(&mut self, follower: &mut Follower) {
         while let Some(frames) = follower.next().await {
-            self.take(&frames);
+            self.apply_encoded(&frames);
         }
     }
 
-    pub fn take(&mut self, frames: &[ByteString]) {
+    pub fn apply_encoded(&mut self, frames: &[ByteString]) {
         for frame in frames {
             self.apply(serde_json::from_str(frame).unwrap());
         }
@@ -75,16 +75,16 @@ impl Reader {
         assert!(self.done.is_none(), "frame after done: {frame:?}");
         let is_snapshot = matches!(frame, Frame::Snapshot { .. });
         assert!(
-            is_snapshot || frame.seq() == self.seq + 1,
+            is_snapshot || frame.seq() == self.last_seq + 1,
             "a gap after {}: {frame:?}",
-            self.seq
+            self.last_seq
         );
         let is_start = matches!(frame, Frame::Start { .. });
         assert!(
             is_snapshot || is_start == (frame.seq() == 1),
             "start is the first frame and occurs once: {frame:?}"
         );
-        self.seq = frame.seq();
+        self.last_seq = frame.seq();
         match &frame {
             Frame::Start { .. } => {}
             Frame::Attempt { attempt, .. } => {
@@ -122,13 +122,13 @@ impl Reader {
                 ..
             } => {
                 self.text.clone_from(text);
-                self.drafts = named(drafts);
+                self.drafts = draft_texts(drafts);
                 self.attempt = *attempt;
             }
             Frame::Done(done) => {
                 assert_eq!(done.text, self.text, "shown text differs from the answer");
                 assert_eq!(
-                    named(&done.drafts),
+                    draft_texts(&done.drafts),
                     self.drafts,
                     "retracted text differs from the drafts"
                 );
@@ -144,7 +144,7 @@ impl Reader {
     }
 }
 
-fn named(drafts: &[Draft]) -> Vec<(Arc<str>, String)> {
+fn draft_texts(drafts: &[Draft]) -> Vec<(Arc<str>, String)> {
     drafts
         .iter()
         .map(|draft| (Arc::clone(&draft.provider), draft.text.clone()))

@@ -3,138 +3,158 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Desk;
-use super::flights::{Flight, Joined};
-use super::keep::{Asked, Keeping};
+use super::desk::TurnService;
+use super::flights::{FlightGuard, FlightRole};
+use super::keep::{Persistence, PreparedRequest};
 use super::log::TurnLog;
-use super::progress::End;
-use super::run::Turn;
-use super::tally::Recalled;
-use crate::chat::Source;
-use crate::degradation::cache::CacheUse;
-use crate::degradation::shelf::{Asker, Found, Need, Place, READ_LIMIT};
+use super::progress::TurnEnd;
+use super::run::TurnRunner;
+use super::tally::CacheOutcome;
+use crate::chat::AnswerSource;
+use crate::degradation::cache::CacheMode;
+use crate::degradation::shelf::{
+    AcceptedAge, CACHE_READ_TIMEOUT, CacheHit, CacheSlot, QuestionContext,
+};
 
 /// A turn's use of the answer cache. By default it uses none.
 #[derive(Default)]
-pub(super) struct Recall {
+pub(super) struct CacheLookup {
     /// `None` if this question may not be cached.
-    place: Option<Place>,
+    slot: Option<CacheSlot>,
     /// `false` for a retry: the visitor did not like the answer.
-    reads: bool,
+    may_read: bool,
     /// Held while other turns wait for this one's answer.
-    flight: Option<Flight>,
+    flight: Option<FlightGuard>,
 }
 
-impl Recall {
+impl CacheLookup {
     /// Stores the answer after the end of the turn.
     ///
     /// The flight is released last: a later turn finds either the flight or the cached answer.
-    pub(super) async fn save(self, persistence: &Keeping, service: &Desk, log: &TurnLog) {
-        let cache = &service.shelf;
+    pub(super) async fn store_answer(
+        self,
+        persistence: &Persistence,
+        service: &TurnService,
+        log: &TurnLog,
+    ) {
+        let cache = &service.answer_cache;
         let now = service.clock.wall();
-        match (persistence, &self.place) {
-            (Keeping::Aside(_, renewal, _), _) => {
-                cache.keep_renewed(renewal, &log.record(), now).await
+        match (persistence, &self.slot) {
+            (Persistence::CacheRefresh(_, renewal, _), _) => {
+                cache.put_refreshed(renewal, &log.record(), now).await
             }
-            (_, Some(slot)) => cache.keep(slot, &log.record(), now).await,
+            (_, Some(slot)) => cache.put(slot, &log.record(), now).await,
             (_, None) => {}
         }
     }
 }
 
 /// Looks up a cached answer. `None` also if the store does not answer in time.
-async fn find(service: &Desk, slot: &Place, need: Need) -> Option<Found> {
-    let lookup = service.shelf.find(slot, need, service.clock.wall());
-    tokio::time::timeout(service.patience(READ_LIMIT), lookup)
+async fn lookup(service: &TurnService, slot: &CacheSlot, need: AcceptedAge) -> Option<CacheHit> {
+    let lookup = service.answer_cache.get(slot, need, service.clock.wall());
+    tokio::time::timeout(service.store_timeout(CACHE_READ_TIMEOUT), lookup)
         .await
         .ok()?
 }
 
-impl Turn<'_> {
+impl TurnRunner<'_> {
     /// Ends the turn with a fresh cached answer, or with that of another turn that is asking the
     /// same question right now. `None` if the turn has to ask a provider itself.
-    pub(super) async fn recall(&mut self, persistence: &Keeping, prepared: &Asked) -> Option<End> {
-        let Keeping::In(conversation) = persistence else {
+    pub(super) async fn lookup_fresh(
+        &mut self,
+        persistence: &Persistence,
+        prepared: &PreparedRequest,
+    ) -> Option<TurnEnd> {
+        let Persistence::Conversation(conversation) = persistence else {
             return None;
         };
-        let service = self.desk;
-        let options = self.wishes;
-        let cache = &service.shelf;
-        if options.cache == CacheUse::Off {
+        let service = self.service;
+        let options = self.options;
+        let cache = &service.answer_cache;
+        if options.cache_mode == CacheMode::Off {
             return None;
         }
         let record = self.writer.log().record();
-        let asker = Asker {
+        let asker = QuestionContext {
             conversation: conversation.id(),
-            anonymous: options.anonymous,
-            first: prepared.first && options.first.is_none(),
-            alone: prepared.alone && options.first.is_none(),
+            is_anonymous: options.is_anonymous,
+            is_first_message: prepared.is_first_message && options.preferred_provider.is_none(),
+            is_context_free: prepared.is_standalone && options.preferred_provider.is_none(),
         };
-        let slot = cache.place(&record.question, asker)?;
-        self.recall.reads = record.retry_of.is_none();
-        self.recall.place = Some(slot.clone());
+        let slot = cache.slot(&record.question, asker)?;
+        self.cache_lookup.may_read = record.retry_of.is_none();
+        self.cache_lookup.slot = Some(slot.clone());
         // A caller that names a provider, or wants a fresh answer, gets no earlier one.
-        if !self.recall.reads || options.cache == CacheUse::Refresh || options.first.is_some() {
+        if !self.cache_lookup.may_read
+            || options.cache_mode == CacheMode::Refresh
+            || options.preferred_provider.is_some()
+        {
             return None;
         }
-        if let Some(hit) = find(service, &slot, Need::Fresh).await {
-            if hit.renew {
-                service.renew(prepared.ask.clone(), cache.renewal(&hit));
+        if let Some(hit) = lookup(service, &slot, AcceptedAge::FreshOnly).await {
+            if hit.needs_refresh {
+                service.refresh_cached_answer(prepared.request.clone(), cache.refresh_job(&hit));
             }
-            service.tally.recalled(Recalled::Hit);
-            return Some(self.tell(Source::Cache, &hit.answer.text, hit.old));
+            service.metrics.record_cache_lookup(CacheOutcome::Hit);
+            return Some(self.serve(AnswerSource::Cache, &hit.answer.text, hit.age));
         }
         // Only questions that other conversations may share have a common key.
         let role = cache
-            .common(&slot)
-            .map(|key| service.flights.join(key, self.writer.log()));
+            .single_flight_key(&slot)
+            .map(|key| service.single_flight.join(key, self.writer.log()));
         let end = match role {
-            Some(Joined::Lead(flight)) => {
-                self.recall.flight = Some(flight);
+            Some(FlightRole::Leader(flight)) => {
+                self.cache_lookup.flight = Some(flight);
                 None
             }
-            Some(Joined::Follow(leader)) => self.follow(&leader, &slot).await,
+            Some(FlightRole::Follower(leader)) => self.await_leader(&leader, &slot).await,
             None => None,
         };
-        let has_joined = matches!(end, Some(End::Without { .. }));
-        service.tally.recalled(if has_joined {
-            Recalled::Joined
+        let has_joined = matches!(end, Some(TurnEnd::WithoutProvider { .. }));
+        service.metrics.record_cache_lookup(if has_joined {
+            CacheOutcome::Joined
         } else {
-            Recalled::Miss
+            CacheOutcome::Miss
         });
         end
     }
 
     /// Waits for another turn's answer. `None` if it may not be served to this conversation.
-    async fn follow(&mut self, leader: &TurnLog, slot: &Place) -> Option<End> {
+    async fn await_leader(&mut self, leader: &TurnLog, slot: &CacheSlot) -> Option<TurnEnd> {
         let log = Arc::clone(self.writer.log());
         let mut changes = leader.changes();
         // Stop waiting at the second attempt: only answers of a single attempt are shared.
-        while !leader.ended() && leader.attempts() <= 1 {
+        while !leader.is_finished() && leader.attempts() <= 1 {
             tokio::select! {
-                cancel = log.cancelled(self.wishes.patience) => return Some(End::Cancelled(cancel)),
+                cancel = log.cancelled(self.options.orphan_grace) => return Some(TurnEnd::Cancelled(cancel)),
                 changed = changes.changed() => changed.ok()?,
             }
         }
         let record = leader.record();
-        let may_serve = self.desk.shelf.is_tellable(slot, &record);
-        may_serve.then(|| self.tell(Source::Cache, &record.text, Duration::ZERO))
+        let may_serve = self.service.answer_cache.is_shareable(slot, &record);
+        may_serve.then(|| self.serve(AnswerSource::Cache, &record.text, Duration::ZERO))
     }
 
     /// Ends the turn with an expired cached answer. `None` if there is none that may be served.
-    pub(super) async fn recall_old(&mut self) -> Option<End> {
-        let slot = self.recall.place.as_ref().filter(|_| self.recall.reads)?;
-        let hit = find(self.desk, slot, Need::Outage).await?;
-        self.desk.tally.recalled(Recalled::Stale);
-        Some(self.tell(Source::StaleCache, &hit.answer.text, hit.old))
+    pub(super) async fn lookup_stale(&mut self) -> Option<TurnEnd> {
+        let slot = self
+            .cache_lookup
+            .slot
+            .as_ref()
+            .filter(|_| self.cache_lookup.may_read)?;
+        let hit = lookup(self.service, slot, AcceptedAge::StaleAllowed).await?;
+        self.service
+            .metrics
+            .record_cache_lookup(CacheOutcome::Stale);
+        Some(self.serve(AnswerSource::StaleCache, &hit.answer.text, hit.age))
     }
 
-    fn tell(&mut self, source: Source, text: &str, age: Duration) -> End {
-        self.writer.replace(source, text);
-        self.progress
-            .first_text
-            .get_or_insert(self.progress.begun.elapsed());
-        End::Without {
+    fn serve(&mut self, source: AnswerSource, text: &str, age: Duration) -> TurnEnd {
+        self.writer.replace_text(source, text);
+        self.summary
+            .first_text_after
+            .get_or_insert(self.summary.started_at.elapsed());
+        TurnEnd::WithoutProvider {
             source,
             age_s: Some(age.as_secs()),
         }

@@ -7,40 +7,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Desk;
-use super::forget::forget;
-use crate::chat::{At, ConversationId};
-use crate::store::Idle;
+use super::desk::TurnService;
+use super::forget::delete_conversation;
+use crate::chat::{ConversationId, Timestamp};
+use crate::store::ExpiredPage;
 
-const LOOK: usize = 500;
+const BATCH_SIZE: usize = 500;
 
-const STEP: Duration = Duration::from_secs(1);
+const BATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-const LEAST: Duration = Duration::from_secs(1);
-const MOST: Duration = Duration::from_secs(10 * 60);
+const MIN_PASS_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_PASS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-const LIMIT: Duration = Duration::from_secs(5);
+const SCAN_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub async fn retain(service: Arc<Desk>) {
-    let mut config_watch = service.published.clone();
+pub async fn run_retention(service: Arc<TurnService>) {
+    let mut config_watch = service.config_watch.clone();
     // Where the running pass goes on. `None` between two passes.
     let mut cursor = None;
     let mut deleted = 0;
     loop {
-        let retention = service.table().settings.chat.retention;
+        let retention = service.config().settings.chat.retention;
         let pause = if cursor.is_some() {
-            STEP
+            BATCH_INTERVAL
         } else {
-            (retention / 10).clamp(LEAST, MOST)
+            (retention / 10).clamp(MIN_PASS_INTERVAL, MAX_PASS_INTERVAL)
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // A reload may have changed the retention time.
             Ok(()) = config_watch.changed() => continue,
         }
-        let retention = service.table().settings.chat.retention;
-        let before = service.clock.wall().minus(retention);
-        let (next, batch_deleted) = step(&service, before, cursor).await;
+        let retention = service.config().settings.chat.retention;
+        let before = service.clock.wall().saturating_sub(retention);
+        let (next, batch_deleted) = expire_batch(&service, before, cursor).await;
         cursor = next;
         deleted += batch_deleted;
         if cursor.is_none() && deleted > 0 {
@@ -57,23 +57,29 @@ pub async fn retain(service: Arc<Desk>) {
 ///
 /// Returns the cursor of the next batch, `None` at the end, and the number of deleted
 /// conversations. If the store does not answer, the pass ends.
-async fn step(
-    service: &Desk,
-    before: At,
+async fn expire_batch(
+    service: &TurnService,
+    before: Timestamp,
     cursor: Option<ConversationId>,
 ) -> (Option<ConversationId>, usize) {
-    let scan = service.store.idle(before, cursor, LOOK);
-    let Ok(Ok(Idle { found, next })) = tokio::time::timeout(LIMIT, scan).await else {
+    let scan = service
+        .store
+        .expired_conversations(before, cursor, BATCH_SIZE);
+    let Ok(Ok(ExpiredPage {
+        conversations: found,
+        next_cursor: next,
+    })) = tokio::time::timeout(SCAN_TIMEOUT, scan).await
+    else {
         return (None, 0);
     };
     let mut deleted = 0;
     for id in found {
         // A turn that has just started may not be in the store yet.
         let is_in_use = service
-            .rooms
-            .find(id)
+            .conversations
+            .get(id)
             .is_some_and(|conversation| !conversation.logs().is_empty());
-        if !is_in_use && forget(service, id).await.is_ok() {
+        if !is_in_use && delete_conversation(service, id).await.is_ok() {
             deleted += 1;
         }
     }
@@ -84,34 +90,39 @@ async fn step(
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::provider::paused::{Paused, pass};
-    use crate::provider::scripted::says;
+    use crate::provider::paused::{Paused, advance};
+    use crate::provider::scripted::reply;
     use crate::store::Store as _;
-    use crate::store::flaky::Trouble;
-    use crate::turn::reader::Reader;
-    use crate::turn::stage::{House, conversation};
+    use crate::store::flaky::StoreFault;
+    use crate::turn::reader::ProtocolClient;
+    use crate::turn::stage::{TestServiceBuilder, conversation_id};
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[actix_rt::test(system = "Paused")]
     async fn retention_deletes_expired_turns_only() {
-        let service = House::following([vec![says("Hello.")]]).open();
+        let service = TestServiceBuilder::with_scripts([vec![reply("Hello.")]]).start();
         // Three turns of 1970, and one of today.
-        service.remember(3).await;
-        let recent = service.desk.rooms.enter(conversation(2));
-        let question = crate::turn::stage::question("m", "What is new?");
-        let log = service.desk.open(&recent, question, service.desk.usual());
+        service.store_old_turns(3).await;
+        let recent = service
+            .turns
+            .conversations
+            .get_or_create(conversation_id(2));
+        let question = crate::turn::stage::message("m", "What is new?");
+        let log = service
+            .turns
+            .start_turn(&recent, question, service.turns.default_options());
         let log = log.unwrap_or_else(|_| panic!("refused"));
-        assert_eq!(Reader::follow(&log).await.done().text, "Hello.");
+        assert_eq!(ProtocolClient::follow(&log).await.done().text, "Hello.");
         service.reload(|settings| settings.chat.retention = DAY);
-        service.store.set(Trouble::Fails);
-        actix::spawn(retain(Arc::clone(&service.desk)));
-        pass(MOST + STEP).await;
-        service.store.set(Trouble::None);
+        service.store.set_fault(StoreFault::Failing);
+        actix::spawn(run_retention(Arc::clone(&service.turns)));
+        advance(MAX_PASS_INTERVAL + BATCH_INTERVAL).await;
+        service.store.set_fault(StoreFault::None);
         let turns = async |n| {
             service
                 .store
-                .turns(conversation(n), None, 9)
+                .turns(conversation_id(n), None, 9)
                 .await
                 .unwrap()
                 .len()
@@ -121,22 +132,22 @@ mod tests {
             (3, 1),
             "a failing store loses nothing"
         );
-        pass(MOST + STEP).await;
+        advance(MAX_PASS_INTERVAL + BATCH_INTERVAL).await;
         assert_eq!((turns(1).await, turns(2).await), (0, 1));
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn pass_covers_all_conversations_in_bounded_batches() {
-        let service = House::following([vec![]]).open();
-        let count = LOOK + 7;
+        let service = TestServiceBuilder::with_scripts([vec![]]).start();
+        let count = BATCH_SIZE + 7;
         for n in 0..count {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            let turn = crate::chat::TurnId::after(None, 5, 0);
-            let record = crate::chat::TurnRecord::asked(
+            let turn = crate::chat::TurnId::next_after(None, 5, 0);
+            let record = crate::chat::TurnRecord::new(
                 turn,
                 "m".parse().unwrap(),
-                At(5),
+                Timestamp(5),
                 "q".to_owned(),
                 None,
             );
@@ -146,9 +157,15 @@ mod tests {
                 .await
                 .unwrap();
         }
-        let (next, deleted) = step(&service.desk, At(6), None).await;
-        assert_eq!((next.is_some(), deleted), (true, LOOK));
-        assert_eq!(step(&service.desk, At(6), next).await, (None, 7));
-        assert_eq!(step(&service.desk, At(6), None).await, (None, 0));
+        let (next, deleted) = expire_batch(&service.turns, Timestamp(6), None).await;
+        assert_eq!((next.is_some(), deleted), (true, BATCH_SIZE));
+        assert_eq!(
+            expire_batch(&service.turns, Timestamp(6), next).await,
+            (None, 7)
+        );
+        assert_eq!(
+            expire_batch(&service.turns, Timestamp(6), None).await,
+            (None, 0)
+        );
     }
 }

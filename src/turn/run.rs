@@ -10,243 +10,256 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
-use super::attempt::{self, Ended, Limits, Report};
-use super::call::Call;
-use super::desk::{Desk, Wishes};
-use super::doze::Dozing;
-use super::keep::Keeping;
+use super::attempt::{self, AttemptEnd, AttemptLimits, AttemptReport};
+use super::call::PendingCall;
+use super::desk::{TurnOptions, TurnService};
+use super::doze::PollOnWake;
+use super::keep::Persistence;
 use super::log::{Cancel, LogWriter};
-use super::progress::{End, Progress};
-use super::prompt::{self, Cut};
+use super::progress::{TurnEnd, TurnSummary};
+use super::prompt::{self, ContextLimit};
 use super::quality;
-use super::recall::Recall;
-use super::seam::Start;
-use crate::chat::{Ask, Class, Failure, Fault, Finish, Load, Outcome, Source};
-use crate::provider::backend::Backend;
-use crate::provider::breaker::Verdict;
-use crate::router::actor::{Lease, Pick, Route};
-use crate::router::plan::Failed;
+use super::recall::CacheLookup;
+use super::seam::ContinuationMode;
+use crate::chat::{
+    AnswerSource, AttemptOutcome, ChatRequest, Failure, FaultKind, FinishReason, Recovery,
+    TokenEstimate,
+};
+use crate::provider::backend::Provider;
+use crate::provider::breaker::CallOutcome;
+use crate::router::actor::{ProviderLease, SelectProvider, Selection};
+use crate::router::plan::FailedAttempt;
 use crate::settings::{MidStream, Settings};
 
 /// No attempt starts if less time than this is left of the turn's limit.
-pub(super) const TOO_LATE: Duration = Duration::from_millis(500);
+pub(super) const MIN_TIME_FOR_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// Answers one turn. Its log ends with exactly one `done` frame, even after a panic.
-pub async fn run(
-    service: &Arc<Desk>,
-    persistence: &Keeping,
+pub async fn run_turn(
+    service: &Arc<TurnService>,
+    persistence: &Persistence,
     mut writer: LogWriter,
-    options: Wishes,
+    options: TurnOptions,
 ) {
     let log = Arc::clone(writer.log());
     // Background turns have no waiting visitor: count their attempts, but not the turn.
-    let is_background = options.late || matches!(persistence, Keeping::Aside(..));
-    let in_flight = (!is_background).then(|| service.tally.began());
-    let mut summary = Progress::begin();
-    let mut cache_lookup = Recall::default();
-    let settings = &*Arc::clone(&service.table().settings);
-    let mut runner = Turn {
-        desk: service,
+    let is_background =
+        options.is_background || matches!(persistence, Persistence::CacheRefresh(..));
+    let in_flight = (!is_background).then(|| service.metrics.turn_started());
+    let mut summary = TurnSummary::start();
+    let mut cache_lookup = CacheLookup::default();
+    let settings = &*Arc::clone(&service.config().settings);
+    let mut runner = TurnRunner {
+        service: service,
         settings,
         writer: &mut writer,
-        wishes: &options,
-        progress: &mut summary,
-        recall: &mut cache_lookup,
+        options: &options,
+        summary: &mut summary,
+        cache_lookup: &mut cache_lookup,
     };
     // `join!` moves its futures into itself. Boxing the large one keeps the task from reserving
     // space for it twice.
-    let answered = Box::pin(AssertUnwindSafe(runner.answer(persistence)).catch_unwind());
-    let checkpoints = pin!(persistence.checkpoints(service, &log));
+    let answered = Box::pin(AssertUnwindSafe(runner.run(persistence)).catch_unwind());
+    let checkpoints = pin!(persistence.checkpoint_loop(service, &log));
     // The question is stored while the first provider is asked already. The checkpoint loop never
     // ends; it is dropped with the answer.
     let ((), answered) = tokio::select! {
-        both = async { tokio::join!(persistence.confirm(service, &log), answered) } => both,
-        never = Dozing::new(checkpoints) => match never {},
+        both = async { tokio::join!(persistence.persist_question(service, &log), answered) } => both,
+        never = PollOnWake::new(checkpoints) => match never {},
     };
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "turn panicked, sending a fallback answer");
-        Turn {
-            desk: service,
+        TurnRunner {
+            service: service,
             settings,
             writer: &mut writer,
-            wishes: &options,
-            progress: &mut summary,
-            recall: &mut cache_lookup,
+            options: &options,
+            summary: &mut summary,
+            cache_lookup: &mut cache_lookup,
         }
-        .fall()
+        .local_fallback()
     });
     let is_lost = match end {
         // A caller's own faulty request is not counted as a lost turn.
-        End::Torn => log
+        TurnEnd::Unanswered => log
             .last_failure()
-            .is_none_or(|last| !last.fault.class().is_the_requests()),
+            .is_none_or(|last| !last.fault.recovery().is_caller_fault()),
         // Interrupted by a shutdown, not because all followers left.
-        End::Cancelled(Cancel::Interrupted) => log.told_to_end().is_some(),
-        End::Ai(_) | End::Without { .. } | End::Cancelled(Cancel::Stopped) => false,
+        TurnEnd::Cancelled(Cancel::Interrupted) => log.cancel_reason().is_some(),
+        TurnEnd::Answered(_)
+        | TurnEnd::WithoutProvider { .. }
+        | TurnEnd::Cancelled(Cancel::Stopped) => false,
     };
     let timings = summary.timings();
-    let record = writer.ending(|record| summary.close(record, end, writer.speaker()));
+    let record =
+        writer.final_record(|record| summary.fill_record(record, end, writer.text_attempt()));
     // A turn that an outage left without an AI answer gets a follow-up later, unless the caller
     // accepted one provider only.
     let needs_followup = match end {
-        End::Without { source, .. } => source.degraded() && !options.only_first,
+        TurnEnd::WithoutProvider { source, .. } => source.is_degraded() && !options.no_failover,
         _ => is_lost,
     };
-    persistence.end(service, &record, needs_followup).await;
-    tracing::info!(turn = %log.turn(), source = record.source.map(Source::name),
-        finish = record.finish.map(Finish::name), attempts = record.attempts,
+    persistence
+        .persist_end(service, &record, needs_followup)
+        .await;
+    tracing::info!(turn = %log.turn(), source = record.source.map(AnswerSource::as_str),
+        finish = record.finish.map(FinishReason::as_str), attempts = record.attempts,
         ms = record.total_ms, "turn ended");
-    if let Some(tracer) = &service.spans {
-        tracer.turn(&record, &timings, is_background);
+    if let Some(tracer) = &service.tracer {
+        tracer.record_turn(&record, &timings, is_background);
     }
     if let Some(in_flight) = in_flight {
-        service.counts.count(&record, is_lost);
-        in_flight.ended(&record, &writer.restarts());
+        service.answer_counters.record_turn(&record, is_lost);
+        in_flight.finish(&record, &writer.restarts());
     }
-    writer.done(record);
+    writer.finish(record);
     // Followers have seen `done` by now: writing to the cache delays nobody.
-    cache_lookup.save(persistence, service, &log).await;
+    cache_lookup.store_answer(persistence, service, &log).await;
 }
 
-pub(super) struct Turn<'t> {
-    pub(super) desk: &'t Arc<Desk>,
+pub(super) struct TurnRunner<'t> {
+    pub(super) service: &'t Arc<TurnService>,
     /// The settings when the turn started. A reload does not affect it.
     pub(super) settings: &'t Settings,
     pub(super) writer: &'t mut LogWriter,
-    pub(super) wishes: &'t Wishes,
-    pub(super) progress: &'t mut Progress,
-    pub(super) recall: &'t mut Recall,
+    pub(super) options: &'t TurnOptions,
+    pub(super) summary: &'t mut TurnSummary,
+    pub(super) cache_lookup: &'t mut CacheLookup,
 }
 
 /// The attempts of a turn so far, as the router needs to know them.
 #[derive(Default)]
-pub(super) struct Made {
+pub(super) struct AttemptHistory {
     /// In the order of their ends.
-    pub(super) failed: Vec<Failed>,
+    pub(super) failed: Vec<FailedAttempt>,
     /// Attempts that lost a hedged race. They are neither failures nor successes.
-    pub(super) given_up: u32,
-    waited: bool,
+    pub(super) hedges_abandoned: u32,
+    backoff_elapsed: bool,
     /// The number of failed attempts when the history was halved. `None` if it was not.
-    halved: Option<usize>,
-    load: Load,
-    served_by: Option<Arc<str>>,
+    history_halved_after: Option<usize>,
+    token_estimate: TokenEstimate,
+    sticky_provider: Option<Arc<str>>,
 }
 
-impl Made {
-    pub(super) fn pick(&self, options: &Wishes) -> Pick {
-        Pick {
-            failed: self.failed.as_slice().into(),
-            first: options.first.clone(),
-            only_first: options.only_first,
-            waited: self.waited,
-            before_halving: self.halved.unwrap_or_default(),
-            load: self.load,
-            served_by: self.served_by.clone(),
-            given_up: self.given_up,
-            hedge: None,
-            late: options.late,
-            waits: None,
+impl AttemptHistory {
+    pub(super) fn select_request(&self, options: &TurnOptions) -> SelectProvider {
+        SelectProvider {
+            failed_attempts: self.failed.as_slice().into(),
+            preferred: options.preferred_provider.clone(),
+            no_failover: options.no_failover,
+            backoff_elapsed: self.backoff_elapsed,
+            attempts_before_truncation: self.history_halved_after.unwrap_or_default(),
+            token_estimate: self.token_estimate,
+            sticky_provider: self.sticky_provider.clone(),
+            hedges_abandoned: self.hedges_abandoned,
+            hedging_against: None,
+            is_background: options.is_background,
+            queue_permit: None,
         }
     }
 }
 
 /// An attempt whose provider call has started.
-pub(super) struct Runner {
-    pub(super) lease: Lease,
-    pub(super) call: Call,
-    pub(super) ask: Ask,
-    pub(super) limits: Limits,
+pub(super) struct ActiveAttempt {
+    pub(super) lease: ProviderLease,
+    pub(super) call: PendingCall,
+    pub(super) request: ChatRequest,
+    pub(super) limits: AttemptLimits,
     /// The turn's deadline comes before the provider's own limit.
-    hurried: bool,
-    start: Start,
+    capped_by_turn_deadline: bool,
+    continuation_mode: ContinuationMode,
     /// Time from the start of the turn to the start of this attempt.
-    before: Duration,
+    started_after: Duration,
 }
 
-impl Turn<'_> {
-    async fn answer(&mut self, persistence: &Keeping) -> End {
-        let service = self.desk;
-        let options = self.wishes;
+impl TurnRunner<'_> {
+    async fn run(&mut self, persistence: &Persistence) -> TurnEnd {
+        let service = self.service;
+        let options = self.options;
         let log = Arc::clone(self.writer.log());
-        let deadline = self.progress.begun + self.settings.timeouts.turn;
-        let prepared = persistence.ask(service, &log).await;
-        if let Some(end) = self.recall(persistence, &prepared).await {
+        let deadline = self.summary.started_at + self.settings.timeouts.turn;
+        let prepared = persistence.build_request(service, &log).await;
+        if let Some(end) = self.lookup_fresh(persistence, &prepared).await {
             return end;
         }
-        let request = prepared.ask;
+        let request = prepared.request;
         // History may be cut, so only the question has to fit. A caller's messages are never cut.
-        let load = if options.pass_on {
-            Load::of(&request)
+        let load = if options.surface_caller_errors {
+            TokenEstimate::for_request(&request)
         } else {
-            Load::of_last(&request, 1)
+            TokenEstimate::for_last_messages(&request, 1)
         };
-        let mut history = Made {
-            served_by: prepared.served_by,
-            load,
-            ..Made::default()
+        let mut history = AttemptHistory {
+            sticky_provider: prepared.last_provider,
+            token_estimate: load,
+            ..AttemptHistory::default()
         };
         loop {
-            if deadline.saturating_duration_since(Instant::now()) < TOO_LATE {
-                return self.descend().await;
+            if deadline.saturating_duration_since(Instant::now()) < MIN_TIME_FOR_ATTEMPT {
+                return self.degrade().await;
             }
-            let pick = history.pick(options);
+            let pick = history.select_request(options);
             let route = tokio::select! {
                 biased;
-                cancel = log.cancelled(options.patience) => return End::Cancelled(cancel),
-                route = service.pick(|| pick.clone()) => route,
+                cancel = log.cancelled(options.orphan_grace) => return TurnEnd::Cancelled(cancel),
+                route = service.select_provider(|| pick.clone()) => route,
             };
             let lease = match route {
-                Route::Go(lease) => lease,
+                Selection::Provider(lease) => lease,
                 // Sleep through the back-off, then ask the router again.
-                Route::Wait(delay) => {
+                Selection::RetryAfter(delay) => {
                     let until = deadline.min(Instant::now() + delay);
                     tokio::select! {
-                        cancel = log.cancelled(options.patience) => return End::Cancelled(cancel),
-                        () = tokio::time::sleep_until(until) => history.waited = true,
+                        cancel = log.cancelled(options.orphan_grace) => return TurnEnd::Cancelled(cancel),
+                        () = tokio::time::sleep_until(until) => history.backoff_elapsed = true,
                     }
                     continue;
                 }
-                Route::Nobody { .. } => {
-                    let is_too_long = |failed: &Failed| failed.failure.fault == Fault::TooLong;
-                    if options.pass_on {
+                Selection::Unavailable { .. } => {
+                    let is_too_long =
+                        |failed: &FailedAttempt| failed.failure.fault == FaultKind::TooLong;
+                    if options.surface_caller_errors {
                         let was_too_long = history
                             .failed
                             .last()
-                            .map_or_else(|| self.outgrown(load), is_too_long);
+                            .map_or_else(|| self.exceeds_every_context(load), is_too_long);
                         return if was_too_long {
-                            End::Torn
+                            TurnEnd::Unanswered
                         } else {
-                            self.descend().await
+                            self.degrade().await
                         };
                     }
                     // Some provider may accept a shorter prompt: retry once with half the history.
                     let any_too_long = history.failed.iter().any(is_too_long);
-                    if history.halved.is_some() || !prompt::has_history(&request) || !any_too_long {
-                        return self.descend().await;
+                    if history.history_halved_after.is_some()
+                        || !prompt::has_history(&request)
+                        || !any_too_long
+                    {
+                        return self.degrade().await;
                     }
-                    history.halved = Some(history.failed.len());
+                    history.history_halved_after = Some(history.failed.len());
                     continue;
                 }
             };
-            history.waited = false;
-            let first = self.runner(lease, &request, &history, deadline);
-            self.open(&first);
+            history.backoff_elapsed = false;
+            let first = self.prepare_attempt(lease, &request, &history, deadline);
+            self.announce_attempt(&first);
             // Boxed so that the turn's future does not hold the race's space while it streams.
-            let raced = Box::pin(self.race(first, &request, &mut history, deadline)).await;
+            let raced = Box::pin(self.hedge(first, &request, &mut history, deadline)).await;
             let attempt = match raced {
                 Ok(attempt) => attempt,
-                Err(cancel) => return End::Cancelled(cancel),
+                Err(cancel) => return TurnEnd::Cancelled(cancel),
             };
-            match self.finish(attempt).await {
+            match self.drive_attempt(attempt).await {
                 Ok(end) => return end,
                 // After the first text the request is known to be good: such an error is caused by
                 // our continuation of it, so it is not returned to the caller.
                 Err(failed)
-                    if options.pass_on
-                        && failed.failure.fault.class() == Class::Caller
-                        && !self.binding() =>
+                    if options.surface_caller_errors
+                        && failed.failure.fault.recovery() == Recovery::CallerError
+                        && !self.must_not_retract() =>
                 {
-                    return End::Torn;
+                    return TurnEnd::Unanswered;
                 }
                 Err(failed) => history.failed.push(failed),
             }
@@ -254,178 +267,201 @@ impl Turn<'_> {
     }
 
     /// Starts the call of a leased attempt. No frame is sent before `announce_attempt`.
-    pub(super) fn runner(
+    pub(super) fn prepare_attempt(
         &self,
-        lease: Lease,
-        original: &Ask,
-        history: &Made,
+        lease: ProviderLease,
+        original: &ChatRequest,
+        history: &AttemptHistory,
         deadline: Instant,
-    ) -> Runner {
-        let shown = self.writer.shown();
+    ) -> ActiveAttempt {
+        let shown = self.writer.shown_text();
         let start = if shown.is_empty() {
-            Start::Anew
+            ContinuationMode::Restart
         } else {
-            self.start(&lease, &history.failed)
+            self.continuation_mode(&lease, &history.failed)
         };
-        let backend = &lease.backend;
+        let backend = &lease.provider;
         let prepared = match start {
-            Start::GoesOn => prompt::gone_on(original, &shown),
-            Start::Repeats => prompt::repeated(original, &shown),
-            Start::Anew if backend.prefill.load(Ordering::Relaxed) => prompt::taken_up(original),
-            Start::Anew => original.clone(),
+            ContinuationMode::Prefill => prompt::with_prefill(original, &shown),
+            ContinuationMode::RepeatOverlap => prompt::with_repeat_instruction(original, &shown),
+            ContinuationMode::Restart if backend.supports_prefill.load(Ordering::Relaxed) => {
+                prompt::as_prefill(original)
+            }
+            ContinuationMode::Restart => original.clone(),
         };
-        let request = self.fitted(prepared, original, backend, history.halved.is_some());
-        let is_continuation = start != Start::Anew;
-        let timeouts = &lease.backend.patience;
+        let request = self.fit_to_context(
+            prepared,
+            original,
+            backend,
+            history.history_halved_after.is_some(),
+        );
+        let is_continuation = start != ContinuationMode::Restart;
+        let timeouts = &lease.provider.timeouts;
         let time_left = deadline.saturating_duration_since(Instant::now());
-        let hurried = time_left < timeouts.attempt;
-        let limits = Limits {
-            first_token: timeouts.first_token(lease.attempt),
+        let hurried = time_left < timeouts.total;
+        let limits = AttemptLimits {
+            first_token: timeouts.first_token(lease.attempt_number),
             stall: timeouts.stall,
-            attempt: timeouts.attempt.min(time_left),
+            total: timeouts.total.min(time_left),
             // The text shown so far counts towards the minimum, so any continuation is long enough.
             min_chars: if is_continuation {
                 1
             } else {
                 self.settings.quality.min_chars
             },
-            goes_on: is_continuation,
+            is_continuation: is_continuation,
         };
-        let before = self.progress.begun.elapsed();
-        let call = Call::begin(&lease.backend.upstream, &request);
-        Runner {
+        let before = self.summary.started_at.elapsed();
+        let call = PendingCall::start(&lease.provider.client, &request);
+        ActiveAttempt {
             lease,
             call,
-            ask: request,
+            request: request,
             limits,
-            hurried,
-            start,
-            before,
+            capped_by_turn_deadline: hurried,
+            continuation_mode: start,
+            started_after: before,
         }
     }
 
     /// Chooses how the next attempt treats the shown text: as configured, but it restarts after a
     /// continuation that did not match.
-    fn start(&self, lease: &Lease, failed: &[Failed]) -> Start {
+    fn continuation_mode(
+        &self,
+        lease: &ProviderLease,
+        failed: &[FailedAttempt],
+    ) -> ContinuationMode {
         let has_mismatched = failed
             .iter()
-            .any(|failed| failed.failure.fault == Fault::Diverged && !failed.started);
-        let prefill = lease.backend.prefill.load(Ordering::Relaxed);
-        match self.wishes.mid_stream {
-            MidStream::Continue if prefill => Start::GoesOn,
+            .any(|failed| failed.failure.fault == FaultKind::Diverged && !failed.had_text);
+        let prefill = lease.provider.supports_prefill.load(Ordering::Relaxed);
+        match self.options.mid_stream {
+            MidStream::Continue if prefill => ContinuationMode::Prefill,
             // Text that cannot be retracted can only be continued.
-            MidStream::Continue if self.wishes.rigid || !has_mismatched => Start::Repeats,
-            MidStream::Continue | MidStream::Restart => Start::Anew,
+            MidStream::Continue if self.options.append_only || !has_mismatched => {
+                ContinuationMode::RepeatOverlap
+            }
+            MidStream::Continue | MidStream::Restart => ContinuationMode::Restart,
         }
     }
 
     /// Sends the `attempt` frame. Text pushed from now on belongs to this attempt.
-    pub(super) fn open(&mut self, attempt: &Runner) {
+    pub(super) fn announce_attempt(&mut self, attempt: &ActiveAttempt) {
         let lease = &attempt.lease;
-        self.writer.attempt(
-            lease.attempt,
-            Arc::clone(&lease.backend.name),
-            Arc::clone(&lease.backend.model),
-            attempt.start,
+        self.writer.start_attempt(
+            lease.attempt_number,
+            Arc::clone(&lease.provider.name),
+            Arc::clone(&lease.provider.model),
+            attempt.continuation_mode,
         );
     }
 
     /// Streams the attempt to its end. The error tells how it failed.
-    pub(super) async fn finish(&mut self, attempt: Runner) -> Result<End, Failed> {
-        let Runner {
+    pub(super) async fn drive_attempt(
+        &mut self,
+        attempt: ActiveAttempt,
+    ) -> Result<TurnEnd, FailedAttempt> {
+        let ActiveAttempt {
             mut lease,
             call,
-            ask: request,
+            request: request,
             limits,
-            hurried,
-            before,
+            capped_by_turn_deadline: hurried,
+            started_after: before,
             ..
         } = attempt;
         let log = Arc::clone(self.writer.log());
         let on_first_token = |after| {
-            lease.permit.first_token(after);
-            self.desk.tally.first_token(&lease.backend.name, after);
+            lease.permit.record_first_token(after);
+            self.service
+                .metrics
+                .record_first_token(&lease.provider.name, after);
         };
-        let cancelled = log.cancelled(self.wishes.patience);
+        let cancelled = log.cancelled(self.options.orphan_grace);
         let report = attempt::drive(call, limits, self.writer, cancelled, on_first_token).await;
         let first_shown = report.first_shown.map(|after| before + after);
-        self.progress.first_text = self.progress.first_text.or(first_shown);
-        let (outcome, result) = match &report.ended {
-            Ended::Whole(finish) => (Outcome::OK, Ok(End::Ai(*finish))),
-            Ended::Cancelled(cancel) => (Outcome::STOPPED, Ok(End::Cancelled(*cancel))),
-            Ended::Failed(failure) => {
+        self.summary.first_text_after = self.summary.first_text_after.or(first_shown);
+        let (outcome, result) = match &report.end {
+            AttemptEnd::Complete(finish) => (AttemptOutcome::OK, Ok(TurnEnd::Answered(*finish))),
+            AttemptEnd::Cancelled(cancel) => {
+                (AttemptOutcome::STOPPED, Ok(TurnEnd::Cancelled(*cancel)))
+            }
+            AttemptEnd::Failed(failure) => {
                 // The provider may have rejected the prefill or the rest of the request. For a
                 // caller's own prefill, only the error text tells which.
-                let is_prefill_rejection =
-                    request.goes_on && (limits.goes_on || prompt::refuses_prefill(&failure.detail));
-                let failed = self.failed(&lease, &report, failure, is_prefill_rejection);
-                (Outcome::from(failed.failure.fault), Err(failed))
+                let is_prefill_rejection = request.ends_with_prefill
+                    && (limits.is_continuation || prompt::refuses_prefill(&failure.detail));
+                let failed = self.record_failure(&lease, &report, failure, is_prefill_rejection);
+                (AttemptOutcome::from(failed.failure.fault), Err(failed))
             }
         };
-        self.desk
-            .tally
-            .attempt(&lease.backend.name, outcome, report.took);
-        self.progress
-            .attempted(&mut lease, &report, outcome, &request);
+        self.service
+            .metrics
+            .record_attempt(&lease.provider.name, outcome, report.elapsed);
+        self.summary
+            .record_attempt(&mut lease, &report, outcome, &request);
         // A continuation of another attempt's text has no score of its own.
-        if let Some(score) = self.score(&report).filter(|_| !limits.goes_on) {
-            lease.permit.scored(score);
+        if let Some(score) = self
+            .quality_score(&report)
+            .filter(|_| !limits.is_continuation)
+        {
+            lease.permit.record_quality(score);
         }
         // An attempt cut short by the turn's deadline or by a stall of this thread says nothing
         // about the provider.
-        if report.ours || hurried && report.took >= limits.attempt {
+        if report.caused_by_local_stall || hurried && report.elapsed >= limits.total {
             drop(lease.permit);
         } else {
-            settle(lease, &report);
+            record_outcome(lease, &report);
         }
         result
     }
 
     /// The quality score of the answer. `None` if there is no answer to judge.
-    fn score(&self, report: &Report) -> Option<f64> {
-        match &report.ended {
-            Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => None,
-            Ended::Whole(_) => Some(quality::score(
-                &report.said,
+    fn quality_score(&self, report: &AttemptReport) -> Option<f64> {
+        match &report.end {
+            AttemptEnd::Complete(FinishReason::ContentFilter) | AttemptEnd::Cancelled(_) => None,
+            AttemptEnd::Complete(_) => Some(quality::quality_score(
+                &report.text,
                 &self.settings.quality.keywords,
             )),
-            Ended::Failed(failure) => {
-                matches!(failure.fault, Fault::Empty | Fault::Poor).then_some(0.0)
+            AttemptEnd::Failed(failure) => {
+                matches!(failure.fault, FaultKind::Empty | FaultKind::Poor).then_some(0.0)
             }
         }
     }
 
-    fn failed(
+    fn record_failure(
         &mut self,
-        lease: &Lease,
-        report: &Report,
+        lease: &ProviderLease,
+        report: &AttemptReport,
         failure: &Failure,
         is_prefill_rejection: bool,
-    ) -> Failed {
-        let backend = &lease.backend;
-        tracing::warn!(turn = %self.writer.log().turn(), attempt = lease.attempt,
-            provider = %backend.name, status = failure.status, failure = failure.for_logs(),
-            started = report.started(), "attempt failed");
+    ) -> FailedAttempt {
+        let backend = &lease.provider;
+        tracing::warn!(turn = %self.writer.log().turn(), attempt = lease.attempt_number,
+            provider = %backend.name, status = failure.status, failure = failure.log_safe(),
+            started = report.has_text(), "attempt failed");
         let mut failure = failure.clone();
-        let mut started = report.started();
-        if is_prefill_rejection && failure.fault == Fault::BadRequest {
+        let mut started = report.has_text();
+        if is_prefill_rejection && failure.fault == FaultKind::BadRequest {
             // Retry the same provider without prefill. If the error names prefill, never send it to
             // this provider again.
             if prompt::refuses_prefill(&failure.detail) {
-                backend.prefill.store(false, Ordering::Relaxed);
+                backend.supports_prefill.store(false, Ordering::Relaxed);
             }
-            failure.fault = Fault::Diverged;
-        } else if failure.fault == Fault::Diverged {
+            failure.fault = FaultKind::Diverged;
+        } else if failure.fault == FaultKind::Diverged {
             // Where text can be retracted, a provider that did not match may answer anew.
-            started = self.wishes.rigid;
+            started = self.options.append_only;
         }
         self.writer
-            .failed(Arc::clone(&backend.name), failure.clone());
-        Failed {
+            .fail_attempt(Arc::clone(&backend.name), failure.clone());
+        FailedAttempt {
             provider: Arc::clone(&backend.name),
             failure,
-            started,
-            took: report.took,
+            had_text: started,
+            elapsed: report.elapsed,
         }
     }
 
@@ -433,35 +469,41 @@ impl Turn<'_> {
     ///
     /// The question and a partial answer always stay, and all of a caller's messages. `original` is
     /// the request without the partial answer.
-    fn fitted(&self, prepared: Ask, original: &Ask, backend: &Backend, half: bool) -> Ask {
+    fn fit_to_context(
+        &self,
+        prepared: ChatRequest,
+        original: &ChatRequest,
+        backend: &Provider,
+        half: bool,
+    ) -> ChatRequest {
         let added = prepared
             .messages
             .len()
             .saturating_sub(original.messages.len());
-        let kept = if self.wishes.pass_on {
+        let kept = if self.options.surface_caller_errors {
             prepared.messages.len()
         } else {
             added + 1
         };
-        prompt::fitted(
+        prompt::fit_to_context(
             prepared,
-            Cut {
-                kept,
-                room: backend.context_tokens,
-                half,
+            ContextLimit {
+                required_messages: kept,
+                context_tokens: backend.context_tokens,
+                halve_history: half,
             },
         )
     }
 
     /// Returns `true`, and records it as the turn's failure, if no eligible provider has a context
     /// of this size.
-    fn outgrown(&mut self, load: Load) -> bool {
-        let options = self.wishes;
-        let is_eligible = |backend: &&Arc<Backend>| {
-            !options.only_first || options.first.as_ref() == Some(&backend.name)
+    fn exceeds_every_context(&mut self, load: TokenEstimate) -> bool {
+        let options = self.options;
+        let is_eligible = |backend: &&Arc<Provider>| {
+            !options.no_failover || options.preferred_provider.as_ref() == Some(&backend.name)
         };
-        let table = self.desk.table();
-        let mut eligible = table.backends.iter().filter(is_eligible).peekable();
+        let table = self.service.config();
+        let mut eligible = table.providers.iter().filter(is_eligible).peekable();
         let Some(first) = eligible.peek().map(|backend| Arc::clone(&backend.name)) else {
             return false;
         };
@@ -469,54 +511,56 @@ impl Turn<'_> {
         if too_long {
             let detail = "the messages are longer than any provider has room for";
             self.writer
-                .failed(first, Failure::with(Fault::TooLong, detail));
+                .fail_attempt(first, Failure::with_detail(FaultKind::TooLong, detail));
         }
         too_long
     }
 
     /// Text was shown that the client cannot retract.
-    fn binding(&self) -> bool {
-        self.wishes.rigid && !self.writer.shown().is_empty()
+    fn must_not_retract(&self) -> bool {
+        self.options.append_only && !self.writer.shown_text().is_empty()
     }
 
     /// Ends the turn without a provider: with an expired cached answer, else from the fallback
     /// chain.
-    async fn descend(&mut self) -> End {
-        if self.binding() || !self.wishes.degraded {
-            return End::Torn;
+    async fn degrade(&mut self) -> TurnEnd {
+        if self.must_not_retract() || !self.options.allow_fallback {
+            return TurnEnd::Unanswered;
         }
-        match self.recall_old().await {
+        match self.lookup_stale().await {
             Some(end) => end,
-            None => self.fall(),
+            None => self.local_fallback(),
         }
     }
 
     /// Ends the turn from the fallback chain, which needs neither a provider nor the store.
-    fn fall(&mut self) -> End {
-        if self.binding() || !self.wishes.degraded {
-            return End::Torn;
+    fn local_fallback(&mut self) -> TurnEnd {
+        if self.must_not_retract() || !self.options.allow_fallback {
+            return TurnEnd::Unanswered;
         }
-        let chain = Arc::clone(&self.desk.ladder.borrow());
+        let chain = Arc::clone(&self.service.fallback_chain.borrow());
         let answer = chain.answer(&self.writer.log().record().question);
-        self.writer.replace(answer.source, &answer.text);
-        End::Without {
+        self.writer.replace_text(answer.source, &answer.text);
+        TurnEnd::WithoutProvider {
             source: answer.source,
             age_s: answer.age_s,
         }
     }
 }
 
-fn settle(lease: Lease, report: &Report) {
-    match &report.ended {
+fn record_outcome(lease: ProviderLease, report: &AttemptReport) {
+    match &report.end {
         // A refusal by a content filter is neither a failure nor a proof of health.
-        Ended::Whole(Finish::ContentFilter) | Ended::Cancelled(_) => drop(lease.permit),
-        Ended::Whole(_) => lease.permit.settle(Verdict::Whole),
-        Ended::Failed(failure) => {
+        AttemptEnd::Complete(FinishReason::ContentFilter) | AttemptEnd::Cancelled(_) => {
+            drop(lease.permit)
+        }
+        AttemptEnd::Complete(_) => lease.permit.complete(CallOutcome::Success),
+        AttemptEnd::Failed(failure) => {
             // To the breaker, an answer starts with its first token, thinking included.
             let started = report.first_token.is_some();
-            lease.permit.settle(Verdict::Failed {
+            lease.permit.complete(CallOutcome::Failed {
                 fault: failure.fault,
-                started,
+                had_text: started,
                 retry_after: failure.retry_after,
             });
         }

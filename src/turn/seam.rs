@@ -6,22 +6,22 @@
 
 use std::sync::Arc;
 
-use super::anchor::{self, Cut};
+use super::anchor::{self, OverlapMatch};
 use crate::chat::Draft;
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Show {
+pub enum MergeResult {
     /// The new text repeats what is shown already.
-    Nothing,
-    More(String),
+    NoChange,
+    Append(String),
     /// The shown text became the newest draft and is replaced by this.
-    Anew(String),
+    Restart(String),
     /// The new text does not fit, and the shown text must stay. The attempt cannot go on.
-    Misfit,
+    Mismatch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct TextSource {
     /// The attempt's number, or 0 if no provider wrote the text.
     pub attempt: u32,
     /// The provider's name, or the kind of answer if no provider wrote it.
@@ -30,47 +30,47 @@ pub struct Owner {
 
 /// The way an attempt deals with the text that is already shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
+pub enum ContinuationMode {
     /// It answers the question from the start.
     #[default]
-    Anew,
+    Restart,
     /// It is given the shown text as its own partial answer and continues it.
-    GoesOn,
+    Prefill,
     /// It is asked to repeat the end of the shown text and to continue from there.
-    Repeats,
+    RepeatOverlap,
 }
 
 #[derive(Debug, Default)]
-pub struct Seam {
+pub struct TextMerger {
     shown: String,
-    owner: Option<Owner>,
+    owner: Option<TextSource>,
     drafts: Vec<Draft>,
-    writer: Option<Owner>,
-    place: Place,
+    current_source: Option<TextSource>,
+    state: MergeState,
     append_only: bool,
 }
 
 /// The relation of the current attempt's next text to the shown text.
 #[derive(Debug, Default)]
-enum Place {
+enum MergeState {
     /// The attempt's text is shown; more text is appended.
     #[default]
-    AtEnd,
+    Appending,
     /// The attempt has repeated this many bytes of the shown text from its start.
-    Repeating(usize),
+    MatchingPrefix(usize),
     /// The attempt is to repeat the end of the shown text and has written this so far.
-    Anchoring(String),
+    MatchingOverlap(String),
     /// The attempt continues the shown text but has written this so far, which is also how the
     /// shown text starts. It may be echoing what it was given.
-    Echoing(String),
+    StrippingEcho(String),
     /// The attempt continues the shown text and has written only this white space so far.
-    Joining(String),
+    JoiningWhitespace(String),
 }
 
-impl Seam {
+impl TextMerger {
     /// A merger for clients that cannot retract text. It returns [`MergeResult::Mismatch`] instead
     /// of [`MergeResult::Restart`].
-    pub fn rigid() -> Self {
+    pub fn append_only() -> Self {
         Self {
             append_only: true,
             ..Self::default()
@@ -78,79 +78,83 @@ impl Seam {
     }
 
     /// Starts a new attempt. If no text is shown, `start` is ignored.
-    pub fn begin(&mut self, writer: Owner, start: Start) {
-        self.writer = Some(writer);
-        self.place = match start {
-            Start::GoesOn if !self.shown.is_empty() => Place::Echoing(String::new()),
-            Start::Repeats if !self.shown.is_empty() => Place::Anchoring(String::new()),
-            _ => Place::Repeating(0),
+    pub fn start_attempt(&mut self, writer: TextSource, start: ContinuationMode) {
+        self.current_source = Some(writer);
+        self.state = match start {
+            ContinuationMode::Prefill if !self.shown.is_empty() => {
+                MergeState::StrippingEcho(String::new())
+            }
+            ContinuationMode::RepeatOverlap if !self.shown.is_empty() => {
+                MergeState::MatchingOverlap(String::new())
+            }
+            _ => MergeState::MatchingPrefix(0),
         };
     }
 
-    pub fn push(&mut self, text: &str) -> Show {
-        match &mut self.place {
-            Place::AtEnd => self.append(text),
-            Place::Joining(held) => {
+    pub fn push_text(&mut self, text: &str) -> MergeResult {
+        match &mut self.state {
+            MergeState::Appending => self.append(text),
+            MergeState::JoiningWhitespace(held) => {
                 held.push_str(text);
                 let held_text = std::mem::take(held);
-                self.join(held_text)
+                self.append_joined(held_text)
             }
-            Place::Echoing(held) => {
+            MergeState::StrippingEcho(held) => {
                 held.push_str(text);
                 let held_text = std::mem::take(held);
-                self.echo(held_text, false)
+                self.strip_echo(held_text, false)
             }
-            Place::Anchoring(held) => {
+            MergeState::MatchingOverlap(held) => {
                 held.push_str(text);
                 let held_text = std::mem::take(held);
-                self.anchor(held_text, false)
+                self.match_overlap(held_text, false)
             }
-            Place::Repeating(repeated) => {
+            MergeState::MatchingPrefix(repeated) => {
                 let repeated = *repeated;
-                self.repeat(repeated, text)
+                self.match_prefix(repeated, text)
             }
         }
     }
 
     /// Ends the current attempt with a complete answer, which may be shorter than the shown text.
-    pub fn whole(&mut self) -> Show {
-        match &mut self.place {
-            Place::Repeating(repeated) if *repeated < self.shown.len() => {
+    pub fn finish_attempt(&mut self) -> MergeResult {
+        match &mut self.state {
+            MergeState::MatchingPrefix(repeated) if *repeated < self.shown.len() => {
                 let anew = self.shown.get(..*repeated).unwrap_or_default().to_owned();
-                self.void(anew)
+                self.retract(anew)
             }
-            Place::Anchoring(held) => {
+            MergeState::MatchingOverlap(held) => {
                 let held_text = std::mem::take(held);
-                self.anchor(held_text, true)
+                self.match_overlap(held_text, true)
             }
-            Place::Echoing(held) => {
+            MergeState::StrippingEcho(held) => {
                 let held_text = std::mem::take(held);
-                self.echo(held_text, true)
+                self.strip_echo(held_text, true)
             }
-            _ => Show::Nothing,
+            _ => MergeResult::NoChange,
         }
     }
 
-    pub fn replace(&mut self, writer: Owner, text: &str) -> Show {
-        self.writer = Some(writer);
+    pub fn replace(&mut self, writer: TextSource, text: &str) -> MergeResult {
+        self.current_source = Some(writer);
         if self.shown.is_empty() {
             self.append(text)
         } else {
-            self.void(text.to_owned())
+            self.retract(text.to_owned())
         }
     }
 
     /// Appends text that another instance's merger has shown. It is known to fit.
-    pub fn mirror(&mut self, writer: Owner, text: &str) {
-        self.writer = Some(writer);
+    pub fn append_replica(&mut self, writer: TextSource, text: &str) {
+        self.current_source = Some(writer);
         let _ = self.append(text);
     }
 
     /// Restores the state of another instance's merger.
-    pub fn restore(&mut self, owner: Owner, shown: String, drafts: Vec<Draft>) {
-        self.writer = Some(owner.clone());
+    pub fn restore(&mut self, owner: TextSource, shown: String, drafts: Vec<Draft>) {
+        self.current_source = Some(owner.clone());
         self.owner = Some(owner);
-        self.place = Place::AtEnd;
+        self.state = MergeState::Appending;
         self.shown = shown;
         self.drafts = drafts;
     }
@@ -160,7 +164,7 @@ impl Seam {
     }
 
     /// The attempt whose text is shown. `None` if no text is shown.
-    pub fn owner(&self) -> Option<&Owner> {
+    pub fn owner(&self) -> Option<&TextSource> {
         self.owner.as_ref()
     }
 
@@ -168,88 +172,92 @@ impl Seam {
         &self.drafts
     }
 
-    fn repeat(&mut self, repeated: usize, text: &str) -> Show {
+    fn match_prefix(&mut self, repeated: usize, text: &str) -> MergeResult {
         let rest = self.shown.get(repeated..).unwrap_or_default();
         if rest.len() > text.len() && rest.starts_with(text) {
-            self.place = Place::Repeating(repeated + text.len());
-            return Show::Nothing;
+            self.state = MergeState::MatchingPrefix(repeated + text.len());
+            return MergeResult::NoChange;
         }
         if let Some(more) = text.strip_prefix(rest) {
             return self.append(more);
         }
         let mut anew = self.shown.get(..repeated).unwrap_or_default().to_owned();
         anew.push_str(text);
-        self.void(anew)
+        self.retract(anew)
     }
 
-    fn anchor(&mut self, text: String, is_complete: bool) -> Show {
-        match anchor::cut(&self.shown, &text) {
-            Cut::At(at) => self.join(text.get(at..).unwrap_or_default().to_owned()),
-            Cut::TooShort if !is_complete => {
-                self.place = Place::Anchoring(text);
-                Show::Nothing
+    fn match_overlap(&mut self, text: String, is_complete: bool) -> MergeResult {
+        match anchor::match_overlap(&self.shown, &text) {
+            OverlapMatch::EndsAt(at) => {
+                self.append_joined(text.get(at..).unwrap_or_default().to_owned())
+            }
+            OverlapMatch::Incomplete if !is_complete => {
+                self.state = MergeState::MatchingOverlap(text);
+                MergeResult::NoChange
             }
             // The model may have started the answer again instead of repeating its end.
-            Cut::Misfit if self.shown.starts_with(&text) || text.starts_with(&self.shown) => {
-                self.repeat(0, &text)
+            OverlapMatch::Mismatch
+                if self.shown.starts_with(&text) || text.starts_with(&self.shown) =>
+            {
+                self.match_prefix(0, &text)
             }
-            Cut::TooShort | Cut::Misfit => Show::Misfit,
+            OverlapMatch::Incomplete | OverlapMatch::Mismatch => MergeResult::Mismatch,
         }
     }
 
     /// Drops the echo of the given text, which some servers send before they continue.
     ///
     /// The echo of a short text is not recognised: it might be a real repetition.
-    fn echo(&mut self, text: String, is_complete: bool) -> Show {
+    fn strip_echo(&mut self, text: String, is_complete: bool) -> MergeResult {
         let given = self.shown.trim_end();
-        let is_long_enough = given.chars().count() >= anchor::ANCHOR_CHARS;
+        let is_long_enough = given.chars().count() >= anchor::OVERLAP_CHARS;
         if is_long_enough && !is_complete && given.len() > text.len() && given.starts_with(&text) {
-            self.place = Place::Echoing(text);
-            return Show::Nothing;
+            self.state = MergeState::StrippingEcho(text);
+            return MergeResult::NoChange;
         }
         let more = text
             .strip_prefix(given)
             .filter(|_| is_long_enough)
             .map(str::to_owned);
-        self.join(more.unwrap_or(text))
+        self.append_joined(more.unwrap_or(text))
     }
 
     /// Appends a continuation, once its leading white space is known.
-    fn join(&mut self, text: String) -> Show {
+    fn append_joined(&mut self, text: String) -> MergeResult {
         if text.trim_start().is_empty() {
-            self.place = Place::Joining(text);
-            return Show::Nothing;
+            self.state = MergeState::JoiningWhitespace(text);
+            return MergeResult::NoChange;
         }
-        let more = anchor::joined(&self.shown, &text).to_owned();
+        let more = anchor::strip_common_whitespace(&self.shown, &text).to_owned();
         self.append(&more)
     }
 
     /// Appends text. From now on the shown text belongs to the current attempt.
-    fn append(&mut self, more: &str) -> Show {
-        self.place = Place::AtEnd;
-        self.owner.clone_from(&self.writer);
+    fn append(&mut self, more: &str) -> MergeResult {
+        self.state = MergeState::Appending;
+        self.owner.clone_from(&self.current_source);
         if more.is_empty() {
-            return Show::Nothing;
+            return MergeResult::NoChange;
         }
         self.shown.push_str(more);
-        Show::More(more.to_owned())
+        MergeResult::Append(more.to_owned())
     }
 
-    fn void(&mut self, anew: String) -> Show {
+    fn retract(&mut self, anew: String) -> MergeResult {
         if self.append_only {
-            return Show::Misfit;
+            return MergeResult::Mismatch;
         }
         let text = std::mem::replace(&mut self.shown, anew.clone());
-        if let Some(Owner { attempt, provider }) = self.owner.take() {
+        if let Some(TextSource { attempt, provider }) = self.owner.take() {
             self.drafts.push(Draft {
                 attempt,
                 provider,
                 text,
             });
         }
-        self.place = Place::AtEnd;
-        self.owner.clone_from(&self.writer);
-        Show::Anew(anew)
+        self.state = MergeState::Appending;
+        self.owner.clone_from(&self.current_source);
+        MergeResult::Restart(anew)
     }
 }
 

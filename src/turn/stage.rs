@@ -9,42 +9,42 @@ use actix::{Actor as _, Addr};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::counts::Counts;
-use super::desk::{Desk, Phase, Refused, Wishes};
+use super::counts::AnswerCounters;
+use super::desk::{OpenTurnError, ShutdownPhase, TurnOptions, TurnService};
 use super::log::TurnLog;
-use super::outbox::{Outbox, Pace};
-use super::rooms::{Question, Room, Rooms};
-use super::tally::Tally;
+use super::outbox::{FollowupQueue, RetryPacing};
+use super::rooms::{ConversationRegistry, LiveConversation, NewMessage};
+use super::tally::TurnMetrics;
 use crate::chat::{ConversationId, TurnRecord};
-use crate::degradation::{Ladder, Replies, Shelf};
+use crate::degradation::{AnswerCache, FallbackChain, Replies};
 use crate::provider::backend::Clock;
-use crate::provider::paused::settled;
-use crate::provider::scripted::{Call, Script};
-use crate::provider::stand::{Plan, Stand};
-use crate::router::actor::{RouterActor, Seed};
-use crate::router::table::Table;
+use crate::provider::paused::run_until_idle;
+use crate::provider::scripted::{RecordedCall, Script};
+use crate::provider::stand::{BenchOptions, ProviderBench};
+use crate::router::actor::{RouterActor, RouterParts};
+use crate::router::table::RuntimeConfig;
 use crate::settings::{CacheSettings, ChatSettings, LimitSettings, Settings};
 use crate::store::Store as _;
-use crate::store::flaky::Flaky;
-use crate::supervised::{ChildDown, Crash, Guard};
+use crate::store::flaky::FlakyStore;
+use crate::supervised::{ActorExited, CrashForTest, ExitGuard};
 
-pub const FALLBACK: &str = "Sorry, later.";
+pub const FALLBACK_TEXT: &str = "Sorry, later.";
 
-pub const TURNS: usize = 8;
+pub const MAX_TURNS: usize = 8;
 
 #[derive(Clone)]
-pub struct House {
+pub struct TestServiceBuilder {
     /// The providers in order of preference.
-    pub plans: Vec<Plan>,
+    pub providers: Vec<BenchOptions>,
     pub settings: Settings,
-    pub pace: Pace,
+    pub followup_pacing: RetryPacing,
 }
 
-impl House {
+impl TestServiceBuilder {
     /// A service with these providers and the default settings.
-    pub fn of(plans: impl IntoIterator<Item = Plan>) -> Self {
+    pub fn with_providers(plans: impl IntoIterator<Item = BenchOptions>) -> Self {
         Self {
-            plans: plans.into_iter().collect(),
+            providers: plans.into_iter().collect(),
             settings: Settings {
                 chat: ChatSettings {
                     system_prompt: "Be kind.".into(),
@@ -55,219 +55,226 @@ impl House {
                     ..CacheSettings::default()
                 },
                 limits: LimitSettings {
-                    turns: TURNS,
+                    turns: MAX_TURNS,
                     ..LimitSettings::default()
                 },
                 ..Settings::default()
             },
-            pace: Pace {
-                least: Duration::from_millis(200),
-                most: Duration::from_secs(2),
-                rest: Duration::from_secs(10),
-                longest_rest: Duration::from_secs(25),
+            followup_pacing: RetryPacing {
+                min_interval: Duration::from_millis(200),
+                max_interval: Duration::from_secs(2),
+                base_backoff: Duration::from_secs(10),
+                max_backoff: Duration::from_secs(25),
             },
         }
     }
 
     /// A service with providers `a`, `b`, `c` … that follow these scripts.
-    pub fn following<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
+    pub fn with_scripts<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
         let names = ["a", "b", "c", "d"];
-        Self::of(
+        Self::with_providers(
             names
                 .into_iter()
                 .zip(scripts)
-                .map(|(name, scripts)| Plan::new(name).with(scripts)),
+                .map(|(name, scripts)| BenchOptions::new(name).with_scripts(scripts)),
         )
     }
 
     /// Starts the service. The clock must be paused already.
-    pub fn open(self) -> Stage {
-        let store = Arc::new(Flaky::default());
+    pub fn start(self) -> TestService {
+        let store = Arc::new(FlakyStore::default());
         let clock = Clock::start();
-        let start = |plan| Stand::start(plan, clock, Arc::clone(&store) as _);
-        let stands: Vec<_> = self.plans.into_iter().map(start).collect();
+        let start = |plan| ProviderBench::start(plan, clock, Arc::clone(&store) as _);
+        let stands: Vec<_> = self.providers.into_iter().map(start).collect();
         let backends: Arc<[_]> = stands
             .iter()
-            .map(|stand| Arc::clone(&stand.backend))
+            .map(|stand| Arc::clone(&stand.provider))
             .collect();
-        let metrics = Tally::new(backends.iter().map(|backend| &backend.name)).unwrap();
-        let cache = Shelf::new(
+        let metrics = TurnMetrics::new(backends.iter().map(|backend| &backend.name)).unwrap();
+        let cache = AnswerCache::new(
             Arc::clone(&store) as _,
             self.settings.cache.clone(),
             Arc::clone(&self.settings.chat.system_prompt),
         );
-        let config = watch::Sender::new(Arc::new(Table::first(self.settings.into(), backends)));
-        let seed = Seed {
-            table: config.subscribe(),
+        let config =
+            watch::Sender::new(Arc::new(RuntimeConfig::new(self.settings.into(), backends)));
+        let seed = RouterParts {
+            config: config.subscribe(),
             clock,
-            chance: || 0.5,
+            random_unit: || 0.5,
         };
         let (addr, router) = watch::channel(None);
         let (exits_tx, exits) = mpsc::channel(16);
-        let (phase_tx, phase) = watch::channel(Phase::Open);
-        let chain = watch::Sender::new(Arc::new(Ladder::new(Replies::default(), FALLBACK)));
-        let service = Desk {
-            rooms: Arc::new(Rooms::default()),
+        let (phase_tx, phase) = watch::channel(ShutdownPhase::Running);
+        let chain = watch::Sender::new(Arc::new(FallbackChain::new(
+            Replies::default(),
+            FALLBACK_TEXT,
+        )));
+        let service = TurnService {
+            conversations: Arc::new(ConversationRegistry::default()),
             store: Arc::clone(&store) as _,
             router,
-            published: config.subscribe(),
-            asking: Arc::default(),
-            ladder: chain.subscribe(),
-            shelf: Arc::new(cache),
-            warming: Notify::new(),
-            flights: Arc::default(),
-            places: Arc::default(),
-            outbox: Outbox::new(true, self.pace, || 0.5),
-            sharing: None,
+            config_watch: config.subscribe(),
+            router_queue: Arc::default(),
+            fallback_chain: chain.subscribe(),
+            answer_cache: Arc::new(cache),
+            warm_now: Notify::new(),
+            single_flight: Arc::default(),
+            turn_limit: Arc::default(),
+            followup_queue: FollowupQueue::new(true, self.followup_pacing, || 0.5),
+            replication: None,
             phase,
-            durable: watch::Sender::new(true),
-            counts: Counts::default(),
-            tally: metrics,
-            spans: None,
+            store_healthy: watch::Sender::new(true),
+            answer_counters: AnswerCounters::default(),
+            metrics: metrics,
+            tracer: None,
             clock,
-            random: number,
+            random_u64: next_random,
         };
-        let stage = Stage {
-            desk: Arc::new(service),
-            stands,
+        let stage = TestService {
+            turns: Arc::new(service),
+            providers: stands,
             store,
             phase: phase_tx,
-            table: config,
-            router: Seat {
+            config: config,
+            router: RouterHandle {
                 seed,
-                place: addr,
-                tell: exits_tx,
-                ends: exits,
+                addr: addr,
+                exits_tx: exits_tx,
+                exits: exits,
             },
-            ladder: chain,
+            fallback_chain: chain,
         };
-        stage.router.rebuild();
+        stage.router.restart();
         stage
     }
 }
 
 /// Returns a different number at each call.
-fn number() -> u64 {
+fn next_random() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The router's actor, which a test can crash and restart.
-pub struct Seat {
-    seed: Seed,
-    place: watch::Sender<Option<Addr<RouterActor>>>,
-    tell: mpsc::Sender<ChildDown>,
-    ends: mpsc::Receiver<ChildDown>,
+pub struct RouterHandle {
+    seed: RouterParts,
+    addr: watch::Sender<Option<Addr<RouterActor>>>,
+    exits_tx: mpsc::Sender<ActorExited>,
+    exits: mpsc::Receiver<ActorExited>,
 }
 
-impl Seat {
+impl RouterHandle {
     /// Starts a new actor with the same state as the first.
-    pub fn rebuild(&self) {
-        let guard = Guard::new("router".into(), self.tell.clone());
-        self.place
+    pub fn restart(&self) {
+        let guard = ExitGuard::new("router".into(), self.exits_tx.clone());
+        self.addr
             .send_replace(Some(RouterActor::new(self.seed.clone(), guard).start()));
     }
 
     /// Makes the actor panic and waits until it is gone. It is not restarted.
     pub async fn crash(&mut self) {
-        self.actor().do_send(Crash);
-        self.ends.recv().await.unwrap();
+        self.addr().do_send(CrashForTest);
+        self.exits.recv().await.unwrap();
     }
 
-    pub fn actor(&self) -> Addr<RouterActor> {
-        self.place.borrow().clone().unwrap()
+    pub fn addr(&self) -> Addr<RouterActor> {
+        self.addr.borrow().clone().unwrap()
     }
 }
 
-pub struct Stage {
-    pub desk: Arc<Desk>,
-    pub stands: Vec<Stand>,
-    pub store: Arc<Flaky>,
-    pub phase: watch::Sender<Phase>,
-    pub table: watch::Sender<Arc<Table>>,
-    pub router: Seat,
-    pub ladder: watch::Sender<Arc<Ladder>>,
+pub struct TestService {
+    pub turns: Arc<TurnService>,
+    pub providers: Vec<ProviderBench>,
+    pub store: Arc<FlakyStore>,
+    pub phase: watch::Sender<ShutdownPhase>,
+    pub config: watch::Sender<Arc<RuntimeConfig>>,
+    pub router: RouterHandle,
+    pub fallback_chain: watch::Sender<Arc<FallbackChain>>,
 }
 
-pub fn conversation(number: u8) -> ConversationId {
+pub fn conversation_id(number: u8) -> ConversationId {
     ConversationId::from_random([number; 16])
 }
 
-pub fn question(name: &str, text: &str) -> Question {
-    Question {
+pub fn message(name: &str, text: &str) -> NewMessage {
+    NewMessage {
         client_msg_id: name.parse().unwrap(),
         text: text.to_owned(),
         retry_of: None,
     }
 }
 
-impl Stage {
+impl TestService {
     /// The conversation that `ask` uses.
-    pub fn room(&self) -> Arc<Room> {
-        self.desk.rooms.enter(conversation(1))
+    pub fn conversation(&self) -> Arc<LiveConversation> {
+        self.turns.conversations.get_or_create(conversation_id(1))
     }
 
     /// Starts a turn in conversation 1.
     pub fn ask(&self, name: &str) -> Arc<TurnLog> {
-        self.ask_with(name, self.desk.usual())
+        self.ask_with_options(name, self.turns.default_options())
     }
 
-    pub fn ask_with(&self, name: &str, options: Wishes) -> Arc<TurnLog> {
+    pub fn ask_with_options(&self, name: &str, options: TurnOptions) -> Arc<TurnLog> {
         match self.try_ask(name, options) {
             Ok(log) => log,
             Err(_) => panic!("refused"),
         }
     }
 
-    pub fn try_ask(&self, name: &str, options: Wishes) -> Result<Arc<TurnLog>, Refused> {
-        self.desk
-            .open(&self.room(), question(name, "What is new?"), options)
+    pub fn try_ask(&self, name: &str, options: TurnOptions) -> Result<Arc<TurnLog>, OpenTurnError> {
+        self.turns
+            .start_turn(&self.conversation(), message(name, "What is new?"), options)
     }
 
     /// Stores finished turns in conversation 1, answered by an AI in 1970.
-    pub async fn remember(&self, turns: u64) {
+    pub async fn store_old_turns(&self, turns: u64) {
         for number in 1..=turns {
-            let turn = crate::chat::TurnId::after(None, number, 0);
+            let turn = crate::chat::TurnId::next_after(None, number, 0);
             let name = format!("old{number}").parse().unwrap();
-            let mut record = TurnRecord::asked(
+            let mut record = TurnRecord::new(
                 turn,
                 name,
-                crate::chat::At(number),
+                crate::chat::Timestamp(number),
                 format!("q{number}"),
                 None,
             );
             record.text = format!("a{number}");
             record.state = crate::chat::TurnState::Done;
-            record.source = Some(crate::chat::Source::Ai);
-            record.finish = Some(crate::chat::Finish::Stop);
+            record.source = Some(crate::chat::AnswerSource::Ai);
+            record.finish = Some(crate::chat::FinishReason::Stop);
             self.store
-                .write_turn(conversation(1), record)
+                .write_turn(conversation_id(1), record)
                 .await
                 .unwrap();
         }
     }
 
     pub fn reload(&self, change: impl FnOnce(&mut Settings)) {
-        self.table.send_modify(|table| {
+        self.config.send_modify(|table| {
             let mut settings = Settings::clone(&table.settings);
             change(&mut settings);
-            *table = Arc::new(Table {
+            *table = Arc::new(RuntimeConfig {
                 settings: settings.into(),
-                ..Table::clone(table)
+                ..RuntimeConfig::clone(table)
             });
         });
     }
 
-    pub fn calls(&self, stand: usize) -> Vec<Call> {
-        self.stands[stand].upstream.calls()
+    pub fn calls(&self, stand: usize) -> Vec<RecordedCall> {
+        self.providers[stand].client.calls()
     }
 
-    pub async fn stored(&self, log: &TurnLog) -> Option<TurnRecord> {
-        self.store.turn(conversation(1), log.turn()).await.unwrap()
+    pub async fn stored_turn(&self, log: &TurnLog) -> Option<TurnRecord> {
+        self.store
+            .turn(conversation_id(1), log.turn())
+            .await
+            .unwrap()
     }
 
     /// Waits for the turn's `done` and returns the time it was written.
-    pub async fn ended(&self, log: &Arc<TurnLog>) -> Instant {
+    pub async fn wait_until_done(&self, log: &Arc<TurnLog>) -> Instant {
         let mut follower = log.follow();
         while follower.next().await.is_some() {}
         Instant::now()
@@ -275,26 +282,26 @@ impl Stage {
 
     /// Asserts that finished turns have left nothing behind: no permit, no call, no connection.
     pub async fn assert_idle(&self) {
-        settled().await;
-        assert_eq!(self.desk.places.taken(), 0, "turn permits");
-        for stand in &self.stands {
-            let name = &stand.backend.name;
-            assert_eq!(stand.free(), stand.places(), "permits of {name}");
+        run_until_idle().await;
+        assert_eq!(self.turns.turn_limit.in_use(), 0, "turn permits");
+        for stand in &self.providers {
+            let name = &stand.provider.name;
+            assert_eq!(stand.free_slots(), stand.total_slots(), "permits of {name}");
             assert_eq!(
-                stand.backend.vitals.borrow().in_flight,
+                stand.provider.status.borrow().in_flight,
                 0,
                 "in flight at {name}"
             );
-            assert_eq!(stand.upstream.open(), 0, "connections to {name}");
+            assert_eq!(stand.client.open_connections(), 0, "connections to {name}");
         }
     }
 }
 
-impl Drop for Stage {
+impl Drop for TestService {
     /// Stops the actors. They hold a watch of their own address and would live as long as the
     /// thread.
     fn drop(&mut self) {
-        self.router.place.send_replace(None);
-        self.stands.iter().for_each(Stand::leave);
+        self.router.addr.send_replace(None);
+        self.providers.iter().for_each(ProviderBench::remove_actor);
     }
 }

@@ -13,52 +13,52 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
 };
 
-use super::witness::Witness;
-use crate::chat::{Fault, Finish, Outcome, Source, TurnRecord};
-use crate::router::departed::REMEMBERED;
+use super::witness::DrillObserver;
+use crate::chat::{AnswerSource, AttemptOutcome, FaultKind, FinishReason, TurnRecord};
+use crate::router::departed::MAX_REMOVED_PROVIDERS;
 
 /// Dense around the limits that operators usually set, 5 to 15 s.
-const FIRST_TOKEN_S: [f64; 14] = [
+const FIRST_TOKEN_BUCKETS_S: [f64; 14] = [
     0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0,
 ];
 
 /// An attempt may take 90 s by default.
-const ATTEMPT_S: [f64; 13] = [
+const ATTEMPT_BUCKETS_S: [f64; 13] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0, 120.0, 300.0,
 ];
 
 /// The `to` label of a restart without a next provider. No provider's name contains brackets.
-const NOBODY: &str = "(none)";
+const NO_PROVIDER_LABEL: &str = "(none)";
 
-pub struct Tally {
-    started: IntCounter,
-    in_flight: IntGauge,
-    turns: IntCounterVec,
+pub struct TurnMetrics {
+    turns_started: IntCounter,
+    turns_in_flight: IntGauge,
+    turns_ended: IntCounterVec,
     attempts: IntCounterVec,
     restarts: IntCounterVec,
-    cache: IntCounterVec,
-    first_tokens: HistogramVec,
-    totals: HistogramVec,
+    cache_lookups: IntCounterVec,
+    first_token_seconds: HistogramVec,
+    attempt_seconds: HistogramVec,
     /// Looked up here so that a first token allocates nothing. Changed by a reload only.
-    provider_histograms: RwLock<HashMap<Arc<str>, Arc<Times>>>,
+    provider_histograms: RwLock<HashMap<Arc<str>, Arc<ProviderHistograms>>>,
     /// Providers that are no longer configured, the last removed at the end. Each has about forty
     /// time series.
-    gone: Mutex<VecDeque<Arc<str>>>,
-    drill_observer: Witness,
+    removed_providers: Mutex<VecDeque<Arc<str>>>,
+    drill_observer: DrillObserver,
 }
 
 /// Shown text was retracted in favour of another attempt or a fallback.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Restart {
+pub struct RestartEvent {
     /// The provider of the retracted text.
     pub from: Arc<str>,
     /// The provider that replaces it. `None` if none does.
     pub to: Option<Arc<str>>,
-    pub reason: Outcome,
+    pub reason: AttemptOutcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recalled {
+pub enum CacheOutcome {
     Hit,
     /// The answer of another turn, asking at the same time, was served.
     Joined,
@@ -67,10 +67,10 @@ pub enum Recalled {
     Stale,
 }
 
-impl Recalled {
+impl CacheOutcome {
     const ALL: [Self; 4] = [Self::Hit, Self::Joined, Self::Miss, Self::Stale];
 
-    const fn name(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
             Self::Joined => "joined",
@@ -81,50 +81,59 @@ impl Recalled {
 }
 
 /// A turn in progress. If dropped without `finish`, as by a panic, it counts as interrupted.
-pub struct Underway<'t> {
-    tally: &'t Tally,
-    number: u64,
-    counted: bool,
+pub struct InFlightTurn<'t> {
+    metrics: &'t TurnMetrics,
+    turn_number: u64,
+    is_counted: bool,
 }
 
-impl Underway<'_> {
-    pub fn ended(mut self, record: &TurnRecord, restarts: &[Restart]) {
-        let source = record.source.unwrap_or(Source::Ai);
-        let finish = record.finish.unwrap_or(Finish::Interrupted);
-        for Restart { from, to, reason } in restarts {
-            add(
-                &self.tally.restarts,
-                &[from, to.as_deref().unwrap_or(NOBODY), reason.as_str()],
+impl InFlightTurn<'_> {
+    pub fn finish(mut self, record: &TurnRecord, restarts: &[RestartEvent]) {
+        let source = record.source.unwrap_or(AnswerSource::Ai);
+        let finish = record.finish.unwrap_or(FinishReason::Interrupted);
+        for RestartEvent { from, to, reason } in restarts {
+            increment(
+                &self.metrics.restarts,
+                &[
+                    from,
+                    to.as_deref().unwrap_or(NO_PROVIDER_LABEL),
+                    reason.as_str(),
+                ],
             );
         }
-        self.tally
+        self.metrics
             .drill_observer
-            .ended(self.number, Some(record), restarts.len());
+            .turn_finished(self.turn_number, Some(record), restarts.len());
         self.count(source, finish);
     }
 
-    fn count(&mut self, source: Source, finish: Finish) {
-        add(&self.tally.turns, &[source.name(), finish.name()]);
-        self.tally.in_flight.dec();
-        self.counted = true;
+    fn count(&mut self, source: AnswerSource, finish: FinishReason) {
+        increment(
+            &self.metrics.turns_ended,
+            &[source.as_str(), finish.as_str()],
+        );
+        self.metrics.turns_in_flight.dec();
+        self.is_counted = true;
     }
 }
 
-impl Drop for Underway<'_> {
+impl Drop for InFlightTurn<'_> {
     fn drop(&mut self) {
-        if !self.counted {
-            self.tally.drill_observer.ended(self.number, None, 0);
-            self.count(Source::Ai, Finish::Interrupted);
+        if !self.is_counted {
+            self.metrics
+                .drill_observer
+                .turn_finished(self.turn_number, None, 0);
+            self.count(AnswerSource::Ai, FinishReason::Interrupted);
         }
     }
 }
 
-struct Times {
+struct ProviderHistograms {
     first_token: Histogram,
-    total: Histogram,
+    attempt: Histogram,
 }
 
-impl Tally {
+impl TurnMetrics {
     /// Creates the metrics for these providers. All label values known by now start at 0, so that a
     /// first increment is visible as a change.
     ///
@@ -137,56 +146,56 @@ impl Tally {
         )?;
         let in_flight =
             IntGauge::new("failsoft_turns_in_flight", "Turns that are being answered.")?;
-        let cache = counters(
+        let cache = counter_vec(
             "failsoft_cache_total",
             "Looks at the saved answers: hit, joined (another's, just being told), miss, stale (old, in an outage).",
             &["result"],
         )?;
-        let turns = counters(
+        let turns = counter_vec(
             "failsoft_turns_total",
             "Turns ended, by source and end.",
             &["source", "finish"],
         )?;
-        let attempts = counters(
+        let attempts = counter_vec(
             "failsoft_attempts_total",
             "Attempts ended, by provider and outcome.",
             &["provider", "outcome"],
         )?;
-        let restarts = counters(
+        let restarts = counter_vec(
             "failsoft_restarts_total",
             "Shown text that was voided, by whose it was, who follows, and why.",
             &["from", "to", "reason"],
         )?;
-        let first_tokens = times(
+        let first_tokens = histogram_vec(
             "failsoft_first_token_seconds",
             "From an attempt's beginning to its first token, thinking included.",
-            &FIRST_TOKEN_S,
+            &FIRST_TOKEN_BUCKETS_S,
         )?;
-        let totals = times(
+        let totals = histogram_vec(
             "failsoft_attempt_seconds",
             "From an attempt's beginning to its end, however.",
-            &ATTEMPT_S,
+            &ATTEMPT_BUCKETS_S,
         )?;
-        for source in Source::ALL {
-            turns.get_metric_with_label_values(&[source.name(), Finish::Stop.name()])?;
+        for source in AnswerSource::ALL {
+            turns.get_metric_with_label_values(&[source.as_str(), FinishReason::Stop.as_str()])?;
         }
-        for outcome in Recalled::ALL {
-            cache.get_metric_with_label_values(&[outcome.name()])?;
+        for outcome in CacheOutcome::ALL {
+            cache.get_metric_with_label_values(&[outcome.as_str()])?;
         }
         let metrics = Self {
-            started,
-            in_flight,
-            turns,
+            turns_started: started,
+            turns_in_flight: in_flight,
+            turns_ended: turns,
             attempts,
             restarts,
-            cache,
-            first_tokens,
-            totals,
+            cache_lookups: cache,
+            first_token_seconds: first_tokens,
+            attempt_seconds: totals,
             provider_histograms: RwLock::default(),
-            gone: Mutex::default(),
-            drill_observer: Witness::default(),
+            removed_providers: Mutex::default(),
+            drill_observer: DrillObserver::default(),
         };
-        metrics.follow(providers);
+        metrics.set_providers(providers);
         Ok(metrics)
     }
 
@@ -194,12 +203,15 @@ impl Tally {
     ///
     /// Of removed providers, the last few keep their series, which their running calls still count
     /// in. Older ones are deleted, so that labels do not grow with each reload.
-    pub fn follow<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
+    pub fn set_providers<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
         let mut histograms = self
             .provider_histograms
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = self
+            .removed_providers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut removed: Vec<_> = histograms
             .keys()
             .filter(|name| !gone.contains(*name))
@@ -210,37 +222,42 @@ impl Tally {
             gone.retain(|other| other != name);
             // An error means a wrong number of labels, which no input can cause.
             if !histograms.contains_key(name)
-                && let Ok(created) = self.begin(name)
+                && let Ok(created) = self.register_provider(name)
             {
                 histograms.insert(Arc::clone(name), Arc::new(created));
             }
         }
         gone.extend(removed);
-        while gone.len() > REMEMBERED
+        while gone.len() > MAX_REMOVED_PROVIDERS
             && let Some(oldest) = gone.pop_front()
         {
             histograms.remove(&oldest);
-            self.forget(&oldest);
+            self.remove_provider(&oldest);
         }
     }
 
-    fn begin(&self, name: &str) -> prometheus::Result<Times> {
+    fn register_provider(&self, name: &str) -> prometheus::Result<ProviderHistograms> {
         for outcome in outcomes() {
             self.attempts
                 .get_metric_with_label_values(&[name, outcome])?;
         }
-        let first_token = self.first_tokens.get_metric_with_label_values(&[name])?;
-        let total = self.totals.get_metric_with_label_values(&[name])?;
-        Ok(Times { first_token, total })
+        let first_token = self
+            .first_token_seconds
+            .get_metric_with_label_values(&[name])?;
+        let total = self.attempt_seconds.get_metric_with_label_values(&[name])?;
+        Ok(ProviderHistograms {
+            first_token,
+            attempt: total,
+        })
     }
 
     /// Deletes the series of a provider. Series that do not exist are no error.
-    fn forget(&self, name: &str) {
+    fn remove_provider(&self, name: &str) {
         for outcome in outcomes() {
             let _ = self.attempts.remove_label_values(&[name, outcome]);
         }
-        let _ = self.first_tokens.remove_label_values(&[name]);
-        let _ = self.totals.remove_label_values(&[name]);
+        let _ = self.first_token_seconds.remove_label_values(&[name]);
+        let _ = self.attempt_seconds.remove_label_values(&[name]);
         for family in self.restarts.collect() {
             for line in family.get_metric() {
                 let value = |label: &str| {
@@ -255,7 +272,7 @@ impl Tally {
         }
     }
 
-    fn histograms_of(&self, provider: &str) -> Option<Arc<Times>> {
+    fn histograms_of(&self, provider: &str) -> Option<Arc<ProviderHistograms>> {
         self.provider_histograms
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -263,46 +280,46 @@ impl Tally {
             .cloned()
     }
 
-    pub fn began(&self) -> Underway<'_> {
-        self.started.inc();
-        self.in_flight.inc();
-        Underway {
-            tally: self,
-            number: self.drill_observer.began(),
-            counted: false,
+    pub fn turn_started(&self) -> InFlightTurn<'_> {
+        self.turns_started.inc();
+        self.turns_in_flight.inc();
+        InFlightTurn {
+            metrics: self,
+            turn_number: self.drill_observer.turn_started(),
+            is_counted: false,
         }
     }
 
-    pub fn witness(&self) -> &Witness {
+    pub fn drill_observer(&self) -> &DrillObserver {
         &self.drill_observer
     }
 
     /// Records an attempt's first token. On the hot path: allocates nothing, and takes a lock that
     /// only a reload holds for writing.
-    pub fn first_token(&self, provider: &str, after: Duration) {
+    pub fn record_first_token(&self, provider: &str, after: Duration) {
         if let Some(histograms) = self.histograms_of(provider) {
             histograms.first_token.observe(after.as_secs_f64());
         }
     }
 
-    pub fn attempt(&self, provider: &str, outcome: Outcome, took: Duration) {
+    pub fn record_attempt(&self, provider: &str, outcome: AttemptOutcome, took: Duration) {
         let Some(histograms) = self.histograms_of(provider) else {
             return;
         };
-        histograms.total.observe(took.as_secs_f64());
-        add(&self.attempts, &[provider, outcome.as_str()]);
+        histograms.attempt.observe(took.as_secs_f64());
+        increment(&self.attempts, &[provider, outcome.as_str()]);
     }
 
     /// The number of failed attempts by reason, over all providers. It may decrease when the series
     /// of a removed provider are deleted.
-    pub fn failed(&self) -> BTreeMap<&'static str, u64> {
+    pub fn failures_by_reason(&self) -> BTreeMap<&'static str, u64> {
         let histograms = self
             .provider_histograms
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let reasons: BTreeSet<_> = Fault::ALL
+        let reasons: BTreeSet<_> = FaultKind::ALL
             .into_iter()
-            .map(|fault| Outcome::from(fault).as_str())
+            .map(|fault| AttemptOutcome::from(fault).as_str())
             .collect();
         let counter = |name: &Arc<str>, reason| {
             self.attempts
@@ -318,38 +335,38 @@ impl Tally {
         reasons.into_iter().map(sum_of).collect()
     }
 
-    pub fn recalled(&self, outcome: Recalled) {
-        add(&self.cache, &[outcome.name()]);
+    pub fn record_cache_lookup(&self, outcome: CacheOutcome) {
+        increment(&self.cache_lookups, &[outcome.as_str()]);
     }
 
     pub fn collectors(&self) -> [Box<dyn Collector>; 8] {
         [
-            Box::new(self.started.clone()),
-            Box::new(self.in_flight.clone()),
-            Box::new(self.cache.clone()),
-            Box::new(self.turns.clone()),
+            Box::new(self.turns_started.clone()),
+            Box::new(self.turns_in_flight.clone()),
+            Box::new(self.cache_lookups.clone()),
+            Box::new(self.turns_ended.clone()),
             Box::new(self.attempts.clone()),
             Box::new(self.restarts.clone()),
-            Box::new(self.first_tokens.clone()),
-            Box::new(self.totals.clone()),
+            Box::new(self.first_token_seconds.clone()),
+            Box::new(self.attempt_seconds.clone()),
         ]
     }
 }
 
 /// All values of the `outcome` label.
 fn outcomes() -> impl Iterator<Item = &'static str> {
-    let outcomes = Fault::ALL
+    let outcomes = FaultKind::ALL
         .into_iter()
-        .map(Outcome::from)
-        .chain([Outcome::OK, Outcome::STOPPED]);
-    outcomes.map(Outcome::as_str)
+        .map(AttemptOutcome::from)
+        .chain([AttemptOutcome::OK, AttemptOutcome::STOPPED]);
+    outcomes.map(AttemptOutcome::as_str)
 }
 
-fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+fn counter_vec(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
     IntCounterVec::new(Opts::new(name, help), labels)
 }
 
-fn times(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+fn histogram_vec(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
     HistogramVec::new(
         HistogramOpts::new(name, help).buckets(buckets.to_vec()),
         &["provider"],
@@ -357,7 +374,7 @@ fn times(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogra
 }
 
 /// Increments a counter. An error means a wrong number of labels, which no input can cause.
-fn add(counters: &IntCounterVec, labels: &[&str]) {
+fn increment(counters: &IntCounterVec, labels: &[&str]) {
     if let Ok(counter) = counters.get_metric_with_label_values(labels) {
         counter.inc();
     }

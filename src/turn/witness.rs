@@ -6,32 +6,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{Finish, Outcome, TurnRecord};
+use crate::chat::{AttemptOutcome, FinishReason, TurnRecord};
 
 /// Observes turns for all drills that run or still have running turns. That is a handful at most.
 #[derive(Clone, Debug, Default)]
-pub struct Witness(Arc<Mutex<Inner>>);
+pub struct DrillObserver(Arc<Mutex<ObserverState>>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct ObserverState {
     /// Turns started so far, which is also the number of the newest one.
-    begun: u64,
-    open: u64,
-    watches: Vec<Watch>,
+    turns_started: u64,
+    turns_running: u64,
+    drills: Vec<ObservedDrill>,
 }
 
 #[derive(Debug)]
-struct Watch {
-    number: u64,
+struct ObservedDrill {
+    id: u64,
     provider: Arc<str>,
     /// The last turn that belongs to the drill. `None` while the drill runs.
-    last: Option<u64>,
-    seen: Seen,
+    last_turn: Option<u64>,
+    impact: DrillImpact,
 }
 
 /// The effect of a drill on visitors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct DrillImpact {
     /// Turns that have ended by now.
     pub turns: u64,
     pub under_way: u64,
@@ -54,105 +54,98 @@ pub struct Seen {
 
 /// The observation of one drill. Dropping it discards the counts.
 #[derive(Debug)]
-pub struct Watching {
-    witness: Witness,
-    number: u64,
+pub struct DrillObservation {
+    observer: DrillObserver,
+    id: u64,
 }
 
-impl Witness {
+impl DrillObserver {
     /// Registers a turn that starts now. Returns its number.
-    pub(super) fn began(&self) -> u64 {
+    pub(super) fn turn_started(&self) -> u64 {
         let mut state = self.lock();
-        state.begun += 1;
-        state.open += 1;
+        state.turns_started += 1;
+        state.turns_running += 1;
         for drill in state
-            .watches
+            .drills
             .iter_mut()
-            .filter(|drill| drill.last.is_none())
+            .filter(|drill| drill.last_turn.is_none())
         {
-            drill.seen.under_way += 1;
+            drill.impact.under_way += 1;
         }
-        state.begun
+        state.turns_started
     }
 
     /// Counts the end of a turn. `record` is `None` if its task panicked.
-    pub(super) fn ended(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
+    pub(super) fn turn_finished(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
         let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
+        state.turns_running = state.turns_running.saturating_sub(1);
         for drill in state
-            .watches
+            .drills
             .iter_mut()
-            .filter(|drill| drill.last.is_none_or(|last| number <= last))
+            .filter(|drill| drill.last_turn.is_none_or(|last| number <= last))
         {
-            drill.seen.count(record, restarts, &drill.provider);
+            drill.impact.add_turn(record, restarts, &drill.provider);
         }
     }
 
-    pub fn watch(&self, provider: Arc<str>) -> Watching {
+    pub fn observe(&self, provider: Arc<str>) -> DrillObservation {
         let mut state = self.lock();
         let number = state
-            .watches
+            .drills
             .iter()
-            .map(|drill| drill.number)
+            .map(|drill| drill.id)
             .max()
             .unwrap_or_default()
             + 1;
-        let seen = Seen {
-            under_way: state.open,
-            ..Seen::default()
+        let seen = DrillImpact {
+            under_way: state.turns_running,
+            ..DrillImpact::default()
         };
-        state.watches.push(Watch {
-            number,
+        state.drills.push(ObservedDrill {
+            id: number,
             provider,
-            last: None,
-            seen,
+            last_turn: None,
+            impact: seen,
         });
-        Watching {
-            witness: self.clone(),
-            number,
+        DrillObservation {
+            observer: self.clone(),
+            id: number,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, ObserverState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Watching {
+impl DrillObservation {
     /// Ends the drill: turns that start from now on are not counted.
-    pub fn over(&self) {
-        let mut state = self.witness.lock();
-        let begun = state.begun;
-        for drill in state
-            .watches
-            .iter_mut()
-            .filter(|drill| drill.number == self.number)
-        {
-            drill.last.get_or_insert(begun);
+    pub fn stop(&self) {
+        let mut state = self.observer.lock();
+        let begun = state.turns_started;
+        for drill in state.drills.iter_mut().filter(|drill| drill.id == self.id) {
+            drill.last_turn.get_or_insert(begun);
         }
     }
 
-    pub fn seen(&self) -> Seen {
-        let state = self.witness.lock();
-        let drill = state
-            .watches
-            .iter()
-            .find(|drill| drill.number == self.number);
-        drill.map(|drill| drill.seen.clone()).unwrap_or_default()
+    pub fn impact(&self) -> DrillImpact {
+        let state = self.observer.lock();
+        let drill = state.drills.iter().find(|drill| drill.id == self.id);
+        drill.map(|drill| drill.impact.clone()).unwrap_or_default()
     }
 }
 
-impl Drop for Watching {
+impl Drop for DrillObservation {
     fn drop(&mut self) {
-        self.witness
+        self.observer
             .lock()
-            .watches
-            .retain(|drill| drill.number != self.number);
+            .drills
+            .retain(|drill| drill.id != self.id);
     }
 }
 
-impl Seen {
-    fn count(&mut self, record: Option<&TurnRecord>, restarts: usize, provider: &str) {
+impl DrillImpact {
+    fn add_turn(&mut self, record: Option<&TurnRecord>, restarts: usize, provider: &str) {
         self.turns += 1;
         self.under_way = self.under_way.saturating_sub(1);
         let Some(record) = record else {
@@ -160,17 +153,17 @@ impl Seen {
             return;
         };
         if let Some(source) = record.source {
-            *self.sources.entry(source.name().to_owned()).or_default() += 1;
+            *self.sources.entry(source.as_str().to_owned()).or_default() += 1;
         }
         self.degraded += u64::from(record.degraded);
-        self.interrupted += u64::from(record.finish == Some(Finish::Interrupted));
-        self.stopped += u64::from(record.finish == Some(Finish::Stopped));
+        self.interrupted += u64::from(record.finish == Some(FinishReason::Interrupted));
+        self.stopped += u64::from(record.finish == Some(FinishReason::Stopped));
         self.restarts += restarts as u64;
         self.attempts += u64::from(record.attempts);
         let failed = record.tried.iter().filter(|tried| {
             *tried.provider == *provider
-                && tried.outcome != Outcome::OK
-                && tried.outcome != Outcome::STOPPED
+                && tried.outcome != AttemptOutcome::OK
+                && tried.outcome != AttemptOutcome::STOPPED
         });
         self.failed += failed.count() as u64;
         self.longest_first_token_ms = self.longest_first_token_ms.max(record.first_token_ms);
@@ -181,17 +174,22 @@ impl Seen {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::chat::{At, ClientMsgId, Fault, Source, Tried, TurnId};
+    use crate::chat::{AnswerSource, AttemptSummary, ClientMsgId, FaultKind, Timestamp, TurnId};
 
-    fn record(source: Source, tried: &[(&str, Outcome)]) -> TurnRecord {
-        let turn = TurnId::after(None, 1, 1);
-        let mut record =
-            TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(1), String::new(), None);
+    fn record(source: AnswerSource, tried: &[(&str, AttemptOutcome)]) -> TurnRecord {
+        let turn = TurnId::next_after(None, 1, 1);
+        let mut record = TurnRecord::new(
+            turn,
+            ClientMsgId::for_turn(turn),
+            Timestamp(1),
+            String::new(),
+            None,
+        );
         record.source = Some(source);
-        record.degraded = source.degraded();
-        record.finish = Some(Finish::Stop);
+        record.degraded = source.is_degraded();
+        record.finish = Some(FinishReason::Stop);
         record.attempts = u32::try_from(tried.len()).unwrap();
-        let attempt = |(provider, outcome): &(&str, Outcome)| Tried {
+        let attempt = |(provider, outcome): &(&str, AttemptOutcome)| AttemptSummary {
             attempt: 1,
             provider: (*provider).into(),
             model: "m".into(),
@@ -205,34 +203,40 @@ mod tests {
 
     #[test]
     fn drill_counts_exactly_the_turns_that_ran_during_it() {
-        let observer = Witness::default();
-        let before = observer.began();
-        observer.ended(before, Some(&record(Source::Ai, &[])), 0);
-        let early = observer.began();
-        let first = observer.watch("a".into());
-        let during = observer.began();
-        assert_eq!(first.seen().under_way, 2);
-        let reset = Outcome::from(Fault::Reset);
-        observer.ended(
+        let observer = DrillObserver::default();
+        let before = observer.turn_started();
+        observer.turn_finished(before, Some(&record(AnswerSource::Ai, &[])), 0);
+        let early = observer.turn_started();
+        let first = observer.observe("a".into());
+        let during = observer.turn_started();
+        assert_eq!(first.impact().under_way, 2);
+        let reset = AttemptOutcome::from(FaultKind::Reset);
+        observer.turn_finished(
             early,
-            Some(&record(Source::Ai, &[("a", reset), ("b", Outcome::OK)])),
+            Some(&record(
+                AnswerSource::Ai,
+                &[("a", reset), ("b", AttemptOutcome::OK)],
+            )),
             1,
         );
-        let late = observer.began();
-        first.over();
-        let second = observer.watch("b".into());
-        let after = observer.began();
-        observer.ended(after, Some(&record(Source::Cache, &[])), 0);
-        observer.ended(during, None, 0);
-        assert_eq!((first.seen().turns, first.seen().under_way), (2, 1));
-        observer.ended(
+        let late = observer.turn_started();
+        first.stop();
+        let second = observer.observe("b".into());
+        let after = observer.turn_started();
+        observer.turn_finished(after, Some(&record(AnswerSource::Cache, &[])), 0);
+        observer.turn_finished(during, None, 0);
+        assert_eq!((first.impact().turns, first.impact().under_way), (2, 1));
+        observer.turn_finished(
             late,
-            Some(&record(Source::Fallback, &[("a", reset), ("b", reset)])),
+            Some(&record(
+                AnswerSource::Fallback,
+                &[("a", reset), ("b", reset)],
+            )),
             2,
         );
-        let seen = first.seen();
+        let seen = first.impact();
         let sources = [("ai".to_owned(), 1), ("fallback".to_owned(), 1)].into();
-        let expected = Seen {
+        let expected = DrillImpact {
             turns: 3,
             under_way: 0,
             sources,
@@ -246,11 +250,11 @@ mod tests {
         };
         assert_eq!(seen, expected);
         assert_eq!(
-            (second.seen().turns, second.seen().failed),
+            (second.impact().turns, second.impact().failed),
             (3, 1),
             "the turns running when it started, and the new one"
         );
         drop((first, second));
-        assert!(observer.lock().watches.is_empty() && observer.lock().open == 0);
+        assert!(observer.lock().drills.is_empty() && observer.lock().turns_running == 0);
     }
 }

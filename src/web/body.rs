@@ -7,27 +7,27 @@ use actix_web::http::StatusCode;
 use actix_web::web;
 use serde::de::DeserializeOwned;
 
-use super::refusal::refuse;
+use super::refusal::error_response;
 
-pub const MOST: usize = 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
+pub enum BodyError {
     /// More than [`MAX_BODY_BYTES`](MOST).
     TooLarge,
-    Late,
+    Timeout,
     /// Cut short, or framed incorrectly.
-    Broken,
+    Malformed,
 }
 
-impl Unread {
-    pub const fn told(self) -> (u16, &'static str) {
+impl BodyError {
+    pub const fn status_and_message(self) -> (u16, &'static str) {
         match self {
-            Unread::TooLarge => (413, "the body is larger than 1 MiB"),
-            Unread::Late => (408, "the body did not arrive completely in time"),
-            Unread::Broken => (
+            BodyError::TooLarge => (413, "the body is larger than 1 MiB"),
+            BodyError::Timeout => (408, "the body did not arrive completely in time"),
+            BodyError::Malformed => (
                 400,
                 "the body is not framed as HTTP requires, or was cut short",
             ),
@@ -35,25 +35,25 @@ impl Unread {
     }
 }
 
-pub async fn read(payload: web::Payload) -> Result<web::Bytes, Unread> {
-    match tokio::time::timeout(LIMIT, payload.to_bytes_limited(MOST)).await {
+pub async fn read_body(payload: web::Payload) -> Result<web::Bytes, BodyError> {
+    match tokio::time::timeout(BODY_READ_TIMEOUT, payload.to_bytes_limited(MAX_BODY_BYTES)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
-        Ok(Err(_)) => Err(Unread::TooLarge),
-        Ok(Ok(Err(_))) => Err(Unread::Broken),
-        Err(_) => Err(Unread::Late),
+        Ok(Err(_)) => Err(BodyError::TooLarge),
+        Ok(Ok(Err(_))) => Err(BodyError::Malformed),
+        Err(_) => Err(BodyError::Timeout),
     }
 }
 
 /// Reads a JSON object, whatever the content type says. Fails with the error response to send.
-pub async fn json<T: DeserializeOwned>(
+pub async fn read_json<T: DeserializeOwned>(
     payload: web::Payload,
 ) -> Result<T, actix_web::HttpResponse> {
-    let bytes = read(payload).await.map_err(|error| {
-        let (status, message) = error.told();
+    let bytes = read_body(payload).await.map_err(|error| {
+        let (status, message) = error.status_and_message();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        refuse(
+        error_response(
             status,
-            if error == Unread::TooLarge {
+            if error == BodyError::TooLarge {
                 "too_large"
             } else {
                 "bad_request"
@@ -62,7 +62,7 @@ pub async fn json<T: DeserializeOwned>(
         )
     })?;
     let bad_request = |problem: &str| {
-        refuse(
+        error_response(
             StatusCode::BAD_REQUEST,
             "bad_request",
             &format!("the body is not valid here: {problem}"),

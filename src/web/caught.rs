@@ -13,13 +13,13 @@ use actix_web::http::{ConnectionType, StatusCode};
 use futures_util::FutureExt as _;
 
 use super::openai;
-use super::refusal::refuse;
+use super::refusal::error_response;
 
 /// Calls the application, around all its middleware. Without this a panic would close the
 /// connection without a response.
 ///
 /// A panic in a body that is already being sent still cuts the connection.
-pub fn caught<S, B>(
+pub fn catch_panic<S, B>(
     request: Request,
     app: &S,
 ) -> impl Future<Output = Result<Response<EitherBody<B, BoxBody>>, S::Error>> + use<S, B>
@@ -40,19 +40,19 @@ where
                 Ok(Response::from(response?).map_body(|_, body| EitherBody::left(body)))
             }
             // The panic hook has already logged the panic.
-            Err(_) => Ok(fault(is_api)),
+            Err(_) => Ok(internal_error(is_api)),
         }
     }
 }
 
-fn fault<B>(is_api: bool) -> Response<EitherBody<B, BoxBody>> {
+fn internal_error<B>(is_api: bool) -> Response<EitherBody<B, BoxBody>> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     let code = "internal";
     let message = "the service failed on this request; try again, or tell its operator";
     let mut response = if is_api {
-        openai::refuse(status, code, message)
+        openai::error_response(status, code, message)
     } else {
-        refuse(status, code, message)
+        error_response(status, code, message)
     };
     response
         .headers_mut()
@@ -75,7 +75,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::provider::transport::client;
+    use crate::provider::transport::build_client;
 
     const SECRET: &str = "internal detail";
 
@@ -105,7 +105,7 @@ mod tests {
                         .to(panics),
                 )
                 .route("/waits", web::get().to(waits));
-            apply_fn_factory(app, caught)
+            apply_fn_factory(app, catch_panic)
         });
         // One worker: the waiting request shares its thread with those that panic.
         let server = server.workers(1).bind(("127.0.0.1", 0)).unwrap();
@@ -113,7 +113,7 @@ mod tests {
         let running = server.run();
         let stop = running.handle();
         let served = actix::spawn(running);
-        let client = client(Duration::from_secs(5), |builder| builder.no_proxy()).unwrap();
+        let client = build_client(Duration::from_secs(5), |builder| builder.no_proxy()).unwrap();
         let waiting = actix::spawn(client.get(format!("{base}/waits")).send());
         // A panic in a handler, and one in a guard.
         for path in ["/panics", "/guarded", "/panics", "/guarded"] {

@@ -9,119 +9,123 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::body;
-use super::gate::{self, Shut};
-use super::refusal::{only, refuse, refuse_until};
-use super::{PATIENCE, State};
-use crate::chat::{ClientMsgId, ConversationId, Finish, TurnRecord};
-use crate::session::ask::{self, Accepted, Caller};
-use crate::session::frames::{ErrorCode, Options, Refusal, deserialize_options};
-use crate::session::hello::{new_conversation, not_known};
-use crate::session::lobby::NotIn;
-use crate::turn::desk::Wishes;
-use crate::turn::rooms::Question;
+use super::gate::{self, AccessDenied};
+use super::refusal::{error_response, error_with_retry_after, method_not_allowed};
+use super::{API_ORPHAN_GRACE, AppState};
+use crate::chat::{ClientMsgId, ConversationId, FinishReason, TurnRecord};
+use crate::session::ask::{self, AcceptedMessage, MessageSender};
+use crate::session::frames::{ClientError, ErrorCode, MessageOptions, deserialize_options};
+use crate::session::hello::{owner_unknown_error, random_conversation_id};
+use crate::session::lobby::AccessError;
+use crate::turn::desk::TurnOptions;
+use crate::turn::rooms::NewMessage;
 
 #[derive(Deserialize)]
-pub struct Message {
+pub struct ChatApiRequest {
     message: String,
     conversation: Option<ConversationId>,
     #[serde(default, deserialize_with = "deserialize_options")]
-    options: Option<Options>,
+    options: Option<MessageOptions>,
 }
 
 pub async fn chat(
     request: HttpRequest,
     body: web::Payload,
-    state: web::Data<State>,
+    state: web::Data<AppState>,
 ) -> HttpResponse {
     let settings = state.settings();
     let server = &settings.server;
-    match gate::api(&request, server) {
+    match gate::check_api(&request, server) {
         Ok(()) => {}
-        Err(Shut::ForeignOrigin) => {
-            return refuse(
+        Err(AccessDenied::ForeignOrigin) => {
+            return error_response(
                 StatusCode::FORBIDDEN,
                 "forbidden_origin",
                 "pages of other sites may not use this API",
             );
         }
-        Err(Shut::NoKey) => {
+        Err(AccessDenied::MissingKey) => {
             let message = "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from \
                            this machine are allowed";
-            return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
+            return error_response(StatusCode::UNAUTHORIZED, "unauthorized", message);
         }
     }
-    let Message {
+    let ChatApiRequest {
         message,
         conversation,
         options,
-    } = match body::json(body).await {
+    } = match body::read_json(body).await {
         Ok(message) => message,
         Err(response) => return response,
     };
     let exists = conversation.is_some();
-    let Some(conversation) = conversation.or_else(|| new_conversation().ok()) else {
-        return refuse(
+    let Some(conversation) = conversation.or_else(|| random_conversation_id().ok()) else {
+        return error_response(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "no conversation can be started at the moment",
         );
     };
     let opened = if exists {
-        state.lobby.enter(conversation, None).await
+        state.chat.open_conversation(conversation, None).await
     } else {
-        Ok(state.lobby.begin(conversation))
+        Ok(state.chat.create_conversation(conversation))
     };
     let room = match opened {
         Ok(room) => room,
-        Err(NotIn::Theirs) => {
+        Err(AccessError::NotOwner) => {
             let message = "this conversation belongs to a signed-in visitor";
-            return refuse(StatusCode::FORBIDDEN, "unauthorized", message);
+            return error_response(StatusCode::FORBIDDEN, "unauthorized", message);
         }
-        Err(NotIn::Unknown) => return refused(&not_known()),
+        Err(AccessError::OwnerUnknown) => return client_error_response(&owner_unknown_error()),
     };
-    let client_msg_id = ClientMsgId::of_call((state.lobby.desk.random)());
-    let options = match ask::named(&state.lobby, options, &client_msg_id) {
-        Ok(options) => Wishes {
-            patience: PATIENCE,
+    let client_msg_id = ClientMsgId::for_http_call((state.chat.turns.random_u64)());
+    let options = match ask::resolve_options(&state.chat, options, &client_msg_id) {
+        Ok(options) => TurnOptions {
+            orphan_grace: API_ORPHAN_GRACE,
             ..options
         },
-        Err(error) => return refused(&error),
+        Err(error) => return client_error_response(&error),
     };
-    state.lobby.catch_up(&room).await;
-    let address = gate::address(&request, &server.trusted_proxies);
-    let new_message = Question {
+    state.chat.sync_last_turn(&room).await;
+    let address = gate::client_address(&request, &server.trusted_proxies);
+    let new_message = NewMessage {
         client_msg_id,
         text: message,
         retry_of: None,
     };
-    let sender = Caller {
+    let sender = MessageSender {
         address,
         subject: None,
     };
-    let log = match ask::send(&state.lobby, &room, &sender, new_message, options).await {
-        Ok(Accepted::Opened(log) | Accepted::Known(log)) => log,
-        Ok(Accepted::Stored(record)) => return answered(conversation, &record),
-        Err(error) => return refused(&error),
+    let log = match ask::submit_message(&state.chat, &room, &sender, new_message, options).await {
+        Ok(AcceptedMessage::Started(log) | AcceptedMessage::Duplicate(log)) => log,
+        Ok(AcceptedMessage::AlreadyStored(record)) => {
+            return answer_response(conversation, &record);
+        }
+        Err(error) => return client_error_response(&error),
     };
     let mut follower = log.follow();
     while follower.next().await.is_some() {}
     let record = Arc::clone(follower.log()).record();
-    answered(conversation, &record)
+    answer_response(conversation, &record)
 }
 
 pub async fn wrong_method() -> HttpResponse {
-    only("POST")
+    method_not_allowed("POST")
 }
 
-fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
+fn answer_response(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
     // Programs check the status before `finish`: an interrupted answer must not look complete.
-    if record.finish == Some(Finish::Interrupted) {
+    if record.finish == Some(FinishReason::Interrupted) {
         let message = "the answer was cut off because the service restarts; send the message again";
-        return refused(&Refusal::new(ErrorCode::ShuttingDown, message).retry_after(2));
+        return client_error_response(
+            &ClientError::new(ErrorCode::ShuttingDown, message).retry_after(2),
+        );
     }
     HttpResponse::Ok()
         .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
-        .insert_header(("x-source", source(record)))
+        .insert_header(("x-source", source_name(record)))
         .insert_header(("x-degraded", if record.degraded { "true" } else { "false" }))
         .insert_header(("x-attempts", record.attempts.to_string()))
         .insert_header(("x-request-id", record.turn.to_string()))
@@ -138,11 +142,13 @@ fn answered(conversation: ConversationId, record: &TurnRecord) -> HttpResponse {
         }))
 }
 
-fn source(record: &TurnRecord) -> &'static str {
-    record.source.map_or("ai", crate::chat::Source::name)
+fn source_name(record: &TurnRecord) -> &'static str {
+    record
+        .source
+        .map_or("ai", crate::chat::AnswerSource::as_str)
 }
 
-fn refused(error: &Refusal) -> HttpResponse {
+fn client_error_response(error: &ClientError) -> HttpResponse {
     let (status, code) = match error.code {
         ErrorCode::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
         ErrorCode::MessageTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "message_too_long"),
@@ -154,7 +160,7 @@ fn refused(error: &Refusal) -> HttpResponse {
         ErrorCode::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     };
     match error.retry_after_s {
-        Some(seconds) => refuse_until(status, code, &error.message, seconds),
-        None => refuse(status, code, &error.message),
+        Some(seconds) => error_with_retry_after(status, code, &error.message, seconds),
+        None => error_response(status, code, &error.message),
     }
 }

@@ -8,38 +8,38 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::State;
+use super::AppState;
 use super::admin::providers;
 use super::body;
 use super::gate;
-use super::refusal::{not_found, only, refuse};
-use crate::provider::actor::Reset;
+use super::refusal::{error_response, method_not_allowed, not_found};
+use crate::provider::actor::ResetBreaker;
 use crate::settings::{DrillSettings, parse_duration};
-use crate::simulator::Fault;
+use crate::simulator::InjectedFault;
 
 #[derive(Deserialize)]
-pub struct Command {
+pub struct DemoCommand {
     fault: String,
     r#for: Option<String>,
 }
 
-pub async fn command(
+pub async fn handle_command(
     request: HttpRequest,
     name: web::Path<String>,
     body: web::Payload,
-    state: web::Data<State>,
+    state: web::Data<AppState>,
 ) -> HttpResponse {
     if !state.settings().demo {
         return not_found().await;
     }
-    if gate::own_page(&request, &state.settings().server).is_err() {
-        return refuse(
+    if gate::check_own_origin(&request, &state.settings().server).is_err() {
+        return error_response(
             StatusCode::FORBIDDEN,
             "forbidden_origin",
             "only the demo's own page may control it",
         );
     }
-    let command: Command = match body::json(body).await {
+    let command: DemoCommand = match body::read_json(body).await {
         Ok(command) => command,
         Err(response) => return response,
     };
@@ -48,49 +48,50 @@ pub async fn command(
         .iter()
         .find(|simulator| simulator.name() == name.as_str())
     else {
-        return refuse(
+        return error_response(
             StatusCode::NOT_FOUND,
             "not_found",
             "no simulated provider has that name",
         );
     };
-    let bad_request = |message: &str| refuse(StatusCode::BAD_REQUEST, "bad_request", message);
-    let duration = match command.r#for.as_deref().map(length) {
+    let bad_request =
+        |message: &str| error_response(StatusCode::BAD_REQUEST, "bad_request", message);
+    let duration = match command.r#for.as_deref().map(parse_fault_duration) {
         None => None,
         Some(Ok(duration)) => Some(duration),
         Some(Err(message)) => return bad_request(&message),
     };
     let fault = match command.fault.as_str() {
         "none" => None,
-        name => match name.parse::<Fault>() {
+        name => match name.parse::<InjectedFault>() {
             Ok(fault) => Some(fault),
             Err(error) => return bad_request(&format!("{error}; or none, to repair it")),
         },
     };
     match fault {
-        Some(fault) => simulator.break_with(fault, duration).await,
+        Some(fault) => simulator.inject_fault(fault, duration).await,
         None => {
-            simulator.mend().await;
-            lift(&state, simulator.name()).await;
+            simulator.clear_fault().await;
+            reset_breaker(&state, simulator.name()).await;
         }
     }
     HttpResponse::Ok().json(json!({
         "provider": simulator.name(),
-        "fault": simulator.fault().map(|fault| fault.to_string()),
+        "fault": simulator.current_fault().map(|fault| fault.to_string()),
     }))
 }
 
-pub async fn wrong_method(state: web::Data<State>) -> HttpResponse {
+pub async fn wrong_method(state: web::Data<AppState>) -> HttpResponse {
     if state.settings().demo {
-        only("POST")
+        method_not_allowed("POST")
     } else {
         not_found().await
     }
 }
 
-fn length(text: &str) -> Result<Duration, String> {
+fn parse_fault_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|error| format!("for: {error}"))?;
-    let max = DrillSettings::LONGEST;
+    let max = DrillSettings::MAX_DURATION;
     if duration.is_zero() || duration > max {
         return Err(format!(
             "for: a fault lasts longer than zero and at most {} minutes",
@@ -102,8 +103,8 @@ fn length(text: &str) -> Result<Duration, String> {
 
 /// Closes the provider's breaker and clears its rate limit after a repair. A fault that ends by
 /// itself leaves this to the recovery probe.
-async fn lift(state: &State, name: &str) {
-    if let Some(provider) = state.lobby.desk.table().backend(name) {
-        providers::tell(provider, Reset).await;
+async fn reset_breaker(state: &AppState, name: &str) {
+    if let Some(provider) = state.chat.turns.config().provider(name) {
+        providers::send_command(provider, ResetBreaker).await;
     }
 }

@@ -5,14 +5,14 @@ use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::State;
+use super::AppState;
 use super::gate;
 
 /// Responds whether the asking page's site may open sessions. Pages of any site may read the
 /// response: it reveals only what an attempt would.
-pub async fn origin(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let allowed = gate::own_page(&request, &state.settings().server).is_ok()
-        || gate::visitor(&request, &state.settings().server).is_ok();
+pub async fn embed_origin(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let allowed = gate::check_own_origin(&request, &state.settings().server).is_ok()
+        || gate::check_visitor(&request, &state.settings().server).is_ok();
     HttpResponse::Ok()
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         .insert_header((CACHE_CONTROL, "no-store"))

@@ -12,7 +12,7 @@ use crate::settings::{Secret, ServerSettings};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Headers that proxies add. A request with any of them did not come directly from its peer.
-static PROXIED: [HeaderName; 8] = [
+static PROXY_HEADERS: [HeaderName; 8] = [
     FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-host"),
@@ -26,89 +26,95 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shut {
+pub enum AccessDenied {
     /// A browser on a site that is not allowed.
     ForeignOrigin,
     /// No valid key, and the request is not local.
-    NoKey,
+    MissingKey,
 }
 
 /// Admits browsers on the service's own site or an allowed one.
 ///
 /// A request without `Origin` comes from a program, which needs an API key or has to be local.
-pub fn visitor(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
+pub fn check_visitor(request: &HttpRequest, server: &ServerSettings) -> Result<(), AccessDenied> {
     match request.headers().get(ORIGIN) {
-        None => program(request, server),
+        None => check_program(request, server),
         Some(origin) => {
             let origin = origin.to_str().unwrap_or_default();
             let allowed = server
                 .allowed_origins
                 .iter()
                 .any(|allowed| allowed == origin);
-            if allowed || own(request, server, origin) {
+            if allowed || is_own_origin(request, server, origin) {
                 Ok(())
             } else {
-                Err(Shut::ForeignOrigin)
+                Err(AccessDenied::ForeignOrigin)
             }
         }
     }
 }
 
 /// Admits the service's own pages, and programs, which send no `Origin`.
-pub fn own_page(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
+pub fn check_own_origin(
+    request: &HttpRequest,
+    server: &ServerSettings,
+) -> Result<(), AccessDenied> {
     match request.headers().get(ORIGIN) {
-        Some(origin) if !own(request, server, origin.to_str().unwrap_or_default()) => {
-            Err(Shut::ForeignOrigin)
+        Some(origin) if !is_own_origin(request, server, origin.to_str().unwrap_or_default()) => {
+            Err(AccessDenied::ForeignOrigin)
         }
         _ => Ok(()),
     }
 }
 
 /// Admits programs with an API key. If no keys are configured, local programs are admitted.
-pub fn api(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
-    own_page(request, server)?;
-    program(request, server)
+pub fn check_api(request: &HttpRequest, server: &ServerSettings) -> Result<(), AccessDenied> {
+    check_own_origin(request, server)?;
+    check_program(request, server)
 }
 
 /// Admits requests with the admin token. Without a configured token nobody is admitted.
-pub fn operator(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
-    match (&server.admin_token, bearer(request)) {
-        (Some(token), Some(given)) if same(token, given) => Ok(()),
-        _ => Err(Shut::NoKey),
+pub fn check_admin(request: &HttpRequest, server: &ServerSettings) -> Result<(), AccessDenied> {
+    match (&server.admin_token, bearer_token(request)) {
+        (Some(token), Some(given)) if constant_time_eq(token, given) => Ok(()),
+        _ => Err(AccessDenied::MissingKey),
     }
 }
 
 /// Admits readers of provider costs: the operator and local programs.
-pub fn accounts(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
-    if at_home(request) {
+pub fn check_cost_access(
+    request: &HttpRequest,
+    server: &ServerSettings,
+) -> Result<(), AccessDenied> {
+    if is_loopback_by_name(request) {
         Ok(())
     } else {
-        operator(request, server)
+        check_admin(request, server)
     }
 }
 
-pub fn is_here(request: &HttpRequest) -> bool {
-    at_home(request)
+pub fn is_local(request: &HttpRequest) -> bool {
+    is_loopback_by_name(request)
 }
 
-fn program(request: &HttpRequest, server: &ServerSettings) -> Result<(), Shut> {
+fn check_program(request: &HttpRequest, server: &ServerSettings) -> Result<(), AccessDenied> {
     let is_admitted = match server.api_keys.as_slice() {
-        [] => at_home(request),
+        [] => is_loopback_by_name(request),
         // Every key is compared, so that timing reveals nothing.
-        keys => bearer(request).is_some_and(|given| {
+        keys => bearer_token(request).is_some_and(|given| {
             keys.iter()
-                .fold(false, |found, key| found | same(key, given))
+                .fold(false, |found, key| found | constant_time_eq(key, given))
         }),
     };
     if is_admitted {
         Ok(())
     } else {
-        Err(Shut::NoKey)
+        Err(AccessDenied::MissingKey)
     }
 }
 
 /// Compares hashes in constant time, so that timing reveals nothing of the key.
-fn same(key: &Secret, given: &str) -> bool {
+fn constant_time_eq(key: &Secret, given: &str) -> bool {
     let [key, given] = [key.expose(), given].map(|text| Sha256::digest(text.as_bytes()));
     key.iter()
         .zip(given.iter())
@@ -116,7 +122,7 @@ fn same(key: &Secret, given: &str) -> bool {
         == 0
 }
 
-fn bearer(request: &HttpRequest) -> Option<&str> {
+fn bearer_token(request: &HttpRequest) -> Option<&str> {
     let (scheme, token) = header(request, &AUTHORIZATION)?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -125,8 +131,8 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
 ///
 /// The `Host` check stops DNS rebinding: a foreign page whose name resolves to loopback still sends
 /// its own name.
-fn at_home(request: &HttpRequest) -> bool {
-    let is_direct = PROXIED
+fn is_loopback_by_name(request: &HttpRequest) -> bool {
+    let is_direct = PROXY_HEADERS
         .iter()
         .all(|name| !request.headers().contains_key(name));
     let is_loopback = request
@@ -146,17 +152,17 @@ fn at_home(request: &HttpRequest) -> bool {
 
 /// Returns `true` if the origin is the service's own: `server.public_url` if set, else the address
 /// by which this request reached it.
-fn own(request: &HttpRequest, server: &ServerSettings, origin: &str) -> bool {
+fn is_own_origin(request: &HttpRequest, server: &ServerSettings, origin: &str) -> bool {
     if let Some(url) = &server.public_url {
         return origin_of(url).eq_ignore_ascii_case(origin);
     }
-    let is_proxied = trusted(request, &server.trusted_proxies);
+    let is_proxied = is_from_trusted_proxy(request, &server.trusted_proxies);
     let from_proxy = |name| {
         header(request, name)
             .filter(|_| is_proxied)
             .and_then(|list| list.split(',').next())
     };
-    let forwarded = |part| from_proxy(&FORWARDED).and_then(|hop| of_hop(hop, part));
+    let forwarded = |part| from_proxy(&FORWARDED).and_then(|hop| hop_param(hop, part));
     let scheme = from_proxy(&X_FORWARDED_PROTO)
         .or_else(|| forwarded("proto"))
         .map_or("http", str::trim);
@@ -181,13 +187,13 @@ fn origin_of(url: &str) -> &str {
 }
 
 /// Returns the client's address: the peer's, or the one that trusted proxies report.
-pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
+pub fn client_address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     let peer = request
         .peer_addr()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| {
             peer.ip().to_canonical()
         });
-    if !trusted(request, proxies) {
+    if !is_from_trusted_proxy(request, proxies) {
         return peer;
     }
     // Each proxy appends the address it received the request from. The last address that is not a
@@ -206,13 +212,15 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
     if hops.is_empty() {
         hops = hops_in(&FORWARDED)
             .iter()
-            .map(|hop| of_hop(hop, "for").unwrap_or_default().to_owned())
+            .map(|hop| hop_param(hop, "for").unwrap_or_default().to_owned())
             .collect();
     }
     let mut client = peer;
     for hop in hops.iter().rev() {
         // The entries before an unreadable one may be forged.
-        let Some(hop) = hop_address(hop) else { break };
+        let Some(hop) = parse_hop_address(hop) else {
+            break;
+        };
         client = hop;
         if !proxies.iter().any(|net| net.contains(&hop)) {
             break;
@@ -222,7 +230,7 @@ pub fn address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
 }
 
 /// Returns a parameter (`for`, `host` or `proto`) of one `Forwarded` element (RFC 7239).
-fn of_hop<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
+fn hop_param<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
     let mut pairs = hop
         .split(';')
         .filter_map(|pair| pair.trim().split_once('='));
@@ -232,7 +240,7 @@ fn of_hop<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
 }
 
 /// Parses an address as proxies write it: plain, with a port, or in brackets.
-fn hop_address(hop: &str) -> Option<IpAddr> {
+fn parse_hop_address(hop: &str) -> Option<IpAddr> {
     let bare = hop
         .strip_prefix('[')
         .and_then(|rest| rest.split_once(']'))
@@ -246,7 +254,7 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-fn trusted(request: &HttpRequest, proxies: &[IpNet]) -> bool {
+fn is_from_trusted_proxy(request: &HttpRequest, proxies: &[IpNet]) -> bool {
     let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
     peer.is_some_and(|peer| proxies.iter().any(|net| net.contains(&peer)))
 }
@@ -279,7 +287,7 @@ mod tests {
     #[test]
     fn only_exact_origins_are_admitted() {
         let from = |origin: &str| {
-            visitor(
+            check_visitor(
                 &request(
                     "192.0.2.1:5",
                     &[("host", "chat.example:8080"), ("origin", origin)],
@@ -298,7 +306,7 @@ mod tests {
             "null",
             "",
         ] {
-            assert_eq!(from(bad), Err(Shut::ForeignOrigin), "{bad}");
+            assert_eq!(from(bad), Err(AccessDenied::ForeignOrigin), "{bad}");
         }
     }
 
@@ -309,13 +317,13 @@ mod tests {
             ..server()
         };
         let from = |origin| {
-            visitor(
+            check_visitor(
                 &request("192.0.2.1:5", &[("host", "10.0.0.1"), ("origin", origin)]),
                 &server,
             )
         };
         assert_eq!(from("https://chat.example"), Ok(()));
-        assert_eq!(from("http://10.0.0.1"), Err(Shut::ForeignOrigin));
+        assert_eq!(from("http://10.0.0.1"), Err(AccessDenied::ForeignOrigin));
     }
 
     #[test]
@@ -330,10 +338,13 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "outer.example"),
         ];
-        assert_eq!(visitor(&request("10.1.2.3:5", &headers), &server), Ok(()));
         assert_eq!(
-            visitor(&request("192.0.2.1:5", &headers), &server),
-            Err(Shut::ForeignOrigin)
+            check_visitor(&request("10.1.2.3:5", &headers), &server),
+            Ok(())
+        );
+        assert_eq!(
+            check_visitor(&request("192.0.2.1:5", &headers), &server),
+            Err(AccessDenied::ForeignOrigin)
         );
         // The same with the standard `Forwarded` header.
         let forwarded = "for=192.0.2.7;proto=https;host=\"outer.example\", for=10.0.0.2;proto=http";
@@ -342,17 +353,20 @@ mod tests {
             ("origin", "https://outer.example"),
             ("forwarded", forwarded),
         ];
-        assert_eq!(visitor(&request("10.1.2.3:5", &headers), &server), Ok(()));
         assert_eq!(
-            visitor(&request("192.0.2.1:5", &headers), &server),
-            Err(Shut::ForeignOrigin)
+            check_visitor(&request("10.1.2.3:5", &headers), &server),
+            Ok(())
+        );
+        assert_eq!(
+            check_visitor(&request("192.0.2.1:5", &headers), &server),
+            Err(AccessDenied::ForeignOrigin)
         );
     }
 
     #[test]
     fn without_keys_only_local_requests_are_admitted() {
         let is_admitted = |peer, headers: &[(&'static str, &str)]| {
-            api(&request(peer, headers), &server()).is_ok()
+            check_api(&request(peer, headers), &server()).is_ok()
         };
         assert!(is_admitted("127.0.0.1:5", &[("host", "localhost:8080")]));
         assert!(is_admitted("[::1]:5", &[("host", "[::1]:8080")]));
@@ -376,7 +390,7 @@ mod tests {
             ..server()
         };
         let with = |value| {
-            api(
+            check_api(
                 &request("127.0.0.1:5", &[("authorization", value)]),
                 &server,
             )
@@ -393,14 +407,14 @@ mod tests {
         ] {
             assert!(!with(bad), "{bad}");
         }
-        assert!(api(&request("127.0.0.1:5", &[("host", "localhost")]), &server).is_err());
+        assert!(check_api(&request("127.0.0.1:5", &[("host", "localhost")]), &server).is_err());
     }
 
     #[test]
     fn client_address_is_taken_from_trusted_proxies_only() {
         let proxies: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
         let client = |peer, list| {
-            address(&request(peer, &[("x-forwarded-for", list)]), &proxies).to_string()
+            client_address(&request(peer, &[("x-forwarded-for", list)]), &proxies).to_string()
         };
         assert_eq!(client("192.0.2.1:5", "198.51.100.7"), "192.0.2.1");
         assert_eq!(
@@ -428,6 +442,9 @@ mod tests {
                 "for=9.9.9.9, for=\"[2001:db8::8]:80\";proto=https",
             )],
         );
-        assert_eq!(address(&forwarded, &proxies).to_string(), "2001:db8::8");
+        assert_eq!(
+            client_address(&forwarded, &proxies).to_string(),
+            "2001:db8::8"
+        );
     }
 }

@@ -3,28 +3,28 @@
 
 use std::time::Duration;
 
-use super::words::{Words, fill};
-use crate::chat::{At, Mode};
-use crate::ops::history::{self, History, Sum};
-use crate::ops::report::{Report, Trend};
-use crate::ops::uptime::{self, Bar};
+use super::words::{Locale, interpolate};
+use crate::chat::{ServiceMode, Timestamp};
+use crate::ops::history::{self, AnswerTotals, HourlyHistory};
+use crate::ops::report::{LatencyTrend, StatusHistory};
+use crate::ops::uptime;
 
 /// The number and the length of the bars in the day's timeline.
-const DAY: (u64, Duration) = (48, Duration::from_secs(30 * 60));
+const DAY_BARS: (u64, Duration) = (48, Duration::from_secs(30 * 60));
 
 /// The number and the length of the bars in the month's timeline.
-const MONTH: (u64, Duration) = (30, Duration::from_secs(24 * 60 * 60));
+const MONTH_BARS: (u64, Duration) = (30, Duration::from_secs(24 * 60 * 60));
 
 /// A point in time, for programs and for people.
-pub struct Moment {
+pub struct DisplayTime {
     /// RFC 3339.
     pub exact: String,
     /// UTC. A script replaces it by the reader's own time zone.
     pub shown: String,
 }
 
-impl Moment {
-    pub fn of(at: At) -> Self {
+impl DisplayTime {
+    pub fn new(at: Timestamp) -> Self {
         let exact = at.to_string();
         let shown = match (exact.get(..10), exact.get(11..16)) {
             (Some(day), Some(time)) => format!("{day} {time} UTC"),
@@ -40,14 +40,14 @@ impl Moment {
 }
 
 /// A provider's latency over the last half hour.
-pub struct Spark {
+pub struct Sparkline {
     /// The points of an SVG polyline in a view box of 100 by 24.
     pub points: String,
     /// The description for screen readers.
     pub label: String,
 }
 
-pub struct Line {
+pub struct TimelineRow {
     pub name: &'static str,
     /// The text under the left end.
     pub start_label: &'static str,
@@ -58,26 +58,26 @@ pub struct Line {
     /// The description for screen readers.
     pub label: String,
     /// Oldest first.
-    pub bars: Vec<Part>,
+    pub bars: Vec<TimelineBar>,
 }
 
-pub struct Part {
+pub struct TimelineBar {
     /// The worst mode within the bar, or `unknown`.
     pub mode: &'static str,
     pub title: String,
 }
 
 /// Returns the mode as the page's `data-mode` attributes name it.
-pub fn mode_name(mode: Mode) -> &'static str {
+pub fn mode_name(mode: ServiceMode) -> &'static str {
     match mode {
-        Mode::Normal => "normal",
-        Mode::Degraded => "degraded",
-        Mode::Outage => "outage",
+        ServiceMode::Normal => "normal",
+        ServiceMode::Degraded => "degraded",
+        ServiceMode::Outage => "outage",
     }
 }
 
 /// Draws the known points. Returns `None` for fewer than two.
-pub fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
+pub fn sparkline(words: &Locale, trend: &LatencyTrend) -> Option<Sparkline> {
     let known: Vec<(usize, u64)> = trend
         .points
         .iter()
@@ -94,34 +94,50 @@ pub fn spark(words: &Words, trend: &Trend) -> Option<Spark> {
             format!("{x},{y}")
         })
         .collect();
-    let label = fill(words.line, &[("most", &max_ms.to_string())]);
-    (points.len() > 1).then(|| Spark {
+    let label = interpolate(words.line, &[("most", &max_ms.to_string())]);
+    (points.len() > 1).then(|| Sparkline {
         points: points.join(" "),
         label,
     })
 }
 
-pub fn day(words: &Words, report: &Report, served: &History, now: At) -> Line {
-    let served = answered(words, served.last(history::DAY, now));
-    Line {
+pub fn day_timeline(
+    words: &Locale,
+    report: &StatusHistory,
+    served: &HourlyHistory,
+    now: Timestamp,
+) -> TimelineRow {
+    let served = describe_answers(words, served.totals_for_last(history::HOURS_PER_DAY, now));
+    TimelineRow {
         served,
-        ..line(words, (words.day, words.day_ago), report, now, DAY)
+        ..build_row(words, (words.day, words.day_ago), report, now, DAY_BARS)
     }
 }
 
-pub fn month(words: &Words, report: &Report, served: &History, now: At) -> Line {
-    let served = answered(words, served.last(history::MONTH, now));
-    Line {
+pub fn month_timeline(
+    words: &Locale,
+    report: &StatusHistory,
+    served: &HourlyHistory,
+    now: Timestamp,
+) -> TimelineRow {
+    let served = describe_answers(words, served.totals_for_last(history::HOURS_PER_MONTH, now));
+    TimelineRow {
         served,
-        ..line(words, (words.month, words.month_ago), report, now, MONTH)
+        ..build_row(
+            words,
+            (words.month, words.month_ago),
+            report,
+            now,
+            MONTH_BARS,
+        )
     }
 }
 
-fn answered(words: &Words, sum: Sum) -> Option<String> {
-    let percent = |share: f64| format!("{:.2} %", floor(share));
-    let answered = percent(sum.answered()?);
-    let ai = percent(sum.by_ai()?);
-    Some(fill(
+fn describe_answers(words: &Locale, sum: AnswerTotals) -> Option<String> {
+    let percent = |share: f64| format!("{:.2} %", round_down_percent(share));
+    let answered = percent(sum.answered_ratio()?);
+    let ai = percent(sum.ai_ratio()?);
+    Some(interpolate(
         words.served,
         &[
             ("count", &sum.total().to_string()),
@@ -131,17 +147,23 @@ fn answered(words: &Words, sum: Sum) -> Option<String> {
     ))
 }
 
-fn line(
-    words: &Words,
+fn build_row(
+    words: &Locale,
     (name, start_label): (&'static str, &'static str),
-    report: &Report,
-    now: At,
+    report: &StatusHistory,
+    now: Timestamp,
     (count, bar_length): (u64, Duration),
-) -> Line {
-    let timeline = uptime::timeline(report.incidents.iter(), report.life, now, bar_length, count);
-    let share = timeline.up.map_or_else(
+) -> TimelineRow {
+    let timeline = uptime::timeline(
+        report.incidents.iter(),
+        report.lifetime,
+        now,
+        bar_length,
+        count,
+    );
+    let share = timeline.uptime.map_or_else(
         || words.unknown.to_owned(),
-        |share| format!("{:.2} %", floor(share)),
+        |share| format!("{:.2} %", round_down_percent(share)),
     );
     let bars_in = |mode| {
         timeline
@@ -151,38 +173,42 @@ fn line(
             .count()
             .to_string()
     };
-    let label = fill(
+    let label = interpolate(
         words.drawn,
         &[
             ("name", name),
             ("count", &count.to_string()),
-            ("each", &length(words, bar_length)),
-            ("outage", &bars_in(Mode::Outage)),
-            ("degraded", &bars_in(Mode::Degraded)),
+            ("each", &format_duration(words, bar_length)),
+            ("outage", &bars_in(ServiceMode::Outage)),
+            ("degraded", &bars_in(ServiceMode::Degraded)),
         ],
     );
-    let availability = fill(words.available, &[("up", &share)]);
-    Line {
+    let availability = interpolate(words.available, &[("up", &share)]);
+    TimelineRow {
         name,
         start_label,
         availability,
         served: None,
         label,
-        bars: timeline.bars.iter().map(|bar| part(words, bar)).collect(),
+        bars: timeline
+            .bars
+            .iter()
+            .map(|bar| build_bar(words, bar))
+            .collect(),
     }
 }
 
 /// Converts a share into percent, rounded down so that less than all is never shown as 100 %.
-fn floor(share: f64) -> f64 {
+fn round_down_percent(share: f64) -> f64 {
     (share * 10_000.0).floor() / 100.0
 }
 
-fn part(words: &Words, bar: &Bar) -> Part {
-    let [from, to] = [bar.from, bar.to].map(|at| Moment::of(at).shown);
-    let period = fill(words.span, &[("from", &from), ("to", &to)]);
+fn build_bar(words: &Locale, bar: &uptime::UptimeBar) -> TimelineBar {
+    let [from, to] = [bar.from, bar.to].map(|at| DisplayTime::new(at).shown);
+    let period = interpolate(words.span, &[("from", &from), ("to", &to)]);
     let (mode, description) = match bar.mode {
         None => ("unknown", words.unknown.to_owned()),
-        Some(Mode::Normal) => ("normal", words.all_well.to_owned()),
+        Some(ServiceMode::Normal) => ("normal", words.all_well.to_owned()),
         Some(mode) => {
             let troubles = [
                 (bar.outage, words.no_ai_for),
@@ -191,19 +217,19 @@ fn part(words: &Words, bar: &Bar) -> Part {
             let descriptions: Vec<_> = troubles
                 .into_iter()
                 .filter(|(time, _)| !time.is_zero())
-                .map(|(time, text)| fill(text, &[("length", &length(words, time))]))
+                .map(|(time, text)| interpolate(text, &[("length", &format_duration(words, time))]))
                 .collect();
             (mode_name(mode), descriptions.join(", "))
         }
     };
-    Part {
+    TimelineBar {
         mode,
         title: format!("{period}: {description}"),
     }
 }
 
 /// Formats a duration in its two largest units.
-pub fn length(words: &Words, length: Duration) -> String {
+pub fn format_duration(words: &Locale, length: Duration) -> String {
     let seconds = length.as_secs();
     let amounts = [
         seconds % 60,
@@ -243,7 +269,7 @@ mod tests {
             (90_000, "1 d 1 h"),
         ] {
             assert_eq!(
-                length(Words::english(), Duration::from_secs(seconds)),
+                format_duration(Locale::english(), Duration::from_secs(seconds)),
                 expected
             );
         }
@@ -251,22 +277,22 @@ mod tests {
 
     #[test]
     fn sparkline_skips_unknown_points() {
-        let trend = |points: &[Option<u64>]| Trend {
+        let trend = |points: &[Option<u64>]| LatencyTrend {
             points: points.iter().copied().collect(),
         };
         assert!(
-            spark(Words::english(), &trend(&[])).is_none()
-                && spark(Words::english(), &trend(&[None, Some(5)])).is_none()
+            sparkline(Locale::english(), &trend(&[])).is_none()
+                && sparkline(Locale::english(), &trend(&[None, Some(5)])).is_none()
         );
-        let line = spark(
-            Words::english(),
+        let line = sparkline(
+            Locale::english(),
             &trend(&[Some(100), None, Some(200), Some(0)]),
         )
         .unwrap();
         assert_eq!(line.points, "0,12 66,1 100,23");
         assert!(line.label.contains("200 ms"), "{}", line.label);
         assert_eq!(
-            spark(Words::english(), &trend(&[Some(0), Some(0)]))
+            sparkline(Locale::english(), &trend(&[Some(0), Some(0)]))
                 .unwrap()
                 .points,
             "0,23 100,23"
@@ -276,7 +302,11 @@ mod tests {
     #[test]
     fn percent_is_rounded_down() {
         assert_eq!(
-            (floor(1.0), floor(0.99999), floor(0.0)),
+            (
+                round_down_percent(1.0),
+                round_down_percent(0.99999),
+                round_down_percent(0.0)
+            ),
             (100.0, 99.99, 0.0)
         );
     }

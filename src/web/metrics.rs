@@ -7,17 +7,17 @@ use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, GaugeVec, IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder};
 
-use super::{State, gate};
-use crate::chat::{At, ProviderState};
-use crate::provider::backend::{Backend, Vitals};
-use crate::router::actor::{ACTOR_LIMIT, Balance};
-use crate::router::table::Table;
+use super::{AppState, gate};
+use crate::chat::{ProviderState, Timestamp};
+use crate::provider::backend::{Provider, ProviderStatus};
+use crate::router::actor::{ACTOR_TIMEOUT, GetRetryBudgetBalance};
+use crate::router::table::RuntimeConfig;
 
 /// Renders the metrics. Costs are shown only to the operator and to local requests.
-pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let with_costs = gate::accounts(&request, &state.settings().server).is_ok();
-    let balance = balance(&state).await;
-    match collectors(&state, balance, with_costs).and_then(written) {
+pub async fn scrape(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let with_costs = gate::check_cost_access(&request, &state.settings().server).is_ok();
+    let balance = retry_budget_balance(&state).await;
+    match collectors(&state, balance, with_costs).and_then(encode) {
         Ok(text) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, TEXT_FORMAT))
             .insert_header((CACHE_CONTROL, "no-store"))
@@ -30,9 +30,9 @@ pub async fn scrape(request: HttpRequest, state: web::Data<State>) -> HttpRespon
 }
 
 /// Returns `None` while the router is being restarted or is too slow to answer.
-async fn balance(state: &State) -> Option<f64> {
-    let router = state.lobby.desk.router.borrow().clone()?;
-    tokio::time::timeout(ACTOR_LIMIT, router.send(Balance))
+async fn retry_budget_balance(state: &AppState) -> Option<f64> {
+    let router = state.chat.turns.router.borrow().clone()?;
+    tokio::time::timeout(ACTOR_TIMEOUT, router.send(GetRetryBudgetBalance))
         .await
         .ok()?
         .ok()
@@ -41,16 +41,16 @@ async fn balance(state: &State) -> Option<f64> {
 type Collectors = Vec<Box<dyn Collector>>;
 
 fn collectors(
-    state: &State,
+    state: &AppState,
     balance: Option<f64>,
     with_costs: bool,
 ) -> prometheus::Result<Collectors> {
-    let turns = &state.lobby.desk;
-    let mut collectors: Collectors = turns.tally.collectors().into();
-    collectors.push(number(
+    let turns = &state.chat.turns;
+    let mut collectors: Collectors = turns.metrics.collectors().into();
+    collectors.push(gauge(
         "failsoft_sessions",
         "Open WebSockets.",
-        state.connections.open(),
+        state.connections.open_count(),
     )?);
     let budget = GaugeVec::new(
         Opts::new(
@@ -66,23 +66,23 @@ fn collectors(
     }
     collectors.push(Box::new(budget));
     let now = turns.clock.wall();
-    let table = turns.table();
-    let providers: Vec<_> = table.backends.iter().map(|provider| &**provider).collect();
-    collectors.extend(of_providers(&providers, now)?);
+    let table = turns.config();
+    let providers: Vec<_> = table.providers.iter().map(|provider| &**provider).collect();
+    collectors.extend(provider_collectors(&providers, now)?);
     if with_costs {
-        collectors.extend(used(&table)?);
+        collectors.extend(usage_collectors(&table)?);
     }
     Ok(collectors)
 }
 
-fn number(name: &str, help: &str, value: usize) -> prometheus::Result<Box<dyn Collector>> {
+fn gauge(name: &str, help: &str, value: usize) -> prometheus::Result<Box<dyn Collector>> {
     let gauge = IntGauge::new(name, help)?;
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     Ok(Box::new(gauge))
 }
 
 /// The gauges of the providers. A provider whose value is unknown has no sample.
-fn of_providers(providers: &[&Backend], now: At) -> prometheus::Result<Collectors> {
+fn provider_collectors(providers: &[&Provider], now: Timestamp) -> prometheus::Result<Collectors> {
     let gauges = |name, help| GaugeVec::new(Opts::new(name, help), &["provider"]);
     let states = gauges(
         "failsoft_breaker_state",
@@ -97,17 +97,17 @@ fn of_providers(providers: &[&Backend], now: At) -> prometheus::Result<Collector
         "How good answers look, 0 to 1: a mean of about the last 20.",
     )?;
     for provider in providers {
-        let status = provider.vitals.borrow().clone();
+        let status = provider.status.borrow().clone();
         let name = &*provider.name;
         states
             .get_metric_with_label_values(&[name])?
-            .set(state_number(status.state));
-        if let Some(up) = up(&status, now) {
+            .set(breaker_state_value(status.state));
+        if let Some(up) = is_up(&status, now) {
             health
                 .get_metric_with_label_values(&[name])?
                 .set(f64::from(u8::from(up)));
         }
-        if let Some(score) = status.quality {
+        if let Some(score) = status.quality_avg {
             quality.get_metric_with_label_values(&[name])?.set(score);
         }
     }
@@ -115,7 +115,7 @@ fn of_providers(providers: &[&Backend], now: At) -> prometheus::Result<Collector
 }
 
 /// Token and cost counters, including those of providers that were removed from the configuration.
-fn used(table: &Table) -> prometheus::Result<Collectors> {
+fn usage_collectors(table: &RuntimeConfig) -> prometheus::Result<Collectors> {
     let tokens = CounterVec::new(
         Opts::new(
             "failsoft_tokens_total",
@@ -131,15 +131,15 @@ fn used(table: &Table) -> prometheus::Result<Collectors> {
         &["provider"],
     )?;
     let configured = table
-        .backends
+        .providers
         .iter()
-        .map(|provider| (&provider.name, provider.prices.is_some(), &provider.vitals));
+        .map(|provider| (&provider.name, provider.prices.is_some(), &provider.status));
     let removed = table
-        .departed
+        .removed_providers
         .iter()
-        .map(|provider| (&provider.name, provider.priced, &provider.vitals));
+        .map(|provider| (&provider.name, provider.has_prices, &provider.status));
     for (name, has_prices, status) in configured.chain(removed) {
-        let used = status.borrow().used;
+        let used = status.borrow().usage_totals;
         #[allow(clippy::cast_precision_loss, reason = "nobody pays for 2^53 tokens")]
         for (direction, count) in [
             ("input", used.input_tokens as f64),
@@ -158,7 +158,7 @@ fn used(table: &Table) -> prometheus::Result<Collectors> {
     Ok(vec![Box::new(tokens), Box::new(cost)])
 }
 
-fn state_number(state: ProviderState) -> f64 {
+fn breaker_state_value(state: ProviderState) -> f64 {
     match state {
         ProviderState::Closed => 0.0,
         ProviderState::HalfOpen => 1.0,
@@ -169,14 +169,14 @@ fn state_number(state: ProviderState) -> f64 {
 }
 
 /// Returns the result of the last health check, or `None` if it is outdated or there was none.
-fn up(vitals: &Vitals, now: At) -> Option<bool> {
-    let check = vitals.check.filter(|check| now < check.until)?;
-    Some(check.failed.is_none())
+fn is_up(vitals: &ProviderStatus, now: Timestamp) -> Option<bool> {
+    let check = vitals.last_check.filter(|check| now < check.expires_at)?;
+    Some(check.fault.is_none())
 }
 
 /// Encodes the metrics. A metric without samples still gets its `HELP` and `TYPE` lines, so that it
 /// can be discovered.
-fn written(collectors: Collectors) -> prometheus::Result<String> {
+fn encode(collectors: Collectors) -> prometheus::Result<String> {
     let registry = Registry::new();
     let mut without_samples = String::new();
     for collector in collectors {
@@ -185,14 +185,14 @@ fn written(collectors: Collectors) -> prometheus::Result<String> {
             .iter()
             .filter(|family| family.get_metric().is_empty())
         {
-            without_samples += &head(family);
+            without_samples += &family_header(family);
         }
         registry.register(collector)?;
     }
     Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &without_samples)
 }
 
-fn head(family: &MetricFamily) -> String {
+fn family_header(family: &MetricFamily) -> String {
     let kind = match family.get_field_type() {
         MetricType::COUNTER => "counter",
         MetricType::GAUGE => "gauge",
@@ -206,32 +206,35 @@ fn head(family: &MetricFamily) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::Fault;
-    use crate::provider::health::Check;
+    use crate::chat::FaultKind;
+    use crate::provider::health::HealthCheck;
 
     #[test]
     fn health_check_result_expires() {
-        let with = |failed| Vitals {
-            check: Some(Check {
-                failed,
-                until: At(10),
+        let with = |failed| ProviderStatus {
+            last_check: Some(HealthCheck {
+                fault: failed,
+                expires_at: Timestamp(10),
             }),
-            ..Vitals::default()
+            ..ProviderStatus::default()
         };
-        assert_eq!(up(&with(None), At(9)), Some(true));
-        assert_eq!(up(&with(Some(Fault::Timeout)), At(9)), Some(false));
-        assert_eq!(up(&with(Some(Fault::Timeout)), At(10)), None);
-        assert_eq!(up(&Vitals::default(), At(0)), None);
+        assert_eq!(is_up(&with(None), Timestamp(9)), Some(true));
+        assert_eq!(
+            is_up(&with(Some(FaultKind::Timeout)), Timestamp(9)),
+            Some(false)
+        );
+        assert_eq!(is_up(&with(Some(FaultKind::Timeout)), Timestamp(10)), None);
+        assert_eq!(is_up(&ProviderStatus::default(), Timestamp(0)), None);
     }
 
     #[test]
     fn metric_without_samples_has_its_header() {
         let gauges = GaugeVec::new(Opts::new("a_thing", "What it is."), &["provider"]).unwrap();
         let header = "# HELP a_thing What it is.\n# TYPE a_thing gauge\n";
-        assert_eq!(written(vec![Box::new(gauges.clone())]).unwrap(), header);
+        assert_eq!(encode(vec![Box::new(gauges.clone())]).unwrap(), header);
         gauges.with_label_values(&["x"]).set(0.5);
         assert_eq!(
-            written(vec![Box::new(gauges)]).unwrap(),
+            encode(vec![Box::new(gauges)]).unwrap(),
             format!("{header}a_thing{{provider=\"x\"}} 0.5\n")
         );
     }

@@ -33,205 +33,225 @@ use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
-use crate::degradation::Health;
+use crate::degradation::FallbackHealth;
 use crate::ops::alerts::watch::Alerts;
-use crate::ops::audit::Audit;
-use crate::ops::drills::Drills;
-use crate::ops::history::History;
-use crate::ops::reload::Reloads;
-use crate::ops::report::Report;
+use crate::ops::audit::AuditLog;
+use crate::ops::drills::DrillService;
+use crate::ops::history::HourlyHistory;
+use crate::ops::reload::ReloadHandle;
+use crate::ops::report::StatusHistory;
 use crate::provider::standstill;
-use crate::session::lobby::Lobby;
+use crate::session::lobby::ChatService;
 use crate::settings::Settings;
 use crate::simulator::Simulator;
 
-pub use connection::Connections;
+pub use connection::ConnectionLimiter;
 
 /// Connections beyond the WebSocket limit, for other requests and for rejecting further WebSockets.
-const SPARE_CONNECTIONS: usize = 1024;
+const EXTRA_CONNECTIONS: usize = 1024;
 
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Seconds that open connections have at shutdown, after the drain.
-const STOP_S: u64 = 2;
+const STOP_TIMEOUT_S: u64 = 2;
 
 /// The time that a turn continues after its API client has left. Short, because nobody reads the
 /// answer; the caller's disconnect must reach the provider within two seconds.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const API_ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
 #[derive(Clone)]
-pub struct State {
-    lobby: Arc<Lobby>,
+pub struct AppState {
+    chat: Arc<ChatService>,
     simulators: Arc<[Arc<Simulator>]>,
-    steady: watch::Receiver<bool>,
-    problems: Arc<[String]>,
-    degradation: Health,
-    reports: watch::Receiver<Arc<Report>>,
+    is_stable: watch::Receiver<bool>,
+    startup_problems: Arc<[String]>,
+    fallback_health: FallbackHealth,
+    status_history: watch::Receiver<Arc<StatusHistory>>,
     alerts: Alerts,
-    history: watch::Receiver<Arc<History>>,
-    drills: Arc<Drills>,
-    connections: Arc<Connections>,
-    audit: Arc<Audit>,
-    reloads: Reloads,
-    instance: Arc<str>,
-    started: Instant,
+    hourly_history: watch::Receiver<Arc<HourlyHistory>>,
+    drills: Arc<DrillService>,
+    connections: Arc<ConnectionLimiter>,
+    audit_log: Arc<AuditLog>,
+    reloads: ReloadHandle,
+    instance_id: Arc<str>,
+    started_at: Instant,
     /// The start time, in Unix seconds.
-    created: u64,
+    started_at_s: u64,
 }
 
 /// The parts of a service that its web server uses.
-pub struct Parts {
+pub struct AppStateParts {
     /// A random name of this process, shown in the status.
-    pub instance: Arc<str>,
-    pub lobby: Arc<Lobby>,
+    pub instance_id: Arc<str>,
+    pub chat: Arc<ChatService>,
     /// The simulated providers. Empty outside demo mode.
     pub simulators: Arc<[Arc<Simulator>]>,
     /// `false` while an actor crashes again and again.
-    pub steady: watch::Receiver<bool>,
+    pub is_stable: watch::Receiver<bool>,
     /// Problems found at the start, in sentences that anyone may read.
-    pub problems: Vec<String>,
+    pub startup_problems: Vec<String>,
     /// The health of the answers that need no provider.
-    pub degradation: Health,
-    pub reports: watch::Receiver<Arc<Report>>,
+    pub fallback_health: FallbackHealth,
+    pub status_history: watch::Receiver<Arc<StatusHistory>>,
     pub alerts: Alerts,
     /// The hourly answer counts of the last month.
-    pub history: watch::Receiver<Arc<History>>,
-    pub audit: Arc<Audit>,
-    pub reloads: Reloads,
-    pub drills: Arc<Drills>,
+    pub hourly_history: watch::Receiver<Arc<HourlyHistory>>,
+    pub audit_log: Arc<AuditLog>,
+    pub reloads: ReloadHandle,
+    pub drills: Arc<DrillService>,
 }
 
-impl State {
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
-            instance,
-            lobby,
+impl AppState {
+    pub fn new(parts: AppStateParts) -> Self {
+        let AppStateParts {
+            instance_id: instance,
+            chat: lobby,
             simulators,
-            steady,
-            problems,
-            degradation,
-            reports,
+            is_stable: steady,
+            startup_problems: problems,
+            fallback_health: degradation,
+            status_history: reports,
             alerts,
-            history,
-            audit,
+            hourly_history: history,
+            audit_log: audit,
             reloads,
             drills,
         } = parts;
         let settings = lobby.settings();
-        let connections = Connections::new(
+        let connections = ConnectionLimiter::new(
             settings.limits.connections,
             settings.limits.connections_per_ip,
         );
-        let created = lobby.desk.clock.wall().0 / 1000;
+        let created = lobby.turns.clock.wall().0 / 1000;
         Self {
-            lobby,
+            chat: lobby,
             simulators,
-            steady,
-            problems: problems.into(),
-            degradation,
-            reports,
+            is_stable: steady,
+            startup_problems: problems.into(),
+            fallback_health: degradation,
+            status_history: reports,
             alerts,
-            history,
+            hourly_history: history,
             drills,
             connections: Arc::new(connections),
-            audit,
+            audit_log: audit,
             reloads,
-            instance,
-            started: Instant::now(),
-            created,
+            instance_id: instance,
+            started_at: Instant::now(),
+            started_at_s: created,
         }
     }
 
     /// Returns the current settings. A request reads them once, so that a reload cannot change them
     /// halfway through.
     fn settings(&self) -> Arc<Settings> {
-        self.lobby.settings()
+        self.chat.settings()
     }
 
-    pub fn connections(&self) -> Arc<Connections> {
+    pub fn connections(&self) -> Arc<ConnectionLimiter> {
         Arc::clone(&self.connections)
     }
 }
 
 /// Matches GET and HEAD. For HEAD the server leaves out the body.
-fn read() -> Route {
+fn get_or_head() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A resource for reading. Other methods get 405.
-fn page(path: &str, route: Route) -> Resource {
+fn page_route(path: &str, route: Route) -> Resource {
     web::resource(path)
         .route(route)
-        .default_service(web::to(|| async { refusal::only("GET, HEAD") }))
+        .default_service(web::to(|| async {
+            refusal::method_not_allowed("GET, HEAD")
+        }))
 }
 
 /// A resource of `/v1`. Other methods get an error in OpenAI's shape.
-fn v1(path: &str) -> Resource {
+fn v1_route(path: &str) -> Resource {
     web::resource(path).default_service(web::to(openai::wrong_method))
 }
 
 /// Creates the server. It runs when it is awaited.
-pub fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
+pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> {
     let settings = state.settings();
     let workers = match settings.server.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         workers => workers,
     };
-    let connections = (settings.limits.connections + SPARE_CONNECTIONS).div_ceil(workers);
+    let connections = (settings.limits.connections + EXTRA_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         // Each worker measures the stalls of the thread that runs its turns.
-        standstill::watch();
+        standstill::monitor_current_thread();
         let app = App::new()
             .app_data(web::Data::new(state.clone()))
-            .wrap(from_fn(head::bounded))
+            .wrap(from_fn(head::limit_headers))
             // Wraps everything else, so that errors carry the header too.
             .wrap(DefaultHeaders::new().add((X_CONTENT_TYPE_OPTIONS, "nosniff")))
-            .service(page("/static/{file:.*}", read().to(assets::file)))
-            .service(page("/widget.js", read().to(assets::widget)))
-            .service(page("/embed", read().to(pages::embed)))
-            .service(page("/embed/origin", read().to(embed::origin)))
-            .service(page("/", read().to(pages::chat)))
-            .service(page("/status", read().to(status_page::page)))
+            .service(page_route(
+                "/static/{file:.*}",
+                get_or_head().to(assets::static_file),
+            ))
+            .service(page_route(
+                "/widget.js",
+                get_or_head().to(assets::widget_script),
+            ))
+            .service(page_route("/embed", get_or_head().to(pages::embed_page)))
+            .service(page_route(
+                "/embed/origin",
+                get_or_head().to(embed::embed_origin),
+            ))
+            .service(page_route("/", get_or_head().to(pages::chat_page)))
+            .service(page_route(
+                "/status",
+                get_or_head().to(status_page::status_page),
+            ))
             .service(
                 web::resource("/ws")
-                    .route(web::get().to(socket::open))
-                    .default_service(web::to(|| async { refusal::only("GET") })),
+                    .route(web::get().to(socket::open_session))
+                    .default_service(web::to(|| async { refusal::method_not_allowed("GET") })),
             )
             .service(
                 web::resource("/api/chat")
-                    .wrap(from_fn(named::named))
+                    .wrap(from_fn(named::assign_request_id))
                     .route(web::post().to(chat_api::chat))
                     .default_service(web::to(chat_api::wrong_method)),
             )
             .service(
                 web::scope("/v1")
-                    .wrap(from_fn(named::named))
-                    .service(v1("/chat/completions").route(web::post().to(openai::complete)))
-                    .service(v1("/models").route(read().to(openai::models)))
-                    .service(v1("/models/{id:.*}").route(read().to(openai::one_model)))
-                    .default_service(web::to(openai::nothing)),
+                    .wrap(from_fn(named::assign_request_id))
+                    .service(
+                        v1_route("/chat/completions")
+                            .route(web::post().to(openai::chat_completions)),
+                    )
+                    .service(v1_route("/models").route(get_or_head().to(openai::list_models)))
+                    .service(v1_route("/models/{id:.*}").route(get_or_head().to(openai::get_model)))
+                    .default_service(web::to(openai::unknown_route)),
             )
-            .service(page("/status.json", read().to(status::json)))
-            .service(page("/metrics", read().to(metrics::scrape)))
-            .service(page("/healthz", read().to(status::alive)))
-            .service(page("/readyz", read().to(status::ready)))
+            .service(page_route(
+                "/status.json",
+                get_or_head().to(status::status_json),
+            ))
+            .service(page_route("/metrics", get_or_head().to(metrics::scrape)))
+            .service(page_route("/healthz", get_or_head().to(status::healthz)))
+            .service(page_route("/readyz", get_or_head().to(status::readyz)))
             .service(admin::routes())
             .service(
                 web::resource("/demo/providers/{name}")
-                    .route(web::post().to(demo::command))
+                    .route(web::post().to(demo::handle_command))
                     .default_service(web::to(demo::wrong_method)),
             )
             .default_service(web::to(refusal::not_found));
-        apply_fn_factory(app, caught::caught)
+        apply_fn_factory(app, caught::catch_panic)
     })
     .workers(workers)
     .max_connections(connections)
-    .client_request_timeout(HEAD_LIMIT)
+    .client_request_timeout(HEADER_TIMEOUT)
     .client_disconnect_timeout(Duration::from_secs(1))
-    .shutdown_timeout(STOP_S)
+    .shutdown_timeout(STOP_TIMEOUT_S)
     // Otherwise an answer would continue, and be paid for, after its client left.
     .h1_allow_half_closed(false)
-    .on_connect(connection::tune)
+    .on_connect(connection::set_socket_options)
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())

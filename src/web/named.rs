@@ -7,19 +7,19 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web;
 
-use super::State;
+use super::AppState;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Adds a request id to responses without one, and logs it.
-pub async fn named<B: MessageBody>(
+pub async fn assign_request_id<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, actix_web::Error> {
-    let state = request.app_data::<web::Data<State>>().cloned();
+    let state = request.app_data::<web::Data<AppState>>().cloned();
     let mut response = next.call(request).await?;
     if let Some(state) = state.filter(|_| !response.headers().contains_key(&REQUEST_ID)) {
-        let id = format!("req-{:016x}", (state.lobby.desk.random)());
+        let id = format!("req-{:016x}", (state.chat.turns.random_u64)());
         tracing::debug!(
             request = id,
             status = response.status().as_u16(),

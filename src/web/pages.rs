@@ -8,27 +8,27 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
-use super::State;
-use super::words::Words;
+use super::AppState;
+use super::words::Locale;
 
 #[derive(Template)]
 #[template(path = "chat.html")]
 struct ChatPage<'a> {
-    words: &'static Words,
+    words: &'static Locale,
     title: &'a str,
     demo: bool,
     version: &'a str,
 }
 
-pub async fn chat(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+pub async fn chat_page(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     let settings = state.settings();
     let page = ChatPage {
-        words: Words::wanted(&request),
+        words: Locale::negotiate(&request),
         title: &settings.chat.title,
         demo: settings.demo,
         version: env!("CARGO_PKG_VERSION"),
     };
-    html(&page, &state)
+    render_page(&page, &state)
 }
 
 #[derive(Template)]
@@ -41,7 +41,7 @@ struct EmbedPage<'a> {
 }
 
 /// `GET /embed`: a sample site with the widget, and the snippet to embed it.
-pub async fn embed(state: web::Data<State>) -> HttpResponse {
+pub async fn embed_page(state: web::Data<AppState>) -> HttpResponse {
     let settings = state.settings();
     let page = EmbedPage {
         title: &settings.chat.title,
@@ -49,18 +49,18 @@ pub async fn embed(state: web::Data<State>) -> HttpResponse {
         public_url: settings.server.public_url.as_deref().unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION"),
     };
-    html(&page, &state)
+    render_page(&page, &state)
 }
 
 /// Renders a page, with the headers that all pages have.
-pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
+pub(super) fn render_page(page: &impl Template, state: &AppState) -> HttpResponse {
     match page.render() {
         Ok(html) => HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
             .insert_header((CACHE_CONTROL, "no-cache"))
             .insert_header((
                 CONTENT_SECURITY_POLICY,
-                policy(&state.settings().server.allowed_origins),
+                content_security_policy(&state.settings().server.allowed_origins),
             ))
             .insert_header((VARY, "accept-language"))
             .insert_header((REFERRER_POLICY, "no-referrer"))
@@ -75,7 +75,7 @@ pub(super) fn html(page: &impl Template, state: &State) -> HttpResponse {
 
 /// The content security policy: no inline scripts or styles, nothing from other origins, and
 /// framing by allowed sites only.
-fn policy(allowed_origins: &[String]) -> String {
+fn content_security_policy(allowed_origins: &[String]) -> String {
     let ancestors = ["'self'"]
         .into_iter()
         .chain(allowed_origins.iter().map(String::as_str));

@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
-pub fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+pub fn error_response(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     let mut response = HttpResponse::build(status);
     if status == StatusCode::UNAUTHORIZED {
         response.insert_header((WWW_AUTHENTICATE, "Bearer"));
@@ -13,15 +13,20 @@ pub fn refuse(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     response.json(json!({ "error": { "code": code, "message": message } }))
 }
 
-pub fn refuse_until(status: StatusCode, code: &str, message: &str, seconds: u64) -> HttpResponse {
-    let mut response = refuse(status, code, message);
+pub fn error_with_retry_after(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    seconds: u64,
+) -> HttpResponse {
+    let mut response = error_response(status, code, message);
     response.headers_mut().insert(RETRY_AFTER, seconds.into());
     response
 }
 
-pub fn only(allowed: &'static str) -> HttpResponse {
+pub fn method_not_allowed(allowed: &'static str) -> HttpResponse {
     let message = format!("use {allowed} for this address");
-    let mut response = refuse(
+    let mut response = error_response(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         &message,
@@ -33,5 +38,5 @@ pub fn only(allowed: &'static str) -> HttpResponse {
 }
 
 pub async fn not_found() -> HttpResponse {
-    refuse(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+    error_response(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
 }

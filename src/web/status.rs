@@ -6,30 +6,30 @@ use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::State;
+use super::AppState;
 use super::gate;
-use super::refusal::refuse_until;
-use crate::chat::At;
-use crate::ops::status::{active, drills};
+use super::refusal::error_with_retry_after;
+use crate::chat::Timestamp;
+use crate::ops::status::{active_drills, next_provider};
 use crate::ops::{history, uptime};
-use crate::provider::backend::{Backend, Latency};
-use crate::turn::desk::Phase;
+use crate::provider::backend::{LatencyPercentiles, Provider};
+use crate::turn::desk::ShutdownPhase;
 
-pub(super) const SHOWN_INCIDENTS: usize = 50;
+pub(super) const MAX_SHOWN_INCIDENTS: usize = 50;
 
 /// `GET /healthz`: the process is alive.
-pub async fn alive() -> HttpResponse {
+pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
 /// `GET /readyz`: the service accepts new messages.
-pub async fn ready(state: web::Data<State>) -> HttpResponse {
+pub async fn readyz(state: web::Data<AppState>) -> HttpResponse {
     let status = actix_web::http::StatusCode::SERVICE_UNAVAILABLE;
-    if *state.lobby.desk.phase.borrow() != Phase::Open {
-        return refuse_until(status, "shutting_down", "the service is going down", 5);
+    if *state.chat.turns.phase.borrow() != ShutdownPhase::Running {
+        return error_with_retry_after(status, "shutting_down", "the service is going down", 5);
     }
-    if !*state.steady.borrow() {
-        return refuse_until(
+    if !*state.is_stable.borrow() {
+        return error_with_retry_after(
             status,
             "unsteady",
             "a part of the service fails again and again",
@@ -40,20 +40,20 @@ pub async fn ready(state: web::Data<State>) -> HttpResponse {
 }
 
 /// `GET /status.json`. With the admin token it includes the cost of each provider.
-pub async fn json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+pub async fn status_json(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .json(whole(
+        .json(to_json(
             &state,
-            gate::operator(&request, &state.settings().server).is_ok(),
+            gate::check_admin(&request, &state.settings().server).is_ok(),
         ))
 }
 
-fn whole(state: &State, is_operator: bool) -> Value {
-    let view = state.lobby.status.borrow().clone();
-    let turns = &state.lobby.desk;
-    let table = turns.table();
+fn to_json(state: &AppState, is_operator: bool) -> Value {
+    let view = state.chat.status.borrow().clone();
+    let turns = &state.chat.turns;
+    let table = turns.config();
     let now = turns.clock.wall();
     let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
     json!({
@@ -62,40 +62,40 @@ fn whole(state: &State, is_operator: bool) -> Value {
         "incident": view.incident,
         "message": view.message,
         // Computed from the providers below; `view` lags behind them by a moment.
-        "active": active(&table, now),
+        "active": next_provider(&table, now),
         "version": env!("CARGO_PKG_VERSION"),
-        "instance": &*state.instance,
-        "uptime_s": state.started.elapsed().as_secs(),
+        "instance": &*state.instance_id,
+        "uptime_s": state.started_at.elapsed().as_secs(),
         // The same for drills.
-        "drill": drills(&table.backends).first(),
+        "drill": active_drills(&table.providers).first(),
         "answers": {
-            "total": count(&turns.counts.ended),
-            "ai": count(&turns.counts.ai),
-            "degraded": count(&turns.counts.degraded),
-            "availability": turns.counts.availability(),
+            "total": count(&turns.answer_counters.ended),
+            "ai": count(&turns.answer_counters.ai),
+            "degraded": count(&turns.answer_counters.degraded),
+            "availability": turns.answer_counters.availability(),
         },
-        "availability": availability(state, now, is_operator),
+        "availability": availability_json(state, now, is_operator),
         "providers": table
-            .backends
+            .providers
             .iter()
-            .map(|configured| provider(configured, now, is_operator))
+            .map(|configured| provider_json(configured, now, is_operator))
             .collect::<Vec<_>>(),
-        "incidents": state.reports.borrow().incidents.iter().take(SHOWN_INCIDENTS).collect::<Vec<_>>(),
+        "incidents": state.status_history.borrow().incidents.iter().take(MAX_SHOWN_INCIDENTS).collect::<Vec<_>>(),
         "problems": problems(state),
     })
 }
 
 /// The last day and the last month: the shares of messages that got any answer and an AI's, the
 /// share of time in which an AI was available, and the underlying counts.
-fn availability(state: &State, now: At, is_operator: bool) -> Value {
-    let history = state.history.borrow();
-    let report = state.reports.borrow();
+fn availability_json(state: &AppState, now: Timestamp, is_operator: bool) -> Value {
+    let history = state.hourly_history.borrow();
+    let report = state.status_history.borrow();
     let period = |hours: u64| {
-        let sum = history.last(hours, now);
+        let sum = history.totals_for_last(hours, now);
         let mut json = json!({
-            "answers": sum.answered(),
-            "ai": sum.by_ai(),
-            "ai_time": uptime::share(report.incidents.iter(), report.life, now, hours),
+            "answers": sum.answered_ratio(),
+            "ai": sum.ai_ratio(),
+            "ai_time": uptime::uptime_ratio(report.incidents.iter(), report.lifetime, now, hours),
             "counts": { "total": sum.total(), "ai": sum.ai, "degraded": sum.degraded, "lost": sum.lost },
             "reasons": sum.reasons,
         });
@@ -104,19 +104,19 @@ fn availability(state: &State, now: At, is_operator: bool) -> Value {
         }
         json
     };
-    json!({ "24h": period(history::DAY), "30d": period(history::MONTH) })
+    json!({ "24h": period(history::HOURS_PER_DAY), "30d": period(history::HOURS_PER_MONTH) })
 }
 
-fn provider(provider: &Backend, now: At, is_operator: bool) -> Value {
-    let status = provider.vitals.borrow().clone();
-    let latency = |latency: Option<Latency>| {
+fn provider_json(provider: &Provider, now: Timestamp, is_operator: bool) -> Value {
+    let status = provider.status.borrow().clone();
+    let latency = |latency: Option<LatencyPercentiles>| {
         json!({
             "p50": latency.map(|percentiles| percentiles.p50),
             "p95": latency.map(|percentiles| percentiles.p95),
             "p99": latency.map(|percentiles| percentiles.p99),
         })
     };
-    let used = status.used;
+    let used = status.usage_totals;
     let usage = is_operator.then(|| {
         json!({
             "input_tokens": used.input_tokens,
@@ -129,19 +129,19 @@ fn provider(provider: &Backend, now: At, is_operator: bool) -> Value {
         "model": provider.model,
         "dialect": provider.dialect,
         "state": status.state,
-        "healthy": status.healthy(now),
-        "reason": status.why(now),
+        "healthy": status.is_healthy(now),
+        "reason": status.reason(now),
         // The status is published on changes, and the end of a wait is not one.
-        "retry_at": status.waits_until().filter(|at| *at > now),
+        "retry_at": status.unavailable_until().filter(|at| *at > now),
         "in_flight": status.in_flight,
-        "latency_ms": { "first_token": latency(status.first_token), "total": latency(status.total) },
+        "latency_ms": { "first_token": latency(status.first_token_latency), "total": latency(status.total_latency) },
         "counts": {
             "success": status.successes,
             "failure": status.failures,
-            "restarts": status.restarts,
+            "restarts": status.broken_streams,
         },
-        "checked_at": status.checked_at,
-        "drill": provider.drills.running().map(|drill| drill.view(&provider.name)),
+        "checked_at": status.last_heard_at,
+        "drill": provider.fault_switch.active().map(|drill| drill.view(&provider.name)),
     });
     if let (Some(usage), Some(fields)) = (usage, json.as_object_mut()) {
         fields.insert("usage".into(), usage);
@@ -150,26 +150,26 @@ fn provider(provider: &Backend, now: At, is_operator: bool) -> Value {
 }
 
 /// Returns the problems that an operator should look at, as sentences without file paths.
-pub(super) fn problems(state: &State) -> Vec<String> {
-    let mut problems = state.problems.to_vec();
-    problems.extend(state.lobby.desk.store.problem().map(str::to_owned));
-    if !*state.lobby.desk.durable.borrow() {
+pub(super) fn problems(state: &AppState) -> Vec<String> {
+    let mut problems = state.startup_problems.to_vec();
+    problems.extend(state.chat.turns.store.problem().map(str::to_owned));
+    if !*state.chat.turns.store_healthy.borrow() {
         problems.push(
             "The store does not confirm writes in time; messages may not survive a crash.".into(),
         );
     }
-    let now = state.lobby.desk.clock.wall();
+    let now = state.chat.turns.clock.wall();
     let is_over_budget =
-        |provider: &&std::sync::Arc<Backend>| provider.vitals.borrow().is_over_budget(now);
-    let table = state.lobby.desk.table();
-    let over_budget = table.backends.iter().filter(is_over_budget);
+        |provider: &&std::sync::Arc<Provider>| provider.status.borrow().is_over_budget(now);
+    let table = state.chat.turns.config();
+    let over_budget = table.providers.iter().filter(is_over_budget);
     problems.extend(over_budget.map(|provider| {
         format!(
             "Provider {} has spent its budget for today; it is skipped until midnight UTC.",
             provider.name
         )
     }));
-    problems.extend(state.degradation.sentences());
+    problems.extend(state.fallback_health.messages());
     problems.extend(state.alerts.problems());
     problems.extend(state.drills.problems());
     problems

@@ -1,60 +1,62 @@
 //! Outage drills on the status page. Running drills are shown to everyone; the reports are for the
 //! operator and in English.
 
-use super::history::{Moment, length};
-use super::words::Words;
-use crate::ops::drills::Report;
-use crate::settings::{Choice as _, Fault};
+use super::history::{DisplayTime, format_duration};
+use super::words::Locale;
+use crate::ops::drills::DrillReport;
+use crate::settings::{ConfigEnum as _, InjectedFault};
 
-const SHOWN: usize = 10;
+const MAX_SHOWN_REPORTS: usize = 10;
 
-pub(super) struct Running {
+pub(super) struct RunningDrillView {
     pub(super) provider: String,
     /// The fault and the end of the drill.
     pub(super) html: String,
 }
 
 /// A drill that ended, or was skipped.
-pub(super) struct Told {
+pub(super) struct DrillReportView {
     pub(super) provider: String,
     pub(super) fault: String,
-    pub(super) started: Moment,
+    pub(super) started: DisplayTime,
     /// The duration of the drill and how it ended, or the reason for skipping it.
     pub(super) outcome: String,
     /// The effects on visitors and on the breaker, a sentence per line.
     pub(super) lines: Vec<String>,
 }
 
-pub(super) struct Choice {
+pub(super) struct FaultOption {
     pub(super) value: &'static str,
     pub(super) label: &'static str,
 }
 
-pub(super) fn choices() -> Vec<Choice> {
-    Fault::ALL
+pub(super) fn fault_options() -> Vec<FaultOption> {
+    InjectedFault::ALL
         .iter()
-        .map(|fault| Choice {
-            value: fault.name(),
-            label: words(*fault),
+        .map(|fault| FaultOption {
+            value: fault.as_str(),
+            label: fault_label(*fault),
         })
         .collect()
 }
 
-const fn words(fault: Fault) -> &'static str {
+const fn fault_label(fault: InjectedFault) -> &'static str {
     match fault {
-        Fault::Down => "Down",
-        Fault::RateLimit => "Rate limit",
-        Fault::Unauthorized => "Key refused",
-        Fault::Timeout => "No answer",
-        Fault::Stall => "Falls silent",
-        Fault::Cut => "Breaks off",
-        Fault::Garbage => "Broken data",
-        Fault::Slow => "Slow",
+        InjectedFault::Down => "Down",
+        InjectedFault::RateLimit => "Rate limit",
+        InjectedFault::Unauthorized => "Key refused",
+        InjectedFault::Timeout => "No answer",
+        InjectedFault::Stall => "Falls silent",
+        InjectedFault::Cut => "Breaks off",
+        InjectedFault::Garbage => "Broken data",
+        InjectedFault::Slow => "Slow",
     }
 }
 
-fn said(fault: &str, share: f64) -> String {
-    let fault = fault.parse::<Fault>().map_or(fault, |fault| words(fault));
+fn describe_fault(fault: &str, share: f64) -> String {
+    let fault = fault
+        .parse::<InjectedFault>()
+        .map_or(fault, |fault| fault_label(fault));
     if share < 1.0 {
         format!("{fault}, {:.0} % of calls", share * 100.0)
     } else {
@@ -62,11 +64,15 @@ fn said(fault: &str, share: f64) -> String {
     }
 }
 
-pub(super) fn told(reports: &[Report]) -> Vec<Told> {
-    reports.iter().take(SHOWN).map(one).collect()
+pub(super) fn report_views(reports: &[DrillReport]) -> Vec<DrillReportView> {
+    reports
+        .iter()
+        .take(MAX_SHOWN_REPORTS)
+        .map(report_view)
+        .collect()
 }
 
-fn one(report: &Report) -> Told {
+fn report_view(report: &DrillReport) -> DrillReportView {
     let drill = &report.drill;
     let scheduled = if report.scheduled { "scheduled, " } else { "" };
     let outcome = match (&report.skipped, report.ended) {
@@ -80,24 +86,24 @@ fn one(report: &Report) -> Told {
             };
             format!(
                 "{scheduled}{}{early}",
-                length(Words::english(), ended.since(drill.from))
+                format_duration(Locale::english(), ended.since(drill.from))
             )
         }
     };
-    Told {
+    DrillReportView {
         provider: drill.provider.to_string(),
-        fault: said(&drill.fault, drill.share),
-        started: Moment::of(drill.from),
+        fault: describe_fault(&drill.fault, drill.share),
+        started: DisplayTime::new(drill.from),
         outcome,
         lines: if report.skipped.is_some() {
             Vec::new()
         } else {
-            lines(report)
+            effect_lines(report)
         },
     }
 }
 
-fn lines(report: &Report) -> Vec<String> {
+fn effect_lines(report: &DrillReport) -> Vec<String> {
     let turns = &report.turns;
     let breaker = report.breaker;
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms / 100 % 10);
@@ -122,7 +128,7 @@ fn lines(report: &Report) -> Vec<String> {
     if let Some(longest) = turns.longest_first_token_ms {
         answers += &format!("; first words after {} at most", seconds(longest));
     }
-    let breaker = match (breaker.opened_after_ms, breaker.limited_after_ms) {
+    let breaker = match (breaker.opened_after_ms, breaker.rate_limited_after_ms) {
         (Some(after), _) => format!("The breaker opened after {}", seconds(after)),
         (None, Some(after)) => {
             format!("Paused after {}, because of its rate limit", seconds(after))
@@ -139,7 +145,7 @@ fn lines(report: &Report) -> Vec<String> {
         answers,
         format!(
             "{breaker}{closed_again}; the drill failed {} of {} calls",
-            report.calls.befallen, report.calls.total
+            report.calls.affected, report.calls.total
         ),
     ]
 }
@@ -147,44 +153,44 @@ fn lines(report: &Report) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{At, DrillView};
-    use crate::ops::drills::{BreakerSeen, Calls, EndedBy};
-    use crate::turn::witness::Seen;
+    use crate::chat::{DrillView, Timestamp};
+    use crate::ops::drills::{BreakerTimeline, CallCounts, EndedBy};
+    use crate::turn::witness::DrillImpact;
 
     #[test]
     fn drill_report_is_described() {
-        let mut report = Report {
+        let mut report = DrillReport {
             id: "drill-1".into(),
             drill: DrillView {
                 provider: "a".into(),
                 fault: "rate_limit".into(),
                 share: 0.5,
-                from: At(0),
-                until: At(60_000),
+                from: Timestamp(0),
+                until: Timestamp(60_000),
             },
             scheduled: false,
             skipped: None,
-            ended: Some(At(30_000)),
+            ended: Some(Timestamp(30_000)),
             ended_by: Some(EndedBy::Operator),
-            calls: Calls {
+            calls: CallCounts {
                 total: 5,
-                befallen: 3,
+                affected: 3,
             },
-            turns: Seen {
+            turns: DrillImpact {
                 turns: 2,
                 sources: [("ai".to_owned(), 2)].into(),
                 restarts: 1,
                 longest_first_token_ms: Some(1_250),
-                ..Seen::default()
+                ..DrillImpact::default()
             },
-            breaker: BreakerSeen {
-                opened: 1,
+            breaker: BreakerTimeline {
+                times_opened: 1,
                 opened_after_ms: Some(400),
-                limited_after_ms: None,
+                rate_limited_after_ms: None,
                 closed_after_ms: Some(7),
             },
         };
-        let view = one(&report);
+        let view = report_view(&report);
         assert_eq!(
             (view.fault.as_str(), view.outcome.as_str()),
             ("Rate limit, 50 % of calls", "30 s (ended early)")
@@ -197,7 +203,7 @@ mod tests {
             ]
         );
         report.skipped = Some("another drill runs".into());
-        let view = one(&report);
+        let view = report_view(&report);
         assert_eq!(
             (view.outcome.as_str(), view.lines.len()),
             ("scheduled, skipped: another drill runs", 0)

@@ -4,17 +4,20 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
-use super::State;
+use super::AppState;
 use super::gate;
-use super::history::{Line, Moment, Spark, day, length, mode_name, month, spark};
-use super::pages::html;
-use super::status::{SHOWN_INCIDENTS, problems};
-use super::status_drills::{self, Choice, Running, Told};
-use super::words::{Words, fill};
-use crate::chat::{At, Incident, Mode, ProviderState};
-use crate::ops::report::{Report, Trend};
-use crate::ops::status::active;
-use crate::provider::backend::{Backend, Vitals};
+use super::history::{
+    DisplayTime, Sparkline, TimelineRow, day_timeline, format_duration, mode_name, month_timeline,
+    sparkline,
+};
+use super::pages::render_page;
+use super::status::{MAX_SHOWN_INCIDENTS, problems};
+use super::status_drills::{self, DrillReportView, FaultOption, RunningDrillView};
+use super::words::{Locale, interpolate};
+use crate::chat::{Incident, ProviderState, ServiceMode, Timestamp};
+use crate::ops::report::{LatencyTrend, StatusHistory};
+use crate::ops::status::next_provider;
+use crate::provider::backend::{Provider, ProviderStatus};
 
 #[derive(Template)]
 #[template(path = "status.html")]
@@ -22,20 +25,20 @@ struct StatusPage<'a> {
     title: &'a str,
     demo: bool,
     version: &'a str,
-    words: &'static Words,
+    words: &'static Locale,
     mode: &'static str,
     headline_html: String,
     incident: Option<String>,
     since_html: String,
     as_of_html: String,
-    now: Moment,
-    switched: Option<Switched>,
-    drills: Vec<Running>,
-    providers: Vec<Card>,
-    faults: Vec<Choice>,
-    drill_reports: Vec<Told>,
-    timelines: Vec<Line>,
-    incidents: Vec<Entry>,
+    now: DisplayTime,
+    switched: Option<ProviderSwitch>,
+    drills: Vec<RunningDrillView>,
+    providers: Vec<ProviderCard>,
+    faults: Vec<FaultOption>,
+    drill_reports: Vec<DrillReportView>,
+    timelines: Vec<TimelineRow>,
+    incidents: Vec<IncidentRow>,
     problems: Vec<String>,
     is_operator: bool,
     /// An admin token is configured, so the page offers to enter it.
@@ -43,32 +46,32 @@ struct StatusPage<'a> {
 }
 
 /// The last change of the active provider.
-struct Switched {
+struct ProviderSwitch {
     from: String,
     to: String,
     html: String,
 }
 
-struct Card {
+struct ProviderCard {
     name: String,
     model: String,
     state: &'static str,
     state_label: &'static str,
     reason: Option<&'static str>,
-    retry_at: Option<Retry>,
+    retry_at: Option<RetryTime>,
     is_active: bool,
     first_token: Option<(u64, u64)>,
-    spark: Option<Spark>,
+    spark: Option<Sparkline>,
     usage: Option<String>,
-    drill: Option<Running>,
+    drill: Option<RunningDrillView>,
 }
 
-struct Retry {
-    at: Moment,
+struct RetryTime {
+    at: DisplayTime,
     text: String,
 }
 
-struct Entry {
+struct IncidentRow {
     id: String,
     mode: &'static str,
     mode_label: &'static str,
@@ -78,81 +81,81 @@ struct Entry {
 }
 
 /// Renders the page. Requests with the admin token get what only the operator may see.
-pub async fn page(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
+pub async fn status_page(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     let settings = state.settings();
     let server = &settings.server;
-    let is_operator = gate::operator(&request, server).is_ok();
-    let view = state.lobby.status.borrow().clone();
-    let report = state.reports.borrow().clone();
-    let turns = &state.lobby.desk;
+    let is_operator = gate::check_admin(&request, server).is_ok();
+    let view = state.chat.status.borrow().clone();
+    let report = state.status_history.borrow().clone();
+    let turns = &state.chat.turns;
     let now = turns.clock.wall();
-    let served = state.history.borrow().clone();
-    let table = turns.table();
-    let next = active(&table, now);
-    let words = Words::wanted(&request);
-    let since = Moment::of(view.since).html();
+    let served = state.hourly_history.borrow().clone();
+    let table = turns.config();
+    let next = next_provider(&table, now);
+    let words = Locale::negotiate(&request);
+    let since = DisplayTime::new(view.since).html();
     let page = StatusPage {
         title: &settings.chat.title,
         demo: settings.demo,
         version: env!("CARGO_PKG_VERSION"),
         words,
         mode: mode_name(view.mode),
-        headline_html: fill(headline(words, view.mode), &[("since", &since)]),
+        headline_html: interpolate(headline(words, view.mode), &[("since", &since)]),
         incident: view.incident.clone(),
-        since_html: fill(words.since, &[("since", &since)]),
-        as_of_html: fill(words.as_of, &[("at", &Moment::of(now).html())]),
-        now: Moment::of(now),
-        switched: switched(words, &report),
+        since_html: interpolate(words.since, &[("since", &since)]),
+        as_of_html: interpolate(words.as_of, &[("at", &DisplayTime::new(now).html())]),
+        now: DisplayTime::new(now),
+        switched: provider_switch(words, &report),
         drills: table
-            .backends
+            .providers
             .iter()
-            .filter_map(|provider| drill(words, provider))
+            .filter_map(|provider| running_drill(words, provider))
             .collect(),
-        providers: (table.backends.iter())
+        providers: (table.providers.iter())
             .map(|provider| {
-                card(
+                provider_card(
                     words,
                     provider,
                     next.as_deref(),
-                    report.trends.get(&provider.name),
+                    report.latency_trends.get(&provider.name),
                     now,
                     is_operator,
                 )
             })
             .collect(),
-        faults: status_drills::choices(),
+        faults: status_drills::fault_options(),
         drill_reports: if is_operator {
-            status_drills::told(&state.drills.reports())
+            status_drills::report_views(&state.drills.reports())
         } else {
             Vec::new()
         },
         timelines: vec![
-            day(words, &report, &served, now),
-            month(words, &report, &served, now),
+            day_timeline(words, &report, &served, now),
+            month_timeline(words, &report, &served, now),
         ],
         incidents: report
             .incidents
             .iter()
-            .take(SHOWN_INCIDENTS)
-            .map(|incident| entry(words, incident, now))
+            .take(MAX_SHOWN_INCIDENTS)
+            .map(|incident| incident_row(words, incident, now))
             .collect(),
         problems: problems(&state),
         is_operator,
         has_admin_token: server.admin_token.is_some(),
     };
-    html(&page, &state)
+    render_page(&page, &state)
 }
 
-const fn headline(words: &Words, mode: Mode) -> &'static str {
+const fn headline(words: &Locale, mode: ServiceMode) -> &'static str {
     match mode {
-        Mode::Normal => words.normal,
-        Mode::Degraded => words.degraded,
-        Mode::Outage => words.outage,
+        ServiceMode::Normal => words.normal,
+        ServiceMode::Degraded => words.degraded,
+        ServiceMode::Outage => words.outage,
     }
 }
 
-fn switched(words: &Words, report: &Report) -> Option<Switched> {
-    let switch = report.switched.as_ref()?;
+fn provider_switch(words: &Locale, report: &StatusHistory) -> Option<ProviderSwitch> {
+    let switch = report.last_provider_change.as_ref()?;
     let name = |provider: &Option<std::sync::Arc<str>>| {
         provider.as_deref().unwrap_or(words.nobody).to_owned()
     };
@@ -163,23 +166,23 @@ fn switched(words: &Words, report: &Report) -> Option<Switched> {
     };
     let from = name(&switch.from);
     let to = name(&switch.to);
-    let at = Moment::of(switch.at).html();
-    let [from_html, to_html] = [&from, &to].map(|name| isolated(name));
+    let at = DisplayTime::new(switch.at).html();
+    let [from_html, to_html] = [&from, &to].map(|name| isolate_name(name));
     let values = [
         ("at", &*at),
         ("from", &*from_html),
         ("to", &*to_html),
-        ("why", words.said(reason)),
+        ("why", words.translate(reason)),
     ];
-    Some(Switched {
-        html: fill(words.switch, &values),
+    Some(ProviderSwitch {
+        html: interpolate(words.switch, &values),
         from,
         to,
     })
 }
 
 /// Wraps a name in `<bdi>`, so that its writing direction does not affect the text around it.
-fn isolated(name: &str) -> String {
+fn isolate_name(name: &str) -> String {
     let escaped = name
         .replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -187,16 +190,16 @@ fn isolated(name: &str) -> String {
     format!("<bdi>{escaped}</bdi>")
 }
 
-fn card(
-    words: &Words,
-    provider: &Backend,
+fn provider_card(
+    words: &Locale,
+    provider: &Provider,
     active: Option<&str>,
-    trend: Option<&Trend>,
-    now: At,
+    trend: Option<&LatencyTrend>,
+    now: Timestamp,
     is_operator: bool,
-) -> Card {
-    let status = provider.vitals.borrow().clone();
-    let waits_until = status.waits_until().filter(|at| *at > now);
+) -> ProviderCard {
+    let status = provider.status.borrow().clone();
+    let waits_until = status.unavailable_until().filter(|at| *at > now);
     let (state, state_label) = match status.state {
         ProviderState::Closed => (
             "closed",
@@ -212,79 +215,81 @@ fn card(
         ProviderState::Disabled => ("disabled", words.off),
     };
     let retry = |at| {
-        let at = Moment::of(at);
-        Retry {
-            text: fill(words.again_at, &[("at", &at.shown)]),
+        let at = DisplayTime::new(at);
+        RetryTime {
+            text: interpolate(words.again_at, &[("at", &at.shown)]),
             at,
         }
     };
-    let has_trouble = !status.can_be_asked(now) && status.state != ProviderState::Disabled;
-    Card {
+    let has_trouble = !status.is_available(now) && status.state != ProviderState::Disabled;
+    ProviderCard {
         name: provider.name.to_string(),
         model: provider.model.to_string(),
         state,
         state_label,
         reason: status
-            .words(now)
+            .describe(now)
             .filter(|_| has_trouble)
-            .map(|phrase| words.said(phrase)),
+            .map(|phrase| words.translate(phrase)),
         retry_at: waits_until.filter(|_| has_trouble).map(retry),
         is_active: active == Some(&*provider.name),
-        first_token: status.first_token.map(|latency| (latency.p50, latency.p95)),
-        spark: trend.and_then(|trend| spark(words, trend)),
-        usage: is_operator.then(|| usage(&status)),
-        drill: drill(words, provider),
+        first_token: status
+            .first_token_latency
+            .map(|latency| (latency.p50, latency.p95)),
+        spark: trend.and_then(|trend| sparkline(words, trend)),
+        usage: is_operator.then(|| describe_usage(&status)),
+        drill: running_drill(words, provider),
     }
 }
 
-fn drill(words: &Words, provider: &Backend) -> Option<Running> {
-    let drill = provider.drills.running()?.view(&provider.name);
-    let name = isolated(&drill.provider);
-    let until = Moment::of(drill.until).html();
+fn running_drill(words: &Locale, provider: &Provider) -> Option<RunningDrillView> {
+    let drill = provider.fault_switch.active()?.view(&provider.name);
+    let name = isolate_name(&drill.provider);
+    let until = DisplayTime::new(drill.until).html();
     let values = [
         ("name", &*name),
         ("fault", &*drill.fault),
         ("until", &*until),
     ];
-    Some(Running {
+    Some(RunningDrillView {
         provider: drill.provider.to_string(),
-        html: fill(words.drill, &values),
+        html: interpolate(words.drill, &values),
     })
 }
 
-fn usage(status: &Vitals) -> String {
-    let used = status.used;
-    let prefix = if used.estimated || status.spent.estimated {
+fn describe_usage(status: &ProviderStatus) -> String {
+    let used = status.usage_totals;
+    let prefix = if used.estimated || status.spend_today.estimated {
         "about "
     } else {
         ""
     };
     format!(
         "{} tokens in, {} out, {prefix}${:.4} since the start; {prefix}${:.4} today",
-        used.input_tokens, used.output_tokens, used.cost_usd, status.spent.usd
+        used.input_tokens, used.output_tokens, used.cost_usd, status.spend_today.usd
     )
 }
 
-fn entry(words: &Words, incident: &Incident, now: At) -> Entry {
-    let duration = length(words, incident.ended.unwrap_or(now).since(incident.started));
+fn incident_row(words: &Locale, incident: &Incident, now: Timestamp) -> IncidentRow {
+    let duration = format_duration(words, incident.ended.unwrap_or(now).since(incident.started));
     let [from, to] =
-        [incident.started, incident.ended.unwrap_or(now)].map(|at| Moment::of(at).html());
+        [incident.started, incident.ended.unwrap_or(now)].map(|at| DisplayTime::new(at).html());
     let text = if incident.ended.is_some() {
         words.ended
     } else {
         words.running
     };
-    Entry {
+    IncidentRow {
         id: incident.id.clone(),
         mode: mode_name(incident.mode),
-        mode_label: if incident.mode == Mode::Outage {
+        mode_label: if incident.mode == ServiceMode::Outage {
             words.no_ai
         } else {
             words.backup
         },
         is_running: incident.ended.is_none(),
-        when_html: fill(text, &[("from", &from), ("to", &to), ("length", &duration)]),
-        cause: words.cause(&incident.cause),
+        when_html: interpolate(text, &[("from", &from), ("to", &to), ("length", &duration)]),
+        cause: words.translate_cause(&incident.cause),
     }
 }
 
@@ -294,6 +299,6 @@ mod tests {
 
     #[test]
     fn names_are_escaped() {
-        assert_eq!(isolated("a<b>&c"), "<bdi>a&lt;b&gt;&amp;c</bdi>");
+        assert_eq!(isolate_name("a<b>&c"), "<bdi>a&lt;b&gt;&amp;c</bdi>");
     }
 }

@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use failsoft::chat::{At, ConversationId, Finish, TurnId, TurnRecord, TurnState};
-use failsoft::store::{Opened, Store, open};
+use failsoft::chat::{ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState};
+use failsoft::store::{OpenedStore, Store, open};
 use tempfile::TempDir;
 
 /// Where the child finds its folder, and what it does there.
@@ -82,11 +82,11 @@ fn whole(ms: u64) -> String {
 }
 
 fn asked(ms: u64) -> TurnRecord {
-    let id = TurnId::after(None, ms, 0);
-    TurnRecord::asked(
+    let id = TurnId::next_after(None, ms, 0);
+    TurnRecord::new(
         id,
         format!("m{ms}").parse().unwrap(),
-        At(ms),
+        Timestamp(ms),
         whole(ms),
         None,
     )
@@ -106,7 +106,7 @@ fn child() {
     let (Ok(folder), Ok(work)) = (std::env::var(FOLDER), std::env::var(WORK)) else {
         return;
     };
-    let opened = open(Path::new(&folder), At(0)).unwrap();
+    let opened = open(Path::new(&folder), Timestamp(0)).unwrap();
     assert_eq!(opened.problems, Vec::<String>::new());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -175,7 +175,7 @@ async fn fill_the_disk(store: &dyn Store) {
 }
 
 /// Everything that was acknowledged is there, nothing is half, nothing runs any more.
-async fn check(opened: &Opened, acknowledged: &BTreeMap<(u8, u64), bool>) {
+async fn check(opened: &OpenedStore, acknowledged: &BTreeMap<(u8, u64), bool>) {
     let store = &opened.store;
     let mut interrupted = Vec::new();
     for n in 0..WRITERS {
@@ -190,13 +190,13 @@ async fn check(opened: &Opened, acknowledged: &BTreeMap<(u8, u64), bool>) {
                 TurnState::Done => assert_eq!(turn.text, whole(ms)),
                 TurnState::Interrupted => {
                     assert!(whole(ms).starts_with(&turn.text));
-                    assert_eq!(turn.finish, Some(Finish::Interrupted));
+                    assert_eq!(turn.finish, Some(FinishReason::Interrupted));
                     interrupted.push((conversation(n), turn.turn));
                 }
                 TurnState::Running => panic!("{n} {ms} runs"),
             }
             let of = store
-                .turn_of(conversation(n), turn.client_msg_id.clone())
+                .turn_by_message(conversation(n), turn.client_msg_id.clone())
                 .await
                 .unwrap();
             assert_eq!(of, Some(turn));
@@ -210,7 +210,7 @@ async fn check(opened: &Opened, acknowledged: &BTreeMap<(u8, u64), bool>) {
             "{n} {ms}: its end is gone"
         );
     }
-    for id in &opened.interrupted {
+    for id in &opened.interrupted_turns {
         assert!(interrupted.contains(id));
     }
 }
@@ -242,8 +242,8 @@ async fn a_killed_process_leaves_every_acknowledged_turn_and_none_half() {
                 _ => {}
             }
         }
-        let opened = open(folder.path(), At(round)).unwrap();
-        assert!(opened.reopened);
+        let opened = open(folder.path(), Timestamp(round)).unwrap();
+        assert!(opened.has_earlier_data);
         assert_eq!(opened.problems, Vec::<String>::new());
         check(&opened, &acknowledged).await;
     }
@@ -267,7 +267,7 @@ async fn a_checkpoint_outlives_a_kill_half_a_second_later() {
     child.kill();
     let (last, _) = *said.last().unwrap();
     let (_, safe) = *said.iter().rfind(|(at, _)| at + 500 <= last).unwrap();
-    let opened = open(folder.path(), At(0)).unwrap();
+    let opened = open(folder.path(), Timestamp(0)).unwrap();
     let turn = opened
         .store
         .turn(conversation(0), asked(1).turn)
@@ -301,7 +301,7 @@ async fn a_full_disk_stops_nothing_and_what_it_refused_is_made_up_for() {
     assert!(more.status().unwrap().success());
     let last = child.next("again").parse::<u64>().unwrap();
     child.kill();
-    let opened = open(folder.path(), At(0)).unwrap();
+    let opened = open(folder.path(), Timestamp(0)).unwrap();
     assert_eq!(opened.problems, Vec::<String>::new());
     let turns = opened
         .store

@@ -6,29 +6,29 @@ use crate::settings::CacheSettings;
 
 /// The states of a cached answer, in the words of RFC 5861.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
+pub enum Freshness {
     /// Served without a call to a provider.
     Fresh,
     /// Served, and refreshed in the background.
-    Renewable,
+    StaleWhileRevalidate,
     /// Served only if no provider can answer.
-    Stale,
-    Gone,
+    StaleIfError,
+    Expired,
 }
 
 /// Returns the freshness of an answer of this age.
 ///
 /// All limits count from when the answer was given. At a limit it counts as exceeded, so a limit of
 /// zero disables its state.
-pub fn age(age: Duration, settings: &CacheSettings) -> Age {
+pub fn freshness(age: Duration, settings: &CacheSettings) -> Freshness {
     if age < settings.ttl {
-        Age::Fresh
+        Freshness::Fresh
     } else if age < settings.ttl.saturating_add(settings.revalidate) {
-        Age::Renewable
+        Freshness::StaleWhileRevalidate
     } else if age < settings.stale_for {
-        Age::Stale
+        Freshness::StaleIfError
     } else {
-        Age::Gone
+        Freshness::Expired
     }
 }
 
@@ -50,16 +50,16 @@ mod tests {
     fn freshness_decreases_at_each_limit() {
         let settings = settings(10, 5, 100);
         for (seconds, expected) in [
-            (0, Age::Fresh),
-            (9, Age::Fresh),
-            (10, Age::Renewable),
-            (14, Age::Renewable),
-            (15, Age::Stale),
-            (99, Age::Stale),
-            (100, Age::Gone),
+            (0, Freshness::Fresh),
+            (9, Freshness::Fresh),
+            (10, Freshness::StaleWhileRevalidate),
+            (14, Freshness::StaleWhileRevalidate),
+            (15, Freshness::StaleIfError),
+            (99, Freshness::StaleIfError),
+            (100, Freshness::Expired),
         ] {
             assert_eq!(
-                age(Duration::from_secs(seconds), &settings),
+                freshness(Duration::from_secs(seconds), &settings),
                 expected,
                 "{seconds}"
             );
@@ -68,8 +68,17 @@ mod tests {
 
     #[test]
     fn limit_of_zero_disables_its_state() {
-        assert_eq!(age(Duration::from_secs(10), &settings(10, 0, 0)), Age::Gone);
-        assert_eq!(age(Duration::ZERO, &settings(0, 0, 9)), Age::Stale);
-        assert_eq!(age(Duration::MAX, &settings(10, 0, 100)), Age::Gone);
+        assert_eq!(
+            freshness(Duration::from_secs(10), &settings(10, 0, 0)),
+            Freshness::Expired
+        );
+        assert_eq!(
+            freshness(Duration::ZERO, &settings(0, 0, 9)),
+            Freshness::StaleIfError
+        );
+        assert_eq!(
+            freshness(Duration::MAX, &settings(10, 0, 100)),
+            Freshness::Expired
+        );
     }
 }

@@ -6,65 +6,65 @@ use crate::store::CacheKey;
 
 /// A map from cache keys with least-recently-used eviction.
 #[derive(Debug)]
-pub struct Bounded<V> {
-    most: usize,
-    held: HashMap<CacheKey, (u64, V)>,
+pub struct LruMap<V> {
+    capacity: usize,
+    entries: HashMap<CacheKey, (u64, V)>,
     /// The keys by the number of their last use.
-    order: BTreeMap<u64, CacheKey>,
-    uses: u64,
+    keys_by_last_use: BTreeMap<u64, CacheKey>,
+    use_count: u64,
 }
 
-impl<V: Default> Bounded<V> {
+impl<V: Default> LruMap<V> {
     /// Creates a map for at most `most` keys, but at least one.
     pub fn new(most: usize) -> Self {
         Self {
-            most: most.max(1),
-            held: HashMap::new(),
-            order: BTreeMap::new(),
-            uses: 0,
+            capacity: most.max(1),
+            entries: HashMap::new(),
+            keys_by_last_use: BTreeMap::new(),
+            use_count: 0,
         }
     }
 
     /// Returns the value of a key, inserting the default if there is none, and the key evicted for
     /// it.
-    pub fn used(&mut self, key: CacheKey) -> (&mut V, Option<CacheKey>) {
-        let is_full = self.held.len() >= self.most && !self.held.contains_key(&key);
+    pub fn touch(&mut self, key: CacheKey) -> (&mut V, Option<CacheKey>) {
+        let is_full = self.entries.len() >= self.capacity && !self.entries.contains_key(&key);
         let evicted = if is_full {
-            self.order.pop_first().map(|(_, key)| key)
+            self.keys_by_last_use.pop_first().map(|(_, key)| key)
         } else {
             None
         };
         if let Some(evicted) = &evicted {
-            self.held.remove(evicted);
+            self.entries.remove(evicted);
         }
-        self.uses += 1;
-        let (last_use, value) = self.held.entry(key).or_default();
-        self.order.remove(last_use);
-        self.order.insert(self.uses, key);
-        *last_use = self.uses;
+        self.use_count += 1;
+        let (last_use, value) = self.entries.entry(key).or_default();
+        self.keys_by_last_use.remove(last_use);
+        self.keys_by_last_use.insert(self.use_count, key);
+        *last_use = self.use_count;
         (value, evicted)
     }
 
     /// Returns the key used next after use number `last`, and the number of that use.
     ///
     /// After the most recently used key it starts over, so repeated calls visit every key.
-    pub fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
+    pub fn next_after(&self, last: u64) -> Option<(u64, CacheKey)> {
         let next = self
-            .order
+            .keys_by_last_use
             .range(last.saturating_add(1)..)
             .next()
-            .or_else(|| self.order.iter().next());
+            .or_else(|| self.keys_by_last_use.iter().next());
         next.map(|(last_use, key)| (*last_use, *key))
     }
 
     /// Sets the capacity, at least one. Returns the evicted keys.
-    pub fn set_most(&mut self, most: usize) -> Vec<CacheKey> {
-        self.most = most.max(1);
+    pub fn set_capacity(&mut self, most: usize) -> Vec<CacheKey> {
+        self.capacity = most.max(1);
         let mut evicted = Vec::new();
-        while self.held.len() > self.most
-            && let Some((_, key)) = self.order.pop_first()
+        while self.entries.len() > self.capacity
+            && let Some((_, key)) = self.keys_by_last_use.pop_first()
         {
-            self.held.remove(&key);
+            self.entries.remove(&key);
             evicted.push(key);
         }
         evicted
@@ -72,26 +72,26 @@ impl<V: Default> Bounded<V> {
 
     /// Returns the value of a key. This does not count as a use.
     pub fn get(&self, key: &CacheKey) -> Option<&V> {
-        self.held.get(key).map(|(_, value)| value)
+        self.entries.get(key).map(|(_, value)| value)
     }
 
     pub fn clear(&mut self) {
-        self.held.clear();
-        self.order.clear();
+        self.entries.clear();
+        self.keys_by_last_use.clear();
     }
 
     pub fn remove(&mut self, key: &CacheKey) {
-        if let Some((last_use, _)) = self.held.remove(key) {
-            self.order.remove(&last_use);
+        if let Some((last_use, _)) = self.entries.remove(key) {
+            self.keys_by_last_use.remove(&last_use);
         }
     }
 
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.entries.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.entries.is_empty()
     }
 }
 
@@ -105,64 +105,64 @@ mod tests {
 
     #[test]
     fn full_map_evicts_the_least_recently_used_key() {
-        let mut map = Bounded::<u32>::new(3);
+        let mut map = LruMap::<u32>::new(3);
         for n in [1, 2, 3] {
-            assert_eq!(map.used(key(n)).1, None);
+            assert_eq!(map.touch(key(n)).1, None);
         }
-        *map.used(key(1)).0 += 7;
-        assert_eq!(map.used(key(4)).1, Some(key(2)));
-        assert_eq!(map.used(key(5)).1, Some(key(3)));
-        assert_eq!(map.used(key(1)), (&mut 7, None));
-        assert_eq!((map.len(), map.order.len()), (3, 3));
+        *map.touch(key(1)).0 += 7;
+        assert_eq!(map.touch(key(4)).1, Some(key(2)));
+        assert_eq!(map.touch(key(5)).1, Some(key(3)));
+        assert_eq!(map.touch(key(1)), (&mut 7, None));
+        assert_eq!((map.len(), map.keys_by_last_use.len()), (3, 3));
     }
 
     #[test]
     fn removed_key_frees_its_slot_and_its_order_entry() {
-        let mut map = Bounded::<()>::new(2);
+        let mut map = LruMap::<()>::new(2);
         for n in [1, 2] {
-            map.used(key(n));
+            map.touch(key(n));
         }
         map.remove(&key(1));
         map.remove(&key(9));
-        assert_eq!(map.used(key(3)).1, None);
-        assert_eq!((map.len(), map.order.len()), (2, 2));
-        assert_eq!(map.used(key(4)).1, Some(key(2)));
+        assert_eq!(map.touch(key(3)).1, None);
+        assert_eq!((map.len(), map.keys_by_last_use.len()), (2, 2));
+        assert_eq!(map.touch(key(4)).1, Some(key(2)));
         assert!(!map.is_empty());
     }
 
     #[test]
     fn smaller_capacity_evicts_the_oldest_keys() {
-        let mut map = Bounded::<()>::new(3);
+        let mut map = LruMap::<()>::new(3);
         for n in [1, 2, 3] {
-            map.used(key(n));
+            map.touch(key(n));
         }
-        map.used(key(1));
-        assert_eq!(map.set_most(1), [key(2), key(3)]);
+        map.touch(key(1));
+        assert_eq!(map.set_capacity(1), [key(2), key(3)]);
         assert_eq!(
-            (map.len(), map.order.len(), map.set_most(5)),
+            (map.len(), map.keys_by_last_use.len(), map.set_capacity(5)),
             (1, 1, vec![])
         );
         map.clear();
-        assert_eq!((map.len(), map.order.len()), (0, 0));
+        assert_eq!((map.len(), map.keys_by_last_use.len()), (0, 0));
     }
 
     #[test]
     fn capacity_of_zero_holds_one_key() {
-        let mut map = Bounded::<()>::new(0);
-        assert_eq!(map.used(key(1)).1, None);
-        assert_eq!(map.used(key(2)).1, Some(key(1)));
+        let mut map = LruMap::<()>::new(0);
+        assert_eq!(map.touch(key(1)).1, None);
+        assert_eq!(map.touch(key(2)).1, Some(key(1)));
     }
 
     #[test]
     fn next_after_cycles_through_the_keys_in_order_of_use() {
-        let mut map = Bounded::<()>::new(9);
-        assert_eq!(map.used_after(0), None);
+        let mut map = LruMap::<()>::new(9);
+        assert_eq!(map.next_after(0), None);
         for n in [1, 2, 3, 1] {
-            map.used(key(n));
+            map.touch(key(n));
         }
         let mut last = 0;
         let mut next = || {
-            let (last_use, key) = map.used_after(last).unwrap();
+            let (last_use, key) = map.next_after(last).unwrap();
             last = last_use;
             key
         };

@@ -18,7 +18,7 @@ use serde::Deserialize;
 /// The use of the answer cache for a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CacheUse {
+pub enum CacheMode {
     #[default]
     Use,
     /// Do not read the cache, but save the new answer.

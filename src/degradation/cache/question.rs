@@ -2,10 +2,10 @@
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-use crate::degradation::case::folded;
+use crate::degradation::case::casefold;
 
 /// Punctuation that is removed at the end of a question. Covers several scripts, after NFKC.
-const FINAL: &[char] = &[
+const FINAL_PUNCTUATION: &[char] = &[
     '.', '?', '!', ',', ';', ':', '。', '、', '؟', '؛', '۔', '।', '…', '·',
 ];
 
@@ -14,22 +14,22 @@ const FINAL: &[char] = &[
 ///
 /// This also unifies some questions that differ, such as `2⁵` and `25`, or `US` and `us`. It is the
 /// price of treating `ＨＥＬＬＯ` and `hello` as one.
-pub fn normal(question: &str) -> Option<String> {
+pub fn normalize_question(question: &str) -> Option<String> {
     // Case folding can undo the composition, so compose again (Unicode standard, 3.13, D147).
-    let folded = compose(&folded(&compose(question)).collect::<String>());
+    let folded = nfkc(&casefold(&nfkc(question)).collect::<String>());
     let spaced = folded
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty());
     let mut normal = spaced.collect::<Vec<_>>().join(" ");
     normal.truncate(
         normal
-            .trim_end_matches(|c: char| c == ' ' || FINAL.contains(&c))
+            .trim_end_matches(|c: char| c == ' ' || FINAL_PUNCTUATION.contains(&c))
             .len(),
     );
     (!normal.is_empty()).then_some(normal)
 }
 
-pub(super) fn compose(text: &str) -> String {
+pub(super) fn nfkc(text: &str) -> String {
     ComposingNormalizerBorrowed::new_nfkc()
         .normalize(text)
         .into_owned()
@@ -57,7 +57,11 @@ mod tests {
             ("它是什么？", "它是什么"),
             ("line\r\none", "line one"),
         ] {
-            assert_eq!(normal(left), normal(right), "{left} and {right}");
+            assert_eq!(
+                normalize_question(left),
+                normalize_question(right),
+                "{left} and {right}"
+            );
         }
     }
 
@@ -72,10 +76,18 @@ mod tests {
             ("Is 5 > 3?", "Is 5 < 3?"),
             ("Price?", "Price in $?"),
         ] {
-            assert_ne!(normal(left), normal(right), "{left} and {right}");
+            assert_ne!(
+                normalize_question(left),
+                normalize_question(right),
+                "{left} and {right}"
+            );
         }
         assert_eq!(
-            [normal(""), normal(" \n\u{0}"), normal("?!… ")],
+            [
+                normalize_question(""),
+                normalize_question(" \n\u{0}"),
+                normalize_question("?!… ")
+            ],
             [None, None, None]
         );
     }
@@ -84,8 +96,12 @@ mod tests {
     fn normalizing_any_character_twice_changes_nothing() {
         // Planes 3 and above have no cased scripts and no compatibility forms.
         for c in '\0'..='\u{2FFFF}' {
-            if let Some(normal_form) = normal(&format!("a{c}b")) {
-                assert_eq!(normal(&normal_form).unwrap(), normal_form, "{c}");
+            if let Some(normal_form) = normalize_question(&format!("a{c}b")) {
+                assert_eq!(
+                    normalize_question(&normal_form).unwrap(),
+                    normal_form,
+                    "{c}"
+                );
             }
         }
     }
@@ -93,8 +109,8 @@ mod tests {
     proptest! {
         #[test]
         fn normalizing_twice_changes_nothing(question in any::<String>()) {
-            if let Some(normal_form) = normal(&question) {
-                prop_assert_eq!(normal(&normal_form), Some(normal_form));
+            if let Some(normal_form) = normalize_question(&question) {
+                prop_assert_eq!(normalize_question(&normal_form), Some(normal_form));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chat::At;
+use crate::chat::Timestamp;
 use crate::settings::CacheSettings;
 
 /// Returns `true` if a question should be asked again. `age` is that of its saved answer, `None` if
@@ -10,7 +10,7 @@ use crate::settings::CacheSettings;
 ///
 /// That is after `warm_interval`, or earlier if the answer would expire: it is refreshed with a
 /// tenth of its lifetime to spare.
-pub fn is_due(age: Option<Duration>, settings: &CacheSettings) -> bool {
+pub fn is_refresh_due(age: Option<Duration>, settings: &CacheSettings) -> bool {
     let lifetime = settings
         .ttl
         .saturating_add(settings.revalidate)
@@ -20,7 +20,7 @@ pub fn is_due(age: Option<Duration>, settings: &CacheSettings) -> bool {
 }
 
 /// Returns `true` within `cache.warm_hours`, which are in UTC.
-pub fn is_time(now: At, settings: &CacheSettings) -> bool {
+pub fn is_in_warm_window(now: Timestamp, settings: &CacheSettings) -> bool {
     const MINUTES_PER_DAY: u64 = 24 * 60;
     let minute = u16::try_from(now.0 / 60_000 % MINUTES_PER_DAY).unwrap_or_default();
     settings
@@ -31,7 +31,7 @@ pub fn is_time(now: At, settings: &CacheSettings) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Hours;
+    use crate::settings::DailyWindow;
 
     #[test]
     fn question_is_due_before_its_answer_expires() {
@@ -48,21 +48,24 @@ mod tests {
             (&short_lived, Some(minutes(53)), false),
             (&short_lived, Some(minutes(54)), true),
         ] {
-            assert_eq!(is_due(age, settings), due, "{age:?}");
+            assert_eq!(is_refresh_due(age, settings), due, "{age:?}");
         }
     }
 
     #[test]
     fn warm_hours_are_in_utc() {
         let night = CacheSettings {
-            warm_hours: Some(Hours { from: 120, to: 300 }),
+            warm_hours: Some(DailyWindow {
+                start_minute: 120,
+                end_minute: 300,
+            }),
             ..CacheSettings::default()
         };
         // 2026-11-18 00:00 UTC.
-        let at = |minute: u64| At(1_794_960_000_000 + minute * 60_000);
+        let at = |minute: u64| Timestamp(1_794_960_000_000 + minute * 60_000);
         for (minute, within) in [(119, false), (120, true), (299, true), (300, false)] {
-            assert_eq!(is_time(at(minute), &night), within, "{minute}");
-            assert!(is_time(at(minute), &CacheSettings::default()));
+            assert_eq!(is_in_warm_window(at(minute), &night), within, "{minute}");
+            assert!(is_in_warm_window(at(minute), &CacheSettings::default()));
         }
     }
 }

@@ -10,43 +10,43 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::index::Index;
+use super::index::PassageIndex;
 use super::passages::{self, Passage};
 use crate::settings::Problem;
 
-pub use listing::Limits;
-use listing::{Entry, Listing};
+pub use listing::FolderLimits;
+use listing::{Document, FolderListing};
 
 /// The knowledge folder and the result of its last scan.
 #[derive(Debug)]
-pub struct Folder {
+pub struct KnowledgeFolder {
     root: PathBuf,
-    limits: Limits,
-    seen: Seen,
+    limits: FolderLimits,
+    last_scan: ScanState,
 }
 
 #[derive(Debug, PartialEq)]
-enum Seen {
-    Nothing,
-    Lost(String),
-    Files(Vec<Entry>),
+enum ScanState {
+    NotScanned,
+    Unreadable(String),
+    Files(Vec<Document>),
 }
 
 /// The result of a scan that found a change.
 #[derive(Debug)]
-pub struct News {
+pub struct FolderChange {
     /// `None` if the folder cannot be read: the current index stays.
-    pub index: Option<Arc<Index>>,
+    pub index: Option<Arc<PassageIndex>>,
     /// All problems of the folder. Files are named relative to it.
     pub problems: Vec<Problem>,
 }
 
-impl Folder {
+impl KnowledgeFolder {
     pub fn new(root: PathBuf) -> Self {
         Self {
             root,
-            limits: Limits::default(),
-            seen: Seen::Nothing,
+            limits: FolderLimits::default(),
+            last_scan: ScanState::NotScanned,
         }
     }
 
@@ -55,38 +55,41 @@ impl Folder {
     }
 
     /// Makes the next scan read all files, changed or not.
-    pub fn forget(&mut self) {
-        self.seen = Seen::Nothing;
+    pub fn force_rescan(&mut self) {
+        self.last_scan = ScanState::NotScanned;
     }
 
     /// Compares names, sizes, times and permissions with the last scan, and reads all files if any
     /// differs. `None` if nothing has changed.
-    pub fn look(&mut self) -> Option<News> {
-        match listing::list(&self.root, &self.limits) {
+    pub fn scan(&mut self) -> Option<FolderChange> {
+        match listing::list_documents(&self.root, &self.limits) {
             Err(what) => {
-                let lost = Seen::Lost(what.clone());
-                let is_changed = self.seen != lost;
-                self.seen = lost;
-                is_changed.then(|| News {
+                let lost = ScanState::Unreadable(what.clone());
+                let is_changed = self.last_scan != lost;
+                self.last_scan = lost;
+                is_changed.then(|| FolderChange {
                     index: None,
-                    problems: vec![self.of_folder(what)],
+                    problems: vec![self.folder_problem(what)],
                 })
             }
-            Ok(Listing { entries, problems }) => {
-                if matches!(&self.seen, Seen::Files(seen) if *seen == entries) {
+            Ok(FolderListing {
+                documents: entries,
+                problems,
+            }) => {
+                if matches!(&self.last_scan, ScanState::Files(seen) if *seen == entries) {
                     return None;
                 }
-                let change = self.read(&entries, problems);
-                self.seen = Seen::Files(entries);
+                let change = self.read_documents(&entries, problems);
+                self.last_scan = ScanState::Files(entries);
                 Some(change)
             }
         }
     }
 
-    fn read(&self, entries: &[Entry], problems: Vec<String>) -> News {
+    fn read_documents(&self, entries: &[Document], problems: Vec<String>) -> FolderChange {
         let mut problems: Vec<_> = problems
             .into_iter()
-            .map(|what| self.of_folder(what))
+            .map(|what| self.folder_problem(what))
             .collect();
         let mut found_passages: Vec<Passage> = Vec::new();
         let mut bytes = 0;
@@ -95,50 +98,53 @@ impl Folder {
                 file: entry.name.clone(),
                 line: None,
                 key: String::new(),
-                what,
+                message: what,
             };
-            match text_of(entry, self.limits.file_bytes) {
+            match read_document(entry, self.limits.max_file_bytes) {
                 Err(what) => problems.push(file_problem(what)),
-                Ok(text) if bytes + text.len() > self.limits.bytes => {
-                    let what = format!("the folder holds more than {} bytes", self.limits.bytes);
+                Ok(text) if bytes + text.len() > self.limits.max_total_bytes => {
+                    let what = format!(
+                        "the folder holds more than {} bytes",
+                        self.limits.max_total_bytes
+                    );
                     problems.push(file_problem(what));
                 }
                 Ok(text) => {
                     bytes += text.len();
-                    found_passages.extend(passages::cut(&entry.name, &text));
+                    found_passages.extend(passages::split_passages(&entry.name, &text));
                 }
             }
         }
-        let max = self.limits.passages;
+        let max = self.limits.max_passages;
         if let Some(first) = found_passages.get(max) {
             let what = format!(
                 "the folder holds more than {max} passages; those from {} on are left out",
                 first.file
             );
-            problems.push(self.of_folder(what));
+            problems.push(self.folder_problem(what));
             found_passages.truncate(max);
         }
         if found_passages.is_empty() {
-            problems.push(self.of_folder("holds no text that could answer".to_owned()));
+            problems.push(self.folder_problem("holds no text that could answer".to_owned()));
         }
-        News {
-            index: Some(Arc::new(Index::of(found_passages))),
+        FolderChange {
+            index: Some(Arc::new(PassageIndex::build(found_passages))),
             problems,
         }
     }
 
-    fn of_folder(&self, what: String) -> Problem {
+    fn folder_problem(&self, what: String) -> Problem {
         let name = self.root.file_name().unwrap_or(self.root.as_os_str());
         Problem {
-            file: listing::shown(name),
+            file: listing::printable_name(name),
             line: None,
             key: String::new(),
-            what,
+            message: what,
         }
     }
 }
 
-fn text_of(entry: &Entry, limit: usize) -> Result<String, String> {
+fn read_document(entry: &Document, limit: usize) -> Result<String, String> {
     let path = entry.path.as_ref().map_err(Clone::clone)?;
     let unreadable = |error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();

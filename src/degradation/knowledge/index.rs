@@ -31,9 +31,9 @@ const OTHER_LANGUAGE_FACTOR: f32 = 0.5;
 
 /// A tokenizer for text that consists of terms separated by spaces.
 #[derive(Default)]
-struct Parted;
+struct PreTokenized;
 
-impl Tokenizer for Parted {
+impl Tokenizer for PreTokenized {
     fn tokenize(&self, text: &str) -> Vec<String> {
         text.split(' ')
             .filter(|word| !word.is_empty())
@@ -43,7 +43,7 @@ impl Tokenizer for Parted {
 }
 
 /// An occurrence of a term in a passage.
-struct Place {
+struct Posting {
     passage: u32,
     weight: f32,
 }
@@ -52,22 +52,22 @@ struct Place {
 ///
 /// Takes about three times the memory of the text. A query takes time linear in the number of
 /// postings of its terms.
-pub struct Index {
+pub struct PassageIndex {
     passages: Vec<Passage>,
     /// The detected language of each passage.
     languages: Vec<Option<Language>>,
     /// By the hash of the term. A collision of two terms at worst spoils a rank.
-    postings: HashMap<u32, Vec<Place>>,
-    embedder: Embedder<u32, Parted>,
+    postings: HashMap<u32, Vec<Posting>>,
+    embedder: Embedder<u32, PreTokenized>,
 }
 
-impl Default for Index {
+impl Default for PassageIndex {
     fn default() -> Self {
-        Self::of(Vec::new())
+        Self::build(Vec::new())
     }
 }
 
-impl fmt::Debug for Index {
+impl fmt::Debug for PassageIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PassageIndex")
             .field("passages", &self.passages.len())
@@ -75,21 +75,21 @@ impl fmt::Debug for Index {
     }
 }
 
-impl Index {
+impl PassageIndex {
     /// Indexes these passages; those beyond `u32::MAX` are ignored.
-    pub fn of(passages: Vec<Passage>) -> Self {
-        let texts: Vec<String> = passages.iter().map(parted).collect();
+    pub fn build(passages: Vec<Passage>) -> Self {
+        let texts: Vec<String> = passages.iter().map(indexed_text).collect();
         let words: usize = texts.iter().map(|text| text.split(' ').count()).sum();
         #[allow(clippy::cast_precision_loss, reason = "a mean")]
         let mean = words as f32 / passages.len().max(1) as f32;
-        let embedder = EmbedderBuilder::<u32, Parted>::with_avgdl(mean).build();
-        let mut postings: HashMap<u32, Vec<Place>> = HashMap::new();
+        let embedder = EmbedderBuilder::<u32, PreTokenized>::with_avgdl(mean).build();
+        let mut postings: HashMap<u32, Vec<Posting>> = HashMap::new();
         for (passage, text) in (0_u32..).zip(&texts) {
             for word in embedder.embed(text).0 {
                 let postings = postings.entry(word.index).or_default();
                 // The embedder repeats a term for each occurrence, each time with the full weight.
                 if postings.last().is_none_or(|last| last.passage != passage) {
-                    postings.push(Place {
+                    postings.push(Posting {
                         passage,
                         weight: word.value,
                     });
@@ -99,7 +99,7 @@ impl Index {
         postings.values_mut().for_each(Vec::shrink_to_fit);
         let languages = passages
             .iter()
-            .map(|passage| words::language(&passage.text))
+            .map(|passage| words::detect_language(&passage.text))
             .collect();
         Self {
             passages,
@@ -125,9 +125,9 @@ impl Index {
     /// The passage that answers best. `None` if none covers enough of the question.
     pub fn find(&self, question: &str) -> Option<&Passage> {
         let (question, _) = question.split_at(question.floor_char_boundary(MAX_QUESTION_BYTES));
-        let terms = self.terms(question)?;
+        let terms = self.query_terms(question)?;
         let total_idf: f32 = terms.iter().map(|(_, idf)| idf).sum();
-        let mut scores = vec![Found::default(); self.passages.len()];
+        let mut scores = vec![PassageScore::default(); self.passages.len()];
         for (term, idf) in &terms {
             for posting in self.postings.get(term).into_iter().flatten() {
                 if let Some(score) = usize::try_from(posting.passage)
@@ -139,7 +139,7 @@ impl Index {
                 }
             }
         }
-        let language = words::language(question);
+        let language = words::detect_language(question);
         for (score, passage_language) in scores.iter_mut().zip(&self.languages) {
             if language.is_some() && passage_language.is_some() && language != *passage_language {
                 score.bm25 *= OTHER_LANGUAGE_FACTOR;
@@ -156,7 +156,7 @@ impl Index {
     }
 
     /// Returns `true` if a passage finds an answer to its own beginning, as it does unless broken.
-    pub fn finds_itself(&self) -> bool {
+    pub fn self_test(&self) -> bool {
         let mut questions = self.passages.iter().map(|passage| {
             passage
                 .text
@@ -166,13 +166,13 @@ impl Index {
                 .join(" ")
         });
         questions
-            .find(|question| self.terms(question).is_some())
+            .find(|question| self.query_terms(question).is_some())
             .is_none_or(|question| self.find(&question).is_some())
     }
 
     /// The distinct terms of a question with their IDF. `None` if there are none or too many.
-    fn terms(&self, question: &str) -> Option<Vec<(u32, f32)>> {
-        let words = words::telling(question);
+    fn query_terms(&self, question: &str) -> Option<Vec<(u32, f32)>> {
+        let words = words::content_words(question);
         let mut terms: Vec<u32> = self
             .embedder
             .embed(&words.join(" "))
@@ -201,22 +201,22 @@ impl Index {
 }
 
 #[derive(Clone, Default)]
-struct Found {
+struct PassageScore {
     bm25: f32,
     /// The summed IDF of the question's terms that occur in the passage.
     coverage: f32,
 }
 
-impl Found {
+impl PassageScore {
     /// Favours coverage: BM25 alone prefers a short passage with one term to a long one with all.
     fn rank(&self) -> f32 {
         self.bm25 * self.coverage
     }
 }
 
-fn parted(passage: &Passage) -> String {
-    let mut words = words::telling(&passage.text);
-    let title = words::telling(&passage.title);
+fn indexed_text(passage: &Passage) -> String {
+    let mut words = words::content_words(&passage.text);
+    let title = words::content_words(&passage.title);
     for _ in 0..TITLE_WEIGHT {
         words.extend_from_slice(&title);
     }
@@ -224,15 +224,15 @@ fn parted(passage: &Passage) -> String {
 }
 
 #[cfg(test)]
-impl Index {
+impl PassageIndex {
     /// The memory used, in bytes, without the allocator's overhead.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let postings: usize = self
             .postings
             .values()
-            .map(|postings| postings.capacity() * size_of::<Place>())
+            .map(|postings| postings.capacity() * size_of::<Posting>())
             .sum();
-        let entries = self.postings.capacity() * (size_of::<(u32, Vec<Place>)>() + 1);
+        let entries = self.postings.capacity() * (size_of::<(u32, Vec<Posting>)>() + 1);
         let texts: usize = self
             .passages
             .iter()

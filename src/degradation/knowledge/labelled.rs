@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::folder::Folder;
-use super::index::Index;
+use super::folder::KnowledgeFolder;
+use super::index::PassageIndex;
 
 struct Figures {
     answerable: usize,
@@ -17,9 +17,9 @@ struct Figures {
 /// Counts the results and checks that the table in the docs has the same figures.
 fn measure(name: &str, questions: &str) -> Figures {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/knowledge");
-    let news = Folder::new(folder).look().unwrap();
+    let news = KnowledgeFolder::new(folder).scan().unwrap();
     assert_eq!(news.problems, []);
-    let index: &Index = &news.index.unwrap();
+    let index: &PassageIndex = &news.index.unwrap();
     let mut figures = Figures {
         answerable: 0,
         correct: 0,

@@ -25,22 +25,22 @@ pub struct Passage {
 }
 
 /// Returns the passages of a document in order. A `file` that ends in `.md` is parsed as Markdown.
-pub fn cut(file: &str, text: &str) -> Vec<Passage> {
+pub fn split_passages(file: &str, text: &str) -> Vec<Passage> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (front, body) = front_matter(text);
     let name = file.rsplit('/').next().unwrap_or(file);
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
-    let mut cutter = Cutter {
+    let mut cutter = PassageSplitter {
         file: file.into(),
-        root: front.unwrap_or_else(|| stem.to_owned()),
-        markdown: ending.eq_ignore_ascii_case("md"),
+        default_title: front.unwrap_or_else(|| stem.to_owned()),
+        is_markdown: ending.eq_ignore_ascii_case("md"),
         headings: Vec::new(),
-        block: String::new(),
+        paragraph: String::new(),
         passage: String::new(),
-        done: Vec::new(),
+        passages: Vec::new(),
     };
-    cutter.read(body);
-    cutter.done
+    cutter.read_lines(body);
+    cutter.passages
 }
 
 /// Splits off a block between `---` or `+++` lines at the start. Returns its title and the rest.
@@ -70,53 +70,54 @@ fn front_matter(text: &str) -> (Option<String>, &str) {
     (None, text)
 }
 
-struct Cutter {
+struct PassageSplitter {
     file: Arc<str>,
-    root: String,
-    markdown: bool,
+    default_title: String,
+    is_markdown: bool,
     /// Level and text, outermost first.
     headings: Vec<(usize, String)>,
-    block: String,
+    paragraph: String,
     /// The paragraphs of the next passage.
     passage: String,
-    done: Vec<Passage>,
+    passages: Vec<Passage>,
 }
 
-impl Cutter {
-    fn read(&mut self, body: &str) {
+impl PassageSplitter {
+    fn read_lines(&mut self, body: &str) {
         let mut fence: Option<&str> = None;
         for line in body.lines() {
             let trimmed = line.trim();
             if let Some(mark) = fence {
-                self.line(line);
+                self.push_line(line);
                 if trimmed.starts_with(mark) && trimmed.trim_start_matches(mark).is_empty() {
                     fence = None;
-                    self.end_block();
+                    self.end_paragraph();
                 }
-            } else if self.markdown && (trimmed.starts_with("```") || trimmed.starts_with("~~~")) {
+            } else if self.is_markdown && (trimmed.starts_with("```") || trimmed.starts_with("~~~"))
+            {
                 fence = trimmed.get(..3);
-                self.line(line);
-            } else if trimmed.is_empty() || (self.block.is_empty() && is_rule(trimmed)) {
-                self.end_block();
-            } else if let Some((level, heading)) = self.heading(trimmed) {
+                self.push_line(line);
+            } else if trimmed.is_empty() || (self.paragraph.is_empty() && is_separator(trimmed)) {
+                self.end_paragraph();
+            } else if let Some((level, heading)) = self.parse_heading(trimmed) {
                 self.end_passage();
                 self.headings.retain(|(above, _)| *above < level);
                 self.headings.push((level, heading));
             } else {
-                self.line(line);
+                self.push_line(line);
             }
         }
         self.end_passage();
     }
 
-    fn line(&mut self, line: &str) {
-        self.block.push_str(line.trim_end());
-        self.block.push('\n');
+    fn push_line(&mut self, line: &str) {
+        self.paragraph.push_str(line.trim_end());
+        self.paragraph.push('\n');
     }
 
     /// Parses a `# …` heading, or makes the single line before a `===` or `---` line a heading.
-    fn heading(&mut self, line: &str) -> Option<(usize, String)> {
-        if !self.markdown {
+    fn parse_heading(&mut self, line: &str) -> Option<(usize, String)> {
+        if !self.is_markdown {
             return None;
         }
         let rest = line.trim_start_matches('#');
@@ -125,7 +126,7 @@ impl Cutter {
             let heading = rest.trim().trim_end_matches('#').trim();
             return Some((level, heading.to_owned()));
         }
-        let before = self.block.trim();
+        let before = self.paragraph.trim();
         if line.len() < 3 || before.is_empty() || before.contains('\n') {
             return None;
         }
@@ -135,24 +136,24 @@ impl Cutter {
             _ => return None,
         };
         let heading = before.to_owned();
-        self.block.clear();
+        self.paragraph.clear();
         Some((level, heading))
     }
 
     /// Adds the paragraph to the passage, or starts a new passage with it.
-    fn end_block(&mut self) {
-        let block = std::mem::take(&mut self.block);
+    fn end_paragraph(&mut self) {
+        let block = std::mem::take(&mut self.paragraph);
         let mut rest = block.trim_matches(['\n', '\r']).trim_end();
         if rest.trim().is_empty() {
             return;
         }
         if !self.passage.is_empty() && self.passage.len() + rest.len() > MAX_JOINED_BYTES {
-            self.finish();
+            self.emit_passage();
         }
         while rest.len() > MAX_PASSAGE_BYTES {
-            let (head, tail) = rest.split_at(place_to_cut(rest));
+            let (head, tail) = rest.split_at(split_point(rest));
             self.passage = head.trim().to_owned();
-            self.finish();
+            self.emit_passage();
             rest = tail.trim();
         }
         if !self.passage.is_empty() {
@@ -162,17 +163,17 @@ impl Cutter {
     }
 
     fn end_passage(&mut self) {
-        self.end_block();
-        self.finish();
+        self.end_paragraph();
+        self.emit_passage();
     }
 
-    fn finish(&mut self) {
+    fn emit_passage(&mut self) {
         let text = std::mem::take(&mut self.passage);
         if text.trim().is_empty() {
             return;
         }
         let title = self.title();
-        self.done.push(Passage {
+        self.passages.push(Passage {
             title,
             file: Arc::clone(&self.file),
             text: text.into(),
@@ -187,12 +188,12 @@ impl Cutter {
             .filter(|heading| !heading.is_empty());
         let path = headings.collect::<Vec<_>>().join(" › ");
         let mut title = if path.is_empty() {
-            self.root.clone()
+            self.default_title.clone()
         } else {
             path
         };
         title.truncate(title.floor_char_boundary(MAX_TITLE_BYTES));
-        match self.done.last() {
+        match self.passages.last() {
             Some(last) if *last.title == *title => Arc::clone(&last.title),
             _ => title.into(),
         }
@@ -200,7 +201,7 @@ impl Cutter {
 }
 
 /// Returns `true` for a line between paragraphs: `---`, `***`, `___`, `===`.
-fn is_rule(line: &str) -> bool {
+fn is_separator(line: &str) -> bool {
     line.len() >= 3
         && ["-", "*", "_", "="]
             .iter()
@@ -209,7 +210,7 @@ fn is_rule(line: &str) -> bool {
 
 /// The offset at which to split a text that is too long: after the last sentence that fits, else
 /// the last word, else the last character. A split in the first quarter is not worth it.
-fn place_to_cut(text: &str) -> usize {
+fn split_point(text: &str) -> usize {
     let fits = text.floor_char_boundary(MAX_PASSAGE_BYTES);
     let head = text.get(..fits).unwrap_or_default();
     let last_end = |marks: &[&str]| {
@@ -233,7 +234,7 @@ mod tests {
     use super::*;
 
     fn split_texts(file: &str, text: &str) -> Vec<(String, String)> {
-        cut(file, text)
+        split_passages(file, text)
             .into_iter()
             .map(|passage| (passage.title.to_string(), passage.text.into_string()))
             .collect()
@@ -254,7 +255,7 @@ mod tests {
         ];
         assert_eq!(split_texts("faq/shop.md", text), expected);
         assert_eq!(
-            cut("faq/shop.md", text)
+            split_passages("faq/shop.md", text)
                 .first()
                 .map(|passage| &*passage.file),
             Some("faq/shop.md")
@@ -324,7 +325,7 @@ mod tests {
         #[test]
         fn every_text_is_split_into_bounded_passages(text in "(#{0,3} ?|-{0,3}|`{0,3}|\n|[a-zäß.。 ]{0,80}|\\PC{0,400}){0,40}") {
             for file in ["a.md", "b.txt"] {
-                for passage in cut(file, &text) {
+                for passage in split_passages(file, &text) {
                     prop_assert!(!passage.text.trim().is_empty());
                     prop_assert!(passage.text.len() <= MAX_PASSAGE_BYTES, "{}", passage.text.len());
                 }

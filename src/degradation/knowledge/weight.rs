@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::index::Index;
+use super::index::PassageIndex;
 use super::passages::Passage;
 
 /// Passages of 90 words whose frequencies follow Zipf's law: word `n` is in about one of `n`.
@@ -50,7 +50,7 @@ fn resident() -> usize {
 
 #[test]
 fn query_reads_only_the_postings_of_its_terms() {
-    let index = Index::of(passages(2_000));
+    let index = PassageIndex::build(passages(2_000));
     assert_eq!(index.len(), 2_000);
     let times = questions().map(|question| {
         let started = Instant::now();
@@ -59,19 +59,23 @@ fn query_reads_only_the_postings_of_its_terms() {
     });
     // An index that scans all passages takes a second here, in a debug build.
     assert!(times.min().unwrap() < Duration::from_millis(20));
-    assert!(index.bytes() < 2_000 * 5_000, "{}", index.bytes());
+    assert!(
+        index.memory_bytes() < 2_000 * 5_000,
+        "{}",
+        index.memory_bytes()
+    );
 }
 
 #[test]
 fn ten_thousand_passages_are_queried_within_5_ms() {
     let before = resident();
     let started = Instant::now();
-    let index = Index::of(passages(10_000));
+    let index = PassageIndex::build(passages(10_000));
     println!(
         "indexed in {:?}, {} MiB resident, {} MiB counted",
         started.elapsed(),
         resident().saturating_sub(before) >> 20,
-        index.bytes() >> 20
+        index.memory_bytes() >> 20
     );
     let mut times: Vec<Duration> = questions()
         .flat_map(|question| (0..5).map(move |_| question.clone()))
@@ -89,5 +93,9 @@ fn ten_thousand_passages_are_queried_within_5_ms() {
     );
     assert_eq!(index.len(), 10_000);
     assert!(median < Duration::from_millis(5), "{median:?}");
-    assert!(index.bytes() < 100 << 20, "{} bytes", index.bytes());
+    assert!(
+        index.memory_bytes() < 100 << 20,
+        "{} bytes",
+        index.memory_bytes()
+    );
 }

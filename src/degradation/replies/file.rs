@@ -5,9 +5,9 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder};
 use toml::de::DeValue;
 
-use crate::settings::{Problems, Table, read_toml, wrong};
+use crate::settings::{ConfigErrors, TableReader, read_toml, type_mismatch};
 
-use super::{Replies, fold};
+use super::{Replies, normalize};
 
 const MAX_REPLIES: usize = 1_000;
 /// The longest text, in bytes.
@@ -21,19 +21,19 @@ const MAX_PATTERN_BYTES: usize = 512 * 1024;
 /// engine, which is still linear.
 const MAX_DFA_CACHE_BYTES: usize = 128 * 1024;
 
-pub(super) fn read(file_name: &str, text: &str) -> Result<Replies, Problems> {
+pub(super) fn parse_file(file_name: &str, text: &str) -> Result<Replies, ConfigErrors> {
     read_toml(file_name, text, |root| {
         let mut replies = Replies::default();
         root.read("fallback", &mut replies.fallback, |value| {
-            said(value).map(Some)
+            parse_text(value).map(Some)
         });
         let mut count = 0;
-        root.tables("reply", |table| {
-            reply(table, &mut replies);
+        root.read_tables("reply", |table| {
+            parse_reply(table, &mut replies);
             count += 1;
         });
         if count > MAX_REPLIES {
-            root.problem(
+            root.add_problem(
                 "reply",
                 format!("{count} of them; at most {MAX_REPLIES} may stand here"),
             );
@@ -43,18 +43,18 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Replies, Problems> {
 }
 
 /// Parses one reply and adds it. A text is pushed even if it is invalid, to keep the numbers right.
-fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
+fn parse_reply(table: &mut TableReader<'_, '_, '_>, replies: &mut Replies) {
     let number = replies.texts.len();
     let mut entries = Vec::new();
-    table.one_or_more("match", &mut entries, entry);
-    if let Some(value) = table.value("pattern") {
-        match pattern(value) {
+    table.read_one_or_many("match", &mut entries, parse_entry);
+    if let Some(value) = table.lookup("pattern") {
+        match compile_pattern(value) {
             Ok(pattern) => replies.patterns.push((number, pattern)),
-            Err(what) => table.problem("pattern", what),
+            Err(what) => table.add_problem("pattern", what),
         }
     }
-    if !table.has("pattern") {
-        table.needs(
+    if !table.contains("pattern") {
+        table.require(
             "match",
             "list the words that call for this reply, or give a pattern",
         );
@@ -64,21 +64,21 @@ fn reply(table: &mut Table<'_, '_, '_>, replies: &mut Replies) {
             "{} entries; at most {MAX_ENTRIES} may stand here",
             entries.len()
         );
-        table.problem("match", what);
+        table.add_problem("match", what);
     }
-    table.needs("text", "say what the visitor reads");
+    table.require("text", "say what the visitor reads");
     let mut text = Arc::default();
-    table.read("text", &mut text, said);
+    table.read("text", &mut text, parse_text);
     replies.texts.push(text);
     for (phrase, words) in entries {
-        replies.add_words(phrase, words, number);
+        replies.insert_phrase(phrase, words, number);
     }
 }
 
 /// Parses a text for visitors.
-fn said(value: &DeValue<'_>) -> Result<Arc<str>, String> {
+fn parse_text(value: &DeValue<'_>) -> Result<Arc<str>, String> {
     match value.as_str().map(str::trim) {
-        None => Err(wrong(value, "text in quotes")),
+        None => Err(type_mismatch(value, "text in quotes")),
         Some("") => Err("empty; say what the visitor reads".to_owned()),
         Some(text) if text.len() > MAX_TEXT_BYTES => Err(format!(
             "{} bytes; a text may have at most {MAX_TEXT_BYTES}",
@@ -89,10 +89,10 @@ fn said(value: &DeValue<'_>) -> Result<Arc<str>, String> {
 }
 
 /// Parses an entry of `match`: the normalised phrase and its number of words.
-fn entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
+fn parse_entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
     let text = value.as_str();
-    let text = text.ok_or_else(|| wrong(value, "text in quotes"))?;
-    let (phrase, positions) = fold(text);
+    let text = text.ok_or_else(|| type_mismatch(value, "text in quotes"))?;
+    let (phrase, positions) = normalize(text);
     match positions.len() {
         0 => Err("no letter and no digit in it; name a word, or use pattern".to_owned()),
         words @ 1..=MAX_ENTRY_WORDS => Ok((phrase, words)),
@@ -102,9 +102,9 @@ fn entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
     }
 }
 
-fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
+fn compile_pattern(value: &DeValue<'_>) -> Result<Regex, String> {
     let Some(text) = value.as_str() else {
-        return Err(wrong(value, "a regular expression in quotes"));
+        return Err(type_mismatch(value, "a regular expression in quotes"));
     };
     let built = RegexBuilder::new(text)
         .size_limit(MAX_PATTERN_BYTES)
@@ -120,13 +120,13 @@ fn pattern(value: &DeValue<'_>) -> Result<Regex, String> {
         )),
         Err(error) => Err(format!(
             "no regular expression: {}",
-            reason(&error.to_string())
+            regex_error_reason(&error.to_string())
         )),
     }
 }
 
 /// The last line of the regex crate's report. The lines above it draw the pattern.
-fn reason(report: &str) -> &str {
+fn regex_error_reason(report: &str) -> &str {
     let last = report.lines().last().unwrap_or(report);
     last.trim().trim_start_matches("error: ")
 }

@@ -75,8 +75,8 @@ fn summary_requests_are_told_from_other_messages() {
     for text in [TEXT, LONG] {
         for message in SUMMARIES {
             let filled = message.replace('@', text);
-            let carried = match read(&filled) {
-                Request::Summary { text, .. } => Some(text),
+            let carried = match detect_intent(&filled) {
+                Intent::Summarize { text, .. } => Some(text),
                 _ => None,
             };
             if carried != Some(text) {
@@ -85,7 +85,7 @@ fn summary_requests_are_told_from_other_messages() {
         }
         for message in OTHERS {
             let filled = message.replace('@', text);
-            if matches!(read(&filled), Request::Summary { .. }) {
+            if matches!(detect_intent(&filled), Intent::Summarize { .. }) {
                 wrong.push((filled, Some("seen as one".to_owned())));
             }
         }
@@ -113,7 +113,7 @@ fn generative_work_is_told_from_questions() {
         "Raconte-moi une histoire",
         "Tell me a joke",
     ] {
-        assert_eq!(read(message), Request::Work, "{message}");
+        assert_eq!(detect_intent(message), Intent::Generate, "{message}");
     }
     for message in [
         "How do I write a review?",
@@ -123,6 +123,6 @@ fn generative_work_is_told_from_questions() {
         "",
         "\u{301}:\n",
     ] {
-        assert_eq!(read(message), Request::Question, "{message}");
+        assert_eq!(detect_intent(message), Intent::Question, "{message}");
     }
 }

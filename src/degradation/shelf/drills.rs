@@ -3,68 +3,68 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Shelf;
+use super::AnswerCache;
 
 /// Counters that tell whether a turn overlapped with a drill or a `clear`.
 #[derive(Default)]
-pub(super) struct Drills {
-    running: AtomicU64,
-    begun: AtomicU64,
+pub(super) struct CachePause {
+    active_drills: AtomicU64,
+    interruptions: AtomicU64,
     /// The interruptions that are outage drills.
-    staged: AtomicU64,
+    started_drills: AtomicU64,
 }
 
-impl Shelf {
+impl AnswerCache {
     /// Returns the number of drills started so far, or `None` while one runs.
     ///
     /// Two equal numbers mean that no drill ran in between.
-    pub fn drills(&self) -> Option<u64> {
-        let drills = &self.drills;
+    pub fn drill_epoch(&self) -> Option<u64> {
+        let drills = &self.pause_state;
         // Read in this order: a drill that starts in between changes the number.
-        let is_idle = drills.running.load(Ordering::SeqCst) == 0;
-        is_idle.then(|| drills.staged.load(Ordering::SeqCst))
+        let is_idle = drills.active_drills.load(Ordering::SeqCst) == 0;
+        is_idle.then(|| drills.started_drills.load(Ordering::SeqCst))
     }
 
     /// Keeps the answers of turns that are running now from being saved.
-    pub fn disturb(&self) {
-        self.drills.pass();
+    pub fn invalidate_in_flight(&self) {
+        self.pause_state.interrupt();
     }
 
     /// Stops saving answers until the outage drill ends.
-    pub fn drill_begins(&self) {
-        self.drills.begin();
+    pub fn pause(&self) {
+        self.pause_state.start_drill();
     }
 
-    pub fn drill_ends(&self) {
-        self.drills.end();
+    pub fn resume(&self) {
+        self.pause_state.end_drill();
     }
 }
 
-impl Drills {
-    pub(super) fn begin(&self) {
-        self.running.fetch_add(1, Ordering::SeqCst);
-        self.staged.fetch_add(1, Ordering::SeqCst);
-        self.pass();
+impl CachePause {
+    pub(super) fn start_drill(&self) {
+        self.active_drills.fetch_add(1, Ordering::SeqCst);
+        self.started_drills.fetch_add(1, Ordering::SeqCst);
+        self.interrupt();
     }
 
-    pub(super) fn end(&self) {
-        self.running.fetch_sub(1, Ordering::SeqCst);
+    pub(super) fn end_drill(&self) {
+        self.active_drills.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Counts an interruption without a duration, such as a `clear`.
-    pub(super) fn pass(&self) {
-        self.begun.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn interrupt(&self) {
+        self.interruptions.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Returns the number of interruptions so far, or `None` while a drill runs.
-    pub(super) fn undisturbed(&self) -> Option<u64> {
+    pub(super) fn epoch(&self) -> Option<u64> {
         // Read in this order: a drill that starts in between changes the number.
-        let is_idle = self.running.load(Ordering::SeqCst) == 0;
-        is_idle.then(|| self.begun.load(Ordering::SeqCst))
+        let is_idle = self.active_drills.load(Ordering::SeqCst) == 0;
+        is_idle.then(|| self.interruptions.load(Ordering::SeqCst))
     }
 
     /// Returns `true` if no interruption has happened since `then`, and none went on at that time.
-    pub(super) fn undisturbed_since(&self, then: Option<u64>) -> bool {
-        then.is_some() && then == self.undisturbed()
+    pub(super) fn is_unchanged_since(&self, then: Option<u64>) -> bool {
+        then.is_some() && then == self.epoch()
     }
 }

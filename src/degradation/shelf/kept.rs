@@ -9,124 +9,128 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures_util::future::BoxFuture;
 
 use super::lock;
-use crate::degradation::cache::bounded::Bounded;
+use crate::degradation::cache::bounded::LruMap;
 use crate::store::{CacheKey, CachedAnswer, Store, StoreError};
 
 /// The version of an entry when it was read. Each save makes a new one. `None` if the index does
 /// not know the key.
-pub(super) type Edition = Option<u64>;
+pub(super) type EntryVersion = Option<u64>;
 
-pub(super) type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
+pub(super) type PendingWrite<'s> = BoxFuture<'s, Result<(), StoreError>>;
 
-pub(super) struct Kept {
+pub(super) struct LruIndex {
     store: Arc<dyn Store>,
-    held: Mutex<Held>,
+    state: Mutex<IndexState>,
 }
 
-struct Held {
-    keys: Bounded<u64>,
-    editions: u64,
+struct IndexState {
+    keys: LruMap<u64>,
+    last_version: u64,
 }
 
-impl Kept {
+impl LruIndex {
     pub(super) fn new(store: Arc<dyn Store>, most: usize) -> Self {
         Self {
             store,
-            held: Mutex::new(Held {
-                keys: Bounded::new(most),
-                editions: 0,
+            state: Mutex::new(IndexState {
+                keys: LruMap::new(most),
+                last_version: 0,
             }),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        lock(&self.held)
+    fn lock(&self) -> MutexGuard<'_, IndexState> {
+        lock(&self.state)
     }
 
     /// Returns the version of an entry. Ask before reading it, if the result is to change it.
-    pub(super) fn edition(&self, key: &CacheKey) -> Edition {
-        self.lock().edition(key)
+    pub(super) fn version(&self, key: &CacheKey) -> EntryVersion {
+        self.lock().version(key)
     }
 
-    pub(super) fn used_after(&self, last: u64) -> Option<(u64, CacheKey)> {
-        self.lock().keys.used_after(last)
+    pub(super) fn next_after(&self, last: u64) -> Option<(u64, CacheKey)> {
+        self.lock().keys.next_after(last)
     }
 
-    pub(super) fn set_most(&self, most: usize) {
+    pub(super) fn set_capacity(&self, most: usize) {
         let mut held = self.lock();
-        let gone = held.keys.set_most(most);
-        self.leave(gone);
+        let gone = held.keys.set_capacity(most);
+        self.evict(gone);
     }
 
     /// Adds keys found in the store, in order of last use, and evicts those beyond the capacity.
-    pub(super) fn found(&self, keys: Vec<CacheKey>) {
+    pub(super) fn add_existing(&self, keys: Vec<CacheKey>) {
         let mut held = self.lock();
         let gone = keys
             .into_iter()
-            .filter_map(|key| held.used(key, None))
+            .filter_map(|key| held.touch(key, None))
             .collect();
-        self.leave(gone);
+        self.evict(gone);
     }
 
     /// Saves an answer, after evicting the least recently used one if there is no space.
-    pub(super) fn save(&self, key: CacheKey, answer: CachedAnswer) -> Written<'_> {
+    pub(super) fn put(&self, key: CacheKey, answer: CachedAnswer) -> PendingWrite<'_> {
         let mut held = self.lock();
-        let edition = held.next();
-        self.leave(held.used(key, Some(edition)).into_iter().collect());
-        self.store.write_cached(key, answer)
+        let edition = held.next_version();
+        self.evict(held.touch(key, Some(edition)).into_iter().collect());
+        self.store.put_answer(key, answer)
     }
 
     /// Marks an answer as used and saves `changed`, if given. Does nothing if the entry has changed
     /// since it was read.
-    pub(super) fn used(&self, key: CacheKey, read: Edition, changed: Option<CachedAnswer>) {
+    pub(super) fn touch(&self, key: CacheKey, read: EntryVersion, changed: Option<CachedAnswer>) {
         let mut held = self.lock();
-        if held.edition(&key) == read {
-            self.leave(held.used(key, None).into_iter().collect());
+        if held.version(&key) == read {
+            self.evict(held.touch(key, None).into_iter().collect());
             if let Some(changed) = changed {
-                drop(self.store.write_cached(key, changed));
+                drop(self.store.put_answer(key, changed));
             }
         }
     }
 
     /// Removes an entry. Returns `None` if it has changed since it was read.
-    pub(super) fn remove(&self, key: CacheKey, read: Edition) -> Option<Written<'_>> {
+    pub(super) fn remove_if_unchanged(
+        &self,
+        key: CacheKey,
+        read: EntryVersion,
+    ) -> Option<PendingWrite<'_>> {
         let mut held = self.lock();
-        if held.edition(&key) != read {
+        if held.version(&key) != read {
             return None;
         }
         held.keys.remove(&key);
-        Some(self.store.remove_cached(vec![key]))
+        Some(self.store.remove_answers(vec![key]))
     }
 
-    pub(super) fn remove_all(&self, keys: &[CacheKey]) -> Written<'_> {
+    pub(super) fn remove_all(&self, keys: &[CacheKey]) -> PendingWrite<'_> {
         let mut held = self.lock();
         keys.iter().for_each(|key| held.keys.remove(key));
-        self.store.remove_cached(keys.to_vec())
+        self.store.remove_answers(keys.to_vec())
     }
 
     /// Removes evicted entries from the store. The caller holds the lock.
-    fn leave(&self, gone: Vec<CacheKey>) {
+    fn evict(&self, gone: Vec<CacheKey>) {
         if !gone.is_empty() {
-            drop(self.store.remove_cached(gone));
+            drop(self.store.remove_answers(gone));
         }
     }
 }
 
-impl Held {
-    fn edition(&self, key: &CacheKey) -> Edition {
+impl IndexState {
+    fn version(&self, key: &CacheKey) -> EntryVersion {
         self.keys.get(key).copied()
     }
 
-    fn next(&mut self) -> u64 {
-        self.editions += 1;
-        self.editions
+    fn next_version(&mut self) -> u64 {
+        self.last_version += 1;
+        self.last_version
     }
 
     /// Marks a key as used and sets its version if given. Returns the key evicted for it.
-    fn used(&mut self, key: CacheKey, edition: Option<u64>) -> Option<CacheKey> {
-        let known = self.edition(&key);
-        let edition = edition.or(known).unwrap_or_else(|| self.next());
-        let (held, gone) = self.keys.used(key);
+    fn touch(&mut self, key: CacheKey, edition: Option<u64>) -> Option<CacheKey> {
+        let known = self.version(&key);
+        let edition = edition.or(known).unwrap_or_else(|| self.next_version());
+        let (held, gone) = self.keys.touch(key);
         *held = edition;
         gone
     }

@@ -7,35 +7,35 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::Shelf;
-use super::kept::Edition;
+use super::AnswerCache;
+use super::kept::EntryVersion;
 use crate::store::{CacheKey, CachedAnswer};
 
 /// The time after which a probe counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A key that no question hashes to. The probe reads it while the cache is empty.
-const NOBODYS: CacheKey = CacheKey([0; 32]);
+const PROBE_KEY: CacheKey = CacheKey([0; 32]);
 
 /// Held while a probe waits for the store, even after its caller has given up.
 ///
 /// The value is the use number of the entry probed last.
-pub(super) type Looks = Arc<Mutex<u64>>;
+pub(super) type ProbeLock = Arc<Mutex<u64>>;
 
-pub(super) struct Saved {
+pub(super) struct StoredAnswer {
     pub(super) key: CacheKey,
     /// The version before the read, for changes that depend on it.
-    pub(super) edition: Edition,
+    pub(super) version: EntryVersion,
     pub(super) answer: CachedAnswer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
-    Hangs,
+pub enum CacheProbeError {
+    Timeout,
     Failed,
 }
 
-impl Shelf {
+impl AnswerCache {
     /// Reads one saved answer and returns how long that took. Returns zero if the cache is
     /// disabled.
     ///
@@ -46,41 +46,41 @@ impl Shelf {
     /// # Errors
     /// `Timeout` if the read, an earlier probe or another read of the store hangs, `Failed` if the
     /// store reports an error.
-    pub async fn look(&self) -> Result<Duration, Unread> {
-        if !self.terms().settings.enabled {
+    pub async fn probe(&self) -> Result<Duration, CacheProbeError> {
+        if !self.policy().settings.enabled {
             return Ok(Duration::ZERO);
         }
-        let probe_lock = Arc::clone(&self.looks).try_lock_owned();
-        let Some(mut last) = probe_lock.ok().filter(|_| !self.store.hangs()) else {
-            return Err(Unread::Hangs);
+        let probe_lock = Arc::clone(&self.probe_lock).try_lock_owned();
+        let Some(mut last) = probe_lock.ok().filter(|_| !self.store.is_stalled()) else {
+            return Err(CacheProbeError::Timeout);
         };
-        let (used, key) = self.kept.used_after(*last).unwrap_or((0, NOBODYS));
+        let (used, key) = self.index.next_after(*last).unwrap_or((0, PROBE_KEY));
         *last = used;
         let store = Arc::clone(&self.store);
         let started_at = Instant::now();
         let read = tokio::spawn(async move {
-            let read = store.cached(key).await;
+            let read = store.get_answer(key).await;
             drop(last);
             read.is_ok()
         });
-        match timeout(PATIENCE, read).await {
+        match timeout(PROBE_TIMEOUT, read).await {
             Ok(Ok(true)) => Ok(started_at.elapsed()),
-            Ok(Ok(false) | Err(_)) => Err(Unread::Failed),
-            Err(_) => Err(Unread::Hangs),
+            Ok(Ok(false) | Err(_)) => Err(CacheProbeError::Failed),
+            Err(_) => Err(CacheProbeError::Timeout),
         }
     }
 
     /// Reads one entry. Skips the store if the index is complete and lacks the key.
-    pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<Saved> {
+    pub(super) async fn read_entry(&self, key: Option<CacheKey>) -> Option<StoredAnswer> {
         let key = key?;
-        let edition = self.kept.edition(&key);
-        if edition.is_none() && self.all_known.load(Ordering::Relaxed) {
+        let edition = self.index.version(&key);
+        if edition.is_none() && self.is_index_complete.load(Ordering::Relaxed) {
             return None;
         }
-        let answer = self.store.cached(key).await.ok()??;
-        Some(Saved {
+        let answer = self.store.get_answer(key).await.ok()??;
+        Some(StoredAnswer {
             key,
-            edition,
+            version: edition,
             answer,
         })
     }

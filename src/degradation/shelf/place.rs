@@ -5,81 +5,90 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Shelf, lock};
+use super::{AnswerCache, lock};
 use crate::chat::ConversationId;
-use crate::degradation::cache::key::{Scope, key};
+use crate::degradation::cache::key::{CacheScope, cache_key};
 use crate::degradation::cache::sharing;
-use crate::settings::{CacheSettings, Share};
+use crate::settings::{CacheSettings, CacheSharing};
 use crate::store::CacheKey;
 
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct CacheSlot {
     pub(super) conversation: ConversationId,
-    pub(super) own: CacheKey,
+    pub(super) conversation_key: CacheKey,
     /// The key under which the answer is shared between conversations. `None` if the question must
     /// not be shared.
-    pub(super) shared: Option<CacheKey>,
+    pub(super) shared_key: Option<CacheKey>,
     /// The model sees nothing of the conversation but this question.
-    pub(super) alone: bool,
+    pub(super) is_context_free: bool,
     /// The number of distinct conversations that asked this question, including the current one.
-    pub(super) asked: u32,
+    pub(super) asker_count: u32,
     /// The number of interruptions so far, or `None` if a drill ran.
-    pub(super) drills: Option<u64>,
+    pub(super) pause_epoch: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub struct QuestionContext {
     pub conversation: ConversationId,
     /// The conversation belongs to no known visitor.
-    pub anonymous: bool,
-    pub first: bool,
-    pub alone: bool,
+    pub is_anonymous: bool,
+    pub is_first_message: bool,
+    pub is_context_free: bool,
 }
 
-impl Shelf {
+impl AnswerCache {
     /// Returns the slot of a question and counts its asker. `None` if the question has no words or
     /// the cache is disabled.
-    pub fn place(&self, question: &str, asker: Asker) -> Option<Place> {
-        let Asker {
+    pub fn slot(&self, question: &str, asker: QuestionContext) -> Option<CacheSlot> {
+        let QuestionContext {
             conversation,
-            anonymous,
-            first,
-            alone,
+            is_anonymous: anonymous,
+            is_first_message: first,
+            is_context_free: alone,
         } = asker;
-        let terms = self.terms();
+        let terms = self.policy();
         if !terms.settings.enabled {
             return None;
         }
-        let own = key(Scope::Own(conversation), &terms.system_prompt, question)?;
-        let is_shareable = sharing::is_open(question, first, anonymous);
+        let own = cache_key(
+            CacheScope::Conversation(conversation),
+            &terms.system_prompt,
+            question,
+        )?;
+        let is_shareable = sharing::is_shareable_question(question, first, anonymous);
         let shared = if is_shareable {
-            key(Scope::Shared, &terms.system_prompt, question)
+            cache_key(CacheScope::Shared, &terms.system_prompt, question)
         } else {
             None
         };
         let asked = shared.map_or(0, |shared| {
-            self.asked(shared, conversation, &terms.settings)
+            self.count_asker(shared, conversation, &terms.settings)
         });
-        Some(Place {
+        Some(CacheSlot {
             conversation,
-            own,
-            shared,
-            alone,
-            asked,
-            drills: self.drills.undisturbed(),
+            conversation_key: own,
+            shared_key: shared,
+            is_context_free: alone,
+            asker_count: asked,
+            pause_epoch: self.pause_state.epoch(),
         })
     }
 
     /// Counts the asker and returns the number of distinct conversations so far, including this
     /// one. The count stops at `cache.repeated_min`.
-    fn asked(&self, key: CacheKey, conversation: ConversationId, settings: &CacheSettings) -> u32 {
-        if settings.share != Share::Repeated {
+    fn count_asker(
+        &self,
+        key: CacheKey,
+        conversation: ConversationId,
+        settings: &CacheSettings,
+    ) -> u32 {
+        if settings.share != CacheSharing::Repeated {
             return 1;
         }
         let asker = fingerprint(conversation);
         let max_counted = usize::try_from(settings.repeated_min).unwrap_or(usize::MAX);
         let mut askers = lock(&self.askers);
-        let (known, _) = askers.used(key);
+        let (known, _) = askers.touch(key);
         if known.len() < max_counted && !known.contains(&asker) {
             known.push(asker);
         }
@@ -87,10 +96,10 @@ impl Shelf {
     }
 
     /// Returns the key for request coalescing, or `None` if the question is not popular enough.
-    pub fn common(&self, place: &Place) -> Option<CacheKey> {
+    pub fn single_flight_key(&self, place: &CacheSlot) -> Option<CacheKey> {
         place
-            .shared
-            .filter(|_| sharing::is_common(place.asked, &self.terms().settings))
+            .shared_key
+            .filter(|_| sharing::is_popular(place.asker_count, &self.policy().settings))
     }
 }
 

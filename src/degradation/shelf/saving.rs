@@ -5,72 +5,80 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::look::Saved;
-use super::place::Place;
-use super::{START_LIMIT, Shelf, lock};
-use crate::chat::{At, ConversationId, TurnRecord};
-use crate::degradation::cache::key::{Scope, key};
+use super::look::StoredAnswer;
+use super::place::CacheSlot;
+use super::{AnswerCache, BULK_TIMEOUT, lock};
+use crate::chat::{ConversationId, Timestamp, TurnRecord};
+use crate::degradation::cache::key::{CacheScope, cache_key};
 use crate::degradation::cache::sharing;
-use crate::settings::Share;
+use crate::settings::CacheSharing;
 use crate::store::{CacheKey, CachedAnswer, StoreError};
 
 /// The maximum time a caller waits for a write. The write itself continues.
-const WRITE_LIMIT: Duration = Duration::from_millis(250);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(250);
 
-const AT_ONCE: usize = 1_000;
+const REMOVAL_BATCH_SIZE: usize = 1_000;
 
-impl Shelf {
+impl AnswerCache {
     /// Saves a turn's answer if it is cacheable. Returns once it can be found.
-    pub async fn keep(&self, place: &Place, record: &TurnRecord, now: At) {
+    pub async fn put(&self, place: &CacheSlot, record: &TurnRecord, now: Timestamp) {
         let mut writes = Vec::new();
-        if sharing::is_whole(record) && self.drills.undisturbed_since(place.drills) {
+        if sharing::is_cacheable(record) && self.pause_state.is_unchanged_since(place.pause_epoch) {
             let answer = CachedAnswer {
                 text: record.text.clone(),
-                saved: now,
+                saved_at: now,
                 conversation: Some(place.conversation),
                 turn: Some(record.turn),
-                first: place.alone,
-                asked: place.asked,
+                is_context_free: place.is_context_free,
+                asker_count: place.asker_count,
             };
-            if let Some(shared) = place.shared.filter(|_| self.is_tellable(place, record)) {
+            if let Some(shared) = place
+                .shared_key
+                .filter(|_| self.is_shareable(place, record))
+            {
                 writes.push((shared, answer.clone()));
             }
-            writes.push((place.own, answer));
+            writes.push((place.conversation_key, answer));
         }
-        self.write(writes).await;
+        self.write_all(writes).await;
     }
 
-    pub fn is_tellable(&self, place: &Place, record: &TurnRecord) -> bool {
-        let shares = self.terms().settings.share != Share::Never;
-        shares && sharing::is_tellable(record) && self.drills.undisturbed_since(place.drills)
+    pub fn is_shareable(&self, place: &CacheSlot, record: &TurnRecord) -> bool {
+        let shares = self.policy().settings.share != CacheSharing::Never;
+        shares
+            && sharing::is_shareable_answer(record)
+            && self.pause_state.is_unchanged_since(place.pause_epoch)
     }
 
-    pub(super) async fn write(&self, answers: impl IntoIterator<Item = (CacheKey, CachedAnswer)>) {
+    pub(super) async fn write_all(
+        &self,
+        answers: impl IntoIterator<Item = (CacheKey, CachedAnswer)>,
+    ) {
         let written = join_all(
             answers
                 .into_iter()
-                .map(|(key, answer)| self.kept.save(key, answer)),
+                .map(|(key, answer)| self.index.put(key, answer)),
         );
-        if timeout(WRITE_LIMIT, written).await.is_err() {
+        if timeout(WRITE_TIMEOUT, written).await.is_err() {
             tracing::debug!("cached answer not saved in time, continuing in the background");
         }
     }
 
     /// Removes an answer that a visitor reported as unhelpful, so that nobody gets it again.
-    pub async fn evict(&self, conversation: ConversationId, record: &TurnRecord) {
-        let terms = self.terms();
-        for scope in [Scope::Own(conversation), Scope::Shared] {
-            let key = key(scope, &terms.system_prompt, &record.question);
-            let found = timeout(WRITE_LIMIT, self.read(key)).await;
-            if let Ok(Some(Saved {
+    pub async fn remove(&self, conversation: ConversationId, record: &TurnRecord) {
+        let terms = self.policy();
+        for scope in [CacheScope::Conversation(conversation), CacheScope::Shared] {
+            let key = cache_key(scope, &terms.system_prompt, &record.question);
+            let found = timeout(WRITE_TIMEOUT, self.read_entry(key)).await;
+            if let Ok(Some(StoredAnswer {
                 key,
-                edition,
+                version: edition,
                 answer,
             })) = found
                 && answer.text == record.text
-                && let Some(removed) = self.kept.remove(key, edition)
+                && let Some(removed) = self.index.remove_if_unchanged(key, edition)
             {
-                drop(timeout(WRITE_LIMIT, removed).await);
+                drop(timeout(WRITE_TIMEOUT, removed).await);
             }
         }
     }
@@ -82,14 +90,14 @@ impl Shelf {
     /// # Errors
     /// The store failed or did not confirm in time: some answers may be left.
     pub async fn clear(&self) -> Result<usize, StoreError> {
-        self.disturb();
-        let timed_out = |_| StoreError::Broken("no answer in time".into());
-        let keys = timeout(START_LIMIT, self.store.cached_keys())
+        self.invalidate_in_flight();
+        let timed_out = |_| StoreError::Unavailable("no answer in time".into());
+        let keys = timeout(BULK_TIMEOUT, self.store.answer_keys())
             .await
             .map_err(timed_out)??;
-        for batch in keys.chunks(AT_ONCE) {
+        for batch in keys.chunks(REMOVAL_BATCH_SIZE) {
             // Remove only the listed keys: answers saved meanwhile stay.
-            timeout(START_LIMIT, self.kept.remove_all(batch))
+            timeout(BULK_TIMEOUT, self.index.remove_all(batch))
                 .await
                 .map_err(timed_out)??;
         }

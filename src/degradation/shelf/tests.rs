@@ -7,23 +7,23 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
-use crate::chat::{ConversationId, Finish, Source, TurnId, TurnRecord, TurnState};
-use crate::settings::Share;
+use crate::chat::{AnswerSource, ConversationId, FinishReason, TurnId, TurnRecord, TurnState};
+use crate::settings::CacheSharing;
 use crate::store::MemoryStore;
-use crate::store::flaky::{Flaky, Trouble};
+use crate::store::flaky::{FlakyStore, StoreFault};
 
-const NOW: At = At(1_800_000_000_000);
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-fn settings(share: Share) -> CacheSettings {
+fn settings(share: CacheSharing) -> CacheSettings {
     CacheSettings {
         share,
         ..CacheSettings::default()
     }
 }
 
-fn new_cache(settings: CacheSettings) -> (Arc<Flaky>, Shelf) {
-    let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
-    let cache = Shelf::new(Arc::clone(&store) as _, settings, "Be kind.".into());
+fn new_cache(settings: CacheSettings) -> (Arc<FlakyStore>, AnswerCache) {
+    let store = Arc::new(FlakyStore::wrapping(Arc::new(MemoryStore::default())));
+    let cache = AnswerCache::new(Arc::clone(&store) as _, settings, "Be kind.".into());
     (store, cache)
 }
 
@@ -33,64 +33,70 @@ fn conversation(n: u64) -> ConversationId {
     ConversationId::from_random(bytes)
 }
 
-fn first_message(n: u64) -> Asker {
-    Asker {
+fn first_message(n: u64) -> QuestionContext {
+    QuestionContext {
         conversation: conversation(n),
-        anonymous: true,
-        first: true,
-        alone: true,
+        is_anonymous: true,
+        is_first_message: true,
+        is_context_free: true,
     }
 }
 
-fn later_message(n: u64) -> Asker {
-    Asker {
-        first: false,
-        alone: false,
+fn later_message(n: u64) -> QuestionContext {
+    QuestionContext {
+        is_first_message: false,
+        is_context_free: false,
         ..first_message(n)
     }
 }
 
 fn answered(question: &str, text: &str) -> TurnRecord {
-    let turn = TurnId::after(None, 1, 1);
-    let mut record = TurnRecord::asked(turn, "m".parse().unwrap(), NOW, question.into(), None);
+    let turn = TurnId::next_after(None, 1, 1);
+    let mut record = TurnRecord::new(turn, "m".parse().unwrap(), NOW, question.into(), None);
     record.text = text.into();
     record.state = TurnState::Done;
-    record.source = Some(Source::Ai);
-    record.finish = Some(Finish::Stop);
+    record.source = Some(AnswerSource::Ai);
+    record.finish = Some(FinishReason::Stop);
     record.attempts = 1;
     record
 }
 
-fn ago(seconds: u64) -> At {
-    At(NOW.0 - seconds * 1000)
+fn ago(seconds: u64) -> Timestamp {
+    Timestamp(NOW.0 - seconds * 1000)
 }
 
 /// Asks a question. On a miss, saves `answer` as if it had been given some seconds ago.
-async fn ask(cache: &Shelf, asker: Asker, question: &str, answer: &str, seconds: u64) -> String {
-    let place = cache.place(question, asker).unwrap();
-    if let Some(found) = cache.find(&place, Need::Fresh, NOW).await {
+async fn ask(
+    cache: &AnswerCache,
+    asker: QuestionContext,
+    question: &str,
+    answer: &str,
+    seconds: u64,
+) -> String {
+    let place = cache.slot(question, asker).unwrap();
+    if let Some(found) = cache.get(&place, AcceptedAge::FreshOnly, NOW).await {
         return found.answer.text;
     }
     cache
-        .keep(&place, &answered(question, answer), ago(seconds))
+        .put(&place, &answered(question, answer), ago(seconds))
         .await;
     answer.to_owned()
 }
 
 async fn lookup(
-    cache: &Shelf,
-    asker: Asker,
+    cache: &AnswerCache,
+    asker: QuestionContext,
     question: &str,
-    need: Need,
+    need: AcceptedAge,
 ) -> Option<(String, u64, bool)> {
-    let place = cache.place(question, asker).unwrap();
-    let found = cache.find(&place, need, NOW).await?;
-    Some((found.answer.text, found.old.as_secs(), found.renew))
+    let place = cache.slot(question, asker).unwrap();
+    let found = cache.get(&place, need, NOW).await?;
+    Some((found.answer.text, found.age.as_secs(), found.needs_refresh))
 }
 
 #[tokio::test]
 async fn popular_answer_is_shared_from_the_third_conversation_on() {
-    let (_, cache) = new_cache(settings(Share::Repeated));
+    let (_, cache) = new_cache(settings(CacheSharing::Repeated));
     for (n, answer, expected) in [
         (1, "one", "one"),
         (1, "again", "one"),
@@ -111,8 +117,8 @@ async fn popular_answer_is_shared_from_the_third_conversation_on() {
     assert_eq!(
         ask(
             &cache,
-            Asker {
-                anonymous: false,
+            QuestionContext {
+                is_anonymous: false,
                 ..first_message(6)
             },
             "What are your hours?",
@@ -126,7 +132,7 @@ async fn popular_answer_is_shared_from_the_third_conversation_on() {
 
 #[tokio::test]
 async fn asker_count_survives_a_restart() {
-    let (store, before) = new_cache(settings(Share::Repeated));
+    let (store, before) = new_cache(settings(CacheSharing::Repeated));
     for n in 1..=3 {
         ask(
             &before,
@@ -137,7 +143,7 @@ async fn asker_count_survives_a_restart() {
         )
         .await;
     }
-    let after = Shelf::new(store, settings(Share::Repeated), "Be kind.".into());
+    let after = AnswerCache::new(store, settings(CacheSharing::Repeated), "Be kind.".into());
     assert_eq!(
         ask(&after, first_message(9), "What are your hours?", "nine", 5).await,
         "2"
@@ -146,11 +152,17 @@ async fn asker_count_survives_a_restart() {
 
 #[tokio::test]
 async fn another_system_prompt_finds_nothing() {
-    let (store, before) = new_cache(settings(Share::Always));
+    let (store, before) = new_cache(settings(CacheSharing::Always));
     ask(&before, first_message(1), "Hours?", "one", 5).await;
-    let after = Shelf::new(store, settings(Share::Always), "Be brief.".into());
+    let after = AnswerCache::new(store, settings(CacheSharing::Always), "Be brief.".into());
     assert_eq!(
-        lookup(&after, first_message(1), "Hours?", Need::Outage).await,
+        lookup(
+            &after,
+            first_message(1),
+            "Hours?",
+            AcceptedAge::StaleAllowed
+        )
+        .await,
         None
     );
 }
@@ -162,7 +174,7 @@ async fn age_of_an_answer_decides_its_use() {
         ttl: minutes(10),
         revalidate: minutes(5),
         stale_for: minutes(60),
-        ..settings(Share::Always)
+        ..settings(CacheSharing::Always)
     };
     let (_, cache) = new_cache(settings);
     for (n, age, refresh, serves_outage) in [
@@ -173,11 +185,17 @@ async fn age_of_an_answer_decides_its_use() {
     ] {
         let question = format!("Question {n}?");
         ask(&cache, first_message(n), &question, "saved", age * 60).await;
-        let needs_refresh = lookup(&cache, first_message(9), &question, Need::Fresh)
+        let needs_refresh = lookup(&cache, first_message(9), &question, AcceptedAge::FreshOnly)
             .await
             .map(|(_, _, needs_refresh)| needs_refresh);
         assert_eq!(needs_refresh, refresh, "{age}");
-        let hit = lookup(&cache, first_message(9), &question, Need::Outage).await;
+        let hit = lookup(
+            &cache,
+            first_message(9),
+            &question,
+            AcceptedAge::StaleAllowed,
+        )
+        .await;
         assert_eq!(
             hit.map(|(_, age, _)| age),
             serves_outage.then_some(age * 60)
@@ -187,32 +205,32 @@ async fn age_of_an_answer_decides_its_use() {
 
 #[tokio::test]
 async fn own_answer_serves_first_messages_and_outages() {
-    let (_, cache) = new_cache(settings(Share::Never));
+    let (_, cache) = new_cache(settings(CacheSharing::Never));
     ask(&cache, first_message(1), "Hours?", "mine", 5).await;
     ask(&cache, later_message(2), "Hours?", "later", 5).await;
     let mine = |text: &str| Some((text.to_owned(), 5, false));
     assert_eq!(
-        lookup(&cache, first_message(1), "hours", Need::Fresh).await,
+        lookup(&cache, first_message(1), "hours", AcceptedAge::FreshOnly).await,
         mine("mine")
     );
     assert_eq!(
-        lookup(&cache, later_message(1), "hours", Need::Fresh).await,
+        lookup(&cache, later_message(1), "hours", AcceptedAge::FreshOnly).await,
         None
     );
     assert_eq!(
-        lookup(&cache, later_message(1), "hours", Need::Outage).await,
+        lookup(&cache, later_message(1), "hours", AcceptedAge::StaleAllowed).await,
         mine("mine")
     );
     assert_eq!(
-        lookup(&cache, first_message(2), "hours", Need::Fresh).await,
+        lookup(&cache, first_message(2), "hours", AcceptedAge::FreshOnly).await,
         None,
         "it had a history"
     );
     assert_eq!(
-        lookup(&cache, later_message(2), "hours", Need::Outage).await,
+        lookup(&cache, later_message(2), "hours", AcceptedAge::StaleAllowed).await,
         mine("later")
     );
-    for need in [Need::Fresh, Need::Outage] {
+    for need in [AcceptedAge::FreshOnly, AcceptedAge::StaleAllowed] {
         assert_eq!(
             lookup(&cache, first_message(3), "hours", need).await,
             None,
@@ -225,28 +243,28 @@ async fn own_answer_serves_first_messages_and_outages() {
 async fn least_recently_used_answer_is_evicted_even_after_a_restart() {
     let with_max = |max| CacheSettings {
         max_entries: max,
-        ..settings(Share::Never)
+        ..settings(CacheSharing::Never)
     };
     let (store, before) = new_cache(with_max(3));
     for n in 1..=3 {
         ask(&before, first_message(n), "Hours?", &n.to_string(), 60 - n).await;
     }
     assert!(
-        lookup(&before, first_message(1), "Hours?", Need::Fresh)
+        lookup(&before, first_message(1), "Hours?", AcceptedAge::FreshOnly)
             .await
             .is_some()
     );
     ask(&before, first_message(4), "Hours?", "4", 5).await;
     assert_eq!(
-        lookup(&before, first_message(2), "Hours?", Need::Fresh).await,
+        lookup(&before, first_message(2), "Hours?", AcceptedAge::FreshOnly).await,
         None
     );
-    assert_eq!(store.cached_keys().await.unwrap().len(), 3);
-    let after = Shelf::new(Arc::clone(&store) as _, with_max(2), "Be kind.".into());
-    after.open().await;
-    assert_eq!(store.cached_keys().await.unwrap().len(), 2);
+    assert_eq!(store.answer_keys().await.unwrap().len(), 3);
+    let after = AnswerCache::new(Arc::clone(&store) as _, with_max(2), "Be kind.".into());
+    after.load().await;
+    assert_eq!(store.answer_keys().await.unwrap().len(), 2);
     assert!(
-        lookup(&after, first_message(4), "Hours?", Need::Fresh)
+        lookup(&after, first_message(4), "Hours?", AcceptedAge::FreshOnly)
             .await
             .is_some()
     );
@@ -254,20 +272,20 @@ async fn least_recently_used_answer_is_evicted_even_after_a_restart() {
 
 #[tokio::test]
 async fn reported_answer_is_removed() {
-    let (store, cache) = new_cache(settings(Share::Always));
+    let (store, cache) = new_cache(settings(CacheSharing::Always));
     ask(&cache, first_message(1), "Hours?", "wrong", 5).await;
     let reported = TurnRecord {
-        source: Some(Source::Cache),
+        source: Some(AnswerSource::Cache),
         ..answered("hours", "another")
     };
-    cache.evict(conversation(2), &reported).await;
+    cache.remove(conversation(2), &reported).await;
     assert_eq!(
-        store.cached_keys().await.unwrap().len(),
+        store.answer_keys().await.unwrap().len(),
         2,
         "another text is saved"
     );
     cache
-        .evict(
+        .remove(
             conversation(2),
             &TurnRecord {
                 text: "wrong".into(),
@@ -276,62 +294,68 @@ async fn reported_answer_is_removed() {
         )
         .await;
     assert_eq!(
-        lookup(&cache, first_message(3), "Hours?", Need::Outage).await,
+        lookup(
+            &cache,
+            first_message(3),
+            "Hours?",
+            AcceptedAge::StaleAllowed
+        )
+        .await,
         None
     );
     cache
-        .evict(conversation(1), &answered("Hours?", "wrong"))
+        .remove(conversation(1), &answered("Hours?", "wrong"))
         .await;
-    assert_eq!(store.cached_keys().await, Ok(vec![]));
+    assert_eq!(store.answer_keys().await, Ok(vec![]));
 }
 
 #[tokio::test]
 async fn answers_given_during_a_drill_are_not_saved() {
-    let (store, cache) = new_cache(settings(Share::Always));
-    let before = cache.place("Hours?", first_message(1)).unwrap();
-    cache.drill_begins();
-    let during = cache.place("Hours?", first_message(2)).unwrap();
-    cache.keep(&before, &answered("Hours?", "x"), NOW).await;
-    cache.drill_ends();
+    let (store, cache) = new_cache(settings(CacheSharing::Always));
+    let before = cache.slot("Hours?", first_message(1)).unwrap();
+    cache.pause();
+    let during = cache.slot("Hours?", first_message(2)).unwrap();
+    cache.put(&before, &answered("Hours?", "x"), NOW).await;
+    cache.resume();
     for place in [before, during] {
-        cache.keep(&place, &answered("Hours?", "x"), NOW).await;
+        cache.put(&place, &answered("Hours?", "x"), NOW).await;
     }
-    assert_eq!(store.cached_keys().await, Ok(vec![]));
+    assert_eq!(store.answer_keys().await, Ok(vec![]));
     ask(&cache, first_message(3), "Hours?", "after", 5).await;
-    assert_eq!(store.cached_keys().await.unwrap().len(), 2);
+    assert_eq!(store.answer_keys().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn unshareable_answer_is_saved_for_its_conversation_only() {
-    let (store, cache) = new_cache(settings(Share::Always));
+    let (store, cache) = new_cache(settings(CacheSharing::Always));
     for (n, question, answer) in [
         (1, "Write to ann@example.com", "Done."),
         (2, "Who?", "Ann, +49 30 1234567."),
         (3, "???", "What?"),
     ] {
-        if let Some(place) = cache.place(question, first_message(n)) {
-            cache.keep(&place, &answered(question, answer), NOW).await;
+        if let Some(place) = cache.slot(question, first_message(n)) {
+            cache.put(&place, &answered(question, answer), NOW).await;
         }
     }
-    assert_eq!(store.cached_keys().await.unwrap().len(), 2);
+    assert_eq!(store.answer_keys().await.unwrap().len(), 2);
     assert_eq!(
-        lookup(&cache, first_message(9), "Who?", Need::Outage).await,
+        lookup(&cache, first_message(9), "Who?", AcceptedAge::StaleAllowed).await,
         None
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn slow_or_failing_store_gives_no_hit() {
-    let (store, cache) = new_cache(settings(Share::Always));
+    let (store, cache) = new_cache(settings(CacheSharing::Always));
     ask(&cache, first_message(1), "Hours?", "saved", 5).await;
     for (trouble, limit) in [
-        (Trouble::Slow(Duration::from_secs(5)), READ_LIMIT),
-        (Trouble::Fails, Duration::ZERO),
+        (StoreFault::Slow(Duration::from_secs(5)), CACHE_READ_TIMEOUT),
+        (StoreFault::Failing, Duration::ZERO),
     ] {
-        store.set(trouble);
+        store.set_fault(trouble);
         let started_at = tokio::time::Instant::now();
         assert_eq!(
-            lookup(&cache, first_message(2), "Hours?", Need::Fresh).await,
+            lookup(&cache, first_message(2), "Hours?", AcceptedAge::FreshOnly).await,
             None
         );
         assert!(
@@ -340,9 +364,9 @@ async fn slow_or_failing_store_gives_no_hit() {
             started_at.elapsed()
         );
     }
-    store.set(Trouble::Slow(Duration::from_millis(40)));
+    store.set_fault(StoreFault::Slow(Duration::from_millis(40)));
     assert!(
-        lookup(&cache, first_message(2), "Hours?", Need::Fresh)
+        lookup(&cache, first_message(2), "Hours?", AcceptedAge::FreshOnly)
             .await
             .is_some()
     );
@@ -350,15 +374,15 @@ async fn slow_or_failing_store_gives_no_hit() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_key_is_not_read_once_the_index_is_complete() {
-    let (store, cache) = new_cache(settings(Share::Always));
+    let (store, cache) = new_cache(settings(CacheSharing::Always));
     ask(&cache, first_message(1), "Hours?", "saved", 5).await;
-    let timed_lookup = async |cache: &Shelf, question: &str| {
-        store.set(Trouble::Slow(Duration::from_millis(40)));
+    let timed_lookup = async |cache: &AnswerCache, question: &str| {
+        store.set_fault(StoreFault::Slow(Duration::from_millis(40)));
         let started_at = tokio::time::Instant::now();
-        let found = lookup(cache, first_message(2), question, Need::Fresh)
+        let found = lookup(cache, first_message(2), question, AcceptedAge::FreshOnly)
             .await
             .map(|(text, ..)| text);
-        store.set(Trouble::None);
+        store.set_fault(StoreFault::None);
         (found, started_at.elapsed() >= Duration::from_millis(40))
     };
     assert_eq!(
@@ -366,12 +390,12 @@ async fn unknown_key_is_not_read_once_the_index_is_complete() {
         (None, true),
         "before the index is loaded"
     );
-    let cache = Shelf::new(
+    let cache = AnswerCache::new(
         Arc::clone(&store) as _,
-        settings(Share::Always),
+        settings(CacheSharing::Always),
         "Be kind.".into(),
     );
-    cache.open().await;
+    cache.load().await;
     assert_eq!(timed_lookup(&cache, "Where?").await, (None, false));
     assert_eq!(
         timed_lookup(&cache, "Hours?").await,
@@ -418,7 +442,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[tokio::test]
 async fn visitors_never_see_each_others_words_in_ten_thousand_turns() {
-    for share in [Share::Never, Share::Repeated, Share::Always] {
+    for share in [
+        CacheSharing::Never,
+        CacheSharing::Repeated,
+        CacheSharing::Always,
+    ] {
         let mut runner = TestRunner::new_with_rng(
             Config::default(),
             TestRng::deterministic_rng(RngAlgorithm::ChaCha),
@@ -454,13 +482,13 @@ async fn visitors_never_see_each_others_words_in_ten_thousand_turns() {
             } else {
                 later_message(*number)
             };
-            let place = cache.place(&question, asker).unwrap();
+            let place = cache.slot(&question, asker).unwrap();
             let need = if step.is_outage {
-                Need::Outage
+                AcceptedAge::StaleAllowed
             } else {
-                Need::Fresh
+                AcceptedAge::FreshOnly
             };
-            let answer = match cache.find(&place, need, NOW).await {
+            let answer = match cache.get(&place, need, NOW).await {
                 Some(found) => {
                     hits += 1;
                     found.answer.text
@@ -471,7 +499,7 @@ async fn visitors_never_see_each_others_words_in_ten_thousand_turns() {
                         .into_iter()
                         .filter(|word| history.contains(word) || question.contains(word));
                     let answer = format!("Number {}. {}", step.question, known.collect::<String>());
-                    cache.keep(&place, &answered(&question, &answer), NOW).await;
+                    cache.put(&place, &answered(&question, &answer), NOW).await;
                     answer
                 }
             };

@@ -13,12 +13,12 @@ const ITERATIONS: usize = 30;
 /// share a word.
 ///
 /// Takes time quadratic in the number of sentences.
-pub(super) fn best(sentences: &[Vec<String>], count: usize) -> Option<Vec<usize>> {
-    let edges = edges(sentences);
+pub(super) fn top_sentences(sentences: &[Vec<String>], count: usize) -> Option<Vec<usize>> {
+    let edges = build_graph(sentences);
     if edges.iter().all(Vec::is_empty) {
         return None;
     }
-    let scores = scores(&edges);
+    let scores = pagerank(&edges);
     let mut positions: Vec<usize> = (0..scores.len()).collect();
     let score = |position: &usize| scores.get(*position).copied().unwrap_or_default();
     // The sort is stable: of equal scores the earlier sentence wins.
@@ -29,7 +29,7 @@ pub(super) fn best(sentences: &[Vec<String>], count: usize) -> Option<Vec<usize>
 }
 
 /// For each sentence, the other sentences with common words and their similarity.
-fn edges(sentences: &[Vec<String>]) -> Vec<Vec<(usize, f32)>> {
+fn build_graph(sentences: &[Vec<String>]) -> Vec<Vec<(usize, f32)>> {
     let mut word_ids = HashMap::new();
     let mut sets: Vec<Vec<usize>> = Vec::with_capacity(sentences.len());
     for words in sentences {
@@ -48,7 +48,7 @@ fn edges(sentences: &[Vec<String>]) -> Vec<Vec<(usize, f32)>> {
             continue;
         };
         for (to, other) in sets.iter().enumerate().filter(|(to, _)| *to != from) {
-            let shared = shared(own, other);
+            let shared = count_shared(own, other);
             if shared > 0 {
                 out.push((to, similarity(shared, own.len(), other.len())));
             }
@@ -58,7 +58,7 @@ fn edges(sentences: &[Vec<String>]) -> Vec<Vec<(usize, f32)>> {
 }
 
 /// Counts the numbers that two ascending lists have in common.
-fn shared(left: &[usize], right: &[usize]) -> usize {
+fn count_shared(left: &[usize], right: &[usize]) -> usize {
     let mut right = right.iter().peekable();
     let mut count = 0;
     for number in left {
@@ -76,7 +76,7 @@ fn similarity(shared: usize, left: usize, right: usize) -> f32 {
 }
 
 /// Weighted PageRank over the similarity graph.
-fn scores(edges: &[Vec<(usize, f32)>]) -> Vec<f32> {
+fn pagerank(edges: &[Vec<(usize, f32)>]) -> Vec<f32> {
     let totals: Vec<f32> = edges
         .iter()
         .map(|out| out.iter().map(|(_, weight)| weight).sum())

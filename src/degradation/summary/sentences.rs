@@ -10,7 +10,7 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let (sentence, after) = rest.split_at(end_of_first(rest));
+        let (sentence, after) = rest.split_at(first_sentence_end(rest));
         rest = after;
         Some(sentence)
     });
@@ -21,7 +21,7 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The byte offset just after the first sentence.
-fn end_of_first(text: &str) -> usize {
+fn first_sentence_end(text: &str) -> usize {
     let mut chars = text.char_indices().peekable();
     let mut started = false;
     while let Some((at, c)) = chars.next() {
@@ -29,7 +29,7 @@ fn end_of_first(text: &str) -> usize {
         started |= c.is_alphanumeric();
         match c {
             '。' | '！' | '？' => return after,
-            '\n' if started && ends_line(text.get(after..).unwrap_or_default()) => return after,
+            '\n' if started && starts_block(text.get(after..).unwrap_or_default()) => return after,
             '.' | '!' | '?' | '…' => {
                 // Further marks and closing quotes belong to the sentence.
                 let mut end = after;
@@ -57,7 +57,7 @@ fn end_of_first(text: &str) -> usize {
 }
 
 /// Returns `true` if the text after a line break starts with a blank line or a list item.
-fn ends_line(next: &str) -> bool {
+fn starts_block(next: &str) -> bool {
     let line = next.split('\n').next().unwrap_or_default().trim_start();
     line.is_empty() || ["- ", "* ", "• "].iter().any(|mark| line.starts_with(mark))
 }

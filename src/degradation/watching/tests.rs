@@ -8,14 +8,14 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::chat::Source;
-use crate::degradation::{Ladder, Published, Reload};
+use crate::chat::AnswerSource;
+use crate::degradation::{FallbackChain, FallbackWatch, ReloadFallback};
 use crate::settings::DegradationSettings;
 
 struct Stand {
     folder: TempDir,
-    published: Published,
-    view: watch::Receiver<Arc<Ladder>>,
+    published: FallbackWatch,
+    view: watch::Receiver<Arc<FallbackChain>>,
     actor: Addr<DegradationActor>,
 }
 
@@ -32,8 +32,8 @@ impl Stand {
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let published = Published::new("Later.");
-        let view = published.ladder();
+        let published = FallbackWatch::new("Later.");
+        let view = published.chain();
         let actor =
             DegradationActor::new(settings(Some(folder.path())), published.clone(), ()).start();
         Self {
@@ -55,12 +55,12 @@ impl Stand {
         );
     }
 
-    fn source(&self, question: &str) -> Source {
+    fn source(&self, question: &str) -> AnswerSource {
         self.view.borrow().answer(question).source
     }
 
     fn problems(&self) -> Vec<String> {
-        self.published.health().sentences()
+        self.published.health().messages()
     }
 }
 
@@ -71,14 +71,20 @@ const MILK: (&str, &str) = ("milk.txt", "The milk stands in the fridge.");
 async fn added_file_answers_and_removed_file_does_not() {
     let mut stand = Stand::new(&[TEA]);
     stand.wait_for_passages(1).await;
-    assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
-    assert_eq!(stand.source("Where is the milk?"), Source::Fallback);
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Extractive
+    );
+    assert_eq!(stand.source("Where is the milk?"), AnswerSource::Fallback);
     fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
     stand.wait_for_passages(2).await;
-    assert_eq!(stand.source("Where is the milk?"), Source::Extractive);
+    assert_eq!(stand.source("Where is the milk?"), AnswerSource::Extractive);
     fs::remove_file(stand.folder.path().join(TEA.0)).unwrap();
     stand.wait_for_passages(1).await;
-    assert_eq!(stand.source("When do I pour the tea?"), Source::Fallback);
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Fallback
+    );
     assert_eq!(stand.problems(), [""; 0]);
 }
 
@@ -95,7 +101,7 @@ async fn reload_keeps_changes_or_removes_the_knowledge() {
     assert_eq!(
         stand
             .actor
-            .send(Reload(settings(Some(other.path()))))
+            .send(ReloadFallback(settings(Some(other.path()))))
             .await
             .unwrap(),
         Ok(())
@@ -103,11 +109,18 @@ async fn reload_keeps_changes_or_removes_the_knowledge() {
     assert_ne!(stand.view.borrow().knowledge().len(), 0, "no gap");
     stand.wait_for_passages(2).await;
     assert_eq!(
-        stand.actor.send(Reload(settings(None))).await.unwrap(),
+        stand
+            .actor
+            .send(ReloadFallback(settings(None)))
+            .await
+            .unwrap(),
         Ok(())
     );
     assert_eq!(stand.view.borrow().knowledge().len(), 0);
-    assert_eq!(stand.source("When do I pour the tea?"), Source::Fallback);
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Fallback
+    );
 }
 
 #[actix::test]
@@ -116,12 +129,12 @@ async fn problems_are_reported_while_they_last() {
     fs::write(stand.folder.path().join("bad.md"), b"\xff").unwrap();
     stand.wait_for_passages(1).await;
     let mut problems = stand.published.health();
-    problems.changed_knowledge(1).await;
+    problems.wait_for_knowledge_problems(1).await;
     assert_eq!(stand.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
     for n in 0..12 {
         fs::write(stand.folder.path().join(format!("bad{n:02}.md")), b"\xff").unwrap();
     }
-    problems.changed_knowledge(13).await;
+    problems.wait_for_knowledge_problems(13).await;
     assert_eq!(stand.problems().len(), 11);
     assert_eq!(
         stand.problems().last().unwrap(),
@@ -130,9 +143,9 @@ async fn problems_are_reported_while_they_last() {
 
     stand
         .published
-        .report(vec!["Self-check: broken.".to_owned()]);
+        .publish_failed_checks(vec!["Self-check: broken.".to_owned()]);
     assert_eq!(stand.problems().last().unwrap(), "Self-check: broken.");
-    stand.published.report(Vec::new());
+    stand.published.publish_failed_checks(Vec::new());
     assert_eq!(stand.problems().len(), 11);
 }
 
@@ -147,7 +160,10 @@ async fn rebuilt_actor_keeps_the_knowledge() {
     )
     .start();
     stand.actor = rebuilt;
-    assert_eq!(stand.source("When do I pour the tea?"), Source::Extractive);
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Extractive
+    );
     fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
     stand.wait_for_passages(2).await;
 }

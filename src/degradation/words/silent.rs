@@ -40,13 +40,13 @@ const STOP_WORDS: [&str; 4] = [
 static STOP_WORD_SETS: LazyLock<[HashSet<&str>; 4]> =
     LazyLock::new(|| STOP_WORDS.map(|words| words.split_whitespace().collect()));
 
-pub(super) fn is(folded: &str) -> bool {
+pub(super) fn is_stop_word(folded: &str) -> bool {
     STOP_WORD_SETS.iter().any(|words| words.contains(folded))
 }
 
 /// `true` for each language of which the folded word is a stop word: English, German, Spanish,
 /// French.
-pub(super) fn languages(folded: &str) -> [bool; 4] {
+pub(super) fn stop_word_languages(folded: &str) -> [bool; 4] {
     STOP_WORD_SETS
         .each_ref()
         .map(|words| words.contains(folded))

@@ -9,12 +9,12 @@ use super::*;
 use crate::chat::ConversationId;
 use crate::fleet::joined::{Redis, connect};
 
-fn rates(conversation: u32) -> Rates {
-    let rates = Rates::per_minute(
+fn rates(conversation: u32) -> RateLimiter {
+    let rates = RateLimiter::per_minute(
         NonZeroU32::new(conversation).unwrap(),
         NonZeroU32::new(1_000).unwrap(),
     );
-    rates.share(true);
+    rates.set_sync(true);
     rates
 }
 
@@ -34,9 +34,9 @@ async fn a_limit_holds_across_two_instances_within_one_sync() {
         for _ in 0..50 {
             for (rates, link) in both.iter().zip(&links) {
                 accepted += (0..per_sync)
-                    .filter(|_| rates.take(conversation, here()).is_ok())
+                    .filter(|_| rates.check_message(conversation, here()).is_ok())
                     .count();
-                messages(link, rates).await;
+                sync_rate_limits(link, rates).await;
             }
         }
         assert!(
@@ -46,7 +46,7 @@ async fn a_limit_holds_across_two_instances_within_one_sync() {
         // The excess is owed.
         let waits = both
             .each_ref()
-            .map(|rates| rates.take(conversation, here()).unwrap_err());
+            .map(|rates| rates.check_message(conversation, here()).unwrap_err());
         let owed = Duration::from_secs(3) * u32::try_from(accepted - limit).unwrap();
         assert!(
             waits
@@ -70,23 +70,23 @@ async fn without_redis_each_instance_counts_alone_and_joins_with_its_debt() {
     let other = rates(10);
     let conversation = ConversationId::from_random([1; 16]);
     redis.kill();
-    let accepted = |rates: &Rates| {
+    let accepted = |rates: &RateLimiter| {
         (0..50)
-            .filter(|_| rates.take(conversation, here()).is_ok())
+            .filter(|_| rates.check_message(conversation, here()).is_ok())
             .count()
     };
-    messages(&links[0], &one).await;
+    sync_rate_limits(&links[0], &one).await;
     assert_eq!(
         (accepted(&one), accepted(&other)),
         (10, 10),
         "each the local limit, and no more"
     );
-    messages(&links[0], &one).await;
-    assert_eq!(one.untold(9), [], "nothing is buffered for Redis");
+    sync_rate_limits(&links[0], &one).await;
+    assert_eq!(one.drain_unsynced(9), [], "nothing is buffered for Redis");
     redis.restart();
     let link = connect(&redis).await;
     assert_eq!(accepted(&one), 0, "an empty Redis gives nothing back");
-    messages(&link, &other).await;
+    sync_rate_limits(&link, &other).await;
     assert_eq!(accepted(&other), 0);
 }
 
@@ -95,12 +95,12 @@ async fn invalid_values_are_overwritten() {
     let redis = Redis::start(&[]);
     let link = connect(&redis).await;
     let conversation = ConversationId::from_random([1; 16]);
-    let name = Untold {
-        of: crate::session::limits::Shared::Conversation(conversation),
-        pace: crate::session::limits::Pace::per_minute(5),
+    let name = UnsyncedUsage {
+        key: crate::session::limits::SharedKey::Conversation(conversation),
+        quota: crate::session::limits::Quota::per_minute(5),
         count: 1,
     };
-    let key = key("rate", &name.of.name());
+    let key = redis_key("rate", &name.key.hashed_name());
     for rubbish in [
         ["SET", &*key, "rubbish"].as_slice(),
         &["SET", &*key, "nan"],
@@ -111,10 +111,10 @@ async fn invalid_values_are_overwritten() {
         redis.tell(&["DEL", &key]);
         redis.tell(rubbish);
         let rates = rates(5);
-        rates.take(conversation, here()).unwrap();
-        messages(&link, &rates).await;
+        rates.check_message(conversation, here()).unwrap();
+        sync_rate_limits(&link, &rates).await;
         let left = (0..50)
-            .filter(|_| rates.take(conversation, here()).is_ok())
+            .filter(|_| rates.check_message(conversation, here()).is_ok())
             .count();
         let expected = if rubbish.contains(&"inf") { 0 } else { 4 };
         assert_eq!(left, expected, "{rubbish:?}");
@@ -130,14 +130,16 @@ async fn repeated_writes_of_a_share_count_once() {
     let redis = Redis::start(&[]);
     let link = connect(&redis).await;
     let write = async |instance: &str, nanos: u64| {
-        let mut script = SPEND.prepare_invoke();
+        let mut script = SPEND_SCRIPT.prepare_invoke();
         script
             .arg(instance)
-            .arg(DAYS_MS)
+            .arg(SPEND_TTL_MS)
             .key("failsoft:fleet:spent:1:a")
             .arg(nanos);
         script.key("failsoft:rubbish").arg(7);
-        link.script::<Vec<i64>>(BEHIND, &script).await.unwrap()
+        link.script::<Vec<i64>>(BACKGROUND_TIMEOUT, &script)
+            .await
+            .unwrap()
     };
     redis.tell(&["SET", "failsoft:rubbish", "rubbish"]);
     for (instance, nanos, sum) in [
@@ -158,5 +160,5 @@ async fn repeated_writes_of_a_share_count_once() {
         .tell(&["PTTL", "failsoft:fleet:spent:1:a"])
         .parse::<u64>()
         .unwrap();
-    assert!(ttl_ms > DAYS_MS / 2 && ttl_ms <= DAYS_MS);
+    assert!(ttl_ms > SPEND_TTL_MS / 2 && ttl_ms <= SPEND_TTL_MS);
 }

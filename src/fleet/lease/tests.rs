@@ -7,25 +7,25 @@ use crate::fleet::joined::{Redis, connect};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-fn leases(link: &Link) -> Leases {
-    Leases::new(link.clone(), "0123456789abcdef", || {
+fn leases(link: &RedisClient) -> ProbeLeases {
+    ProbeLeases::new(link.clone(), "0123456789abcdef", || {
         use std::sync::atomic::{AtomicU64, Ordering};
         static COUNT: AtomicU64 = AtomicU64::new(1);
         COUNT.fetch_add(1, Ordering::Relaxed)
     })
 }
 
-async fn acquire(leases: &Leases) -> Option<Box<dyn Held>> {
-    match leases.ask(LIMIT).await {
-        Leave::Go(held) => Some(held),
-        Leave::Wait(_) => None,
+async fn acquire(leases: &ProbeLeases) -> Option<Box<dyn ProbeLease>> {
+    match leases.request_lease(LIMIT).await {
+        ProbeLeaseResult::Granted(held) => Some(held),
+        ProbeLeaseResult::HeldElsewhere(_) => None,
     }
 }
 
-async fn wait(leases: &Leases) -> Duration {
-    match leases.ask(LIMIT).await {
-        Leave::Go(_) => Duration::ZERO,
-        Leave::Wait(rest) => rest,
+async fn wait(leases: &ProbeLeases) -> Duration {
+    match leases.request_lease(LIMIT).await {
+        ProbeLeaseResult::Granted(_) => Duration::ZERO,
+        ProbeLeaseResult::HeldElsewhere(rest) => rest,
     }
 }
 
@@ -52,18 +52,21 @@ async fn one_instance_probes_and_the_others_wait_for_the_release() {
     let [one, other] = [leases(&links[0]), leases(&links[1])];
     let held = acquire(&one).await.unwrap();
     let rest = wait(&other).await;
-    assert!(rest > LIMIT - MARGIN && rest <= LIMIT + MARGIN, "{rest:?}");
+    assert!(
+        rest > LIMIT - LEASE_MARGIN && rest <= LIMIT + LEASE_MARGIN,
+        "{rest:?}"
+    );
     assert!(
         wait(&one).await > Duration::ZERO,
         "the same instance does not probe twice"
     );
     // The probe failed: the next one is due in twenty seconds.
-    held.give_back(Duration::from_secs(20));
+    held.release(Duration::from_secs(20));
     wait_until(|| left(&redis) > 15_000).await;
     assert!(wait(&other).await > Duration::from_secs(15));
     redis.tell(&["DEL", "failsoft:fleet:probe:0123456789abcdef"]);
     let held = acquire(&other).await.unwrap();
-    held.give_back(Duration::ZERO);
+    held.release(Duration::ZERO);
     wait_until(|| left(&redis) == -2).await;
     assert!(acquire(&one).await.is_some());
 }
@@ -77,16 +80,16 @@ async fn a_lease_expires_if_its_holder_dies() {
     let ends = left(&redis);
     assert!(ends > 0 && ends <= 6_000, "{ends}");
     // As if the TTL had passed. The old holder must not release the new lease.
-    let late = Lease {
-        link: link.clone(),
+    let late = RedisProbeLease {
+        redis: link.clone(),
         key: one.key.clone(),
         token: "of before".into(),
     };
     redis.tell(&["DEL", &one.key]);
     let _held = acquire(&one).await.unwrap();
-    let mut script = GIVE_BACK.key(&late.key);
+    let mut script = RELEASE_SCRIPT.key(&late.key);
     script.arg(&late.token).arg(0);
-    assert_eq!(link.script::<i64>(BEHIND, &script).await, Ok(0));
+    assert_eq!(link.script::<i64>(BACKGROUND_TIMEOUT, &script).await, Ok(0));
     assert!(wait(&one).await > Duration::ZERO);
 }
 
@@ -104,7 +107,7 @@ async fn an_invalid_key_does_not_block_probes_for_ever() {
         assert!(acquire(&one).await.is_some());
     }
     redis.tell(&["PEXPIRE", &one.key, "99999999999"]);
-    assert_eq!(wait(&one).await, LONGEST_WAIT);
+    assert_eq!(wait(&one).await, MAX_WAIT);
 }
 
 #[tokio::test]
@@ -116,7 +119,11 @@ async fn without_redis_each_instance_probes_at_once() {
     let one = leases(&links[0]);
     let other = leases(&links[1]);
     assert!(acquire(&one).await.is_some() && acquire(&other).await.is_some());
-    assert!(started.elapsed() < 10 * HOT, "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < 10 * HOT_PATH_TIMEOUT,
+        "{:?}",
+        started.elapsed()
+    );
     redis.go_on();
     redis.kill();
     assert!(acquire(&one).await.is_some() && acquire(&other).await.is_some());

@@ -3,79 +3,79 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chat::Load;
-use crate::fleet::known::{Known, Reliefs};
-use crate::provider::breaker::{Breaker, Rules};
-use crate::router::budget::Budget;
-use crate::router::plan::{self, Failed, Next};
-use crate::router::rank::{self, Candidate, Order, Wish};
-use crate::settings::Strategy;
+use crate::chat::TokenEstimate;
+use crate::fleet::known::{PeerState, StaggeredRecovery};
+use crate::provider::breaker::{Breaker, BreakerConfig};
+use crate::router::budget::RetryBudget;
+use crate::router::plan::{self, FailedAttempt, NextStep};
+use crate::router::rank::{self, Candidate, OrderBy, RoutingConstraints};
+use crate::settings::RoutingStrategy;
 
 /// The providers. The first one is preferred, and fails.
 pub const NAMES: [&str; 2] = ["preferred", "second"];
 
-pub struct Instance {
+pub struct SimulatedInstance {
     pub breakers: [Breaker; 2],
-    pub budget: Budget,
-    pub known: Known,
-    pub reliefs: Reliefs,
+    pub budget: RetryBudget,
+    pub peer_state: PeerState,
+    pub recovery: StaggeredRecovery,
     /// When the next probe is due. An alarm for another time is void.
-    pub alarm: Option<Duration>,
+    pub next_probe_at: Option<Duration>,
 }
 
-pub struct Turn {
-    pub failed: Vec<Failed>,
-    pub again: Option<usize>,
+pub struct SimulatedTurn {
+    pub failed_attempts: Vec<FailedAttempt>,
+    pub retry_provider: Option<usize>,
 }
 
-impl Instance {
+impl SimulatedInstance {
     pub fn new() -> Self {
         Self {
             breakers: [
-                Breaker::new(Rules::default()),
-                Breaker::new(Rules::default()),
+                Breaker::new(BreakerConfig::default()),
+                Breaker::new(BreakerConfig::default()),
             ],
-            budget: Budget::new(0.2),
-            known: Known::default(),
-            reliefs: Reliefs::default(),
-            alarm: None,
+            budget: RetryBudget::new(0.2),
+            peer_state: PeerState::default(),
+            recovery: StaggeredRecovery::default(),
+            next_probe_at: None,
         }
     }
 
     /// Returns the providers to try, best first, and whether to retry the last one instead.
-    pub fn order(&mut self, turn: &Turn, now: Duration) -> (Vec<usize>, bool) {
+    pub fn order(&mut self, turn: &SimulatedTurn, now: Duration) -> (Vec<usize>, bool) {
         let candidates = NAMES.map(|name| Candidate {
             name: name.into(),
             context_tokens: 0,
             weight: 1,
             prices: None,
             first_token_ms: None,
-            asked: false,
+            has_call_in_flight: false,
         });
         let tried: Vec<Arc<str>> = turn
-            .failed
+            .failed_attempts
             .iter()
             .map(|attempt| Arc::clone(&attempt.provider))
             .collect();
-        let order = Order {
-            strategy: Strategy::Priority,
-            chance: 0.5,
-            turn_of: 0,
+        let order = OrderBy {
+            strategy: RoutingStrategy::Priority,
+            random: 0.5,
+            round_robin_next: 0,
         };
-        let constraints = Wish {
-            load: Load::default(),
-            ..Wish::default()
+        let constraints = RoutingConstraints {
+            token_estimate: TokenEstimate::default(),
+            ..RoutingConstraints::default()
         };
         let others = rank::order(&candidates, order, &constraints, &tried);
-        let policy = plan::Rules {
+        let policy = plan::RetryPolicy {
             max_attempts: 4,
-            same_provider: 1,
+            same_provider_retries: 1,
             max_retry_after: Duration::from_secs(2),
         };
-        match plan::next(&turn.failed, others.len(), policy) {
-            Next::Nobody => (Vec::new(), false),
-            Next::Other => (others, false),
-            Next::Again(_) => {
+        match plan::next_step(&turn.failed_attempts, others.len(), policy) {
+            NextStep::GiveUp => (Vec::new(), false),
+            NextStep::NextProvider => (others, false),
+            NextStep::RetrySame(_) => {
                 let retry = self.budget.withdraw(now);
                 (others, retry)
             }

@@ -11,46 +11,46 @@ mod world;
 
 use std::time::Duration;
 
-use crate::chat::Fault;
+use crate::chat::FaultKind;
 
-use self::figures::Figures;
-use self::world::World;
+use self::figures::SimulationStats;
+use self::world::Simulation;
 
 #[derive(Clone, Copy, Debug)]
-struct Scene {
+struct Scenario {
     instances: usize,
-    together: bool,
+    is_clustered: bool,
     /// How the preferred provider fails during the outage.
-    fault: Fault,
-    fails_after: Duration,
+    fault: FaultKind,
+    failure_delay: Duration,
     /// Start and end of the outage, and end of the simulation.
-    down: Duration,
-    well: Duration,
+    outage_start: Duration,
+    outage_end: Duration,
     end: Duration,
     /// The mean time between two visitors of one instance.
-    between: Duration,
+    visitor_interval: Duration,
 }
 
-impl Scene {
-    fn new(together: bool, fault: Fault, fails_after: Duration) -> Self {
+impl Scenario {
+    fn new(together: bool, fault: FaultKind, fails_after: Duration) -> Self {
         let s = Duration::from_secs;
         let down = s(30);
         let well = s(150);
         let end = s(210);
         Self {
             instances: 1_000,
-            together,
+            is_clustered: together,
             fault,
-            fails_after,
-            down,
-            well,
+            failure_delay: fails_after,
+            outage_start: down,
+            outage_end: well,
             end,
-            between: s(2),
+            visitor_interval: s(2),
         }
     }
 
-    fn play(self) -> Figures {
-        World::new(self).play()
+    fn run(self) -> SimulationStats {
+        Simulation::new(self).run()
     }
 }
 
@@ -59,15 +59,15 @@ fn table() -> Vec<String> {
     let ms = Duration::from_millis;
     let mut rows = Vec::new();
     for (failure, fault, fails_after) in [
-        ("answers 500", Fault::ServerError, ms(50)),
-        ("refuses connections", Fault::Unreachable, ms(5)),
-        ("is silent (5 s)", Fault::Timeout, ms(5_000)),
+        ("answers 500", FaultKind::ServerError, ms(50)),
+        ("refuses connections", FaultKind::Unreachable, ms(5)),
+        ("is silent (5 s)", FaultKind::Timeout, ms(5_000)),
     ] {
         for (mode, together) in [("alone", false), ("together", true)] {
             rows.push(
-                Scene::new(together, fault, fails_after)
-                    .play()
-                    .row(failure, mode),
+                Scenario::new(together, fault, fails_after)
+                    .run()
+                    .table_row(failure, mode),
             );
         }
     }
@@ -94,21 +94,21 @@ fn a_cluster_spares_the_provider_and_answers_every_turn() {
     let ms = Duration::from_millis;
     // A provider that times out is called several times by each instance before any can know.
     for (fault, fails_after, (divisor, factor)) in [
-        (Fault::ServerError, ms(50), (4, 1)),
-        (Fault::Unreachable, ms(5), (3, 2)),
-        (Fault::Timeout, ms(5_000), (4, 3)),
+        (FaultKind::ServerError, ms(50), (4, 1)),
+        (FaultKind::Unreachable, ms(5), (3, 2)),
+        (FaultKind::Timeout, ms(5_000), (4, 3)),
     ] {
         let play = |together| {
-            let scene = Scene {
+            let scene = Scenario {
                 instances: 100,
-                ..Scene::new(together, fault, fails_after)
+                ..Scenario::new(together, fault, fails_after)
             };
-            scene.play()
+            scene.run()
         };
         let alone = play(false);
         let together = play(true);
         for figures in [&alone, &together] {
-            assert_eq!(figures.lost, 0, "{fault:?}: every turn is answered");
+            assert_eq!(figures.unanswered, 0, "{fault:?}: every turn is answered");
             assert!(
                 figures
                     .closed_last
@@ -128,19 +128,19 @@ fn a_cluster_spares_the_provider_and_answers_every_turn() {
             together.probes,
             alone.probes
         );
-        assert_eq!(together.most_probes_at_once, 1);
+        assert_eq!(together.max_concurrent_probes, 1);
     }
 }
 
 #[test]
 fn one_disconnected_instance_disturbs_nobody_for_long() {
-    let scene = Scene::new(true, Fault::Unreachable, Duration::from_millis(5));
-    let mut world = World::new(Scene {
+    let scene = Scenario::new(true, FaultKind::Unreachable, Duration::from_millis(5));
+    let mut world = Simulation::new(Scenario {
         instances: 50,
         ..scene
     });
     world.cut_off_only(0);
-    let figures = world.play();
+    let figures = world.run();
     // The peers get its warnings and continue: a warning only matters together with a failure.
-    assert_eq!((figures.lost, figures.opened), (0, 1));
+    assert_eq!((figures.unanswered, figures.opened), (0, 1));
 }

@@ -3,72 +3,74 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Scene;
-use super::figures::Figures;
-use super::instance::{Instance, NAMES, Turn};
+use super::Scenario;
+use super::figures::SimulationStats;
+use super::instance::{NAMES, SimulatedInstance, SimulatedTurn};
 use crate::chat::Failure;
-use crate::provider::breaker::{Ticket, Transition, Verdict, Who};
-use crate::provider::news::News;
+use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket, Transition};
+use crate::provider::news::ProviderEvent;
 use crate::router::backoff::Backoff;
-use crate::router::plan::Failed;
+use crate::router::plan::FailedAttempt;
 
-const TRAVELS: Duration = Duration::from_millis(2);
+const NETWORK_DELAY: Duration = Duration::from_millis(2);
 /// The time until the end of a good answer, and until its first token.
-const ANSWERS: Duration = Duration::from_millis(2_000);
-const FIRST_TOKEN: Duration = Duration::from_millis(300);
+const ANSWER_TIME: Duration = Duration::from_millis(2_000);
+const FIRST_TOKEN_TIME: Duration = Duration::from_millis(300);
 /// The timeout of a probe, and the margin of its lease.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);
-const MARGIN: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
 /// The spread of probes after a message: a fifth of the open time.
-const SPREAD: Duration = Duration::from_secs(2);
+const PROBE_JITTER: Duration = Duration::from_secs(2);
 
-enum Event {
-    Arrives(usize),
-    GoesOn(usize, Turn),
+enum SimulationEvent {
+    VisitorArrives(usize),
+    TurnContinues(usize, SimulatedTurn),
     /// The first token of a call, and the end of a call.
     FirstToken(usize, usize, Ticket),
-    Ends(usize, usize, Ticket, Verdict, Turn),
-    Alarm(usize),
-    ProbeEnds(usize, Ticket, Verdict),
+    CallEnds(usize, usize, Ticket, CallOutcome, SimulatedTurn),
+    ProbeDue(usize),
+    ProbeEnds(usize, Ticket, CallOutcome),
     /// A message arrives at all instances but its sender.
-    News(usize, News),
+    MessageArrives(usize, ProviderEvent),
     /// A breaker closes after a peer's successful probe.
-    Relief(usize),
+    RecoveryDue(usize),
 }
 
-pub struct World {
-    scene: Scene,
+pub struct Simulation {
+    scenario: Scenario,
     now: Duration,
-    events: BTreeMap<(Duration, u64), Event>,
-    count: u64,
+    events: BTreeMap<(Duration, u64), SimulationEvent>,
+    event_count: u64,
     rng_state: u64,
-    instances: Vec<Instance>,
+    instances: Vec<SimulatedInstance>,
     lease: Option<(usize, Duration)>,
-    probing: u64,
+    running_probes: u64,
     cut_off_only: Option<usize>,
-    figures: Figures,
+    stats: SimulationStats,
 }
 
-impl World {
-    pub fn new(scene: Scene) -> Self {
-        let seconds = (scene.end - scene.well).as_secs() as usize;
-        let usual = scene.instances as f64 / scene.between.as_secs_f64();
-        let figures = Figures {
-            calls_a_second: vec![0; seconds],
-            usual: usual as u64,
-            ..Figures::default()
+impl Simulation {
+    pub fn new(scene: Scenario) -> Self {
+        let seconds = (scene.end - scene.outage_end).as_secs() as usize;
+        let usual = scene.instances as f64 / scene.visitor_interval.as_secs_f64();
+        let figures = SimulationStats {
+            calls_per_second: vec![0; seconds],
+            normal_calls_per_second: usual as u64,
+            ..SimulationStats::default()
         };
         Self {
-            scene,
+            scenario: scene,
             now: Duration::ZERO,
             events: BTreeMap::new(),
-            count: 0,
+            event_count: 0,
             rng_state: 0x5EED,
-            instances: (0..scene.instances).map(|_| Instance::new()).collect(),
+            instances: (0..scene.instances)
+                .map(|_| SimulatedInstance::new())
+                .collect(),
             lease: None,
-            probing: 0,
+            running_probes: 0,
             cut_off_only: None,
-            figures,
+            stats: figures,
         }
     }
 
@@ -77,47 +79,51 @@ impl World {
         self.cut_off_only = Some(instance);
     }
 
-    pub fn play(mut self) -> Figures {
-        for instance in 0..self.scene.instances {
-            self.visitor_of(instance);
+    pub fn run(mut self) -> SimulationStats {
+        for instance in 0..self.scenario.instances {
+            self.schedule_visitor(instance);
         }
         while let Some(((at, _), event)) = self.events.pop_first() {
             self.now = at;
             match event {
-                Event::Arrives(instance) => self.arrives(instance),
-                Event::GoesOn(instance, turn) => self.ask(instance, turn),
-                Event::FirstToken(instance, provider, ticket) => {
-                    let random_unit = self.chance();
+                SimulationEvent::VisitorArrives(instance) => self.on_visitor(instance),
+                SimulationEvent::TurnContinues(instance, turn) => {
+                    self.call_provider(instance, turn)
+                }
+                SimulationEvent::FirstToken(instance, provider, ticket) => {
+                    let random_unit = self.random_unit();
                     let breaker = &mut self.instances[instance].breakers[provider];
-                    let transition = breaker.first_token(ticket, FIRST_TOKEN, at, random_unit);
-                    self.after(instance, provider, transition);
+                    let transition =
+                        breaker.record_first_token(ticket, FIRST_TOKEN_TIME, at, random_unit);
+                    self.on_transition(instance, provider, transition);
                 }
-                Event::Ends(instance, provider, ticket, verdict, turn) => {
-                    self.ends(instance, provider, ticket, verdict, turn);
+                SimulationEvent::CallEnds(instance, provider, ticket, verdict, turn) => {
+                    self.on_call_end(instance, provider, ticket, verdict, turn);
                 }
-                Event::Alarm(instance) => self.alarm(instance),
-                Event::ProbeEnds(instance, ticket, verdict) => {
-                    self.probe_ends(instance, ticket, verdict)
+                SimulationEvent::ProbeDue(instance) => self.on_probe_due(instance),
+                SimulationEvent::ProbeEnds(instance, ticket, verdict) => {
+                    self.on_probe_end(instance, ticket, verdict)
                 }
-                Event::News(sender, event) => self.news(sender, event),
-                Event::Relief(instance) => {
-                    if !self.instances[instance].reliefs.take_due(at).is_empty() {
-                        let transition = self.instances[instance].breakers[0].relieve(at);
-                        self.after(instance, 0, transition);
+                SimulationEvent::MessageArrives(sender, event) => self.on_message(sender, event),
+                SimulationEvent::RecoveryDue(instance) => {
+                    if !self.instances[instance].recovery.drain_due(at).is_empty() {
+                        let transition = self.instances[instance].breakers[0].close_from_peer(at);
+                        self.on_transition(instance, 0, transition);
                     }
                 }
             }
         }
-        self.figures
+        self.stats
     }
 
-    fn at(&mut self, wait: Duration, event: Event) {
-        self.count += 1;
-        self.events.insert((self.now + wait, self.count), event);
+    fn schedule(&mut self, wait: Duration, event: SimulationEvent) {
+        self.event_count += 1;
+        self.events
+            .insert((self.now + wait, self.event_count), event);
     }
 
     /// Deterministic random numbers (splitmix64).
-    fn chance(&mut self) -> f64 {
+    fn random_unit(&mut self) -> f64 {
         self.rng_state = self.rng_state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.rng_state ^ (self.rng_state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -125,217 +131,242 @@ impl World {
     }
 
     /// Intervals are uniformly distributed between zero and twice the mean.
-    fn visitor_of(&mut self, instance: usize) {
-        let wait = self.scene.between.mul_f64(2.0 * self.chance());
-        if self.now + wait < self.scene.end {
-            self.at(wait, Event::Arrives(instance));
+    fn schedule_visitor(&mut self, instance: usize) {
+        let wait = self
+            .scenario
+            .visitor_interval
+            .mul_f64(2.0 * self.random_unit());
+        if self.now + wait < self.scenario.end {
+            self.schedule(wait, SimulationEvent::VisitorArrives(instance));
         }
     }
 
     fn is_down(&self, instance: usize, provider: usize) -> bool {
-        let down = (self.scene.down..self.scene.well).contains(&self.now);
+        let down = (self.scenario.outage_start..self.scenario.outage_end).contains(&self.now);
         provider == 0 && down && self.cut_off_only.is_none_or(|only| only == instance)
     }
 
-    fn arrives(&mut self, instance: usize) {
-        self.visitor_of(instance);
-        self.figures.turns += 1;
+    fn on_visitor(&mut self, instance: usize) {
+        self.schedule_visitor(instance);
+        self.stats.turns += 1;
         self.instances[instance].budget.deposit(self.now);
-        self.ask(
+        self.call_provider(
             instance,
-            Turn {
-                failed: Vec::new(),
-                again: None,
+            SimulatedTurn {
+                failed_attempts: Vec::new(),
+                retry_provider: None,
             },
         );
     }
 
-    fn ask(&mut self, instance: usize, mut turn: Turn) {
+    fn call_provider(&mut self, instance: usize, mut turn: SimulatedTurn) {
         let now = self.now;
-        let retried = turn.again.take();
+        let retried = turn.retry_provider.take();
         let (others, may_retry) = self.instances[instance].order(&turn, now);
         if may_retry && retried.is_none() {
-            turn.again = Some(0);
-            let wait = Backoff::default().wait(0, self.chance());
-            return self.at(wait, Event::GoesOn(instance, turn));
+            turn.retry_provider = Some(0);
+            let wait = Backoff::default().delay(0, self.random_unit());
+            return self.schedule(wait, SimulationEvent::TurnContinues(instance, turn));
         }
         let chosen = retried.into_iter().chain(others).find_map(|provider| {
             let ticket = self.instances[instance].breakers[provider]
-                .admit(now, Who::Visitor)
+                .admit(now, CallOrigin::Turn)
                 .ok()?;
             Some((provider, ticket))
         });
         let Some((provider, ticket)) = chosen else {
-            self.figures.lost += 1;
+            self.stats.unanswered += 1;
             return;
         };
-        self.called(provider);
+        self.count_call(provider);
         if self.is_down(instance, provider) {
-            let fault = self.scene.fault;
-            let wait = self.scene.fails_after;
-            let verdict = Verdict::Failed {
+            let fault = self.scenario.fault;
+            let wait = self.scenario.failure_delay;
+            let verdict = CallOutcome::Failed {
                 fault,
-                started: false,
+                had_text: false,
                 retry_after: None,
             };
-            self.at(wait, Event::Ends(instance, provider, ticket, verdict, turn));
+            self.schedule(
+                wait,
+                SimulationEvent::CallEnds(instance, provider, ticket, verdict, turn),
+            );
         } else {
-            self.at(FIRST_TOKEN, Event::FirstToken(instance, provider, ticket));
-            self.at(
-                ANSWERS,
-                Event::Ends(instance, provider, ticket, Verdict::Whole, turn),
+            self.schedule(
+                FIRST_TOKEN_TIME,
+                SimulationEvent::FirstToken(instance, provider, ticket),
+            );
+            self.schedule(
+                ANSWER_TIME,
+                SimulationEvent::CallEnds(instance, provider, ticket, CallOutcome::Success, turn),
             );
         }
     }
 
-    fn called(&mut self, provider: usize) {
-        let Scene { down, well, .. } = self.scene;
+    fn count_call(&mut self, provider: usize) {
+        let Scenario {
+            outage_start: down,
+            outage_end: well,
+            ..
+        } = self.scenario;
         if provider != 0 || self.now < down {
             return;
         }
         if self.now < well {
-            self.figures.calls += 1;
-            self.figures.calls_at_first += u64::from(self.now < down + Duration::from_secs(10));
+            self.stats.calls += 1;
+            self.stats.early_calls += u64::from(self.now < down + Duration::from_secs(10));
         } else if let Some(second) = self
-            .figures
-            .calls_a_second
+            .stats
+            .calls_per_second
             .get_mut((self.now - well).as_secs() as usize)
         {
             *second += 1;
         }
     }
 
-    fn ends(
+    fn on_call_end(
         &mut self,
         instance: usize,
         provider: usize,
         ticket: Ticket,
-        verdict: Verdict,
-        mut turn: Turn,
+        verdict: CallOutcome,
+        mut turn: SimulatedTurn,
     ) {
-        let random_unit = self.chance();
-        let transition = self.instances[instance].breakers[provider].settle(
+        let random_unit = self.random_unit();
+        let transition = self.instances[instance].breakers[provider].record_outcome(
             ticket,
             verdict,
             self.now,
             random_unit,
         );
-        self.after(instance, provider, transition);
-        if let Verdict::Failed { fault, started, .. } = verdict {
-            self.figures.delayed += u64::from(turn.failed.is_empty());
-            let took = self.scene.fails_after;
-            turn.failed.push(Failed {
+        self.on_transition(instance, provider, transition);
+        if let CallOutcome::Failed {
+            fault,
+            had_text: started,
+            ..
+        } = verdict
+        {
+            self.stats.delayed += u64::from(turn.failed_attempts.is_empty());
+            let took = self.scenario.failure_delay;
+            turn.failed_attempts.push(FailedAttempt {
                 provider: NAMES[provider].into(),
-                failure: Failure::of(fault),
-                started,
-                took,
+                failure: Failure::new(fault),
+                had_text: started,
+                elapsed: took,
             });
-            self.ask(instance, turn);
+            self.call_provider(instance, turn);
         }
     }
 
     /// Does what the actor does after each change: publishes events and schedules probes.
-    fn after(&mut self, instance: usize, provider: usize, transition: Option<Transition>) {
+    fn on_transition(&mut self, instance: usize, provider: usize, transition: Option<Transition>) {
         if provider != 0 {
             return;
         }
         let now = self.now;
         if let Some(change) = &transition {
-            let own = News::of(change, 0, now);
-            if let (Some(News::Tripped { .. }), crate::chat::ProviderState::Closed) =
+            let own = ProviderEvent::from_transition(change, 0, now);
+            if let (Some(ProviderEvent::Opened { .. }), crate::chat::ProviderState::Closed) =
                 (own, change.from)
             {
-                self.figures.opened += 1;
+                self.stats.opened += 1;
             }
-            if change.to == crate::chat::ProviderState::Closed && now >= self.scene.well {
-                let after = now - self.scene.well;
-                self.figures.closed_first.get_or_insert(after);
-                self.figures.closed_last = Some(after);
+            if change.to == crate::chat::ProviderState::Closed && now >= self.scenario.outage_end {
+                let after = now - self.scenario.outage_end;
+                self.stats.closed_first.get_or_insert(after);
+                self.stats.closed_last = Some(after);
             }
-            if let Some(news) = own.filter(|_| self.scene.together) {
-                let known = &mut self.instances[instance].known;
-                if !known.covers(NAMES[0], news, now) {
-                    known.note(NAMES[0], news, now);
-                    self.figures.news += 1;
-                    self.at(TRAVELS, Event::News(instance, news));
+            if let Some(news) = own.filter(|_| self.scenario.is_clustered) {
+                let known = &mut self.instances[instance].peer_state;
+                if !known.already_known(NAMES[0], news, now) {
+                    known.record(NAMES[0], news, now);
+                    self.stats.messages += 1;
+                    self.schedule(
+                        NETWORK_DELAY,
+                        SimulationEvent::MessageArrives(instance, news),
+                    );
                 }
             }
         }
-        let due = self.instances[instance].breakers[0].due(now);
-        if due != self.instances[instance].alarm {
-            self.instances[instance].alarm = due;
+        let due = self.instances[instance].breakers[0].next_probe_at(now);
+        if due != self.instances[instance].next_probe_at {
+            self.instances[instance].next_probe_at = due;
             if let Some(due) = due {
-                self.at(due - now, Event::Alarm(instance));
+                self.schedule(due - now, SimulationEvent::ProbeDue(instance));
             }
         }
     }
 
-    fn alarm(&mut self, instance: usize) {
+    fn on_probe_due(&mut self, instance: usize) {
         let now = self.now;
-        if self.instances[instance].alarm != Some(now) {
+        if self.instances[instance].next_probe_at != Some(now) {
             return;
         }
-        self.instances[instance].alarm = None;
-        let Ok(ticket) = self.instances[instance].breakers[0].admit(now, Who::Probe) else {
-            return self.after(instance, 0, None);
+        self.instances[instance].next_probe_at = None;
+        let Ok(ticket) = self.instances[instance].breakers[0].admit(now, CallOrigin::Probe) else {
+            return self.on_transition(instance, 0, None);
         };
-        if self.scene.together {
+        if self.scenario.is_clustered {
             if let Some((_, until)) = self.lease.filter(|(_, until)| *until > now) {
-                let spread = SPREAD.mul_f64(self.chance());
-                self.instances[instance].breakers[0].postpone(ticket, until + spread, now);
-                return self.after(instance, 0, None);
+                let spread = PROBE_JITTER.mul_f64(self.random_unit());
+                self.instances[instance].breakers[0].postpone_probe(ticket, until + spread, now);
+                return self.on_transition(instance, 0, None);
             }
-            self.lease = Some((instance, now + PROBE_LIMIT + MARGIN));
+            self.lease = Some((instance, now + PROBE_TIMEOUT + LEASE_MARGIN));
         }
-        self.probing += 1;
-        self.figures.probes += 1;
-        self.figures.most_probes_at_once = self.figures.most_probes_at_once.max(self.probing);
+        self.running_probes += 1;
+        self.stats.probes += 1;
+        self.stats.max_concurrent_probes =
+            self.stats.max_concurrent_probes.max(self.running_probes);
         let (wait, verdict) = if self.is_down(instance, 0) {
-            let fault = self.scene.fault;
+            let fault = self.scenario.fault;
             (
-                self.scene.fails_after,
-                Verdict::Failed {
+                self.scenario.failure_delay,
+                CallOutcome::Failed {
                     fault,
-                    started: false,
+                    had_text: false,
                     retry_after: None,
                 },
             )
         } else {
-            (FIRST_TOKEN, Verdict::Whole)
+            (FIRST_TOKEN_TIME, CallOutcome::Success)
         };
-        self.at(wait, Event::ProbeEnds(instance, ticket, verdict));
+        self.schedule(wait, SimulationEvent::ProbeEnds(instance, ticket, verdict));
     }
 
-    fn probe_ends(&mut self, instance: usize, ticket: Ticket, verdict: Verdict) {
+    fn on_probe_end(&mut self, instance: usize, ticket: Ticket, verdict: CallOutcome) {
         let now = self.now;
-        let random_unit = self.chance();
-        self.probing -= 1;
+        let random_unit = self.random_unit();
+        self.running_probes -= 1;
         let breaker = &mut self.instances[instance].breakers[0];
-        let transition = breaker.settle(ticket, verdict, now, random_unit);
-        let rest = breaker.rest_of_others(now);
+        let transition = breaker.record_outcome(ticket, verdict, now, random_unit);
+        let rest = breaker.peer_probe_delay(now);
         if self.lease.is_some_and(|(holder, _)| holder == instance) {
             self.lease = Some((instance, now + rest));
         }
-        self.after(instance, 0, transition);
+        self.on_transition(instance, 0, transition);
     }
 
-    fn news(&mut self, sender: usize, event: News) {
+    fn on_message(&mut self, sender: usize, event: ProviderEvent) {
         let now = self.now;
         for instance in (0..self.instances.len()).filter(|instance| *instance != sender) {
-            let chance = self.chance();
-            let instances = self.scene.instances as u32;
+            let chance = self.random_unit();
+            let instances = self.scenario.instances as u32;
             let peer = &mut self.instances[instance];
-            peer.known.note(NAMES[0], event, now);
-            if event == News::Well {
-                peer.reliefs.well(NAMES[0], instances, now, chance);
-                let wait = peer.reliefs.next().map_or(Duration::ZERO, |at| at - now);
-                self.at(wait, Event::Relief(instance));
+            peer.peer_state.record(NAMES[0], event, now);
+            if event == ProviderEvent::Recovered {
+                peer.recovery.schedule(NAMES[0], instances, now, chance);
+                let wait = peer
+                    .recovery
+                    .next_due()
+                    .map_or(Duration::ZERO, |at| at - now);
+                self.schedule(wait, SimulationEvent::RecoveryDue(instance));
                 continue;
             }
-            peer.reliefs.cancel(NAMES[0]);
-            let until = now + event.lasts() + SPREAD.mul_f64(chance);
-            let transition = event.apply(&mut peer.breakers[0], until, now);
-            self.after(instance, 0, transition);
+            peer.recovery.cancel(NAMES[0]);
+            let until = now + event.ttl() + PROBE_JITTER.mul_f64(chance);
+            let transition = event.apply_to(&mut peer.breakers[0], until, now);
+            self.on_transition(instance, 0, transition);
         }
     }
 }

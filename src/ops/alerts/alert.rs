@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::cause::{Cause, Figure};
-use super::rules::{News, Told};
-use crate::chat::{At, Mode};
+use super::cause::{AlertSubject, AnomalyMetric};
+use super::rules::{AlertChange, Notification};
+use crate::chat::{ServiceMode, Timestamp};
 
 /// The JSON body of a webhook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,12 +14,12 @@ pub struct Alert {
     pub event: &'static str,
     pub provider: Option<Arc<str>>,
     /// The service's mode when the alert was sent; for a change of the mode, the new one.
-    pub mode: Mode,
+    pub mode: ServiceMode,
     /// The open or just closed incident. Status pages and JSON use the same id.
     pub incident: Option<String>,
     /// The reason in the protocol's word if it has one, else a sentence.
     pub reason: Option<String>,
-    pub at: At,
+    pub at: Timestamp,
     pub text: String,
     /// The number of times the condition became bad since its last alert but was not sent, because
     /// of `alerts.min_interval`.
@@ -29,34 +29,34 @@ pub struct Alert {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scene {
-    pub mode: Mode,
+pub struct AlertContext {
+    pub mode: ServiceMode,
     /// The open or just closed incident.
     pub incident: Option<String>,
-    pub at: At,
+    pub at: Timestamp,
 }
 
 impl Alert {
-    pub fn of(notification: &Told, context: Scene) -> Self {
+    pub fn new(notification: &Notification, context: AlertContext) -> Self {
         Self {
-            event: event(&notification.found.cause, notification.news()),
-            provider: notification.found.cause.provider().cloned(),
+            event: event_name(&notification.condition.subject, notification.change()),
+            provider: notification.condition.subject.provider().cloned(),
             mode: context.mode,
             incident: context.incident,
-            reason: notification.found.reason.clone(),
+            reason: notification.condition.reason.clone(),
             at: context.at,
-            text: if notification.staged {
-                format!("Outage drill: {}", text(notification))
+            text: if notification.is_drill {
+                format!("Outage drill: {}", describe(notification))
             } else {
-                text(notification)
+                describe(notification)
             },
-            held_back: notification.muted,
-            drill: notification.staged,
+            held_back: notification.suppressed,
+            drill: notification.is_drill,
         }
     }
 
     /// The body for a Slack incoming webhook: the sentence and the incident's id.
-    pub fn for_slack(&self) -> String {
+    pub fn slack_body(&self) -> String {
         let incident = self
             .incident
             .as_ref()
@@ -71,118 +71,133 @@ impl Alert {
     }
 }
 
-fn event(subject: &Cause, change: News) -> &'static str {
+fn event_name(subject: &AlertSubject, change: AlertChange) -> &'static str {
     let [raised, cleared, flapped] = match subject {
-        Cause::Provider(_) => ["provider_down", "provider_up", "provider_flapped"],
-        Cause::Budget(_) => ["budget_spent", "budget_renewed", "budget_flapped"],
-        Cause::Mode => ["mode_changed", "mode_changed", "mode_flapped"],
-        Cause::Store => ["store_failed", "store_recovered", "store_flapped"],
-        Cause::Warning(_) => [
+        AlertSubject::Provider(_) => ["provider_down", "provider_up", "provider_flapped"],
+        AlertSubject::Budget(_) => ["budget_spent", "budget_renewed", "budget_flapped"],
+        AlertSubject::Mode => ["mode_changed", "mode_changed", "mode_flapped"],
+        AlertSubject::Store => ["store_failed", "store_recovered", "store_flapped"],
+        AlertSubject::Warning(_) => [
             "early_warning",
             "early_warning_over",
             "early_warning_flapped",
         ],
     };
     match change {
-        News::Worse => raised,
-        News::Better => cleared,
-        News::Flapped => flapped,
+        AlertChange::Raised => raised,
+        AlertChange::Cleared => cleared,
+        AlertChange::Flapped => flapped,
     }
 }
 
-fn text(notification: &Told) -> String {
-    let condition = &notification.found;
-    let change = notification.news();
-    let level = condition.level;
-    let words = &condition.words;
-    let text = match (&condition.cause, level) {
-        (Cause::Provider(name), 0) => format!("Provider {name} works again."),
-        (Cause::Provider(name), 1) => format!("Provider {name} is down: {words}."),
-        (Cause::Provider(name), _) => {
+fn describe(notification: &Notification) -> String {
+    let condition = &notification.condition;
+    let change = notification.change();
+    let level = condition.severity;
+    let words = &condition.description;
+    let text = match (&condition.subject, level) {
+        (AlertSubject::Provider(name), 0) => format!("Provider {name} works again."),
+        (AlertSubject::Provider(name), 1) => format!("Provider {name} is down: {words}."),
+        (AlertSubject::Provider(name), _) => {
             format!("Provider {name} is blocked until somebody mends it: {words}.")
         }
-        (Cause::Budget(name), 0) => format!("Provider {name} may spend again."),
-        (Cause::Budget(name), _) => {
+        (AlertSubject::Budget(name), 0) => format!("Provider {name} may spend again."),
+        (AlertSubject::Budget(name), _) => {
             format!(
                 "Provider {name} has spent its budget for today; it is passed over until midnight UTC."
             )
         }
-        (Cause::Mode, 0) => "Everything works again.".to_owned(),
-        (Cause::Mode, 1) => format!("Answers come from a backup model. {words}"),
-        (Cause::Mode, _) => format!("No AI can answer; visitors get prepared replies. {words}"),
-        (Cause::Store, 0) => "The store works again.".to_owned(),
-        (Cause::Store, _) => words.clone(),
-        (Cause::Warning(metric), 0) => format!("{} as usual again. {words}", subject(*metric)),
-        (Cause::Warning(metric), _) => format!("{} not as usual. {words}", subject(*metric)),
+        (AlertSubject::Mode, 0) => "Everything works again.".to_owned(),
+        (AlertSubject::Mode, 1) => format!("Answers come from a backup model. {words}"),
+        (AlertSubject::Mode, _) => {
+            format!("No AI can answer; visitors get prepared replies. {words}")
+        }
+        (AlertSubject::Store, 0) => "The store works again.".to_owned(),
+        (AlertSubject::Store, _) => words.clone(),
+        (AlertSubject::Warning(metric), 0) => {
+            format!("{} as usual again. {words}", metric_subject(*metric))
+        }
+        (AlertSubject::Warning(metric), _) => {
+            format!("{} not as usual. {words}", metric_subject(*metric))
+        }
     };
-    let times = match notification.muted {
+    let times = match notification.suppressed {
         0 => return text.trim_end().to_owned(),
         1 => "once".to_owned(),
         times => format!("{times} times"),
     };
     let text = text.trim_end();
     match change {
-        News::Flapped => format!("{text} Since the last alert it was bad {times} for a while."),
-        News::Worse | News::Better => format!("{text} Before, it was so {times} without an alert."),
+        AlertChange::Flapped => {
+            format!("{text} Since the last alert it was bad {times} for a while.")
+        }
+        AlertChange::Raised | AlertChange::Cleared => {
+            format!("{text} Before, it was so {times} without an alert.")
+        }
     }
 }
 
-fn subject(metric: Figure) -> &'static str {
+fn metric_subject(metric: AnomalyMetric) -> &'static str {
     match metric {
-        Figure::Degraded => "The share of answers without an AI is",
-        Figure::Stale => "The share of old saved answers is",
-        Figure::Cost => "The cost is",
-        Figure::FirstToken => "The time to first words is",
+        AnomalyMetric::Degraded => "The share of answers without an AI is",
+        AnomalyMetric::Stale => "The share of old saved answers is",
+        AnomalyMetric::Cost => "The cost is",
+        AnomalyMetric::FirstToken => "The time to first words is",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::cause::Finding;
+    use super::super::cause::AlertCondition;
     use super::*;
 
-    fn notification(subject: Cause, level: u8, before: u8, muted: u32) -> Told {
+    fn notification(subject: AlertSubject, level: u8, before: u8, muted: u32) -> Notification {
         let reason = (level > 0).then(|| "timeout".to_owned());
-        let condition = Finding {
-            cause: subject,
-            level,
+        let condition = AlertCondition {
+            subject: subject,
+            severity: level,
             reason,
-            words: "no answer in time".into(),
-            staged: false,
+            description: "no answer in time".into(),
+            is_drill: false,
         };
-        Told {
-            found: condition,
-            before,
-            muted,
-            staged: false,
+        Notification {
+            condition: condition,
+            previous_severity: before,
+            suppressed: muted,
+            is_drill: false,
         }
     }
 
-    fn alert(notification: &Told) -> Alert {
-        let context = Scene {
-            mode: Mode::Degraded,
+    fn alert(notification: &Notification) -> Alert {
+        let context = AlertContext {
+            mode: ServiceMode::Degraded,
             incident: Some("inc-7".into()),
-            at: At(5),
+            at: Timestamp(5),
         };
-        Alert::of(notification, context)
+        Alert::new(notification, context)
     }
 
     #[test]
     fn an_alert_serializes_to_the_documented_json() {
-        let json = serde_json::to_value(alert(&notification(Cause::Provider("a".into()), 1, 0, 0)))
-            .unwrap();
+        let json = serde_json::to_value(alert(&notification(
+            AlertSubject::Provider("a".into()),
+            1,
+            0,
+            0,
+        )))
+        .unwrap();
         let expected = serde_json::json!({
             "event": "provider_down", "provider": "a", "mode": "degraded", "incident": "inc-7", "reason": "timeout",
             "at": "1970-01-01T00:00:00.005Z", "text": "Provider a is down: no answer in time.", "held_back": 0, "drill": false,
         });
         assert_eq!(json, expected);
-        let staged = alert(&Told {
-            staged: true,
-            ..notification(Cause::Provider("a".into()), 1, 0, 0)
+        let staged = alert(&Notification {
+            is_drill: true,
+            ..notification(AlertSubject::Provider("a".into()), 1, 0, 0)
         });
         let expected = ("Outage drill: Provider a is down: no answer in time.", true);
         assert_eq!((staged.text.as_str(), staged.drill), expected);
-        let recovered = alert(&notification(Cause::Store, 0, 1, 0));
+        let recovered = alert(&notification(AlertSubject::Store, 0, 1, 0));
         assert_eq!(
             (recovered.event, &recovered.provider, &recovered.reason),
             ("store_recovered", &None, &None)
@@ -191,12 +206,12 @@ mod tests {
 
     #[test]
     fn every_subject_and_change_has_a_text() {
-        let warnings = Figure::ALL.map(Cause::Warning);
+        let warnings = AnomalyMetric::ALL.map(AlertSubject::Warning);
         let subjects = [
-            Cause::Provider("a".into()),
-            Cause::Budget("a".into()),
-            Cause::Mode,
-            Cause::Store,
+            AlertSubject::Provider("a".into()),
+            AlertSubject::Budget("a".into()),
+            AlertSubject::Mode,
+            AlertSubject::Store,
         ];
         for subject in subjects.into_iter().chain(warnings) {
             for (level, before, muted) in [(1, 0, 0), (2, 0, 3), (0, 1, 0), (0, 0, 98), (1, 0, 1)] {
@@ -224,10 +239,10 @@ mod tests {
 
     #[test]
     fn slack_markup_is_escaped() {
-        let mut alert = alert(&notification(Cause::Store, 1, 0, 0));
+        let mut alert = alert(&notification(AlertSubject::Store, 1, 0, 0));
         alert.text = "a <!channel> & b".into();
         assert_eq!(
-            alert.for_slack(),
+            alert.slack_body(),
             r#"{"text":"Failsoft: a &lt;!channel&gt; &amp; b (inc-7)"}"#
         );
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Something that is either well or not. The rate limit for alerts applies per subject.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cause {
+pub enum AlertSubject {
     /// A provider: well, down, or blocked.
     Provider(Arc<str>),
     /// A provider's daily budget: available, or spent.
@@ -15,12 +15,12 @@ pub enum Cause {
     Mode,
     Store,
     /// An anomaly metric: in its usual range, or not.
-    Warning(Figure),
+    Warning(AnomalyMetric),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Figure {
+pub enum AnomalyMetric {
     Degraded,
     /// The ratio of stale cached answers.
     Stale,
@@ -30,7 +30,7 @@ pub enum Figure {
     FirstToken,
 }
 
-impl Figure {
+impl AnomalyMetric {
     pub const ALL: [Self; 4] = [Self::Degraded, Self::Stale, Self::Cost, Self::FirstToken];
 
     /// The name in `reason`, which programs read.
@@ -45,11 +45,11 @@ impl Figure {
 }
 
 /// Severity: 0 well, 1 bad, 2 worse.
-pub type Level = u8;
+pub type AlertSeverity = u8;
 
-pub const WORST: Level = 2;
+pub const MAX_SEVERITY: AlertSeverity = 2;
 
-impl Cause {
+impl AlertSubject {
     pub fn provider(&self) -> Option<&Arc<str>> {
         match self {
             Self::Provider(name) | Self::Budget(name) => Some(name),
@@ -59,19 +59,19 @@ impl Cause {
 
     /// A recovery from severity 2 to 1 is reported. If not, as for a blocked provider that is
     /// merely down by now, only a full recovery is.
-    pub const fn tells_steps(&self) -> bool {
+    pub const fn reports_partial_recovery(&self) -> bool {
         matches!(self, Self::Mode)
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    pub cause: Cause,
-    pub level: Level,
+pub struct AlertCondition {
+    pub subject: AlertSubject,
+    pub severity: AlertSeverity,
     /// The reason in the protocol's word if it has one.
     pub reason: Option<String>,
     /// The reason in a sentence for people.
-    pub words: String,
+    pub description: String,
     /// An outage drill causes the condition.
-    pub staged: bool,
+    pub is_drill: bool,
 }

@@ -12,109 +12,133 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::cause::{Cause, Level};
-use crate::store::link::{HOT, Link, PREFIX, SIGN};
+use super::cause::{AlertSeverity, AlertSubject};
+use crate::store::link::{HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisClient};
 
-const STANDS: Duration = Duration::from_secs(10 * 60);
+const CLAIM_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// The TTL of a claim after the condition is over. The other instances notice the recovery within
 /// this time.
-const OUTLASTS: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+const RECOVERY_CLAIM_TTL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 
 /// The alert that a claim is about. Alerts caused by a drill have claims of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Matter {
-    pub cause: Cause,
-    pub level: Level,
-    pub staged: bool,
+pub struct AlertKey {
+    pub subject: AlertSubject,
+    pub severity: AlertSeverity,
+    pub is_drill: bool,
 }
 
 /// The instance that sends an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Tell,
+pub enum AlertOwnership {
+    Send,
     /// Another instance that is alive sends it.
-    Leave,
+    OwnedElsewhere,
     /// Another instance sent the alert and is gone. This instance will send the recovery.
     TakeOver,
 }
 
-pub struct Claims {
-    link: Link,
+pub struct AlertClaims {
+    redis: RedisClient,
     instance: Arc<str>,
 }
 
-impl Claims {
+impl AlertClaims {
     /// `link` must send the heartbeat of `instance`.
-    pub fn new(link: Link, instance: Arc<str>) -> Self {
-        Self { link, instance }
+    pub fn new(link: RedisClient, instance: Arc<str>) -> Self {
+        Self {
+            redis: link,
+            instance,
+        }
     }
 
     /// Claims the alert. `None` if Redis does not answer. `sinks` is the fingerprint of the sinks.
-    pub async fn alert(&self, sinks: &str, alert: &Matter) -> Option<Verdict> {
-        let mut script = CLAIM.key(key(sinks, alert));
+    pub async fn claim(&self, sinks: &str, alert: &AlertKey) -> Option<AlertOwnership> {
+        let mut script = CLAIM_SCRIPT.key(redis_key(sinks, alert));
         script
             .arg(&*self.instance)
-            .arg(format!("{PREFIX}{SIGN}"))
-            .arg(ms(STANDS));
-        self.ask(&script).await
+            .arg(format!("{PREFIX}{HEARTBEAT_KEY}"))
+            .arg(millis(CLAIM_TTL));
+        self.run_script(&script).await
     }
 
     /// Claims the summary of suppressed alerts, which one instance sends per `interval`.
-    pub async fn sum(&self, sinks: &str, alert: &Matter, interval: Duration) -> Verdict {
+    pub async fn claim_summary(
+        &self,
+        sinks: &str,
+        alert: &AlertKey,
+        interval: Duration,
+    ) -> AlertOwnership {
         let mut set = redis::cmd("SET");
-        set.arg(format!("{}:sum", key(sinks, alert)))
+        set.arg(format!("{}:sum", redis_key(sinks, alert)))
             .arg(&*self.instance)
             .arg("NX")
             .arg("PX");
-        set.arg(ms(interval.min(STANDS)));
-        match self.link.command::<Option<String>>(HOT, &set).await {
-            Ok(None) => Verdict::Leave,
-            Ok(Some(_)) | Err(_) => Verdict::Tell,
+        set.arg(millis(interval.min(CLAIM_TTL)));
+        match self
+            .redis
+            .command::<Option<String>>(HOT_PATH_TIMEOUT, &set)
+            .await
+        {
+            Ok(None) => AlertOwnership::OwnedElsewhere,
+            Ok(Some(_)) | Err(_) => AlertOwnership::Send,
         }
     }
 
     /// Claims the recovery of `alert`, and with it that of the milder alerts in `others`.
-    pub async fn end(&self, sinks: &str, alert: &Matter, others: &[Matter]) -> Verdict {
-        let mut script = END.key(key(sinks, alert));
+    pub async fn release(
+        &self,
+        sinks: &str,
+        alert: &AlertKey,
+        others: &[AlertKey],
+    ) -> AlertOwnership {
+        let mut script = RELEASE_SCRIPT.key(redis_key(sinks, alert));
         for other in others {
-            script.key(key(sinks, other));
+            script.key(redis_key(sinks, other));
         }
         script
             .arg(&*self.instance)
-            .arg(format!("{PREFIX}{SIGN}"))
-            .arg(ms(OUTLASTS));
-        self.ask(&script).await.unwrap_or(Verdict::Tell)
+            .arg(format!("{PREFIX}{HEARTBEAT_KEY}"))
+            .arg(millis(RECOVERY_CLAIM_TTL));
+        self.run_script(&script)
+            .await
+            .unwrap_or(AlertOwnership::Send)
     }
 
     /// Renews claims, each with whether a sink has received the alert. A claim that another
     /// instance holds by now stays with that instance.
-    pub async fn renew(&self, sinks: &str, owned: &BTreeMap<Matter, bool>) {
-        let mut script = RENEW.prepare_invoke();
-        script.arg(&*self.instance).arg(ms(STANDS));
+    pub async fn renew(&self, sinks: &str, owned: &BTreeMap<AlertKey, bool>) {
+        let mut script = RENEW_SCRIPT.prepare_invoke();
+        script.arg(&*self.instance).arg(millis(CLAIM_TTL));
         for (alert, is_sent) in owned {
-            script.key(key(sinks, alert)).arg(u8::from(*is_sent));
+            script.key(redis_key(sinks, alert)).arg(u8::from(*is_sent));
         }
         // A renewal that fails is repeated at the next check.
-        let _ = self.link.script::<i64>(HOT, &script).await;
+        let _ = self.redis.script::<i64>(HOT_PATH_TIMEOUT, &script).await;
     }
 
-    async fn ask(&self, script: &ScriptInvocation<'_>) -> Option<Verdict> {
-        match self.link.script::<i64>(HOT, script).await.ok()? {
-            0 => Some(Verdict::Leave),
-            2 => Some(Verdict::TakeOver),
-            _ => Some(Verdict::Tell),
+    async fn run_script(&self, script: &ScriptInvocation<'_>) -> Option<AlertOwnership> {
+        match self
+            .redis
+            .script::<i64>(HOT_PATH_TIMEOUT, script)
+            .await
+            .ok()?
+        {
+            0 => Some(AlertOwnership::OwnedElsewhere),
+            2 => Some(AlertOwnership::TakeOver),
+            _ => Some(AlertOwnership::Send),
         }
     }
 }
 
-fn key(sinks: &str, alert: &Matter) -> String {
-    let subject = serde_json::to_string(&alert.cause).unwrap_or_default();
-    let cause = if alert.staged { "drill" } else { "real" };
-    format!("{PREFIX}alert:{sinks}:{cause}:{}:{subject}", alert.level)
+fn redis_key(sinks: &str, alert: &AlertKey) -> String {
+    let subject = serde_json::to_string(&alert.subject).unwrap_or_default();
+    let cause = if alert.is_drill { "drill" } else { "real" };
+    format!("{PREFIX}alert:{sinks}:{cause}:{}:{subject}", alert.severity)
 }
 
-fn ms(time: Duration) -> u64 {
+fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -122,7 +146,7 @@ fn ms(time: Duration) -> u64 {
 ///
 /// Otherwise it runs `then`, in which `others` is true if another instance owns the alert and
 /// `told` is '1' if a sink has received it.
-fn whoever(then: &str) -> Script {
+fn owner_script(then: &str) -> Script {
     let held = r"
         local held = redis.pcall('GET', KEYS[1])
         local owner, told
@@ -136,8 +160,8 @@ fn whoever(then: &str) -> Script {
 /// instance owned and had sent it.
 ///
 /// Keys: the alert. Arguments: the instance, the prefix of heartbeat keys, the TTL in ms.
-static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    whoever(
+static CLAIM_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+    owner_script(
         r"
         if not others then told = '0' end
         redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. told, 'PX', ARGV[3])
@@ -148,8 +172,8 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
 /// Claims the recovery of an alert. Returns as `CLAIM_SCRIPT` does.
 ///
 /// Keys: the alert, then the milder ones that are over with it. Arguments: as for `CLAIM_SCRIPT`.
-static END: LazyLock<Script> = LazyLock::new(|| {
-    whoever(
+static RELEASE_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+    owner_script(
         r"
         if others then redis.call('SET', KEYS[1], ARGV[1] .. ' 0') end
         for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[3]) end
@@ -160,7 +184,7 @@ static END: LazyLock<Script> = LazyLock::new(|| {
 /// Renews claims.
 ///
 /// Keys: the alerts. Arguments: the instance, the TTL in ms, then for each key 1 if it was sent.
-static RENEW: LazyLock<Script> = LazyLock::new(|| {
+static RENEW_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         for at, key in ipairs(KEYS) do

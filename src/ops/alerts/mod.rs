@@ -25,4 +25,4 @@ mod together;
 pub mod watch;
 
 pub use alert::Alert;
-pub use cause::{Cause, Figure, Finding};
+pub use cause::{AlertCondition, AlertSubject, AnomalyMetric};

@@ -10,71 +10,71 @@ use std::time::Duration;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url};
 
-use super::line::Envelope;
-use super::sign::Signer;
-use super::target::{PrivateAddress, Resolver};
-use crate::chat::At;
+use super::line::QueuedAlert;
+use super::sign::WebhookSigner;
+use super::target::{PrivateAddress, PublicOnlyResolver};
+use crate::chat::Timestamp;
 use crate::provider::transport;
 use crate::settings::Secret;
 
-pub const LIMIT: Duration = Duration::from_secs(8);
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
 
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Undelivered {
+pub enum DeliveryError {
     /// No connection, or it broke.
     #[error("it cannot be reached")]
     Unreachable,
     #[error("it does not answer within 8 s")]
-    Late,
+    Timeout,
     #[error("its public name leads to a private address, which is not called")]
-    Private,
+    PrivateAddress,
     #[error("it redirects elsewhere, which is not followed")]
     Redirected,
     #[error("it answers with status {0}")]
-    Refused(u16),
+    Rejected(u16),
 }
 
-impl Undelivered {
-    pub fn passes(self) -> bool {
+impl DeliveryError {
+    pub fn is_retryable(self) -> bool {
         match self {
-            Self::Unreachable | Self::Late => true,
-            Self::Private | Self::Redirected => false,
-            Self::Refused(status) => status >= 500 || matches!(status, 408 | 409 | 425 | 429),
+            Self::Unreachable | Self::Timeout => true,
+            Self::PrivateAddress | Self::Redirected => false,
+            Self::Rejected(status) => status >= 500 || matches!(status, 408 | 409 | 425 | 429),
         }
     }
 }
 
 /// Returns `true` if the request failed because of a [`PrivateAddress`].
-pub fn is_private(error: &reqwest::Error) -> bool {
+pub fn is_private_address(error: &reqwest::Error) -> bool {
     std::iter::successors(error.source(), |&cause| cause.source())
         .any(|cause| cause.is::<PrivateAddress>())
 }
 
-pub enum Form {
+pub enum PayloadFormat {
     /// As Slack's incoming webhooks expect it.
     Slack,
     /// JSON, signed if there is a secret.
-    Json(Option<Signer>),
+    Json(Option<WebhookSigner>),
 }
 
 /// Delivers alerts to one URL.
-pub struct Poster {
+pub struct WebhookClient {
     client: Client,
     url: Url,
-    form: Form,
+    format: PayloadFormat,
 }
 
-impl Poster {
+impl WebhookClient {
     /// Fails if the URL is invalid or TLS cannot be set up. The error omits the URL, which may be a
     /// secret.
-    pub fn new(address: &Secret, form: Form) -> Result<Self, &'static str> {
+    pub fn new(address: &Secret, form: PayloadFormat) -> Result<Self, &'static str> {
         let url = Url::parse(address.expose()).map_err(|_| "an address for alerts is no URL")?;
         let host = url.host_str().unwrap_or_default();
-        let resolver = Arc::new(Resolver::to(host));
+        let resolver = Arc::new(PublicOnlyResolver::for_host(host));
         let is_loopback = transport::is_loopback(&url);
-        let client = transport::client(CONNECT, |builder| {
+        let client = transport::build_client(CONNECT_TIMEOUT, |builder| {
             let builder = builder.dns_resolver(Arc::clone(&resolver));
             if is_loopback {
                 builder.no_proxy()
@@ -85,18 +85,18 @@ impl Poster {
         Ok(Self {
             client: client.map_err(|_| "no HTTP client can be made for alerts")?,
             url,
-            form,
+            format: form,
         })
     }
 
-    pub async fn post(&self, alert: &Envelope, now: At) -> Result<(), Undelivered> {
+    pub async fn deliver(&self, alert: &QueuedAlert, now: Timestamp) -> Result<(), DeliveryError> {
         let request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json");
-        let request = match &self.form {
-            Form::Slack => request.body(alert.alert.for_slack()),
-            Form::Json(signer) => {
+        let request = match &self.format {
+            PayloadFormat::Slack => request.body(alert.alert.slack_body()),
+            PayloadFormat::Json(signer) => {
                 let body = serde_json::to_string(&alert.alert).unwrap_or_default();
                 let timestamp = now.0 / 1_000;
                 let mut request = request
@@ -111,24 +111,24 @@ impl Poster {
                 request.body(body)
             }
         };
-        let sent = tokio::time::timeout(LIMIT, request.send()).await;
+        let sent = tokio::time::timeout(DELIVERY_TIMEOUT, request.send()).await;
         let response = sent
-            .map_err(|_| Undelivered::Late)?
-            .map_err(|error| why(&error))?;
+            .map_err(|_| DeliveryError::Timeout)?
+            .map_err(|error| classify_error(&error))?;
         // The body is not needed: dropping the response closes the connection.
         match response.status() {
             status if status.is_success() => Ok(()),
-            status if status.is_redirection() => Err(Undelivered::Redirected),
-            status => Err(Undelivered::Refused(StatusCode::as_u16(&status))),
+            status if status.is_redirection() => Err(DeliveryError::Redirected),
+            status => Err(DeliveryError::Rejected(StatusCode::as_u16(&status))),
         }
     }
 }
 
-fn why(error: &reqwest::Error) -> Undelivered {
+fn classify_error(error: &reqwest::Error) -> DeliveryError {
     match error {
-        error if is_private(error) => Undelivered::Private,
-        error if error.is_timeout() => Undelivered::Late,
-        _ => Undelivered::Unreachable,
+        error if is_private_address(error) => DeliveryError::PrivateAddress,
+        error if error.is_timeout() => DeliveryError::Timeout,
+        _ => DeliveryError::Unreachable,
     }
 }
 
@@ -139,19 +139,19 @@ mod tests {
     #[test]
     fn only_temporary_errors_are_retryable() {
         for temporary in [
-            Undelivered::Unreachable,
-            Undelivered::Late,
-            Undelivered::Refused(500),
-            Undelivered::Refused(429),
+            DeliveryError::Unreachable,
+            DeliveryError::Timeout,
+            DeliveryError::Rejected(500),
+            DeliveryError::Rejected(429),
         ] {
-            assert!(temporary.passes(), "{temporary}");
+            assert!(temporary.is_retryable(), "{temporary}");
         }
         for permanent in [
-            Undelivered::Private,
-            Undelivered::Redirected,
-            Undelivered::Refused(404),
+            DeliveryError::PrivateAddress,
+            DeliveryError::Redirected,
+            DeliveryError::Rejected(404),
         ] {
-            assert!(!permanent.passes(), "{permanent}");
+            assert!(!permanent.is_retryable(), "{permanent}");
         }
     }
 }

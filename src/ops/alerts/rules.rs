@@ -11,56 +11,62 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cause::{Cause, Finding, Level, WORST};
+use super::cause::{AlertCondition, AlertSeverity, AlertSubject, MAX_SEVERITY};
 
 /// A change to send to the sinks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    pub found: Finding,
+pub struct Notification {
+    pub condition: AlertCondition,
     /// The severity that was sent before.
-    pub before: Level,
+    pub previous_severity: AlertSeverity,
     /// The number of times the condition became bad since its last alert but was not sent.
-    pub muted: u32,
+    pub suppressed: u32,
     /// A drill causes the condition, or caused the one that is over.
-    pub staged: bool,
+    pub is_drill: bool,
 }
 
-impl Told {
-    pub fn news(&self) -> News {
-        match self.found.level.cmp(&self.before) {
-            std::cmp::Ordering::Greater => News::Worse,
-            std::cmp::Ordering::Less => News::Better,
-            std::cmp::Ordering::Equal => News::Flapped,
+impl Notification {
+    pub fn change(&self) -> AlertChange {
+        match self.condition.severity.cmp(&self.previous_severity) {
+            std::cmp::Ordering::Greater => AlertChange::Raised,
+            std::cmp::Ordering::Less => AlertChange::Cleared,
+            std::cmp::Ordering::Equal => AlertChange::Flapped,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    Worse,
-    Better,
+pub enum AlertChange {
+    Raised,
+    Cleared,
     /// The severity is as before, but changed in between without being sent.
     Flapped,
 }
 
 /// The current and the sent state of one subject.
 #[derive(Clone, Copy, Debug, Default)]
-struct Track {
-    level: Level,
-    told: Level,
+struct SubjectState {
+    severity: AlertSeverity,
+    sent_severity: AlertSeverity,
     /// When severities 1 and 2 were last sent, first for real and then for drill conditions.
-    alerted: [Times; 2],
-    muted: u32,
+    last_sent: [LastSent; 2],
+    suppressed: u32,
     /// The sent condition was caused by a drill.
-    staged: bool,
+    is_drill: bool,
 }
 
-type Times = [Option<Duration>; WORST as usize];
+type LastSent = [Option<Duration>; MAX_SEVERITY as usize];
 
-impl Track {
+impl SubjectState {
     /// Returns `true` if this severity was not sent within `interval`, for real or for drills.
-    fn is_due(&self, level: Level, staged: bool, interval: Duration, now: Duration) -> bool {
-        let [real, drill] = &self.alerted;
+    fn may_send(
+        &self,
+        level: AlertSeverity,
+        staged: bool,
+        interval: Duration,
+        now: Duration,
+    ) -> bool {
+        let [real, drill] = &self.last_sent;
         let times = if staged { drill } else { real };
         let sent = usize::from(level)
             .checked_sub(1)
@@ -68,8 +74,8 @@ impl Track {
         sent.is_none_or(|sent| now.saturating_sub(sent) >= interval)
     }
 
-    fn told_at(&mut self, level: Level, staged: bool, now: Duration) {
-        let [real, drill] = &mut self.alerted;
+    fn mark_sent(&mut self, level: AlertSeverity, staged: bool, now: Duration) {
+        let [real, drill] = &mut self.last_sent;
         let times = if staged { drill } else { real };
         if let Some(last_sent) = usize::from(level)
             .checked_sub(1)
@@ -82,35 +88,41 @@ impl Track {
 
 /// The rate limit for alerts, and what was sent per subject.
 #[derive(Debug)]
-pub struct Rules {
-    interval: Duration,
-    tracks: BTreeMap<Cause, Track>,
+pub struct AlertRules {
+    min_interval: Duration,
+    subjects: BTreeMap<AlertSubject, SubjectState>,
 }
 
-impl Rules {
+impl AlertRules {
     /// At most one alert per subject and severity within `interval`.
     pub fn new(interval: Duration) -> Self {
         Self {
-            interval,
-            tracks: BTreeMap::new(),
+            min_interval: interval,
+            subjects: BTreeMap::new(),
         }
     }
 
     pub fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval;
+        self.min_interval = interval;
     }
 
     /// Restores an alert sent by an earlier process. `sent_at` is on this process's clock.
-    pub fn recall(&mut self, cause: Cause, level: Level, staged: bool, sent_at: Duration) {
-        let level = level.min(WORST);
-        let track = self.tracks.entry(cause).or_default();
-        (track.level, track.told, track.staged) = (level, level, staged);
-        track.told_at(level, staged, sent_at);
+    pub fn restore(
+        &mut self,
+        cause: AlertSubject,
+        level: AlertSeverity,
+        staged: bool,
+        sent_at: Duration,
+    ) {
+        let level = level.min(MAX_SEVERITY);
+        let track = self.subjects.entry(cause).or_default();
+        (track.severity, track.sent_severity, track.is_drill) = (level, level, staged);
+        track.mark_sent(level, staged, sent_at);
     }
 
     /// Drops the subjects of removed providers, which will never recover.
-    pub fn keep<'p>(&mut self, providers: impl Iterator<Item = &'p str> + Clone) {
-        self.tracks.retain(|cause, _| {
+    pub fn retain_providers<'p>(&mut self, providers: impl Iterator<Item = &'p str> + Clone) {
+        self.subjects.retain(|cause, _| {
             cause
                 .provider()
                 .is_none_or(|name| providers.clone().any(|kept| *kept == **name))
@@ -120,69 +132,69 @@ impl Rules {
     /// Records the current condition of a subject and returns the change to send, if any.
     ///
     /// Must be called repeatedly even while nothing changes: suppressed changes are sent later.
-    pub fn see(&mut self, found: &Finding, now: Duration) -> Option<Told> {
-        let interval = self.interval;
-        let track = self.tracks.entry(found.cause.clone()).or_default();
-        let level = found.level.min(WORST);
-        let worsened = level > std::mem::replace(&mut track.level, level);
+    pub fn observe(&mut self, found: &AlertCondition, now: Duration) -> Option<Notification> {
+        let interval = self.min_interval;
+        let track = self.subjects.entry(found.subject.clone()).or_default();
+        let level = found.severity.min(MAX_SEVERITY);
+        let worsened = level > std::mem::replace(&mut track.severity, level);
         // If only a drill was sent, a real condition is new.
-        let before = if track.staged && !found.staged && level > 0 {
+        let before = if track.is_drill && !found.is_drill && level > 0 {
             0
         } else {
-            track.told
+            track.sent_severity
         };
-        let found = Finding {
-            level,
+        let found = AlertCondition {
+            severity: level,
             ..found.clone()
         };
         if level > before {
-            if track.is_due(level, found.staged, interval, now) {
-                (track.told, track.staged) = (level, found.staged);
-                track.told_at(level, found.staged, now);
-                let muted = std::mem::take(&mut track.muted);
-                let staged = found.staged;
-                return Some(Told {
-                    found,
-                    before,
-                    muted,
-                    staged,
+            if track.may_send(level, found.is_drill, interval, now) {
+                (track.sent_severity, track.is_drill) = (level, found.is_drill);
+                track.mark_sent(level, found.is_drill, now);
+                let muted = std::mem::take(&mut track.suppressed);
+                let staged = found.is_drill;
+                return Some(Notification {
+                    condition: found,
+                    previous_severity: before,
+                    suppressed: muted,
+                    is_drill: staged,
                 });
             }
-            track.muted += u32::from(worsened);
+            track.suppressed += u32::from(worsened);
             return None;
         }
         if level < before {
-            let is_reported = level == 0 || found.cause.tells_steps();
-            let staged = track.staged;
+            let is_reported = level == 0 || found.subject.reports_partial_recovery();
+            let staged = track.is_drill;
             return is_reported.then(|| {
-                track.told = level;
-                track.staged &= level > 0;
-                Told {
-                    found,
-                    before,
-                    muted: 0,
-                    staged,
+                track.sent_severity = level;
+                track.is_drill &= level > 0;
+                Notification {
+                    condition: found,
+                    previous_severity: before,
+                    suppressed: 0,
+                    is_drill: staged,
                 }
             });
         }
-        let may_send = |track: &Track, level| {
+        let may_send = |track: &SubjectState, level| {
             [true, false]
                 .iter()
-                .all(|staged| track.is_due(level, *staged, interval, now))
+                .all(|staged| track.may_send(level, *staged, interval, now))
         };
-        let is_interval_over = (1..=WORST).all(|level| may_send(track, level));
-        if track.muted == 0 || !is_interval_over {
+        let is_interval_over = (1..=MAX_SEVERITY).all(|level| may_send(track, level));
+        if track.suppressed == 0 || !is_interval_over {
             return None;
         }
         // The summary counts as an alert: the next one waits for the interval again.
-        (1..=WORST).for_each(|level| track.told_at(level, found.staged, now));
-        let muted = std::mem::take(&mut track.muted);
-        let staged = found.staged;
-        Some(Told {
-            found,
-            before,
-            muted,
-            staged,
+        (1..=MAX_SEVERITY).for_each(|level| track.mark_sent(level, found.is_drill, now));
+        let muted = std::mem::take(&mut track.suppressed);
+        let staged = found.is_drill;
+        Some(Notification {
+            condition: found,
+            previous_severity: before,
+            suppressed: muted,
+            is_drill: staged,
         })
     }
 }
@@ -195,31 +207,34 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(300);
 
-    fn found(subject: &Cause, level: Level) -> Finding {
-        Finding {
-            cause: subject.clone(),
-            level,
+    fn found(subject: &AlertSubject, level: AlertSeverity) -> AlertCondition {
+        AlertCondition {
+            subject: subject.clone(),
+            severity: level,
             reason: None,
-            words: String::new(),
-            staged: false,
+            description: String::new(),
+            is_drill: false,
         }
     }
 
-    fn provider() -> Cause {
-        Cause::Provider("a".into())
+    fn provider() -> AlertSubject {
+        AlertSubject::Provider("a".into())
     }
 
     /// The changes sent for these `(second, severity)` steps, as `(second, change, severity,
     /// suppressed)`.
-    fn changes(subject: &Cause, steps: &[(u64, Level)]) -> Vec<(u64, News, Level, u32)> {
-        let mut rules = Rules::new(INTERVAL);
-        let observe = |&(at, level): &(u64, Level)| {
-            let notification = rules.see(&found(subject, level), Duration::from_secs(at))?;
+    fn changes(
+        subject: &AlertSubject,
+        steps: &[(u64, AlertSeverity)],
+    ) -> Vec<(u64, AlertChange, AlertSeverity, u32)> {
+        let mut rules = AlertRules::new(INTERVAL);
+        let observe = |&(at, level): &(u64, AlertSeverity)| {
+            let notification = rules.observe(&found(subject, level), Duration::from_secs(at))?;
             Some((
                 at,
-                notification.news(),
-                notification.found.level,
-                notification.muted,
+                notification.change(),
+                notification.condition.severity,
+                notification.suppressed,
             ))
         };
         steps.iter().filter_map(observe).collect()
@@ -238,7 +253,10 @@ mod tests {
         ];
         assert_eq!(
             changes(&provider(), &steps),
-            [(1, News::Worse, 1, 0), (900, News::Better, 0, 0)]
+            [
+                (1, AlertChange::Raised, 1, 0),
+                (900, AlertChange::Cleared, 0, 0)
+            ]
         );
     }
 
@@ -248,9 +266,9 @@ mod tests {
         let quiet = (200..2_000).map(|n| (n, 0));
         let all: Vec<_> = flaps.chain(quiet).collect();
         let expected = [
-            (0, News::Worse, 1, 0),
-            (1, News::Better, 0, 0),
-            (300, News::Flapped, 0, 99),
+            (0, AlertChange::Raised, 1, 0),
+            (1, AlertChange::Cleared, 0, 0),
+            (300, AlertChange::Flapped, 0, 99),
         ];
         assert_eq!(changes(&provider(), &all), expected);
     }
@@ -267,10 +285,10 @@ mod tests {
             (400, 0),
         ];
         let expected = [
-            (0, News::Worse, 1, 0),
-            (10, News::Better, 0, 0),
-            (300, News::Worse, 1, 1),
-            (400, News::Better, 0, 0),
+            (0, AlertChange::Raised, 1, 0),
+            (10, AlertChange::Cleared, 0, 0),
+            (300, AlertChange::Raised, 1, 1),
+            (400, AlertChange::Cleared, 0, 0),
         ];
         assert_eq!(changes(&provider(), &steps), expected);
     }
@@ -287,103 +305,106 @@ mod tests {
             (310, 1),
         ];
         let mode = [
-            (0, News::Worse, 1, 0),
-            (10, News::Worse, 2, 0),
-            (20, News::Better, 1, 0),
-            (40, News::Better, 0, 0),
-            (310, News::Worse, 1, 2),
+            (0, AlertChange::Raised, 1, 0),
+            (10, AlertChange::Raised, 2, 0),
+            (20, AlertChange::Cleared, 1, 0),
+            (40, AlertChange::Cleared, 0, 0),
+            (310, AlertChange::Raised, 1, 2),
         ];
-        assert_eq!(changes(&Cause::Mode, &steps), mode);
+        assert_eq!(changes(&AlertSubject::Mode, &steps), mode);
         // For a provider, the step from blocked to down and back is not reported.
         let blocked = [
-            (0, News::Worse, 1, 0),
-            (10, News::Worse, 2, 0),
-            (40, News::Better, 0, 0),
-            (310, News::Worse, 1, 1),
+            (0, AlertChange::Raised, 1, 0),
+            (10, AlertChange::Raised, 2, 0),
+            (40, AlertChange::Cleared, 0, 0),
+            (310, AlertChange::Raised, 1, 1),
         ];
         assert_eq!(changes(&provider(), &steps), blocked);
     }
 
     #[test]
     fn alerts_of_an_earlier_process_count() {
-        let mut rules = Rules::new(INTERVAL);
-        rules.recall(provider(), 1, false, Duration::from_secs(100));
+        let mut rules = AlertRules::new(INTERVAL);
+        rules.restore(provider(), 1, false, Duration::from_secs(100));
         let mut observe = |level, at| {
             rules
-                .see(&found(&provider(), level), Duration::from_secs(at))
-                .map(|notification| notification.news())
+                .observe(&found(&provider(), level), Duration::from_secs(at))
+                .map(|notification| notification.change())
         };
         assert_eq!(observe(1, 200), None, "already sent");
-        assert_eq!(observe(0, 210), Some(News::Better));
+        assert_eq!(observe(0, 210), Some(AlertChange::Cleared));
         assert_eq!(
             observe(1, 220),
             None,
             "within the interval of the earlier process"
         );
-        assert_eq!(observe(1, 400), Some(News::Worse));
+        assert_eq!(observe(1, 400), Some(AlertChange::Raised));
     }
 
     #[test]
     fn drills_suppress_no_real_alert_and_remaining_problems_are_sent() {
-        let mut rules = Rules::new(INTERVAL);
+        let mut rules = AlertRules::new(INTERVAL);
         let mut observe = |level, staged, at| {
-            let found = Finding {
-                staged,
+            let found = AlertCondition {
+                is_drill: staged,
                 ..found(&provider(), level)
             };
             rules
-                .see(&found, Duration::from_secs(at))
-                .map(|notification| (notification.news(), notification.staged))
+                .observe(&found, Duration::from_secs(at))
+                .map(|notification| (notification.change(), notification.is_drill))
         };
-        assert_eq!(observe(1, true, 1), Some((News::Worse, true)));
+        assert_eq!(observe(1, true, 1), Some((AlertChange::Raised, true)));
         assert_eq!(observe(1, true, 2), None);
         assert_eq!(
             observe(0, false, 3),
-            Some((News::Better, true)),
+            Some((AlertChange::Cleared, true)),
             "the drill is over"
         );
         assert_eq!(
             observe(1, false, 4),
-            Some((News::Worse, false)),
+            Some((AlertChange::Raised, false)),
             "the interval of the drill does not count"
         );
         assert_eq!(observe(1, true, 5), None, "a drill on top changes nothing");
-        assert_eq!(observe(0, false, 6), Some((News::Better, false)));
-        assert_eq!(observe(1, true, 302), Some((News::Worse, true)));
+        assert_eq!(observe(0, false, 6), Some((AlertChange::Cleared, false)));
+        assert_eq!(observe(1, true, 302), Some((AlertChange::Raised, true)));
         assert_eq!(
             observe(1, false, 400),
-            Some((News::Worse, false)),
+            Some((AlertChange::Raised, false)),
             "the problem continues without the drill"
         );
-        assert_eq!(observe(0, false, 401), Some((News::Better, false)));
-        rules.recall(provider(), 1, true, Duration::from_secs(500));
+        assert_eq!(observe(0, false, 401), Some((AlertChange::Cleared, false)));
+        rules.restore(provider(), 1, true, Duration::from_secs(500));
         let notification = rules
-            .see(&found(&provider(), 0), Duration::from_secs(501))
+            .observe(&found(&provider(), 0), Duration::from_secs(501))
             .unwrap();
         assert_eq!(
-            (notification.news(), notification.staged),
-            (News::Better, true),
+            (notification.change(), notification.is_drill),
+            (AlertChange::Cleared, true),
             "the earlier alert was a drill"
         );
     }
 
     #[test]
     fn removed_providers_are_dropped() {
-        let mut rules = Rules::new(INTERVAL);
+        let mut rules = AlertRules::new(INTERVAL);
         let a = provider();
-        let b = Cause::Provider("b".into());
-        for subject in [&a, &b, &Cause::Mode] {
-            assert!(rules.see(&found(subject, 1), INTERVAL).is_some());
+        let b = AlertSubject::Provider("b".into());
+        for subject in [&a, &b, &AlertSubject::Mode] {
+            assert!(rules.observe(&found(subject, 1), INTERVAL).is_some());
         }
-        rules.keep(["b"].into_iter());
-        assert_eq!(rules.tracks.keys().collect::<Vec<_>>(), [&b, &Cause::Mode]);
+        rules.retain_providers(["b"].into_iter());
+        assert_eq!(
+            rules.subjects.keys().collect::<Vec<_>>(),
+            [&b, &AlertSubject::Mode]
+        );
     }
 
     #[test]
     fn without_an_interval_every_change_is_sent() {
-        let mut rules = Rules::new(Duration::ZERO);
+        let mut rules = AlertRules::new(Duration::ZERO);
         let changes = (0..10)
-            .filter_map(|n| rules.see(&found(&provider(), n % 2), INTERVAL))
+            .filter_map(|n| rules.observe(&found(&provider(), n % 2), INTERVAL))
             .count();
         assert_eq!(changes, 9);
     }
@@ -393,29 +414,29 @@ mod tests {
         /// recover, and the receiver ends up with the current state.
         #[test]
         fn guarantees_hold(steps in prop::collection::vec((0_u64..200, 0_u8..=2), 1..200), mode: bool) {
-            let subject = if mode { Cause::Mode } else { provider() };
-            let mut rules = Rules::new(INTERVAL);
+            let subject = if mode { AlertSubject::Mode } else { provider() };
+            let mut rules = AlertRules::new(INTERVAL);
             let mut now = 0;
             let mut believed = 0;
             let mut last = [None::<u64>; 3];
             let settling = [(0, steps.last().unwrap().1), (301, steps.last().unwrap().1), (301, steps.last().unwrap().1)];
             for (wait, level) in steps.iter().copied().chain(settling) {
                 now += wait;
-                let Some(notification) = rules.see(&found(&subject, level), Duration::from_secs(now)) else { continue };
-                prop_assert_eq!(notification.before, believed);
-                match notification.news() {
-                    News::Worse => {
-                        let index = usize::from(notification.found.level);
+                let Some(notification) = rules.observe(&found(&subject, level), Duration::from_secs(now)) else { continue };
+                prop_assert_eq!(notification.previous_severity, believed);
+                match notification.change() {
+                    AlertChange::Raised => {
+                        let index = usize::from(notification.condition.severity);
                         prop_assert!(last[index].is_none_or(|last| now - last >= 300));
                         last[index] = Some(now);
                     }
-                    News::Better => prop_assert!(believed > notification.found.level),
-                    News::Flapped => {
-                        prop_assert!(notification.muted > 0 && last.iter().flatten().all(|last| now - last >= 300));
+                    AlertChange::Cleared => prop_assert!(believed > notification.condition.severity),
+                    AlertChange::Flapped => {
+                        prop_assert!(notification.suppressed > 0 && last.iter().flatten().all(|last| now - last >= 300));
                         last = [Some(now); 3];
                     }
                 }
-                believed = notification.found.level;
+                believed = notification.condition.severity;
             }
             let level = steps.last().unwrap().1;
             let is_current = believed == level || (!mode && level > 0 && believed > level);

@@ -1,19 +1,19 @@
 //! Derives alert conditions from the observed state. Pure: the current time is passed in.
 
-use super::cause::{Cause, Finding};
-use crate::chat::{At, Mode, ProviderState};
-use crate::provider::backend::Vitals;
+use super::cause::{AlertCondition, AlertSubject};
+use crate::chat::{ProviderState, ServiceMode, Timestamp};
+use crate::provider::backend::ProviderStatus;
 
 /// The conditions of a provider and of its budget.
 ///
 /// `staged` is set while an outage drill runs at the provider or its effects are not cleared yet.
 /// A half-open or disabled provider has no condition of its own: it is neither down nor back.
-pub fn provider(
+pub fn provider_conditions(
     name: &std::sync::Arc<str>,
-    vitals: &Vitals,
+    vitals: &ProviderStatus,
     staged: bool,
-    now: At,
-) -> impl Iterator<Item = Finding> + use<> {
+    now: Timestamp,
+) -> impl Iterator<Item = AlertCondition> + use<> {
     let level = match vitals.state {
         ProviderState::Closed => Some(0),
         ProviderState::Open => Some(1),
@@ -22,23 +22,23 @@ pub fn provider(
     };
     let is_spent = vitals.is_over_budget(now);
     // The breaker's own fault, also if the budget is spent as well.
-    let unspent = Vitals {
-        budget_until: None,
+    let unspent = ProviderStatus {
+        budget_resets_at: None,
         ..vitals.clone()
     };
-    let finding = level.map(|level| Finding {
-        cause: Cause::Provider(name.clone()),
-        level,
-        reason: unspent.why(now).filter(|_| level > 0).map(str::to_owned),
-        words: unspent.words(now).unwrap_or("not known").to_owned(),
-        staged,
+    let finding = level.map(|level| AlertCondition {
+        subject: AlertSubject::Provider(name.clone()),
+        severity: level,
+        reason: unspent.reason(now).filter(|_| level > 0).map(str::to_owned),
+        description: unspent.describe(now).unwrap_or("not known").to_owned(),
+        is_drill: staged,
     });
-    let budget = Finding {
-        cause: Cause::Budget(name.clone()),
-        level: u8::from(is_spent),
+    let budget = AlertCondition {
+        subject: AlertSubject::Budget(name.clone()),
+        severity: u8::from(is_spent),
         reason: is_spent.then(|| "budget_spent".to_owned()),
-        words: String::new(),
-        staged: false,
+        description: String::new(),
+        is_drill: false,
     };
     finding.into_iter().chain([budget])
 }
@@ -46,55 +46,57 @@ pub fn provider(
 /// The condition of the mode. `cause` is that of the open incident.
 ///
 /// `staged` is set if all providers that were unavailable last time any was had an outage drill.
-pub fn mode(mode: Mode, cause: Option<&str>, staged: bool) -> Finding {
-    Finding {
-        cause: Cause::Mode,
-        level: match mode {
-            Mode::Normal => 0,
-            Mode::Degraded => 1,
-            Mode::Outage => 2,
+pub fn mode_condition(mode: ServiceMode, cause: Option<&str>, staged: bool) -> AlertCondition {
+    AlertCondition {
+        subject: AlertSubject::Mode,
+        severity: match mode {
+            ServiceMode::Normal => 0,
+            ServiceMode::Degraded => 1,
+            ServiceMode::Outage => 2,
         },
-        reason: cause.filter(|_| mode != Mode::Normal).map(str::to_owned),
-        words: cause.unwrap_or_default().to_owned(),
-        staged,
+        reason: cause
+            .filter(|_| mode != ServiceMode::Normal)
+            .map(str::to_owned),
+        description: cause.unwrap_or_default().to_owned(),
+        is_drill: staged,
     }
 }
 
 /// The condition of the store. `problem` is `None` if it works.
-pub fn store(problem: Option<&str>) -> Finding {
-    Finding {
-        cause: Cause::Store,
-        level: u8::from(problem.is_some()),
+pub fn store_condition(problem: Option<&str>) -> AlertCondition {
+    AlertCondition {
+        subject: AlertSubject::Store,
+        severity: u8::from(problem.is_some()),
         reason: problem.map(str::to_owned),
-        words: problem.unwrap_or_default().to_owned(),
-        staged: false,
+        description: problem.unwrap_or_default().to_owned(),
+        is_drill: false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::Fault;
+    use crate::chat::FaultKind;
 
-    fn conditions(vitals: &Vitals) -> Vec<(Cause, u8, Option<String>)> {
-        let found = provider(&"a".into(), vitals, true, At(1_000));
+    fn conditions(vitals: &ProviderStatus) -> Vec<(AlertSubject, u8, Option<String>)> {
+        let found = provider_conditions(&"a".into(), vitals, true, Timestamp(1_000));
         found
-            .map(|condition| (condition.cause, condition.level, condition.reason))
+            .map(|condition| (condition.subject, condition.severity, condition.reason))
             .collect()
     }
 
     #[test]
     fn the_breaker_and_the_budget_have_separate_conditions() {
-        let own = Cause::Provider("a".into());
-        let budget = Cause::Budget("a".into());
+        let own = AlertSubject::Provider("a".into());
+        let budget = AlertSubject::Budget("a".into());
         let reason = |text: &str| Some(text.to_owned());
-        let vitals = |state, fault| Vitals {
+        let vitals = |state, fault| ProviderStatus {
             state,
-            reason: fault,
-            ..Vitals::default()
+            last_fault: fault,
+            ..ProviderStatus::default()
         };
         for (state, level) in [(ProviderState::Open, 1), (ProviderState::Blocked, 2)] {
-            let found = conditions(&vitals(state, Some(Fault::Timeout)));
+            let found = conditions(&vitals(state, Some(FaultKind::Timeout)));
             assert_eq!(
                 found,
                 [
@@ -104,7 +106,7 @@ mod tests {
             );
         }
         // A healthy provider has no reason, even if its last call failed.
-        let well = conditions(&vitals(ProviderState::Closed, Some(Fault::Timeout)));
+        let well = conditions(&vitals(ProviderState::Closed, Some(FaultKind::Timeout)));
         assert_eq!(well, [(own.clone(), 0, None), (budget.clone(), 0, None)]);
         for state in [ProviderState::HalfOpen, ProviderState::Disabled] {
             assert_eq!(
@@ -113,9 +115,9 @@ mod tests {
                 "{state:?}"
             );
         }
-        let spent = Vitals {
-            budget_until: Some(At(2_000)),
-            ..vitals(ProviderState::Open, Some(Fault::Reset))
+        let spent = ProviderStatus {
+            budget_resets_at: Some(Timestamp(2_000)),
+            ..vitals(ProviderState::Open, Some(FaultKind::Reset))
         };
         let expected = [
             (own, 1, reason("reset")),

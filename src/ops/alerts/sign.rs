@@ -9,9 +9,9 @@ use sha2::Sha256;
 use crate::settings::webhook_key;
 
 #[derive(Clone)]
-pub struct Signer(Hmac<Sha256>);
+pub struct WebhookSigner(Hmac<Sha256>);
 
-impl Signer {
+impl WebhookSigner {
     /// Returns `None` if the secret starts with `whsec_` and the rest is not valid base64.
     pub fn new(secret: &str) -> Option<Self> {
         let key = webhook_key(secret)?;
@@ -33,7 +33,7 @@ mod tests {
     /// From the test suite of the specification's own libraries.
     #[test]
     fn the_published_example_yields_the_published_signature() {
-        let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signer = WebhookSigner::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signature = signer.sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             1_614_265_330,
@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn a_secret_without_prefix_is_the_key() {
         // printf 'id.5.body' | openssl dgst -sha256 -hmac secret -binary | base64
-        let signature = Signer::new("secret").unwrap().sign("id", 5, "body");
+        let signature = WebhookSigner::new("secret").unwrap().sign("id", 5, "body");
         assert_eq!(signature, "v1,TuJ6TrGoDS5XVGV7IRhJVKNc3kRitLL8gwSdjPjHkh8=");
-        assert!(Signer::new("whsec_not base64!").is_none());
+        assert!(WebhookSigner::new("whsec_not base64!").is_none());
     }
 }

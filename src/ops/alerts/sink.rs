@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::cause::{Cause, Level};
-use super::line::{Envelope, Known, Line};
-use super::post::{Poster, Undelivered};
-use crate::chat::At;
+use super::cause::{AlertSeverity, AlertSubject};
+use super::line::{AlertQueue, DeliveredState, QueuedAlert};
+use super::post::{DeliveryError, WebhookClient};
+use crate::chat::Timestamp;
 use crate::provider::backend::Clock;
 use crate::router::backoff::Backoff;
 use crate::store::Store;
 
 /// Attempts per alert. With the delays between them they take about five minutes.
-const TRIES: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 
 const BACKOFF: Backoff = Backoff {
     base: Duration::from_secs(2),
@@ -22,28 +22,28 @@ const BACKOFF: Backoff = Backoff {
 };
 
 /// Lower bound of a delay: a tiny jitter would hammer a sink that has just failed.
-const LEAST: Duration = Duration::from_millis(250);
+const MIN_DELAY: Duration = Duration::from_millis(250);
 
 /// The status page reports dropped alerts for this long.
-const LOSS_TOLD: Duration = Duration::from_secs(24 * 60 * 60);
+const DROP_REPORT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SinkKind {
     Slack,
     Webhook,
 }
 
-impl Kind {
+impl SinkKind {
     pub const ALL: [Self; 2] = [Self::Slack, Self::Webhook];
 
-    pub const fn words(self) -> &'static str {
+    pub const fn display_name(self) -> &'static str {
         match self {
             Self::Slack => "Slack",
             Self::Webhook => "the webhook",
         }
     }
 
-    pub const fn note(self) -> &'static str {
+    pub const fn document_name(self) -> &'static str {
         match self {
             Self::Slack => "alerts/slack",
             Self::Webhook => "alerts/webhook",
@@ -53,122 +53,133 @@ impl Kind {
 
 /// A destination of alerts with its queue.
 pub struct Sink {
-    kind: Kind,
-    line: Mutex<Line>,
-    came: Notify,
-    failing: Mutex<Option<Undelivered>>,
+    kind: SinkKind,
+    queue: Mutex<AlertQueue>,
+    queued: Notify,
+    last_error: Mutex<Option<DeliveryError>>,
 }
 
 #[derive(Clone)]
-pub struct Sending {
+pub struct SinkContext {
     /// Keeps what the sink received.
     pub store: Arc<dyn Store>,
     pub clock: Clock,
     /// Returns a random number in 0..1, for jitter.
-    pub chance: fn() -> f64,
+    pub random_unit: fn() -> f64,
 }
 
 impl Sink {
-    pub fn new(kind: Kind, line: Line) -> Self {
+    pub fn new(kind: SinkKind, line: AlertQueue) -> Self {
         Self {
             kind,
-            line: Mutex::new(line),
-            came: Notify::new(),
-            failing: Mutex::new(None),
+            queue: Mutex::new(line),
+            queued: Notify::new(),
+            last_error: Mutex::new(None),
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, AlertQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failing(&self) -> MutexGuard<'_, Option<Undelivered>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_error(&self) -> MutexGuard<'_, Option<DeliveryError>> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves the queue, with what the sink received, to the successor.
-    pub fn handed_over(&self) -> Line {
-        std::mem::take(&mut *self.line()).resumed()
+    pub fn take_queue(&self) -> AlertQueue {
+        std::mem::take(&mut *self.queue()).requeue()
     }
 
     /// The alerts that the sink received and that are not over.
-    pub fn known(&self) -> Vec<Known> {
-        self.line().known()
+    pub fn delivered_states(&self) -> Vec<DeliveredState> {
+        self.queue().delivered_states()
     }
 
-    pub fn learn(&self, known: Known) {
-        self.line().learn(known);
+    pub fn mark_sent_elsewhere(&self, known: DeliveredState) {
+        self.queue().mark_sent_elsewhere(known);
     }
 
-    pub fn forget(&self, cause: &Cause, level: Level) {
-        self.line().forget(cause, level);
+    pub fn mark_cleared(&self, cause: &AlertSubject, level: AlertSeverity) {
+        self.queue().mark_cleared(cause, level);
     }
 
     /// Queues an alert. Never waits.
-    pub fn push(&self, alert: Envelope, now: At) {
-        self.line().push(alert, now);
-        self.came.notify_one();
+    pub fn push(&self, alert: QueuedAlert, now: Timestamp) {
+        self.queue().push(alert, now);
+        self.queued.notify_one();
     }
 
     /// Pops the next alert as if it had been delivered.
     #[cfg(test)]
-    pub fn drawn(&self) -> Option<super::Alert> {
-        let mut line = self.line();
-        let next = line.take()?;
-        line.delivered(&next);
+    pub fn pop_delivered(&self) -> Option<super::Alert> {
+        let mut line = self.queue();
+        let next = line.pop()?;
+        line.mark_delivered(&next);
         Some(next.alert)
     }
 
-    pub async fn run(&self, poster: Poster, sending: Sending) {
+    pub async fn run(&self, poster: WebhookClient, sending: SinkContext) {
         loop {
             // A separate statement, so that the lock is released before the await.
-            let next = self.line().take();
+            let next = self.queue().pop();
             match next {
-                Some(alert) => self.send(&alert, &poster, &sending).await,
-                None => self.came.notified().await,
+                Some(alert) => self.deliver(&alert, &poster, &sending).await,
+                None => self.queued.notified().await,
             }
         }
     }
 
-    async fn send(&self, alert: &Envelope, poster: &Poster, sending: &Sending) {
-        for attempt in 1..=TRIES {
-            let Err(error) = poster.post(alert, sending.clock.wall()).await else {
-                *self.failing() = None;
-                self.line().delivered(alert);
-                return self.keep(sending);
+    async fn deliver(&self, alert: &QueuedAlert, poster: &WebhookClient, sending: &SinkContext) {
+        for attempt in 1..=MAX_ATTEMPTS {
+            let Err(error) = poster.deliver(alert, sending.clock.wall()).await else {
+                *self.last_error() = None;
+                self.queue().mark_delivered(alert);
+                return self.save(sending);
             };
-            let is_new_error = self.failing().replace(error) != Some(error);
+            let is_new_error = self.last_error().replace(error) != Some(error);
             if is_new_error {
-                tracing::warn!(sink = self.kind.words(), why = %error, "alert delivery failed");
+                tracing::warn!(sink = self.kind.display_name(), why = %error, "alert delivery failed");
             }
-            if attempt == TRIES || !error.passes() {
+            if attempt == MAX_ATTEMPTS || !error.is_retryable() {
                 break;
             }
-            tokio::time::sleep(BACKOFF.wait(attempt - 1, (sending.chance)()).max(LEAST)).await;
+            tokio::time::sleep(
+                BACKOFF
+                    .delay(attempt - 1, (sending.random_unit)())
+                    .max(MIN_DELAY),
+            )
+            .await;
         }
         tracing::error!(
-            sink = self.kind.words(),
+            sink = self.kind.display_name(),
             event = alert.alert.event,
             "alert dropped"
         );
-        self.line().given_up(alert, sending.clock.wall());
-        self.keep(sending);
+        self.queue().drop_failed(alert, sending.clock.wall());
+        self.save(sending);
     }
 
     /// Saves what the sink received, so that a restart repeats no alert and loses no recovery.
-    fn keep(&self, sending: &Sending) {
-        let known = serde_json::to_string(&self.line().known()).unwrap_or_default();
+    fn save(&self, sending: &SinkContext) {
+        let known = serde_json::to_string(&self.queue().delivered_states()).unwrap_or_default();
         // The write is queued when the call returns. After a crash an alert may be sent twice.
-        drop(sending.store.write_note(self.kind.note().to_owned(), known));
+        drop(
+            sending
+                .store
+                .put_document(self.kind.document_name().to_owned(), known),
+        );
     }
 
     /// The sink's problems for the status page, in sentences without its address.
-    pub fn problems(&self, now: At) -> Vec<String> {
-        let words = self.kind.words();
-        let failing = *self.failing();
+    pub fn problems(&self, now: Timestamp) -> Vec<String> {
+        let words = self.kind.display_name();
+        let failing = *self.last_error();
         let (waiting, (dropped, dropped_at)) = {
-            let line = self.line();
-            (line.len(), line.lost())
+            let line = self.queue();
+            (line.len(), line.dropped())
         };
         let failing = failing.map(|error| {
             let waiting = if waiting > 0 {
@@ -178,7 +189,7 @@ impl Sink {
             };
             format!("Alerts do not reach {words}: {error}{waiting}.")
         });
-        let is_recent = dropped_at.is_some_and(|at| now.since(at) < LOSS_TOLD);
+        let is_recent = dropped_at.is_some_and(|at| now.since(at) < DROP_REPORT_WINDOW);
         let dropped = is_recent.then(|| match dropped {
             1 => format!("An alert to {words} was lost."),
             dropped => format!("{dropped} alerts to {words} were lost."),

@@ -13,30 +13,31 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::provider::lookup;
-use crate::settings::{is_private_host, is_public};
+use crate::settings::{is_private_host, is_public_address};
 
 /// A public name resolved to private addresses only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a public name leads to a private address")]
 pub struct PrivateAddress;
 
-type Lookup = dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> + Send + Sync;
+type LookupFn =
+    dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> + Send + Sync;
 
 /// A DNS resolver for an HTTP client that calls one host.
-pub struct Resolver {
+pub struct PublicOnlyResolver {
     /// The host if it is a public name.
-    guarded: Option<String>,
-    lookup: Arc<Lookup>,
+    guarded_host: Option<String>,
+    lookup: Arc<LookupFn>,
 }
 
-impl Resolver {
-    pub fn to(host: &str) -> Self {
-        Self::by(host, |name| {
-            Box::pin(async move { lookup::addresses(&name).await })
+impl PublicOnlyResolver {
+    pub fn for_host(host: &str) -> Self {
+        Self::with_lookup(host, |name| {
+            Box::pin(async move { lookup::resolve_host(&name).await })
         })
     }
 
-    fn by(
+    fn with_lookup(
         host: &str,
         lookup: impl Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>
         + Send
@@ -44,21 +45,21 @@ impl Resolver {
         + 'static,
     ) -> Self {
         Self {
-            guarded: (!is_private_host(host)).then(|| host.to_ascii_lowercase()),
+            guarded_host: (!is_private_host(host)).then(|| host.to_ascii_lowercase()),
             lookup: Arc::new(lookup),
         }
     }
 }
 
-impl Resolve for Resolver {
+impl Resolve for PublicOnlyResolver {
     fn resolve(&self, name: Name) -> Resolving {
         // Any other name is that of a proxy, which the operator put into the environment.
-        let is_guarded = self.guarded.as_deref() == Some(&name.as_str().to_ascii_lowercase());
+        let is_guarded = self.guarded_host.as_deref() == Some(&name.as_str().to_ascii_lowercase());
         let addresses = (self.lookup)(name.as_str().to_owned());
         Box::pin(async move {
             let mut addresses = addresses.await?;
             if is_guarded {
-                addresses.retain(|address| is_public(address.ip()));
+                addresses.retain(|address| is_public_address(address.ip()));
                 if addresses.is_empty() {
                     return Err(PrivateAddress.into());
                 }
@@ -77,7 +78,7 @@ mod tests {
             .iter()
             .map(|ip| SocketAddr::new(ip.parse().unwrap(), 0))
             .collect();
-        let resolver = Resolver::by(host, move |_| {
+        let resolver = PublicOnlyResolver::with_lookup(host, move |_| {
             Box::pin(std::future::ready(Ok(addresses.clone())))
         });
         let found = resolver.resolve(name.parse().unwrap()).await;
@@ -127,7 +128,7 @@ mod tests {
     async fn a_client_does_not_connect_to_a_private_address() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let resolver = Resolver::by("hooks.example.com", move |_| {
+        let resolver = PublicOnlyResolver::with_lookup("hooks.example.com", move |_| {
             Box::pin(std::future::ready(Ok(vec![address])))
         });
         let resolver = Arc::new(resolver);
@@ -135,11 +136,11 @@ mod tests {
             builder.no_proxy().dns_resolver(Arc::clone(&resolver))
         };
         let client =
-            crate::provider::transport::client(std::time::Duration::from_secs(5), configure)
+            crate::provider::transport::build_client(std::time::Duration::from_secs(5), configure)
                 .unwrap();
         let url = format!("http://hooks.example.com:{}/", address.port());
         let error = client.post(url).send().await.unwrap_err();
-        assert!(super::super::post::is_private(&error), "{error:?}");
+        assert!(super::super::post::is_private_address(&error), "{error:?}");
         tokio::select! {
             biased;
             accepted = listener.accept() => panic!("{accepted:?}"),

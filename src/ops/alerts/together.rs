@@ -6,117 +6,121 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cause::{Cause, Finding, Level};
-use super::claims::{Claims, Matter, Verdict};
-use super::rules::{News, Told};
+use super::cause::{AlertCondition, AlertSeverity, AlertSubject};
+use super::claims::{AlertClaims, AlertKey, AlertOwnership};
+use super::rules::{AlertChange, Notification};
 
 /// The interval at which claims are renewed and deferred alerts checked again.
-const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+const RECHECK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
 
 /// An alert is no longer deferred after this many checks in a row that Redis did not answer.
-const UNHEARD: u32 = 3;
+const MAX_SILENT_CHECKS: u32 = 3;
 
 /// Each deferred alert costs a check; more than this are sent instead.
-const MOST: usize = 64;
+const MAX_DEFERRED: usize = 64;
 
 /// The alerts owned by this instance and those it defers. `H` is the pending notification.
-pub struct Together<H> {
-    claims: Option<Claims>,
+pub struct AlertDedup<H> {
+    claims: Option<AlertClaims>,
     /// Owned alerts, each with whether a sink has received it.
-    mine: BTreeMap<Matter, bool>,
-    left: Vec<Left<H>>,
-    looked: Duration,
+    owned: BTreeMap<AlertKey, bool>,
+    deferred: Vec<DeferredAlert<H>>,
+    checked_at: Duration,
 }
 
-struct Left<H> {
-    matter: Matter,
-    held: H,
+struct DeferredAlert<H> {
+    key: AlertKey,
+    pending: H,
     /// Checks in a row that Redis did not answer.
-    unheard: u32,
+    silent_checks: u32,
 }
 
-impl<H> Together<H> {
+impl<H> AlertDedup<H> {
     /// `claims` is `None` if this is the only instance.
-    pub fn new(claims: Option<Claims>) -> Self {
+    pub fn new(claims: Option<AlertClaims>) -> Self {
         Self {
             claims,
-            mine: BTreeMap::new(),
-            left: Vec::new(),
-            looked: Duration::ZERO,
+            owned: BTreeMap::new(),
+            deferred: Vec::new(),
+            checked_at: Duration::ZERO,
         }
     }
 
     /// Returns the instance that sends this notification. A summary is sent once per `interval`.
-    pub async fn verdict(
+    pub async fn ownership(
         &mut self,
         sinks: &str,
-        notification: &Told,
+        notification: &Notification,
         interval: Duration,
-    ) -> Verdict {
-        let key = |level| matter(notification, level);
+    ) -> AlertOwnership {
+        let key = |level| alert_key(notification, level);
         let Some(claims) = self
             .claims
             .as_ref()
-            .filter(|_| notification.found.cause != Cause::Store)
+            .filter(|_| notification.condition.subject != AlertSubject::Store)
         else {
-            return Verdict::Tell;
+            return AlertOwnership::Send;
         };
-        match notification.news() {
-            News::Worse => {
-                let key = key(notification.found.level);
-                let verdict = claims.alert(sinks, &key).await.unwrap_or(Verdict::Tell);
-                self.holds(key, verdict);
+        match notification.change() {
+            AlertChange::Raised => {
+                let key = key(notification.condition.severity);
+                let verdict = claims
+                    .claim(sinks, &key)
+                    .await
+                    .unwrap_or(AlertOwnership::Send);
+                self.record(key, verdict);
                 verdict
             }
-            News::Flapped => {
+            AlertChange::Flapped => {
                 claims
-                    .sum(sinks, &key(notification.found.level), interval)
+                    .claim_summary(sinks, &key(notification.condition.severity), interval)
                     .await
             }
-            News::Better => {
-                let worst = notification.before;
-                let now = notification.found.level;
+            AlertChange::Cleared => {
+                let worst = notification.previous_severity;
+                let now = notification.condition.severity;
                 let milder: Vec<_> = (now + 1..worst).map(key).collect();
-                let is_over =
-                    |key: &Matter| key.cause == notification.found.cause && key.level > now;
-                self.mine.retain(|key, _| !is_over(key));
-                self.left.retain(|left| !is_over(&left.matter));
-                claims.end(sinks, &key(worst), &milder).await
+                let is_over = |key: &AlertKey| {
+                    key.subject == notification.condition.subject && key.severity > now
+                };
+                self.owned.retain(|key, _| !is_over(key));
+                self.deferred.retain(|left| !is_over(&left.key));
+                claims.release(sinks, &key(worst), &milder).await
             }
         }
     }
 
     /// Restores an alert that an earlier process of this instance sent and that was not over.
-    pub fn recall(&mut self, cause: Cause, level: Level, staged: bool) {
-        self.mine.insert(
-            Matter {
-                cause,
-                level,
-                staged,
+    pub fn restore(&mut self, cause: AlertSubject, level: AlertSeverity, staged: bool) {
+        self.owned.insert(
+            AlertKey {
+                subject: cause,
+                severity: level,
+                is_drill: staged,
             },
             true,
         );
     }
 
-    fn holds(&mut self, key: Matter, verdict: Verdict) {
+    fn record(&mut self, key: AlertKey, verdict: AlertOwnership) {
         match verdict {
-            Verdict::Leave => drop(self.mine.remove(&key)),
-            Verdict::Tell => drop(self.mine.insert(key, false)),
-            Verdict::TakeOver => drop(self.mine.insert(key, true)),
+            AlertOwnership::OwnedElsewhere => drop(self.owned.remove(&key)),
+            AlertOwnership::Send => drop(self.owned.insert(key, false)),
+            AlertOwnership::TakeOver => drop(self.owned.insert(key, true)),
         }
     }
 
     /// Defers an alert to another instance. Gives `held` back if too many are deferred.
-    pub fn leave(&mut self, notification: &Told, held: H) -> Option<H> {
-        let key = matter(notification, notification.found.level);
-        self.left.retain(|left| left.matter != key);
-        if self.left.len() >= MOST {
+    pub fn defer(&mut self, notification: &Notification, held: H) -> Option<H> {
+        let key = alert_key(notification, notification.condition.severity);
+        self.deferred.retain(|left| left.key != key);
+        if self.deferred.len() >= MAX_DEFERRED {
             return Some(held);
         }
-        self.left.push(Left {
-            matter: key,
-            held,
-            unheard: 0,
+        self.deferred.push(DeferredAlert {
+            key: key,
+            pending: held,
+            silent_checks: 0,
         });
         None
     }
@@ -125,80 +129,83 @@ impl<H> Together<H> {
     ///
     /// `has` returns `true` if a sink has received the alert. Returns the alerts that this
     /// instance has to send or take over.
-    pub async fn again(
+    pub async fn recheck(
         &mut self,
         sinks: &str,
-        found: &[Finding],
+        found: &[AlertCondition],
         now: Duration,
-        has: impl Fn(&Matter) -> bool,
-    ) -> Vec<(Verdict, H)> {
+        has: impl Fn(&AlertKey) -> bool,
+    ) -> Vec<(AlertOwnership, H)> {
         let Some(claims) = self
             .claims
             .as_ref()
-            .filter(|_| now.saturating_sub(self.looked) >= AGAIN)
+            .filter(|_| now.saturating_sub(self.checked_at) >= RECHECK_INTERVAL)
         else {
             return Vec::new();
         };
-        self.looked = now;
+        self.checked_at = now;
         // The claim of a removed provider is left to expire.
-        let condition_of =
-            |key: &Matter| found.iter().find(|condition| condition.cause == key.cause);
-        let is_active = |key: &Matter| match condition_of(key) {
-            Some(condition) => condition.level >= key.level,
+        let condition_of = |key: &AlertKey| {
+            found
+                .iter()
+                .find(|condition| condition.subject == key.subject)
+        };
+        let is_active = |key: &AlertKey| match condition_of(key) {
+            Some(condition) => condition.severity >= key.severity,
             // A provider in half-open state has no condition, but its budget still has one.
-            None => key.cause.provider().is_some_and(|name| {
+            None => key.subject.provider().is_some_and(|name| {
                 found
                     .iter()
-                    .any(|condition| condition.cause.provider() == Some(name))
+                    .any(|condition| condition.subject.provider() == Some(name))
             }),
         };
-        self.mine
+        self.owned
             .retain(|key, _| condition_of(key).is_some() || is_active(key));
-        self.mine
+        self.owned
             .iter_mut()
             .for_each(|(key, is_sent)| *is_sent |= has(key));
-        if !self.mine.is_empty() {
-            claims.renew(sinks, &self.mine).await;
+        if !self.owned.is_empty() {
+            claims.renew(sinks, &self.owned).await;
         }
         let mut due = Vec::new();
         let mut left = Vec::new();
-        for Left {
-            matter,
-            held,
-            unheard,
-        } in std::mem::take(&mut self.left)
+        for DeferredAlert {
+            key: matter,
+            pending: held,
+            silent_checks: unheard,
+        } in std::mem::take(&mut self.deferred)
         {
             if !is_active(&matter) {
                 continue;
             }
-            match claims.alert(sinks, &matter).await {
-                Some(Verdict::Leave) => left.push(Left {
-                    matter,
-                    held,
-                    unheard: 0,
+            match claims.claim(sinks, &matter).await {
+                Some(AlertOwnership::OwnedElsewhere) => left.push(DeferredAlert {
+                    key: matter,
+                    pending: held,
+                    silent_checks: 0,
                 }),
-                None if unheard + 1 < UNHEARD => left.push(Left {
-                    matter,
-                    held,
-                    unheard: unheard + 1,
+                None if unheard + 1 < MAX_SILENT_CHECKS => left.push(DeferredAlert {
+                    key: matter,
+                    pending: held,
+                    silent_checks: unheard + 1,
                 }),
-                verdict => due.push((matter, verdict.unwrap_or(Verdict::Tell), held)),
+                verdict => due.push((matter, verdict.unwrap_or(AlertOwnership::Send), held)),
             }
         }
-        self.left = left;
+        self.deferred = left;
         due.into_iter()
             .map(|(key, verdict, held)| {
-                self.holds(key, verdict);
+                self.record(key, verdict);
                 (verdict, held)
             })
             .collect()
     }
 }
 
-fn matter(notification: &Told, level: Level) -> Matter {
-    Matter {
-        cause: notification.found.cause.clone(),
-        level,
-        staged: notification.staged,
+fn alert_key(notification: &Notification, level: AlertSeverity) -> AlertKey {
+    AlertKey {
+        subject: notification.condition.subject.clone(),
+        severity: level,
+        is_drill: notification.is_drill,
     }
 }

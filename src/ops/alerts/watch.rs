@@ -9,53 +9,53 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::address::{Address, addresses};
-use super::alert::{Alert, Scene};
-use super::cause::{Cause, Finding};
-use super::claims::{Claims, Matter, Verdict};
-use super::line::{Envelope, Known, Line};
-use super::rules::{News, Rules, Told};
+use self::address::{SinkConfig, configured_sinks};
+use super::alert::{Alert, AlertContext};
+use super::cause::{AlertCondition, AlertSubject};
+use super::claims::{AlertClaims, AlertKey, AlertOwnership};
+use super::line::{AlertQueue, DeliveredState, QueuedAlert};
+use super::rules::{AlertChange, AlertRules, Notification};
 use super::seen;
-use super::sink::{Kind, Sending, Sink};
-use super::together::Together;
-use crate::chat::{At, Mode, ProviderState, StatusView};
-use crate::ops::mode::HOLD_DOWN;
-use crate::ops::report::Report;
+use super::sink::{Sink, SinkContext, SinkKind};
+use super::together::AlertDedup;
+use crate::chat::{ProviderState, ServiceMode, StatusView, Timestamp};
+use crate::ops::mode::WORSEN_DELAY;
+use crate::ops::report::StatusHistory;
 use crate::provider::backend::Clock;
-use crate::router::table::Published;
+use crate::router::table::ConfigWatch;
 use crate::settings::Settings;
 use crate::store::Store;
 
 /// Changes shorter than this are not noticed.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The first poll is delayed at most this long by loading what was sent before a restart.
-const RECALL_LIMIT: Duration = Duration::from_secs(2);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An alert waits this long for an incident to belong to, which opens once the mode has lasted for
 /// [`WORSEN_DELAY`].
-const INCIDENT_WAIT: Duration = HOLD_DOWN.saturating_add(Duration::from_millis(500));
+const INCIDENT_GRACE: Duration = WORSEN_DELAY.saturating_add(Duration::from_millis(500));
 
 /// Added to the clock, so that alerts of earlier processes have a positive time as well.
-const BEFORE: Duration = Duration::from_secs(100 * 24 * 60 * 60);
+const EPOCH_OFFSET: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
-pub struct Means {
+pub struct AlertDeps {
     /// The providers and the sinks.
-    pub published: Published,
+    pub config: ConfigWatch,
     pub status: watch::Receiver<Arc<StatusView>>,
-    pub reports: watch::Receiver<Arc<Report>>,
+    pub history: watch::Receiver<Arc<StatusHistory>>,
     /// Conditions found by the anomaly detector.
-    pub warnings: watch::Receiver<Arc<[Finding]>>,
+    pub warnings: watch::Receiver<Arc<[AlertCondition]>>,
     /// Watched itself; also keeps what the sinks received.
     pub store: Arc<dyn Store>,
     /// Problems found when the store was opened.
-    pub opened_with: Vec<String>,
+    pub startup_problems: Vec<String>,
     /// `None` if this is the only instance.
-    pub claims: Option<Claims>,
+    pub claims: Option<AlertClaims>,
     pub clock: Clock,
-    pub random: fn() -> u64,
+    pub random_u64: fn() -> u64,
     /// Returns a random number in 0..1, for retry delays.
-    pub chance: fn() -> f64,
+    pub random_unit: fn() -> f64,
 }
 
 #[derive(Clone)]
@@ -65,10 +65,10 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    pub fn start(means: Means) -> Self {
+    pub fn start(means: AlertDeps) -> Self {
         let (sinks, running_sinks) = watch::channel(Arc::from(Vec::new()));
         let clock = means.clock;
-        actix::spawn(async move { Watcher::begin(means, sinks).await.run().await });
+        actix::spawn(async move { AlertWatcher::start(means, sinks).await.run().await });
         Self {
             sinks: running_sinks,
             clock,
@@ -87,85 +87,86 @@ impl Alerts {
 }
 
 /// A notification that waits for its incident.
-struct Held {
-    told: Told,
-    at: At,
+struct PendingNotification {
+    notification: Notification,
+    observed_at: Timestamp,
     since: Duration,
 }
 
 /// A sink and the task that delivers to it. Dropping it stops the task.
-struct Served {
+struct RunningSink {
     sink: Arc<Sink>,
-    address: Address,
+    config: SinkConfig,
     task: JoinHandle<()>,
 }
 
-impl Drop for Served {
+impl Drop for RunningSink {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-struct Watcher {
-    means: Means,
-    rules: Rules,
+struct AlertWatcher {
+    deps: AlertDeps,
+    rules: AlertRules,
     /// The settings that the running sinks were created from.
     settings: Arc<Settings>,
-    served: Vec<Served>,
+    running: Vec<RunningSink>,
     /// Identifies the configured sinks across instances.
-    sinks: String,
-    shown: watch::Sender<Arc<[Arc<Sink>]>>,
-    held: VecDeque<Held>,
-    together: Together<Held>,
+    sinks_fingerprint: String,
+    published_sinks: watch::Sender<Arc<[Arc<Sink>]>>,
+    pending: VecDeque<PendingNotification>,
+    dedup: AlertDedup<PendingNotification>,
     /// The last incident that was open.
-    incident: Option<String>,
-    looked: bool,
+    last_incident: Option<String>,
+    has_polled: bool,
     /// All providers that were unavailable when any last was had an outage drill.
-    staged: bool,
+    is_mode_drill: bool,
 }
 
-impl Watcher {
-    async fn begin(mut means: Means, shown: watch::Sender<Arc<[Arc<Sink>]>>) -> Self {
-        let settings = Arc::clone(&means.published.borrow().settings);
-        let rules = Rules::new(settings.alerts.min_interval);
-        let together = Together::new(means.claims.take());
+impl AlertWatcher {
+    async fn start(mut means: AlertDeps, shown: watch::Sender<Arc<[Arc<Sink>]>>) -> Self {
+        let settings = Arc::clone(&means.config.borrow().settings);
+        let rules = AlertRules::new(settings.alerts.min_interval);
+        let together = AlertDedup::new(means.claims.take());
         let mut watcher = Self {
-            means,
+            deps: means,
             rules,
             settings,
-            served: Vec::new(),
-            sinks: String::new(),
-            shown,
-            held: VecDeque::new(),
-            together,
-            incident: None,
-            looked: false,
-            staged: false,
+            running: Vec::new(),
+            sinks_fingerprint: String::new(),
+            published_sinks: shown,
+            pending: VecDeque::new(),
+            dedup: together,
+            last_incident: None,
+            has_polled: false,
+            is_mode_drill: false,
         };
         let mut known = Vec::new();
-        for kind in Kind::ALL {
-            known.push((kind, recalled(&*watcher.means.store, kind).await));
+        for kind in SinkKind::ALL {
+            known.push((kind, load_delivered(&*watcher.deps.store, kind).await));
         }
         // A mode caused by a drill is shown for a while after it, also across a restart.
-        let is_mode_drill = |state: &Known| state.cause == Cause::Mode && state.staged;
-        watcher.staged = known.iter().flat_map(|(_, known)| known).any(is_mode_drill);
-        watcher.serve(|kind| {
+        let is_mode_drill =
+            |state: &DeliveredState| state.subject == AlertSubject::Mode && state.is_drill;
+        watcher.is_mode_drill = known.iter().flat_map(|(_, known)| known).any(is_mode_drill);
+        watcher.update_sinks(|kind| {
             let known = known
                 .iter()
                 .find(|(of, _)| *of == kind)
                 .map(|(_, known)| known.clone());
-            Line::recalled(known.unwrap_or_default())
+            AlertQueue::restore(known.unwrap_or_default())
         });
-        let clock = watcher.means.clock;
+        let clock = watcher.deps.clock;
         let now = clock.wall();
-        for state in told_to_all(&watcher.shown.borrow()) {
-            let sent_at = (BEFORE + clock.now()).saturating_sub(now.since(state.at));
+        for state in delivered_everywhere(&watcher.published_sinks.borrow()) {
+            let sent_at = (EPOCH_OFFSET + clock.now()).saturating_sub(now.since(state.at));
             watcher
-                .together
-                .recall(state.cause.clone(), state.level, state.staged);
+                .dedup
+                .restore(state.subject.clone(), state.severity, state.is_drill);
             watcher
                 .rules
-                .recall(state.cause, state.level, state.staged, sent_at);
+                .restore(state.subject, state.severity, state.is_drill, sent_at);
         }
         watcher
     }
@@ -173,237 +174,253 @@ impl Watcher {
     /// Starts the configured sinks and stops all others. Sinks whose target is unchanged continue.
     ///
     /// `initial_queue` returns the queue of a sink kind that had no sink before.
-    fn serve(&mut self, mut initial_queue: impl FnMut(Kind) -> Line) {
-        let context = Sending {
-            store: Arc::clone(&self.means.store),
-            clock: self.means.clock,
-            chance: self.means.chance,
+    fn update_sinks(&mut self, mut initial_queue: impl FnMut(SinkKind) -> AlertQueue) {
+        let context = SinkContext {
+            store: Arc::clone(&self.deps.store),
+            clock: self.deps.clock,
+            random_unit: self.deps.random_unit,
         };
-        let mut previous = std::mem::take(&mut self.served);
-        for address in addresses(&self.settings.alerts) {
+        let mut previous = std::mem::take(&mut self.running);
+        for address in configured_sinks(&self.settings.alerts) {
             let same = previous
                 .iter()
-                .position(|running| running.address.is(&address));
+                .position(|running| running.config.has_same_target(&address));
             if let Some(same) = same {
-                self.served.push(previous.swap_remove(same));
+                self.running.push(previous.swap_remove(same));
                 continue;
             }
-            let Some(poster) = address.poster() else {
+            let Some(poster) = address.webhook_client() else {
                 continue;
             };
             let earlier = previous
                 .iter()
-                .find(|running| running.address.kind == address.kind);
+                .find(|running| running.config.kind == address.kind);
             let queue = earlier.map_or_else(
                 || initial_queue(address.kind),
-                |running| running.sink.handed_over(),
+                |running| running.sink.take_queue(),
             );
             let sink = Arc::new(Sink::new(address.kind, queue));
             let context = context.clone();
             let running = Arc::clone(&sink);
             let task = actix::spawn(async move { running.run(poster, context).await });
-            self.served.push(Served {
+            self.running.push(RunningSink {
                 sink,
-                address,
+                config: address,
                 task,
             });
         }
-        self.sinks = address::name(&self.settings.alerts);
-        self.shown.send_replace(
-            self.served
+        self.sinks_fingerprint = address::sinks_fingerprint(&self.settings.alerts);
+        self.published_sinks.send_replace(
+            self.running
                 .iter()
                 .map(|running| Arc::clone(&running.sink))
                 .collect(),
         );
     }
 
-    fn follow(&mut self) {
-        let settings = Arc::clone(&self.means.published.borrow().settings);
+    fn apply_reload(&mut self) {
+        let settings = Arc::clone(&self.deps.config.borrow().settings);
         if Arc::ptr_eq(&settings, &self.settings) {
             return;
         }
         self.rules.set_interval(settings.alerts.min_interval);
         self.settings = settings;
-        self.serve(|_| Line::default());
+        self.update_sinks(|_| AlertQueue::default());
     }
 
     async fn run(mut self) {
-        let mut tick = tokio::time::interval(LOOK);
+        let mut tick = tokio::time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.follow();
-            self.look().await;
+            self.apply_reload();
+            self.poll().await;
         }
     }
 
-    async fn look(&mut self) {
-        let now = BEFORE + self.means.clock.now();
-        let at = self.means.clock.wall();
-        let view = Arc::clone(&self.means.status.borrow());
+    async fn poll(&mut self) {
+        let now = EPOCH_OFFSET + self.deps.clock.now();
+        let at = self.deps.clock.wall();
+        let view = Arc::clone(&self.deps.status.borrow());
         if view.incident.is_some() {
-            self.incident.clone_from(&view.incident);
+            self.last_incident.clone_from(&view.incident);
         }
-        let config = Arc::clone(&self.means.published.borrow());
+        let config = Arc::clone(&self.deps.config.borrow());
         self.rules
-            .keep(config.backends.iter().map(|provider| &*provider.name));
-        let conditions = self.found(&view, at);
+            .retain_providers(config.providers.iter().map(|provider| &*provider.name));
+        let conditions = self.conditions(&view, at);
         for condition in &conditions {
-            if let Some(notification) = self.rules.see(condition, now) {
-                self.held.push_back(Held {
-                    told: notification,
-                    at,
+            if let Some(notification) = self.rules.observe(condition, now) {
+                self.pending.push_back(PendingNotification {
+                    notification: notification,
+                    observed_at: at,
                     since: now,
                 });
             }
             // Keep the order: a notification that waits for its incident holds up those behind it.
         }
-        while let Some(first) = self.held.front() {
+        while let Some(first) = self.pending.front() {
             let may_have_incident = matches!(
-                first.told.found.cause,
-                Cause::Provider(_) | Cause::Budget(_)
+                first.notification.condition.subject,
+                AlertSubject::Provider(_) | AlertSubject::Budget(_)
             );
-            let waits =
-                may_have_incident && first.told.news() == News::Worse && view.incident.is_none();
-            if waits && now.saturating_sub(first.since) < INCIDENT_WAIT {
+            let waits = may_have_incident
+                && first.notification.change() == AlertChange::Raised
+                && view.incident.is_none();
+            if waits && now.saturating_sub(first.since) < INCIDENT_GRACE {
                 break;
             }
-            if let Some(next) = self.held.pop_front() {
-                self.pass(next, &view).await;
+            if let Some(next) = self.pending.pop_front() {
+                self.route(next, &view).await;
             }
         }
-        let served = &self.served;
-        let has = |key: &Matter| {
-            let known = served.iter().flat_map(|running| running.sink.known());
+        let served = &self.running;
+        let has = |key: &AlertKey| {
+            let known = served
+                .iter()
+                .flat_map(|running| running.sink.delivered_states());
             known
                 .into_iter()
-                .any(|state| state.cause == key.cause && state.level >= key.level)
+                .any(|state| state.subject == key.subject && state.severity >= key.severity)
         };
         for (verdict, held) in self
-            .together
-            .again(&self.sinks, &conditions, now, has)
+            .dedup
+            .recheck(&self.sinks_fingerprint, &conditions, now, has)
             .await
         {
-            self.act(verdict, held, &view);
+            self.dispatch(verdict, held, &view);
         }
     }
 
     /// Enqueues the notification, or defers it to another instance.
-    async fn pass(&mut self, held: Held, view: &StatusView) {
-        if self.served.is_empty() {
-            return self.tell(&held, view);
+    async fn route(&mut self, held: PendingNotification, view: &StatusView) {
+        if self.running.is_empty() {
+            return self.enqueue(&held, view);
         }
         let interval = self.settings.alerts.min_interval;
         let verdict = self
-            .together
-            .verdict(&self.sinks, &held.told, interval)
+            .dedup
+            .ownership(&self.sinks_fingerprint, &held.notification, interval)
             .await;
-        self.act(verdict, held, view);
+        self.dispatch(verdict, held, view);
     }
 
-    fn act(&mut self, verdict: Verdict, held: Held, view: &StatusView) {
-        let notification = held.told.clone();
-        let cause = &notification.found.cause;
-        let news = notification.news();
+    fn dispatch(&mut self, verdict: AlertOwnership, held: PendingNotification, view: &StatusView) {
+        let notification = held.notification.clone();
+        let cause = &notification.condition.subject;
+        let news = notification.change();
         match (verdict, news) {
-            (Verdict::Tell, _) => self.tell(&held, view),
-            (Verdict::Leave, News::Worse) => {
+            (AlertOwnership::Send, _) => self.enqueue(&held, view),
+            (AlertOwnership::OwnedElsewhere, AlertChange::Raised) => {
                 tracing::info!(
                     ?cause,
-                    level = notification.found.level,
+                    level = notification.condition.severity,
                     "alert already claimed by another instance"
                 );
-                if let Some(held) = self.together.leave(&notification, held) {
-                    self.tell(&held, view);
+                if let Some(held) = self.dedup.defer(&notification, held) {
+                    self.enqueue(&held, view);
                 }
             }
-            (Verdict::Leave, News::Better) => {
-                self.served
-                    .iter()
-                    .for_each(|running| running.sink.forget(cause, notification.found.level));
+            (AlertOwnership::OwnedElsewhere, AlertChange::Cleared) => {
+                self.running.iter().for_each(|running| {
+                    running
+                        .sink
+                        .mark_cleared(cause, notification.condition.severity)
+                });
             }
-            (Verdict::Leave, News::Flapped) => {}
-            (Verdict::TakeOver, _) => {
-                let level = notification.found.level.max(notification.before);
-                let known = Known {
-                    cause: cause.clone(),
-                    level,
-                    at: held.at,
-                    staged: notification.staged,
+            (AlertOwnership::OwnedElsewhere, AlertChange::Flapped) => {}
+            (AlertOwnership::TakeOver, _) => {
+                let level = notification
+                    .condition
+                    .severity
+                    .max(notification.previous_severity);
+                let known = DeliveredState {
+                    subject: cause.clone(),
+                    severity: level,
+                    at: held.observed_at,
+                    is_drill: notification.is_drill,
                 };
-                self.served
+                self.running
                     .iter()
-                    .for_each(|running| running.sink.learn(known.clone()));
-                if news == News::Better {
-                    self.tell(&held, view);
+                    .for_each(|running| running.sink.mark_sent_elsewhere(known.clone()));
+                if news == AlertChange::Cleared {
+                    self.enqueue(&held, view);
                 }
             }
         }
     }
 
     /// Collects the current conditions of all subjects.
-    fn found(&mut self, view: &StatusView, now: At) -> Vec<Finding> {
+    fn conditions(&mut self, view: &StatusView, now: Timestamp) -> Vec<AlertCondition> {
         let mut found = Vec::new();
         let mut unavailable_in_drill = Vec::new();
-        for provider in self.means.published.borrow().backends.iter() {
-            let vitals = provider.vitals.borrow().clone();
-            let staged = provider.drills.shadows();
-            if vitals.state != ProviderState::Disabled && !vitals.can_be_asked(now) {
+        for provider in self.deps.config.borrow().providers.iter() {
+            let vitals = provider.status.borrow().clone();
+            let staged = provider.fault_switch.affects_breaker();
+            if vitals.state != ProviderState::Disabled && !vitals.is_available(now) {
                 unavailable_in_drill.push(staged);
             }
-            found.extend(seen::provider(&provider.name, &vitals, staged, now));
+            found.extend(seen::provider_conditions(
+                &provider.name,
+                &vitals,
+                staged,
+                now,
+            ));
         }
         // While recovery is debounced no provider is unavailable; the last state still holds.
         if !unavailable_in_drill.is_empty() {
-            self.staged = unavailable_in_drill.iter().all(|staged| *staged);
+            self.is_mode_drill = unavailable_in_drill.iter().all(|staged| *staged);
         }
-        let report = self.means.reports.borrow();
+        let report = self.deps.history.borrow();
         let open = report
             .incidents
             .first()
             .filter(|incident| incident.ended.is_none());
-        found.push(seen::mode(
+        found.push(seen::mode_condition(
             view.mode,
             open.map(|incident| incident.cause.as_str()),
-            self.staged,
+            self.is_mode_drill,
         ));
         // A problem at startup is sent once, and is over if the replacement store works.
         let opened_with = self
-            .means
-            .opened_with
+            .deps
+            .startup_problems
             .first()
-            .filter(|_| !self.looked || !self.means.store.lasting());
-        self.looked = true;
-        found.push(seen::store(
+            .filter(|_| !self.has_polled || !self.deps.store.is_durable());
+        self.has_polled = true;
+        found.push(seen::store_condition(
             opened_with
                 .map(String::as_str)
-                .or(self.means.store.problem()),
+                .or(self.deps.store.problem()),
         ));
-        found.extend(self.means.warnings.borrow().iter().cloned());
+        found.extend(self.deps.warnings.borrow().iter().cloned());
         found
     }
 
-    fn tell(&self, held: &Held, view: &StatusView) {
-        let Held {
-            told: notification,
-            at,
+    fn enqueue(&self, held: &PendingNotification, view: &StatusView) {
+        let PendingNotification {
+            notification: notification,
+            observed_at: at,
             ..
         } = held;
-        let mode = match (&notification.found.cause, notification.found.level) {
-            (Cause::Mode, 0) => Mode::Normal,
-            (Cause::Mode, 1) => Mode::Degraded,
-            (Cause::Mode, _) => Mode::Outage,
+        let mode = match (
+            &notification.condition.subject,
+            notification.condition.severity,
+        ) {
+            (AlertSubject::Mode, 0) => ServiceMode::Normal,
+            (AlertSubject::Mode, 1) => ServiceMode::Degraded,
+            (AlertSubject::Mode, _) => ServiceMode::Outage,
             _ => view.mode,
         };
         // A notification of the mode belongs to the incident even if it has just been closed.
-        let is_mode = notification.found.cause == Cause::Mode;
+        let is_mode = notification.condition.subject == AlertSubject::Mode;
         let incident = view
             .incident
             .clone()
-            .or_else(|| self.incident.clone().filter(|_| is_mode));
-        let alert = Alert::of(
+            .or_else(|| self.last_incident.clone().filter(|_| is_mode));
+        let alert = Alert::new(
             notification,
-            Scene {
+            AlertContext {
                 mode,
                 incident,
                 at: *at,
@@ -411,23 +428,27 @@ impl Watcher {
         );
         tracing::warn!(event = alert.event, provider = alert.provider.as_deref(), mode = ?alert.mode,
             incident = alert.incident, reason = alert.reason, held_back = alert.held_back, "alert");
-        let random = self.means.random;
-        let envelope = Envelope {
+        let random = self.deps.random_u64;
+        let envelope = QueuedAlert {
             id: format!("msg_{:016x}{:016x}", random(), random()),
-            cause: notification.found.cause.clone(),
-            level: notification.found.level,
-            news: notification.news(),
+            subject: notification.condition.subject.clone(),
+            severity: notification.condition.severity,
+            change: notification.change(),
             alert,
         };
-        self.served
+        self.running
             .iter()
             .for_each(|running| running.sink.push(envelope.clone(), *at));
     }
 }
 
 /// Loads what a sink received before a restart. Empty if the store cannot tell.
-async fn recalled(store: &dyn Store, kind: Kind) -> Vec<Known> {
-    let read = tokio::time::timeout(RECALL_LIMIT, store.note(kind.note().to_owned())).await;
+async fn load_delivered(store: &dyn Store, kind: SinkKind) -> Vec<DeliveredState> {
+    let read = tokio::time::timeout(
+        LOAD_TIMEOUT,
+        store.get_document(kind.document_name().to_owned()),
+    )
+    .await;
     let text = read.ok().and_then(Result::ok).flatten();
     text.and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()
@@ -435,24 +456,25 @@ async fn recalled(store: &dyn Store, kind: Kind) -> Vec<Known> {
 
 /// The alerts that every sink received. An alert missing at one sink is sent again, and the queues
 /// of the others skip it.
-fn told_to_all(sinks: &[Arc<Sink>]) -> Vec<Known> {
-    let delivered: Vec<Vec<Known>> = sinks.iter().map(|sink| sink.known()).collect();
+fn delivered_everywhere(sinks: &[Arc<Sink>]) -> Vec<DeliveredState> {
+    let delivered: Vec<Vec<DeliveredState>> =
+        sinks.iter().map(|sink| sink.delivered_states()).collect();
     let Some((first, others)) = delivered.split_first() else {
         return Vec::new();
     };
-    let lowest = |state: &Known| {
-        let level = |known: &Vec<Known>| {
+    let lowest = |state: &DeliveredState| {
+        let level = |known: &Vec<DeliveredState>| {
             known
                 .iter()
-                .find(|other| other.cause == state.cause)
-                .map_or(0, |other| other.level)
+                .find(|other| other.subject == state.subject)
+                .map_or(0, |other| other.severity)
         };
         let level = others
             .iter()
             .map(level)
-            .fold(state.level, std::cmp::Ord::min);
-        (level > 0).then(|| Known {
-            level,
+            .fold(state.severity, std::cmp::Ord::min);
+        (level > 0).then(|| DeliveredState {
+            severity: level,
             ..state.clone()
         })
     };

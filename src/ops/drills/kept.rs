@@ -5,33 +5,33 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Drills;
-use super::report::{KEPT, Report};
+use super::DrillService;
+use super::report::{DrillReport, MAX_REPORTS};
 use crate::store::{Store, StoreError};
 
 /// The version written. To be raised when an old report can no longer be decoded as a new one.
 const VERSION: u32 = 1;
 
-const RECALL_LIMIT: Duration = Duration::from_secs(5);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize, Deserialize)]
-struct Note {
+struct ReportDocument {
     v: u32,
     report: serde_json::Value,
 }
 
-fn name(place: usize) -> String {
+fn document_name(place: usize) -> String {
     format!("drill/{place}")
 }
 
-fn written(report: &Report) -> String {
+fn encode(report: &DrillReport) -> String {
     let report = serde_json::to_value(report).unwrap_or_default();
-    serde_json::to_string(&Note { v: VERSION, report }).unwrap_or_default()
+    serde_json::to_string(&ReportDocument { v: VERSION, report }).unwrap_or_default()
 }
 
 /// Decodes a document. `None` if it is damaged or of another version.
-fn read(document: &str) -> Option<Report> {
-    let document: Note = serde_json::from_str(document).ok()?;
+fn decode(document: &str) -> Option<DrillReport> {
+    let document: ReportDocument = serde_json::from_str(document).ok()?;
     (document.v == VERSION)
         .then(|| serde_json::from_value(document.report).ok())
         .flatten()
@@ -39,12 +39,12 @@ fn read(document: &str) -> Option<Report> {
 
 /// Loads all reports with their slots, and the slots of those that cannot be decoded. `None` if the
 /// store does not work.
-async fn kept(store: &dyn Store) -> Option<(Vec<(usize, Report)>, BTreeSet<usize>)> {
+async fn load_reports(store: &dyn Store) -> Option<(Vec<(usize, DrillReport)>, BTreeSet<usize>)> {
     let mut found = Vec::new();
     let mut unread = BTreeSet::new();
-    for slot in 0..KEPT {
-        let report = match store.note(name(slot)).await {
-            Ok(Some(document)) => read(&document),
+    for slot in 0..MAX_REPORTS {
+        let report = match store.get_document(document_name(slot)).await {
+            Ok(Some(document)) => decode(&document),
             Ok(None) => continue,
             Err(StoreError::Damaged(_)) => None,
             Err(_) => return None,
@@ -57,29 +57,29 @@ async fn kept(store: &dyn Store) -> Option<(Vec<(usize, Report)>, BTreeSet<usize
     Some((found, unread))
 }
 
-impl Drills {
+impl DrillService {
     /// Adds or updates a report and starts saving it. The write is queued when this returns.
-    pub(super) fn file(&self, report: Report) {
-        let slot = self.lock().reports.file(report.clone());
+    pub(super) fn add_report(&self, report: DrillReport) {
+        let slot = self.lock().reports.insert(report.clone());
         if let Some(slot) = slot {
-            self.keep(slot, &report);
+            self.save(slot, &report);
         }
     }
 
-    fn keep(&self, slot: usize, report: &Report) {
-        self.lock().unread.remove(&slot);
+    fn save(&self, slot: usize, report: &DrillReport) {
+        self.lock().unreadable_slots.remove(&slot);
         drop(
-            self.means
-                .desk
+            self.deps
+                .service
                 .store
-                .write_note(name(slot), written(report)),
+                .put_document(document_name(slot), encode(report)),
         );
     }
 
     /// Loads the reports of earlier processes. If that fails, reports are kept in memory only.
-    pub async fn recall(&self) {
-        let read = kept(&*self.means.desk.store);
-        let Ok(Some((found, unread))) = tokio::time::timeout(RECALL_LIMIT, read).await else {
+    pub async fn load(&self) {
+        let read = load_reports(&*self.deps.service.store);
+        let Ok(Some((found, unread))) = tokio::time::timeout(LOAD_TIMEOUT, read).await else {
             tracing::warn!("failed to load drill reports, new ones are not saved");
             return;
         };
@@ -91,17 +91,17 @@ impl Drills {
         }
         let unsaved = {
             let mut state = self.lock();
-            state.unread = unread;
-            state.reports.recall(found)
+            state.unreadable_slots = unread;
+            state.reports.restore(found)
         };
         for (slot, report) in unsaved {
-            self.keep(slot, &report);
+            self.save(slot, &report);
         }
     }
 
     /// A problem for the status page if some reports could not be decoded.
     pub fn problems(&self) -> Option<String> {
-        let unread = self.lock().unread.len();
+        let unread = self.lock().unreadable_slots.len();
         let (noun, verb) = if unread == 1 {
             ("report", "is")
         } else {

@@ -16,113 +16,113 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::chat::{DrillView, Mode, ProviderState, StatusView};
-use crate::provider::backend::Backend;
-use crate::provider::drill::Terms;
+use crate::chat::{DrillView, ProviderState, ServiceMode, StatusView};
+use crate::provider::backend::Provider;
+use crate::provider::drill::DrillSpec;
 use crate::settings::DrillSettings;
-use crate::turn::desk::Desk;
+use crate::turn::desk::TurnService;
 
-pub use report::{BreakerSeen, Calls, EndedBy, Report};
-pub use schedule::run as keep_schedule;
+pub use report::{BreakerTimeline, CallCounts, DrillReport, EndedBy};
+pub use schedule::run_schedule as keep_schedule;
 
-use course::Course;
-use report::Reports;
+use course::DrillRun;
+use report::ReportLog;
 
 /// The maximum wait of a stop request for the effects to be cleared.
-const END_LIMIT: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub struct Means {
+pub struct DrillDeps {
     /// Answers the turns, and has the providers.
-    pub desk: Arc<Desk>,
+    pub service: Arc<TurnService>,
     pub status: watch::Receiver<Arc<StatusView>>,
     /// Runs the drills' tasks, which outlive the request that starts a drill.
     pub runtime: Handle,
 }
 
-pub struct Drills {
-    means: Means,
-    state: Mutex<State>,
+pub struct DrillService {
+    deps: DrillDeps,
+    state: Mutex<DrillState>,
 }
 
 #[derive(Default)]
-struct State {
-    running: BTreeMap<Arc<str>, Running>,
-    reports: Reports,
+struct DrillState {
+    running: BTreeMap<Arc<str>, RunningDrill>,
+    reports: ReportLog,
     /// Slots with a report of an earlier process that cannot be decoded, until they are reused.
-    unread: BTreeSet<usize>,
+    unreadable_slots: BTreeSet<usize>,
 }
 
 /// A running drill, as seen by those who may stop it.
 #[derive(Clone)]
-struct Running {
+struct RunningDrill {
     view: DrillView,
     /// Set to `true` to stop the drill.
     stop: watch::Sender<bool>,
     /// Becomes `true` once the drill has ended and its effects are cleared.
-    over: watch::Receiver<bool>,
+    finished: watch::Receiver<bool>,
 }
 
 /// Why a drill was not started.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum NotBegun {
+pub enum StartDrillError {
     #[error("no provider has that name; there are: {}", .0.join(", "))]
-    NoProvider(Vec<String>),
+    UnknownProvider(Vec<String>),
     #[error("a drill ({}) runs at {} until {}; end it first", .0.fault, .0.provider, .0.until)]
-    Runs(DrillView),
+    AlreadyRunning(DrillView),
     #[error("the provider is switched off, so a drill would show nothing; enable it first")]
-    Disabled,
+    ProviderDisabled,
 }
 
-impl Drills {
+impl DrillService {
     /// Starts without drills. Scheduled ones run if [`keep_schedule`] runs.
-    pub fn new(means: Means) -> Arc<Self> {
+    pub fn new(means: DrillDeps) -> Arc<Self> {
         Arc::new(Self {
-            means,
+            deps: means,
             state: Mutex::default(),
         })
     }
 
     /// Starts a drill, which ends by itself when its time is over.
-    pub fn begin(
+    pub fn start(
         self: &Arc<Self>,
         provider: &str,
-        terms: Terms,
+        terms: DrillSpec,
         scheduled: bool,
-    ) -> Result<DrillView, NotBegun> {
-        let provider_handle = self.backend(provider)?;
-        if provider_handle.vitals.borrow().state == ProviderState::Disabled {
-            return Err(NotBegun::Disabled);
+    ) -> Result<DrillView, StartDrillError> {
+        let provider_handle = self.find_provider(provider)?;
+        if provider_handle.status.borrow().state == ProviderState::Disabled {
+            return Err(StartDrillError::ProviderDisabled);
         }
         let name = Arc::clone(&provider_handle.name);
         let mut state = self.lock();
         if let Some(known) = state.running.get(&name) {
-            return Err(NotBegun::Runs(known.view.clone()));
+            return Err(StartDrillError::AlreadyRunning(known.view.clone()));
         }
-        let id = format!("drill-{:016x}", (self.means.desk.random)());
-        let started = Course::begin(&self.means.desk, provider_handle, terms, id, scheduled);
-        let run = started.map_err(|known| NotBegun::Runs(known.view(&name)))?;
+        let id = format!("drill-{:016x}", (self.deps.service.random_u64)());
+        let started = DrillRun::start(&self.deps.service, provider_handle, terms, id, scheduled);
+        let run = started.map_err(|known| StartDrillError::AlreadyRunning(known.view(&name)))?;
         let view = run.view();
         let (stop, stopped) = watch::channel(false);
         let (finished_sender, finished) = watch::channel(false);
         state.running.insert(
             Arc::clone(&name),
-            Running {
+            RunningDrill {
                 view: view.clone(),
                 stop,
-                over: finished,
+                finished: finished,
             },
         );
         drop(state);
         tracing::warn!(provider = %name, fault = view.fault, share = view.share, until = %view.until, scheduled,
             "an outage drill begins");
-        let guard = Ends {
-            drills: Arc::clone(self),
-            name,
-            tell: finished_sender,
+        let guard = FinishGuard {
+            service: Arc::clone(self),
+            provider: name,
+            finished: finished_sender,
         };
-        self.means.runtime.spawn(async move {
-            let drills = Arc::clone(&guard.drills);
-            let file = |report| drills.file(report);
+        self.deps.runtime.spawn(async move {
+            let drills = Arc::clone(&guard.service);
+            let file = |report| drills.add_report(report);
             run.run(stopped, file, move || drop(guard)).await;
         });
         Ok(view)
@@ -133,12 +133,12 @@ impl Drills {
     ///
     /// # Errors
     /// No provider has that name.
-    pub async fn end(&self, provider: Option<&str>) -> Result<Vec<DrillView>, NotBegun> {
+    pub async fn stop(&self, provider: Option<&str>) -> Result<Vec<DrillView>, StartDrillError> {
         let chosen = match provider {
             Some(name) => {
                 let running = self.lock().running.get(name).cloned();
                 if running.is_none() {
-                    self.backend(name)?;
+                    self.find_provider(name)?;
                 }
                 running.into_iter().collect()
             }
@@ -149,7 +149,7 @@ impl Drills {
         }
         let mut stopped = Vec::new();
         for mut drill in chosen {
-            if tokio::time::timeout(END_LIMIT, drill.over.wait_for(|over| *over))
+            if tokio::time::timeout(STOP_TIMEOUT, drill.finished.wait_for(|over| *over))
                 .await
                 .is_err()
             {
@@ -168,89 +168,93 @@ impl Drills {
             .collect()
     }
 
-    pub fn reports(&self) -> Vec<Report> {
-        self.lock().reports.all()
+    pub fn reports(&self) -> Vec<DrillReport> {
+        self.lock().reports.newest_first()
     }
 
     /// Runs a scheduled drill, or adds a report that it was skipped, and why.
-    fn planned(self: &Arc<Self>, plan: &DrillSettings) {
-        let terms = Terms {
+    fn run_scheduled(self: &Arc<Self>, plan: &DrillSettings) {
+        let terms = DrillSpec {
             fault: plan.fault,
             share: 1.0,
-            lasts: plan.duration,
+            duration: plan.duration,
         };
-        let reason = match self.hindrance() {
+        let reason = match self.reason_to_skip() {
             Some(reason) => reason,
-            None => match self.begin(&plan.provider, terms, true) {
+            None => match self.start(&plan.provider, terms, true) {
                 Ok(_) => return,
                 Err(error) => error.to_string(),
             },
         };
         tracing::warn!(provider = plan.provider, fault = %plan.fault, reason, "scheduled drill skipped");
-        let service = &self.means.desk;
+        let service = &self.deps.service;
         let now = service.clock.wall();
-        self.file(Report {
-            id: format!("drill-{:016x}", (service.random)()),
+        self.add_report(DrillReport {
+            id: format!("drill-{:016x}", (service.random_u64)()),
             drill: DrillView {
                 provider: plan.provider.as_str().into(),
                 fault: plan.fault.to_string(),
                 share: 1.0,
                 from: now,
-                until: now.plus(plan.duration),
+                until: now.saturating_add(plan.duration),
             },
             scheduled: true,
             skipped: Some(reason),
             ended: None,
             ended_by: None,
-            calls: Calls::default(),
+            calls: CallCounts::default(),
             turns: Default::default(),
-            breaker: BreakerSeen::default(),
+            breaker: BreakerTimeline::default(),
         });
     }
 
     /// Returns a reason to skip scheduled drills now.
-    fn hindrance(&self) -> Option<String> {
+    fn reason_to_skip(&self) -> Option<String> {
         if let Some(drill) = self.running().first() {
             return Some(format!("another drill runs, at {}", drill.provider));
         }
-        match self.means.status.borrow().mode {
-            Mode::Normal => None,
-            Mode::Degraded => Some("the service was not in its normal mode: degraded".to_owned()),
-            Mode::Outage => Some("the service was not in its normal mode: an outage".to_owned()),
+        match self.deps.status.borrow().mode {
+            ServiceMode::Normal => None,
+            ServiceMode::Degraded => {
+                Some("the service was not in its normal mode: degraded".to_owned())
+            }
+            ServiceMode::Outage => {
+                Some("the service was not in its normal mode: an outage".to_owned())
+            }
         }
     }
 
-    fn backend(&self, name: &str) -> Result<Arc<Backend>, NotBegun> {
-        let config = self.means.desk.table();
+    fn find_provider(&self, name: &str) -> Result<Arc<Provider>, StartDrillError> {
+        let config = self.deps.service.config();
         let names = || {
             config
-                .backends
+                .providers
                 .iter()
                 .map(|provider| provider.name.to_string())
                 .collect()
         };
         config
-            .backend(name)
+            .provider(name)
             .cloned()
-            .ok_or_else(|| NotBegun::NoProvider(names()))
+            .ok_or_else(|| StartDrillError::UnknownProvider(names()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DrillState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Marks a drill as finished when dropped, also after a panic of its task.
-struct Ends {
-    drills: Arc<Drills>,
-    name: Arc<str>,
-    tell: watch::Sender<bool>,
+struct FinishGuard {
+    service: Arc<DrillService>,
+    provider: Arc<str>,
+    finished: watch::Sender<bool>,
 }
 
-impl Drop for Ends {
+impl Drop for FinishGuard {
     fn drop(&mut self) {
-        self.drills.lock().running.remove(&self.name);
-        self.tell.send_replace(true);
+        self.service.lock().running.remove(&self.provider);
+        self.finished.send_replace(true);
     }
 }
 

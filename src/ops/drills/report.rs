@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{At, DrillView};
-use crate::turn::witness::Seen;
+use crate::chat::{DrillView, Timestamp};
+use crate::turn::witness::DrillImpact;
 
-pub const KEPT: usize = 50;
+pub const MAX_REPORTS: usize = 50;
 
 /// The report of a drill that ran, or of a scheduled one that was skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct DrillReport {
     pub id: String,
     #[serde(flatten)]
     pub drill: DrillView,
@@ -20,13 +20,13 @@ pub struct Report {
     /// The reason the drill was skipped. `None` if it ran.
     pub skipped: Option<String>,
     /// `None` while the drill runs, and if it was skipped.
-    pub ended: Option<At>,
+    pub ended: Option<Timestamp>,
     pub ended_by: Option<EndedBy>,
     /// The provider's calls during the drill, including the service's own.
-    pub calls: Calls,
+    pub calls: CallCounts,
     /// The result of every turn that was running at any time during the drill.
-    pub turns: Seen,
-    pub breaker: BreakerSeen,
+    pub turns: DrillImpact,
+    pub breaker: BreakerTimeline,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,22 +37,22 @@ pub enum EndedBy {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Calls {
+pub struct CallCounts {
     pub total: u64,
     #[serde(rename = "befallen")]
-    pub befallen: u64,
+    pub affected: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BreakerSeen {
+pub struct BreakerTimeline {
     /// The number of times the breaker opened or blocked.
     #[serde(rename = "opened")]
-    pub opened: u64,
+    pub times_opened: u64,
     /// From the start of the drill to the first time the breaker opened.
     pub opened_after_ms: Option<u64>,
     /// From the start of the drill to the first rate limit that left the breaker closed.
     #[serde(rename = "limited_after_ms")]
-    pub limited_after_ms: Option<u64>,
+    pub rate_limited_after_ms: Option<u64>,
     /// From the end of the drill until the provider was available again. `None` if it was available
     /// all the time, or not within `RECOVERY_TIMEOUT`.
     pub closed_after_ms: Option<u64>,
@@ -60,70 +60,75 @@ pub struct BreakerSeen {
 
 /// A report and the slot it is saved in, if it has one.
 #[derive(Clone, Debug)]
-struct Filed {
-    place: Option<usize>,
-    report: Report,
+struct FiledReport {
+    slot: Option<usize>,
+    report: DrillReport,
 }
 
 /// The newest reports, newest first. They are saved in [`MAX_REPORTS`] slots, which are reused in
 /// turn.
 #[derive(Clone, Debug, Default)]
-pub struct Reports {
-    all: VecDeque<Filed>,
+pub struct ReportLog {
+    newest_first: VecDeque<FiledReport>,
     /// The slot of the next report. `None` until the reports of earlier processes are loaded.
-    next: Option<usize>,
+    next_slot: Option<usize>,
 }
 
-impl Reports {
+impl ReportLog {
     /// Adds a report, or replaces the one with the same id. Returns its slot if it has one.
-    pub fn file(&mut self, report: Report) -> Option<usize> {
+    pub fn insert(&mut self, report: DrillReport) -> Option<usize> {
         if let Some(known) = self
-            .all
+            .newest_first
             .iter_mut()
             .find(|known| known.report.id == report.id)
         {
             known.report = report;
-            return known.place;
+            return known.slot;
         }
-        let slot = self.place();
-        self.all.push_front(Filed {
-            place: slot,
-            report,
-        });
-        self.all.truncate(KEPT);
+        let slot = self.allocate_slot();
+        self.newest_first
+            .push_front(FiledReport { slot: slot, report });
+        self.newest_first.truncate(MAX_REPORTS);
         slot
     }
 
     /// Restores saved reports behind those added since the start. Returns the latter with their
     /// slots, to be saved now.
-    pub fn recall(&mut self, mut saved: Vec<(usize, Report)>) -> Vec<(usize, Report)> {
+    pub fn restore(&mut self, mut saved: Vec<(usize, DrillReport)>) -> Vec<(usize, DrillReport)> {
         saved.sort_by_key(|(_, report)| std::cmp::Reverse(report.drill.from));
-        self.next = Some(saved.first().map_or(0, |(slot, _)| (slot + 1) % KEPT));
-        let added = std::mem::take(&mut self.all);
-        self.all = saved
+        self.next_slot = Some(
+            saved
+                .first()
+                .map_or(0, |(slot, _)| (slot + 1) % MAX_REPORTS),
+        );
+        let added = std::mem::take(&mut self.newest_first);
+        self.newest_first = saved
             .into_iter()
-            .map(|(slot, report)| Filed {
-                place: Some(slot),
+            .map(|(slot, report)| FiledReport {
+                slot: Some(slot),
                 report,
             })
             .collect();
         let unsaved = added
             .into_iter()
             .rev()
-            .filter_map(|Filed { report, .. }| Some((self.file(report.clone())?, report)));
+            .filter_map(|FiledReport { report, .. }| Some((self.insert(report.clone())?, report)));
         unsaved.collect()
     }
 
     /// Allocates the next slot and drops the report that was in it.
-    fn place(&mut self) -> Option<usize> {
-        let slot = self.next?;
-        self.next = Some((slot + 1) % KEPT);
-        self.all.retain(|filed| filed.place != Some(slot));
+    fn allocate_slot(&mut self) -> Option<usize> {
+        let slot = self.next_slot?;
+        self.next_slot = Some((slot + 1) % MAX_REPORTS);
+        self.newest_first.retain(|filed| filed.slot != Some(slot));
         Some(slot)
     }
 
-    pub fn all(&self) -> Vec<Report> {
-        self.all.iter().map(|filed| filed.report.clone()).collect()
+    pub fn newest_first(&self) -> Vec<DrillReport> {
+        self.newest_first
+            .iter()
+            .map(|filed| filed.report.clone())
+            .collect()
     }
 }
 
@@ -132,9 +137,9 @@ impl Reports {
 mod tests {
     use super::*;
 
-    fn report(number: usize) -> Report {
-        let at = |number: usize| At(u64::try_from(number).unwrap_or_default());
-        Report {
+    fn report(number: usize) -> DrillReport {
+        let at = |number: usize| Timestamp(u64::try_from(number).unwrap_or_default());
+        DrillReport {
             id: format!("drill-{number}"),
             drill: DrillView {
                 provider: "a".into(),
@@ -147,31 +152,39 @@ mod tests {
             skipped: None,
             ended: None,
             ended_by: None,
-            calls: Calls::default(),
-            turns: Seen::default(),
-            breaker: BreakerSeen::default(),
+            calls: CallCounts::default(),
+            turns: DrillImpact::default(),
+            breaker: BreakerTimeline::default(),
         }
     }
 
-    fn ids(reports: &Reports) -> Vec<String> {
-        reports.all().into_iter().map(|report| report.id).collect()
+    fn ids(reports: &ReportLog) -> Vec<String> {
+        reports
+            .newest_first()
+            .into_iter()
+            .map(|report| report.id)
+            .collect()
     }
 
     #[test]
     fn the_newest_reports_are_kept_and_updated_in_place() {
-        let mut reports = Reports::default();
-        (0..KEPT + 10).for_each(|number| {
-            assert_eq!(reports.file(report(number)), None, "nothing is loaded yet")
+        let mut reports = ReportLog::default();
+        (0..MAX_REPORTS + 10).for_each(|number| {
+            assert_eq!(
+                reports.insert(report(number)),
+                None,
+                "nothing is loaded yet"
+            )
         });
-        let last = Report {
-            ended: Some(At(2)),
+        let last = DrillReport {
+            ended: Some(Timestamp(2)),
             ended_by: Some(EndedBy::Time),
-            ..report(KEPT + 9)
+            ..report(MAX_REPORTS + 9)
         };
-        reports.file(last.clone());
+        reports.insert(last.clone());
         assert_eq!(
-            (reports.all().len(), reports.all().first()),
-            (KEPT, Some(&last))
+            (reports.newest_first().len(), reports.newest_first().first()),
+            (MAX_REPORTS, Some(&last))
         );
         // Reports round-trip through JSON.
         let json = serde_json::to_value(&last).unwrap_or_default();
@@ -179,37 +192,40 @@ mod tests {
             (&json["provider"], &json["ended_by"]),
             (&"a".into(), &"time".into())
         );
-        assert_eq!(serde_json::from_value::<Report>(json).ok(), Some(last));
+        assert_eq!(serde_json::from_value::<DrillReport>(json).ok(), Some(last));
     }
 
     #[test]
     fn slots_are_reused_in_turn_across_restarts() {
-        let mut reports = Reports::default();
-        assert_eq!(reports.recall(Vec::new()), []);
-        let slots: Vec<_> = (0..KEPT + 2)
-            .filter_map(|number| reports.file(report(number)))
+        let mut reports = ReportLog::default();
+        assert_eq!(reports.restore(Vec::new()), []);
+        let slots: Vec<_> = (0..MAX_REPORTS + 2)
+            .filter_map(|number| reports.insert(report(number)))
             .collect();
-        assert_eq!((slots.len(), slots.last()), (KEPT + 2, Some(&1)));
+        assert_eq!((slots.len(), slots.last()), (MAX_REPORTS + 2, Some(&1)));
         assert_eq!(
-            reports.file(report(KEPT + 1)),
+            reports.insert(report(MAX_REPORTS + 1)),
             Some(1),
             "the same report keeps its slot"
         );
 
         // The documents as they are now, except for one that cannot be decoded.
-        let saved = (2..KEPT + 2)
+        let saved = (2..MAX_REPORTS + 2)
             .filter(|number| *number != 9)
-            .map(|number| (number % KEPT, report(number)));
-        let mut reports = Reports::default();
-        reports.file(report(1_000));
+            .map(|number| (number % MAX_REPORTS, report(number)));
+        let mut reports = ReportLog::default();
+        reports.insert(report(1_000));
         assert_eq!(
-            reports.recall(saved.collect()),
+            reports.restore(saved.collect()),
             [(2, report(1_000))],
             "an earlier report is saved now"
         );
         let ids = ids(&reports);
-        let expected = ["drill-1000".to_owned(), format!("drill-{}", KEPT + 1)];
-        assert_eq!((&ids[..2], ids.len()), (&expected[..], KEPT - 1));
+        let expected = [
+            "drill-1000".to_owned(),
+            format!("drill-{}", MAX_REPORTS + 1),
+        ];
+        assert_eq!((&ids[..2], ids.len()), (&expected[..], MAX_REPORTS - 1));
         assert!(!ids.contains(&"drill-2".to_owned()), "its slot was reused");
     }
 }

@@ -4,22 +4,22 @@
 use std::time::Duration;
 
 use super::*;
-use crate::chat::{At, Fault as Failed};
-use crate::provider::paused::{Paused, pass, settled};
-use crate::provider::scripted::{fails, says};
-use crate::settings::{Cron, Fault};
+use crate::chat::{FaultKind as Failed, Timestamp};
+use crate::provider::paused::{Paused, advance, run_until_idle};
+use crate::provider::scripted::{fail_with, reply};
+use crate::settings::{Cron, InjectedFault};
 use crate::store::Store as _;
-use crate::turn::stage::{House, Stage};
+use crate::turn::stage::{TestService, TestServiceBuilder};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Shorter than the breaker's open duration.
 const LASTS: Duration = Duration::from_secs(5);
 
-fn view(mode: Mode) -> Arc<StatusView> {
+fn view(mode: ServiceMode) -> Arc<StatusView> {
     Arc::new(StatusView {
         mode,
-        since: At(0),
+        since: Timestamp(0),
         incident: None,
         message: String::new(),
         active: None,
@@ -29,33 +29,33 @@ fn view(mode: Mode) -> Arc<StatusView> {
 }
 
 struct DrillBench {
-    stage: Stage,
-    drills: Arc<Drills>,
+    stage: TestService,
+    drills: Arc<DrillService>,
     status: watch::Sender<Arc<StatusView>>,
 }
 
 impl DrillBench {
-    fn new(stage: Stage) -> Self {
-        let (status, watched) = watch::channel(view(Mode::Normal));
-        let means = Means {
-            desk: Arc::clone(&stage.desk),
+    fn new(stage: TestService) -> Self {
+        let (status, watched) = watch::channel(view(ServiceMode::Normal));
+        let means = DrillDeps {
+            service: Arc::clone(&stage.turns),
             status: watched,
             runtime: Handle::current(),
         };
         Self {
             stage,
-            drills: Drills::new(means),
+            drills: DrillService::new(means),
             status,
         }
     }
 
-    fn start(&self, provider: &str, lasts: Duration) -> Result<DrillView, NotBegun> {
-        self.drills.begin(
+    fn start(&self, provider: &str, lasts: Duration) -> Result<DrillView, StartDrillError> {
+        self.drills.start(
             provider,
-            Terms {
-                fault: Fault::Down,
+            DrillSpec {
+                fault: InjectedFault::Down,
                 share: 1.0,
-                lasts,
+                duration: lasts,
             },
             false,
         )
@@ -63,15 +63,15 @@ impl DrillBench {
 
     async fn ask(&self, name: &str) {
         let log = self.stage.ask(name);
-        self.stage.ended(&log).await;
+        self.stage.wait_until_done(&log).await;
     }
 }
 
 /// Fails five times in a row, which opens the breaker, then answers.
-fn failing_first() -> Stage {
-    let mut scripts: Vec<_> = (0..5).map(|_| fails(Failed::Unreachable)).collect();
-    scripts.push(says("Hello from a."));
-    House::following([scripts, vec![says("Hello from b.")]]).open()
+fn failing_first() -> TestService {
+    let mut scripts: Vec<_> = (0..5).map(|_| fail_with(Failed::Unreachable)).collect();
+    scripts.push(reply("Hello from a."));
+    TestServiceBuilder::with_scripts([scripts, vec![reply("Hello from b.")]]).start()
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -80,7 +80,7 @@ async fn a_drill_ends_by_itself_and_is_cleaned_up() {
     let started = bench.start("a", LASTS).unwrap();
     assert_eq!(
         (&*started.provider, started.fault.as_str(), started.until),
-        ("a", "down", started.from.plus(LASTS))
+        ("a", "down", started.from.saturating_add(LASTS))
     );
     assert_eq!(
         bench.drills.running().as_slice(),
@@ -90,20 +90,20 @@ async fn a_drill_ends_by_itself_and_is_cleaned_up() {
         bench.ask(&format!("m{turn}")).await;
     }
     assert_eq!(
-        bench.stage.stands[0].vitals().await.state,
+        bench.stage.providers[0].status().await.state,
         ProviderState::Open
     );
     // A restart now would restore no open breaker.
     assert_eq!(bench.stage.store.breakers().await.unwrap(), []);
-    pass(LASTS).await;
+    advance(LASTS).await;
     assert_eq!(bench.drills.running(), []);
-    let vitals = bench.stage.stands[0].vitals().await;
+    let vitals = bench.stage.providers[0].status().await;
     assert_eq!(
-        (vitals.state, vitals.retry_at, vitals.reason),
+        (vitals.state, vitals.retry_at, vitals.last_fault),
         (ProviderState::Closed, None, None)
     );
     assert_eq!(
-        (vitals.first_token, vitals.total),
+        (vitals.first_token_latency, vitals.total_latency),
         (None, None),
         "latencies under the drill are dropped"
     );
@@ -131,7 +131,11 @@ async fn a_drill_ends_by_itself_and_is_cleaned_up() {
         (Some(0), true)
     );
     // Later failures are real and are saved.
-    assert!(!bench.stage.desk.table().backends[0].drills.shadows());
+    assert!(
+        !bench.stage.turns.config().providers[0]
+            .fault_switch
+            .affects_breaker()
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -139,23 +143,26 @@ async fn an_operator_stops_one_drill_or_all() {
     let bench = DrillBench::new(failing_first());
     let first = bench.start("a", MINUTE).unwrap();
     let second = bench.start("b", MINUTE).unwrap();
-    assert_eq!(bench.start("a", MINUTE), Err(NotBegun::Runs(first.clone())));
+    assert_eq!(
+        bench.start("a", MINUTE),
+        Err(StartDrillError::AlreadyRunning(first.clone()))
+    );
     let unknown = bench.start("c", MINUTE).unwrap_err().to_string();
     assert_eq!(unknown, "no provider has that name; there are: a, b");
-    pass(MINUTE / 2).await;
-    assert_eq!(bench.drills.end(Some("a")).await, Ok(vec![first]));
+    advance(MINUTE / 2).await;
+    assert_eq!(bench.drills.stop(Some("a")).await, Ok(vec![first]));
     assert_eq!(
         bench.drills.running().as_slice(),
         std::slice::from_ref(&second)
     );
     assert_eq!(
-        bench.drills.end(Some("a")).await,
+        bench.drills.stop(Some("a")).await,
         Ok(vec![]),
         "it has stopped"
     );
-    assert!(bench.drills.end(Some("c")).await.is_err());
-    assert_eq!(bench.drills.end(None).await, Ok(vec![second]));
-    settled().await;
+    assert!(bench.drills.stop(Some("c")).await.is_err());
+    assert_eq!(bench.drills.stop(None).await, Ok(vec![second]));
+    run_until_idle().await;
     let reports = bench.drills.reports();
     assert_eq!(reports.len(), 2);
     for report in &reports {
@@ -173,12 +180,15 @@ async fn an_operator_stops_one_drill_or_all() {
 #[actix_rt::test(system = "Paused")]
 async fn a_disabled_provider_is_not_drilled() {
     let bench = DrillBench::new(failing_first());
-    bench.stage.stands[0]
+    bench.stage.providers[0]
         .actor()
-        .send(crate::provider::actor::Enable(false))
+        .send(crate::provider::actor::SetEnabled(false))
         .await
         .unwrap();
-    assert_eq!(bench.start("a", MINUTE), Err(NotBegun::Disabled));
+    assert_eq!(
+        bench.start("a", MINUTE),
+        Err(StartDrillError::ProviderDisabled)
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -188,21 +198,21 @@ async fn a_drill_is_cleared_even_if_the_provider_actor_dies() {
     for turn in 0..5 {
         bench.ask(&format!("m{turn}")).await;
     }
-    bench.stage.stands[0].crash().await;
-    bench.stage.stands[0].rebuild();
+    bench.stage.providers[0].crash_actor().await;
+    bench.stage.providers[0].restart_actor();
     assert_eq!(
-        bench.stage.stands[0].vitals().await.state,
+        bench.stage.providers[0].status().await.state,
         ProviderState::Open,
         "the state survives the restart"
     );
     // The actor dies again right before the end.
-    pass(MINUTE - Duration::from_millis(1)).await;
-    bench.stage.stands[0].crash().await;
-    pass(Duration::from_secs(1)).await;
-    bench.stage.stands[0].rebuild();
-    pass(Duration::from_secs(1)).await;
+    advance(MINUTE - Duration::from_millis(1)).await;
+    bench.stage.providers[0].crash_actor().await;
+    advance(Duration::from_secs(1)).await;
+    bench.stage.providers[0].restart_actor();
+    advance(Duration::from_secs(1)).await;
     assert_eq!(
-        bench.stage.stands[0].vitals().await.state,
+        bench.stage.providers[0].status().await.state,
         ProviderState::Closed
     );
     assert_eq!(bench.drills.running(), []);
@@ -215,16 +225,16 @@ async fn a_breaker_opened_before_the_drill_stays_saved_until_the_end() {
     for turn in 0..5 {
         bench.ask(&format!("m{turn}")).await;
     }
-    settled().await;
+    run_until_idle().await;
     assert_eq!(bench.stage.store.breakers().await.unwrap().len(), 1);
     bench.start("a", Duration::from_secs(1)).unwrap();
-    settled().await;
+    run_until_idle().await;
     assert_eq!(
         bench.stage.store.breakers().await.unwrap().len(),
         1,
         "a restart restores the real state"
     );
-    pass(Duration::from_secs(2)).await;
+    advance(Duration::from_secs(2)).await;
     assert_eq!(
         bench.stage.store.breakers().await.unwrap(),
         [],
@@ -238,7 +248,7 @@ async fn scheduled_drills_start_at_their_minute_if_all_is_well() {
     let plan = |provider: &str, at: &str| DrillSettings {
         at: Cron::parse(at).unwrap(),
         provider: provider.into(),
-        fault: Fault::Cut,
+        fault: InjectedFault::Cut,
         duration: MINUTE * 3,
     };
     bench.stage.reload(|settings| {
@@ -250,15 +260,15 @@ async fn scheduled_drills_start_at_their_minute_if_all_is_well() {
         ];
     });
     // Twenty seconds before noon in UTC; from then on as the paused clock goes.
-    let noon: At = serde_json::from_str("\"2026-11-18T11:59:40Z\"").unwrap();
-    let clock = bench.stage.desk.clock;
+    let noon: Timestamp = serde_json::from_str("\"2026-11-18T11:59:40Z\"").unwrap();
+    let clock = bench.stage.turns.clock;
     let start = clock.now();
     actix::spawn(keep_schedule(Arc::clone(&bench.drills), move || {
-        noon.plus(clock.now() - start)
+        noon.saturating_add(clock.now() - start)
     }));
-    pass(MINUTE * 10).await;
+    advance(MINUTE * 10).await;
     assert_eq!(bench.drills.running(), [], "not before its minute");
-    pass(MINUTE).await;
+    advance(MINUTE).await;
     let running = bench.drills.running();
     assert_eq!(
         (
@@ -269,13 +279,13 @@ async fn scheduled_drills_start_at_their_minute_if_all_is_well() {
         (1, "a", "cut")
     );
     // The second one is due while the first runs.
-    pass(MINUTE * 4).await;
+    advance(MINUTE * 4).await;
     assert_eq!(bench.drills.running(), []);
     // The third one is due while the service is degraded.
-    bench.status.send_replace(view(Mode::Degraded));
-    pass(MINUTE * 10).await;
-    bench.status.send_replace(view(Mode::Normal));
-    pass(MINUTE * 10).await;
+    bench.status.send_replace(view(ServiceMode::Degraded));
+    advance(MINUTE * 10).await;
+    bench.status.send_replace(view(ServiceMode::Normal));
+    advance(MINUTE * 10).await;
     let summary: Vec<_> = bench.drills.reports().into_iter().rev().collect();
     let summary: Vec<_> = summary
         .iter()
@@ -309,23 +319,23 @@ async fn scheduled_drills_start_at_their_minute_if_all_is_well() {
 #[actix_rt::test(system = "Paused")]
 async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
     let bench = DrillBench::new(failing_first());
-    bench.drills.recall().await;
+    bench.drills.load().await;
     for _ in 0..3 {
         bench.start("a", LASTS).unwrap();
-        pass(LASTS).await;
+        advance(LASTS).await;
     }
     let all = bench.drills.reports();
     assert_eq!(all.len(), 3);
     // One document is damaged, another was written by a later version.
     let store = &bench.stage.store;
-    let document = store.note("drill/1".into()).await.unwrap().unwrap();
+    let document = store.get_document("drill/1".into()).await.unwrap().unwrap();
     store
-        .write_note("drill/1".into(), document.replace("\"v\":1", "\"v\":99"))
+        .put_document("drill/1".into(), document.replace("\"v\":1", "\"v\":99"))
         .await
         .unwrap();
-    store.damage("drill/0");
+    store.damage_document("drill/0");
     let again = DrillBench::new(bench.stage);
-    again.drills.recall().await;
+    again.drills.load().await;
     let problem =
         "2 reports of drills cannot be read (damaged, or of another version) and are passed over.";
     assert_eq!(again.drills.problems().as_deref(), Some(problem));
@@ -334,7 +344,7 @@ async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
     let run = async |times: usize| {
         for _ in 0..times {
             again.start("a", LASTS).unwrap();
-            pass(LASTS).await;
+            advance(LASTS).await;
         }
         again.drills.problems()
     };
@@ -343,7 +353,7 @@ async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
         again
             .stage
             .store
-            .note("drill/49".into())
+            .get_document("drill/49".into())
             .await
             .unwrap()
             .is_some()
@@ -353,7 +363,7 @@ async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
     assert_eq!(run(1).await.as_deref(), Some(one));
     assert_eq!(run(1).await, None);
     let last = DrillBench::new(again.stage);
-    last.drills.recall().await;
+    last.drills.load().await;
     assert_eq!(
         (last.drills.problems(), last.drills.reports().len()),
         (None, 50)

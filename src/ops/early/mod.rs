@@ -19,36 +19,36 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use self::rule::{Found, Share, UNKNOWN, Verdict};
-use super::alerts::cause::{Cause, Figure, Finding};
-use crate::turn::counts::{Served, Times};
+use self::rule::{Judgement, RangeVerdict, RatioSample, UNKNOWN};
+use super::alerts::cause::{AlertCondition, AlertSubject, AnomalyMetric};
+use crate::turn::counts::{AnswerCounts, LatencyHistogram};
 
 pub const WINDOW_MINUTES: u64 = 5;
 
 /// The number of past windows kept as the baseline: one week.
-pub const WEEK: usize = 7 * 24 * 12;
+pub const MAX_WINDOWS: usize = 7 * 24 * 12;
 
-const HOUR: usize = 12;
+const WINDOWS_PER_HOUR: usize = 12;
 
 /// The ratio of this many windows together is checked as well: a quarter of an hour.
-const LATELY: usize = 3;
+const POOLED_WINDOWS: usize = 3;
 
-const LEAST_FIRST_WORDS: u64 = 50;
+const MIN_FIRST_TOKENS: u64 = 50;
 
 /// The minimum number of answers in an hour for a cost per hour.
-const LEAST_ANSWERS: u64 = 20;
+const MIN_ANSWERS: u64 = 20;
 
 /// The consecutive unusual windows after which an amount is out of range.
-const UNUSUAL_RUN: u32 = 2;
+const MIN_UNUSUAL_WINDOWS: u32 = 2;
 
 /// The consecutive usual windows after which a metric is in range again.
-const USUAL_RUN: u32 = 2;
+const MIN_USUAL_WINDOWS: u32 = 2;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Window {
+pub struct StatsWindow {
     /// All messages, answered or not.
     #[serde(rename = "n")]
-    all: u64,
+    total: u64,
     #[serde(rename = "d")]
     without_ai: u64,
     /// Messages answered from the stale cache.
@@ -58,143 +58,143 @@ pub struct Window {
     cost_usd: f64,
     /// Cost of the hour that ends with this window. `None` if it has too few answers.
     #[serde(rename = "h")]
-    cost_an_hour: Option<f64>,
+    hourly_cost_usd: Option<f64>,
     /// The 95th percentile of the time to first token. `None` if there were too few.
     #[serde(rename = "p")]
-    first_words_ms: Option<f64>,
+    first_token_p95_ms: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Standing {
-    out: bool,
-    unusual_run: u32,
-    usual_run: u32,
+struct AnomalyState {
+    is_out_of_range: bool,
+    unusual_windows: u32,
+    usual_windows: u32,
 }
 
-impl Standing {
-    fn see(&mut self, verdict: Verdict, min_unusual: u32) {
-        self.unusual_run = if verdict == Verdict::Unusual {
-            self.unusual_run + 1
+impl AnomalyState {
+    fn observe(&mut self, verdict: RangeVerdict, min_unusual: u32) {
+        self.unusual_windows = if verdict == RangeVerdict::Unusual {
+            self.unusual_windows + 1
         } else {
             0
         };
-        self.usual_run = if verdict == Verdict::Usual {
-            self.usual_run + 1
+        self.usual_windows = if verdict == RangeVerdict::Usual {
+            self.usual_windows + 1
         } else {
             0
         };
-        self.out = if self.out {
-            self.usual_run < USUAL_RUN
+        self.is_out_of_range = if self.is_out_of_range {
+            self.usual_windows < MIN_USUAL_WINDOWS
         } else {
-            self.unusual_run >= min_unusual
+            self.unusual_windows >= min_unusual
         };
     }
 }
 
 /// The baseline, and the state of each metric. About 150 KB with a full week.
 #[derive(Debug, Default)]
-pub struct Early {
+pub struct AnomalyDetector {
     /// The windows of the baseline, oldest first.
-    past: VecDeque<Window>,
+    past: VecDeque<StatsWindow>,
     /// First-token latencies of the last hour, one histogram per window, oldest first.
-    hour: VecDeque<Times>,
-    standings: [Standing; 4],
+    recent_latencies: VecDeque<LatencyHistogram>,
+    states: [AnomalyState; 4],
 }
 
-impl Early {
+impl AnomalyDetector {
     /// Restores the saved windows, oldest first. Only the newest week is kept.
-    pub fn recalled(past: Vec<Window>) -> Self {
-        let surplus = past.len().saturating_sub(WEEK);
+    pub fn restore(past: Vec<StatsWindow>) -> Self {
+        let surplus = past.len().saturating_sub(MAX_WINDOWS);
         Self {
             past: past.into_iter().skip(surplus).collect(),
             ..Self::default()
         }
     }
 
-    pub fn past(&self) -> impl Iterator<Item = &Window> {
+    pub fn past(&self) -> impl Iterator<Item = &StatsWindow> {
         self.past.iter()
     }
 
     /// Adds a window to the baseline and returns the condition of each metric.
-    pub fn close(&mut self, served: &Served, cost_usd: f64) -> [Finding; 4] {
-        let now = self.window(served, cost_usd);
-        let judged = Figure::ALL.map(|metric| (metric, self.judge(metric, &now)));
+    pub fn close_window(&mut self, served: &AnswerCounts, cost_usd: f64) -> [AlertCondition; 4] {
+        let now = self.build_window(served, cost_usd);
+        let judged = AnomalyMetric::ALL.map(|metric| (metric, self.evaluate(metric, &now)));
         self.past.push_back(now);
-        if self.past.len() > WEEK {
+        if self.past.len() > MAX_WINDOWS {
             self.past.pop_front();
         }
-        let mut standings = self.standings.iter_mut();
+        let mut standings = self.states.iter_mut();
         judged.map(|(metric, judgement)| {
             let min_unusual = match metric {
-                Figure::Degraded | Figure::Stale => 1,
-                Figure::Cost | Figure::FirstToken => UNUSUAL_RUN,
+                AnomalyMetric::Degraded | AnomalyMetric::Stale => 1,
+                AnomalyMetric::Cost | AnomalyMetric::FirstToken => MIN_UNUSUAL_WINDOWS,
             };
             let is_out = standings.next().is_some_and(|standing| {
-                standing.see(judgement.verdict, min_unusual);
-                standing.out
+                standing.observe(judgement.verdict, min_unusual);
+                standing.is_out_of_range
             });
-            let description = words(metric, judgement.usual, &now);
-            Finding {
-                cause: Cause::Warning(metric),
-                level: u8::from(is_out),
+            let description = describe(metric, judgement.baseline, &now);
+            AlertCondition {
+                subject: AlertSubject::Warning(metric),
+                severity: u8::from(is_out),
                 reason: is_out.then(|| format!("{}: {description}", metric.name())),
-                words: description,
+                description: description,
                 // Windows with a drill are discarded before they get here.
-                staged: false,
+                is_drill: false,
             }
         })
     }
 
-    fn window(&mut self, served: &Served, cost_usd: f64) -> Window {
-        self.hour.push_back(served.first_words);
-        if self.hour.len() > HOUR {
-            self.hour.pop_front();
+    fn build_window(&mut self, served: &AnswerCounts, cost_usd: f64) -> StatsWindow {
+        self.recent_latencies.push_back(served.first_token_latency);
+        if self.recent_latencies.len() > WINDOWS_PER_HOUR {
+            self.recent_latencies.pop_front();
         }
         // The newest windows that together have enough samples, at most an hour of them.
-        let mut latencies = Times::default();
-        for window in self.hour.iter().rev() {
-            latencies = latencies.plus(window);
-            if latencies.count() >= LEAST_FIRST_WORDS {
+        let mut latencies = LatencyHistogram::default();
+        for window in self.recent_latencies.iter().rev() {
+            latencies = latencies.merged(window);
+            if latencies.count() >= MIN_FIRST_TOKENS {
                 break;
             }
         }
         let has_percentile =
-            latencies.count() >= LEAST_FIRST_WORDS && served.first_words.count() > 0;
-        let previous = self.past.iter().rev().take(HOUR - 1);
+            latencies.count() >= MIN_FIRST_TOKENS && served.first_token_latency.count() > 0;
+        let previous = self.past.iter().rev().take(WINDOWS_PER_HOUR - 1);
         let (answers, cost) = previous
             .fold((served.total(), cost_usd), |(answers, cost), window| {
-                (answers + window.all, cost + window.cost_usd)
+                (answers + window.total, cost + window.cost_usd)
             });
-        let has_hour = self.past.len() >= HOUR - 1 && answers >= LEAST_ANSWERS;
-        Window {
-            all: served.total(),
+        let has_hour = self.past.len() >= WINDOWS_PER_HOUR - 1 && answers >= MIN_ANSWERS;
+        StatsWindow {
+            total: served.total(),
             without_ai: served.degraded + served.lost,
             stale: served.stale,
             cost_usd,
-            cost_an_hour: has_hour.then_some(cost),
-            first_words_ms: latencies.within(0.95).filter(|_| has_percentile),
+            hourly_cost_usd: has_hour.then_some(cost),
+            first_token_p95_ms: latencies.quantile_ms(0.95).filter(|_| has_percentile),
         }
     }
 
-    fn judge(&self, metric: Figure, now: &Window) -> Found {
-        if self.past.len() < rule::LEAST_WINDOWS {
+    fn evaluate(&self, metric: AnomalyMetric, now: &StatsWindow) -> Judgement {
+        if self.past.len() < rule::MIN_WINDOWS {
             return UNKNOWN;
         }
-        let check = |count_of: fn(&Window) -> u64| {
-            let pooled = |sum: Share, window: &Window| Share {
-                of_kind: sum.of_kind + count_of(window),
-                all: sum.all + window.all,
+        let check = |count_of: fn(&StatsWindow) -> u64| {
+            let pooled = |sum: RatioSample, window: &StatsWindow| RatioSample {
+                count: sum.count + count_of(window),
+                total: sum.total + window.total,
             };
-            let past = self.past.iter().fold(Share::default(), pooled);
-            let current = pooled(Share::default(), now);
+            let past = self.past.iter().fold(RatioSample::default(), pooled);
+            let current = pooled(RatioSample::default(), now);
             let recent = self
                 .past
                 .iter()
                 .rev()
-                .take(LATELY - 1)
+                .take(POOLED_WINDOWS - 1)
                 .fold(current, pooled);
             // One window shows a jump; several together show a smaller or rarer change.
-            let [single, pooled] = [current, recent].map(|share| rule::share(share, past));
+            let [single, pooled] = [current, recent].map(|share| rule::check_ratio(share, past));
             if single.verdict > pooled.verdict {
                 single
             } else {
@@ -202,45 +202,50 @@ impl Early {
             }
         };
         match metric {
-            Figure::Degraded => check(|window| window.without_ai),
-            Figure::Stale => check(|window| window.stale),
-            Figure::Cost => {
+            AnomalyMetric::Degraded => check(|window| window.without_ai),
+            AnomalyMetric::Stale => check(|window| window.stale),
+            AnomalyMetric::Cost => {
                 // Hours that overlap the current one are no baseline for it.
-                let previous = self.past.iter().rev().skip(HOUR - 1);
-                let past = previous.filter_map(|window| window.cost_an_hour);
-                now.cost_an_hour
-                    .map_or(UNKNOWN, |cost| rule::amount(cost, past))
+                let previous = self.past.iter().rev().skip(WINDOWS_PER_HOUR - 1);
+                let past = previous.filter_map(|window| window.hourly_cost_usd);
+                now.hourly_cost_usd
+                    .map_or(UNKNOWN, |cost| rule::check_amount(cost, past))
             }
-            Figure::FirstToken => {
-                let past = self.past.iter().filter_map(|window| window.first_words_ms);
-                now.first_words_ms
-                    .map_or(UNKNOWN, |ms| rule::amount(ms, past))
+            AnomalyMetric::FirstToken => {
+                let past = self
+                    .past
+                    .iter()
+                    .filter_map(|window| window.first_token_p95_ms);
+                now.first_token_p95_ms
+                    .map_or(UNKNOWN, |ms| rule::check_amount(ms, past))
             }
         }
     }
 }
 
-fn words(metric: Figure, usual: Option<f64>, now: &Window) -> String {
+fn describe(metric: AnomalyMetric, usual: Option<f64>, now: &StatsWindow) -> String {
     let ratio_text = |part: u64| {
         let usual = usual.map_or(String::new(), |usual| {
             format!("Usual is {:.1} %; now ", usual * 100.0)
         });
         format!(
             "{usual}it is {part} of {} in {WINDOW_MINUTES} min.",
-            now.all
+            now.total
         )
     };
     match metric {
-        Figure::Degraded => ratio_text(now.without_ai),
-        Figure::Stale => ratio_text(now.stale),
-        Figure::Cost => amount_words(usual, now.cost_an_hour, |usd| format!("${usd:.2} an hour")),
-        Figure::FirstToken => amount_words(usual, now.first_words_ms, |ms| {
+        AnomalyMetric::Degraded => ratio_text(now.without_ai),
+        AnomalyMetric::Stale => ratio_text(now.stale),
+        AnomalyMetric::Cost => describe_amount(usual, now.hourly_cost_usd, |usd| {
+            format!("${usd:.2} an hour")
+        }),
+        AnomalyMetric::FirstToken => describe_amount(usual, now.first_token_p95_ms, |ms| {
             format!("{:.1} s (95 % stay within)", ms / 1_000.0)
         }),
     }
 }
 
-fn amount_words(usual: Option<f64>, now: Option<f64>, format: impl Fn(f64) -> String) -> String {
+fn describe_amount(usual: Option<f64>, now: Option<f64>, format: impl Fn(f64) -> String) -> String {
     let now = now.map_or_else(|| "not known".to_owned(), &format);
     usual.map_or_else(
         || format!("It is {now}."),

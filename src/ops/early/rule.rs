@@ -17,35 +17,35 @@
 //! not flicker.
 
 /// The minimum number of past windows for any judgement: three hours.
-pub const LEAST_WINDOWS: usize = 36;
+pub const MIN_WINDOWS: usize = 36;
 
 /// The minimum number of past amounts: half a day of windows, since neighbouring ones are alike.
-const LEAST_AMOUNTS: usize = 144;
+const MIN_AMOUNTS: usize = 144;
 
 /// At most this many past amounts are used; of a longer past every second, third and so on.
-const LOOKED_AT: usize = 250;
+const MAX_SAMPLES: usize = 250;
 
-const LEAST_ANSWERS: u64 = 200;
+const MIN_PAST_ANSWERS: u64 = 200;
 
 /// Fewer occurrences in a window are never unusual.
-const LEAST_OF_A_KIND: u64 = 3;
+const MIN_OCCURRENCES: u64 = 3;
 
 /// The negative natural logarithm of the probability below which a ratio is unusual.
-const UNLIKELY: f64 = 14.0;
+const MIN_SURPRISE: f64 = 14.0;
 
 /// Robust deviations above the median.
-const DEVIATIONS: f64 = 5.0;
+const MAX_DEVIATIONS: f64 = 5.0;
 
 /// Converts a median absolute deviation to the standard deviation of a normal distribution.
-const TO_DEVIATION: f64 = 1.4826;
+const MAD_TO_STDDEV: f64 = 1.4826;
 
 /// Multiple of the past's `HIGH_QUANTILE` that a daily peak may reach.
-const OVER_MOST: f64 = 1.5;
+const PEAK_FACTOR: f64 = 1.5;
 
-const MOST: f64 = 0.95;
+const HIGH_QUANTILE: f64 = 0.95;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum RangeVerdict {
     /// In the usual range, or there is no baseline yet.
     Usual,
     /// Between usual and unusual; changes nothing.
@@ -54,53 +54,53 @@ pub enum Verdict {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
-    pub verdict: Verdict,
+pub struct Judgement {
+    pub verdict: RangeVerdict,
     /// The usual ratio or the median amount. `None` without a baseline.
-    pub usual: Option<f64>,
+    pub baseline: Option<f64>,
 }
 
-pub const UNKNOWN: Found = Found {
-    verdict: Verdict::Usual,
-    usual: None,
+pub const UNKNOWN: Judgement = Judgement {
+    verdict: RangeVerdict::Usual,
+    baseline: None,
 };
 
 /// `count` occurrences among `total` answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    pub of_kind: u64,
-    pub all: u64,
+pub struct RatioSample {
+    pub count: u64,
+    pub total: u64,
 }
 
 /// Compares the ratio of the current window with that of the past.
-pub fn share(now: Share, past: Share) -> Found {
-    if past.all < LEAST_ANSWERS {
+pub fn check_ratio(now: RatioSample, past: RatioSample) -> Judgement {
+    if past.total < MIN_PAST_ANSWERS {
         return UNKNOWN;
     }
-    let usual = ratio(past.of_kind + 1, past.all + 2);
-    let judgement = |verdict| Found {
+    let usual = ratio(past.count + 1, past.total + 2);
+    let judgement = |verdict| Judgement {
         verdict,
-        usual: Some(ratio(past.of_kind, past.all)),
+        baseline: Some(ratio(past.count, past.total)),
     };
-    if now.of_kind < LEAST_OF_A_KIND || now.all == 0 {
-        return judgement(Verdict::Usual);
+    if now.count < MIN_OCCURRENCES || now.total == 0 {
+        return judgement(RangeVerdict::Usual);
     }
-    let current = ratio(now.of_kind, now.all);
+    let current = ratio(now.count, now.total);
     if current < 2.0 * usual || current < usual + 0.01 {
-        return judgement(Verdict::Usual);
+        return judgement(RangeVerdict::Usual);
     }
     #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let surprise = now.all as f64 * divergence(current, usual);
+    let surprise = now.total as f64 * kl_divergence(current, usual);
     judgement(match surprise {
-        surprise if surprise >= UNLIKELY => Verdict::Unusual,
-        surprise if surprise >= UNLIKELY / 2.0 => Verdict::Unclear,
-        _ => Verdict::Usual,
+        surprise if surprise >= MIN_SURPRISE => RangeVerdict::Unusual,
+        surprise if surprise >= MIN_SURPRISE / 2.0 => RangeVerdict::Unclear,
+        _ => RangeVerdict::Usual,
     })
 }
 
 /// The Kullback-Leibler divergence of a coin with probability `seen` from one with probability
 /// `usual`. Both are within 0 and 1, `usual` strictly.
-fn divergence(seen: f64, usual: f64) -> f64 {
+fn kl_divergence(seen: f64, usual: f64) -> f64 {
     let part = |seen: f64, usual: f64| {
         if seen > 0.0 {
             seen * (seen / usual).ln()
@@ -118,34 +118,34 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Compares the current amount with those of the past. Amounts of zero are ignored.
-pub fn amount(now: f64, past: impl Iterator<Item = f64>) -> Found {
+pub fn check_amount(now: f64, past: impl Iterator<Item = f64>) -> Judgement {
     let past: Vec<f64> = past.filter(|amount| *amount > 0.0).collect();
-    if past.len() < LEAST_AMOUNTS || now <= 0.0 {
+    if past.len() < MIN_AMOUNTS || now <= 0.0 {
         return UNKNOWN;
     }
-    let step = past.len() / LOOKED_AT + 1;
+    let step = past.len() / MAX_SAMPLES + 1;
     let mut past: Vec<f64> = past.into_iter().step_by(step).map(f64::ln).collect();
     past.sort_by(f64::total_cmp);
-    let median = at(&past, 0.5);
-    let peak = at(&past, MOST);
+    let median = quantile(&past, 0.5);
+    let peak = quantile(&past, HIGH_QUANTILE);
     let mut deviations: Vec<f64> = past.iter().map(|value| (value - median).abs()).collect();
     deviations.sort_by(f64::total_cmp);
-    let deviation = TO_DEVIATION * at(&deviations, 0.5);
-    let limit = (median + DEVIATIONS * deviation).max(peak + OVER_MOST.ln());
+    let deviation = MAD_TO_STDDEV * quantile(&deviations, 0.5);
+    let limit = (median + MAX_DEVIATIONS * deviation).max(peak + PEAK_FACTOR.ln());
     let now = now.ln();
     let verdict = match now {
-        now if now > limit => Verdict::Unusual,
-        now if now > f64::midpoint(median, limit) => Verdict::Unclear,
-        _ => Verdict::Usual,
+        now if now > limit => RangeVerdict::Unusual,
+        now if now > f64::midpoint(median, limit) => RangeVerdict::Unclear,
+        _ => RangeVerdict::Usual,
     };
-    Found {
+    Judgement {
         verdict,
-        usual: Some(median.exp()),
+        baseline: Some(median.exp()),
     }
 }
 
 /// The value that this share of the sorted values does not exceed.
-fn at(sorted: &[f64], share: f64) -> f64 {
+fn quantile(sorted: &[f64], share: f64) -> f64 {
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -160,67 +160,73 @@ fn at(sorted: &[f64], share: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn sample(of_kind: u64, all: u64) -> Share {
-        Share { of_kind, all }
+    fn sample(of_kind: u64, all: u64) -> RatioSample {
+        RatioSample {
+            count: of_kind,
+            total: all,
+        }
     }
 
     #[test]
     fn a_ratio_is_judged_by_its_improbability() {
-        let verdict = |now, past| share(now, past).verdict;
+        let verdict = |now, past| check_ratio(now, past).verdict;
         // No baseline yet.
-        assert_eq!(share(sample(50, 50), sample(0, 199)), UNKNOWN);
+        assert_eq!(check_ratio(sample(50, 50), sample(0, 199)), UNKNOWN);
         // A tenth, where there was none in ten thousand.
-        assert_eq!(verdict(sample(4, 40), sample(0, 10_000)), Verdict::Unusual);
+        assert_eq!(
+            verdict(sample(4, 40), sample(0, 10_000)),
+            RangeVerdict::Unusual
+        );
         assert_eq!(
             verdict(sample(3, 3), sample(0, 10_000)),
-            Verdict::Unusual,
+            RangeVerdict::Unusual,
             "few, but all of them"
         );
         assert_eq!(
             verdict(sample(2, 2), sample(0, 10_000)),
-            Verdict::Usual,
+            RangeVerdict::Usual,
             "two are too few"
         );
         assert_eq!(
             verdict(sample(3, 400), sample(0, 10_000)),
-            Verdict::Usual,
+            RangeVerdict::Usual,
             "less than a percentage point more"
         );
         // A higher usual rate needs a larger excess.
         assert_eq!(
             verdict(sample(10, 100), sample(500, 10_000)),
-            Verdict::Usual
+            RangeVerdict::Usual
         );
         assert_eq!(
             verdict(sample(17, 100), sample(500, 10_000)),
-            Verdict::Unclear
+            RangeVerdict::Unclear
         );
         assert_eq!(
             verdict(sample(23, 100), sample(500, 10_000)),
-            Verdict::Unusual
+            RangeVerdict::Unusual
         );
     }
 
     #[test]
     fn an_amount_far_above_the_past_is_unusual() {
         let past = || (0..200).map(|n| 100.0 + f64::from(n % 10));
-        assert_eq!(amount(1_000.0, past().take(143)), UNKNOWN);
-        assert_eq!(amount(110.0, past()).verdict, Verdict::Usual);
-        assert_eq!(amount(140.0, past()).verdict, Verdict::Unclear);
-        assert_eq!(amount(175.0, past()).verdict, Verdict::Unusual);
-        let usual = amount(175.0, past()).usual.unwrap();
+        assert_eq!(check_amount(1_000.0, past().take(143)), UNKNOWN);
+        assert_eq!(check_amount(110.0, past()).verdict, RangeVerdict::Usual);
+        assert_eq!(check_amount(140.0, past()).verdict, RangeVerdict::Unclear);
+        assert_eq!(check_amount(175.0, past()).verdict, RangeVerdict::Unusual);
+        let usual = check_amount(175.0, past()).baseline.unwrap();
         assert!((usual - 105.0).abs() < 1.0, "{usual}");
         // A daily peak of two hours is usual up to its usual height.
         let peaks = || (0..240).map(|n| if n % 24 < 2 { 500.0 } else { 100.0 });
-        assert_eq!(amount(550.0, peaks()).verdict, Verdict::Unclear);
-        assert_eq!(amount(800.0, peaks()).verdict, Verdict::Unusual);
-        assert_eq!(amount(0.0, past()), UNKNOWN);
+        assert_eq!(check_amount(550.0, peaks()).verdict, RangeVerdict::Unclear);
+        assert_eq!(check_amount(800.0, peaks()).verdict, RangeVerdict::Unusual);
+        assert_eq!(check_amount(0.0, past()), UNKNOWN);
     }
 
     #[test]
     fn a_constant_past_still_leaves_a_margin() {
         let past = || std::iter::repeat_n(10.0, 200);
-        assert_eq!(amount(14.9, past()).verdict, Verdict::Unclear);
-        assert_eq!(amount(15.1, past()).verdict, Verdict::Unusual);
+        assert_eq!(check_amount(14.9, past()).verdict, RangeVerdict::Unclear);
+        assert_eq!(check_amount(15.1, past()).verdict, RangeVerdict::Unusual);
     }
 }

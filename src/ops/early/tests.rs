@@ -73,11 +73,11 @@ const STEADY: Traffic = Traffic {
 
 impl Traffic {
     /// Simulates window number `at`, counted from midnight.
-    fn window(&self, at: usize, rng: &mut TestRng) -> (Served, f64) {
+    fn window(&self, at: usize, rng: &mut TestRng) -> (AnswerCounts, f64) {
         #[allow(clippy::cast_precision_loss, reason = "a window of a few weeks")]
         let day = (at as f64 / 288.0 * std::f64::consts::TAU).cos();
         let all = rng.poisson(self.answers * (1.0 - self.swing * day));
-        let mut served = Served::default();
+        let mut served = AnswerCounts::default();
         let mut cost = 0.0;
         for _ in 0..all {
             match rng.fraction() {
@@ -89,7 +89,9 @@ impl Traffic {
                 _ => {
                     served.ai += 1;
                     let seconds = self.first_words * (self.spread * rng.normal()).exp();
-                    served.first_words.note(Duration::from_secs_f64(seconds));
+                    served
+                        .first_token_latency
+                        .record(Duration::from_secs_f64(seconds));
                     cost += self.cost * (0.8 * rng.normal()).exp();
                 }
             }
@@ -100,19 +102,19 @@ impl Traffic {
 
 /// Counts how often each metric goes out of range in these windows.
 fn alarms(
-    detector: &mut Early,
+    detector: &mut AnomalyDetector,
     traffic: Traffic,
     windows: std::ops::Range<usize>,
     rng: &mut TestRng,
 ) -> [u32; 4] {
     let mut alarms = [0; 4];
-    let mut out = detector.standings.map(|standing| standing.out);
+    let mut out = detector.states.map(|standing| standing.is_out_of_range);
     for at in windows {
         let (served, cost) = traffic.window(at, rng);
-        let conditions = detector.close(&served, cost);
+        let conditions = detector.close_window(&served, cost);
         for ((alarms, out), condition) in alarms.iter_mut().zip(&mut out).zip(conditions) {
-            *alarms += u32::from(condition.level > 0 && !*out);
-            *out = condition.level > 0;
+            *alarms += u32::from(condition.severity > 0 && !*out);
+            *out = condition.severity > 0;
         }
     }
     alarms
@@ -123,9 +125,9 @@ fn false_alarms(traffic: Traffic, weeks: u64) -> [u32; 4] {
     let mut sum = [0; 4];
     for week in 0..weeks {
         let alarms = alarms(
-            &mut Early::default(),
+            &mut AnomalyDetector::default(),
             traffic,
-            0..WEEK,
+            0..MAX_WINDOWS,
             &mut TestRng::new(week + 1),
         );
         sum.iter_mut()
@@ -199,10 +201,10 @@ fn a_daily_cycle_is_usual() {
             cost <= 4,
             "{cost} alarms of cost at {answers} answers a window in four first weeks"
         );
-        let mut detector = Early::default();
+        let mut detector = AnomalyDetector::default();
         let mut rng = TestRng::new(9);
-        alarms(&mut detector, traffic, 0..WEEK, &mut rng);
-        let later = alarms(&mut detector, traffic, 0..3 * WEEK, &mut rng);
+        alarms(&mut detector, traffic, 0..MAX_WINDOWS, &mut rng);
+        let later = alarms(&mut detector, traffic, 0..3 * MAX_WINDOWS, &mut rng);
         assert_eq!(
             later, [0; 4],
             "{answers} answers a window, after the first week"
@@ -211,16 +213,16 @@ fn a_daily_cycle_is_usual() {
 }
 
 /// Windows from a change to the alarm of this metric, after two days of usual traffic.
-fn delay(metric: Figure, usual: Traffic, changed: Traffic, seed: u64) -> Option<usize> {
-    let mut detector = Early::default();
+fn delay(metric: AnomalyMetric, usual: Traffic, changed: Traffic, seed: u64) -> Option<usize> {
+    let mut detector = AnomalyDetector::default();
     let mut rng = TestRng::new(seed);
     alarms(&mut detector, usual, 0..576, &mut rng);
     (0..48).find(|at| {
         let (served, cost) = changed.window(576 + at, &mut rng);
-        let conditions = detector.close(&served, cost);
-        conditions
-            .iter()
-            .any(|condition| condition.cause == Cause::Warning(metric) && condition.level > 0)
+        let conditions = detector.close_window(&served, cost);
+        conditions.iter().any(|condition| {
+            condition.subject == AlertSubject::Warning(metric) && condition.severity > 0
+        })
     })
 }
 
@@ -233,7 +235,7 @@ fn changes_are_detected_soon() {
     for (name, metric, usual, changed, max) in [
         (
             "a tenth is degraded",
-            Figure::Degraded,
+            AnomalyMetric::Degraded,
             STEADY,
             Traffic {
                 degraded: 0.1,
@@ -243,7 +245,7 @@ fn changes_are_detected_soon() {
         ),
         (
             "half of few is degraded",
-            Figure::Degraded,
+            AnomalyMetric::Degraded,
             few,
             Traffic {
                 degraded: 0.5,
@@ -253,7 +255,7 @@ fn changes_are_detected_soon() {
         ),
         (
             "a tenth is stale",
-            Figure::Stale,
+            AnomalyMetric::Stale,
             STEADY,
             Traffic {
                 stale: 0.1,
@@ -263,7 +265,7 @@ fn changes_are_detected_soon() {
         ),
         (
             "answers cost four times as much",
-            Figure::Cost,
+            AnomalyMetric::Cost,
             STEADY,
             Traffic {
                 cost: 0.008,
@@ -273,7 +275,7 @@ fn changes_are_detected_soon() {
         ),
         (
             "first words take three times as long",
-            Figure::FirstToken,
+            AnomalyMetric::FirstToken,
             STEADY,
             Traffic {
                 first_words: 2.4,
@@ -283,7 +285,7 @@ fn changes_are_detected_soon() {
         ),
         (
             "the same with few visitors",
-            Figure::FirstToken,
+            AnomalyMetric::FirstToken,
             few,
             Traffic {
                 first_words: 3.2,
@@ -304,29 +306,32 @@ fn changes_are_detected_soon() {
 
 #[test]
 fn a_metric_recovers_and_a_lasting_change_becomes_the_baseline() {
-    let mut detector = Early::default();
+    let mut detector = AnomalyDetector::default();
     let mut rng = TestRng::new(3);
-    alarms(&mut detector, STEADY, 0..WEEK, &mut rng);
+    alarms(&mut detector, STEADY, 0..MAX_WINDOWS, &mut rng);
     let slow = Traffic {
         first_words: 4.0,
         ..STEADY
     };
     assert_eq!(alarms(&mut detector, slow, 0..6, &mut rng), [0, 0, 0, 1]);
-    assert!(detector.standings[3].out);
+    assert!(detector.states[3].is_out_of_range);
     alarms(&mut detector, STEADY, 6..16, &mut rng);
-    assert!(!detector.standings[3].out, "over");
-    alarms(&mut detector, slow, 0..WEEK, &mut rng);
-    assert!(!detector.standings[3].out, "usual after a week");
+    assert!(!detector.states[3].is_out_of_range, "over");
+    alarms(&mut detector, slow, 0..MAX_WINDOWS, &mut rng);
+    assert!(!detector.states[3].is_out_of_range, "usual after a week");
 }
 
 #[test]
 fn windows_survive_a_restart_and_are_bounded() {
-    let mut detector = Early::default();
+    let mut detector = AnomalyDetector::default();
     let mut rng = TestRng::new(5);
-    alarms(&mut detector, STEADY, 0..WEEK + 100, &mut rng);
-    assert_eq!((detector.past.len(), detector.hour.len()), (WEEK, HOUR));
+    alarms(&mut detector, STEADY, 0..MAX_WINDOWS + 100, &mut rng);
+    assert_eq!(
+        (detector.past.len(), detector.recent_latencies.len()),
+        (MAX_WINDOWS, WINDOWS_PER_HOUR)
+    );
     let text = serde_json::to_string(&detector.past().collect::<Vec<_>>()).unwrap();
-    let restored = Early::recalled(serde_json::from_str(&text).unwrap());
+    let restored = AnomalyDetector::restore(serde_json::from_str(&text).unwrap());
     let is_close = |one: Option<f64>, other: Option<f64>| match (one, other) {
         (Some(one), Some(other)) => (one - other).abs() < 1e-9 * one.abs(),
         (one, other) => one == other,
@@ -336,17 +341,17 @@ fn windows_survive_a_restart_and_are_bounded() {
         .iter()
         .zip(&detector.past)
         .all(|(one, other)| {
-            one.all == other.all
+            one.total == other.total
                 && one.without_ai == other.without_ai
-                && is_close(one.cost_an_hour, other.cost_an_hour)
+                && is_close(one.hourly_cost_usd, other.hourly_cost_usd)
         });
-    assert!(restored.past.len() == WEEK && same);
+    assert!(restored.past.len() == MAX_WINDOWS && same);
     assert!(text.len() < 250_000, "{} bytes", text.len());
 }
 
 #[test]
 fn descriptions_name_the_baseline_and_the_current_value() {
-    let mut detector = Early::default();
+    let mut detector = AnomalyDetector::default();
     let mut rng = TestRng::new(7);
     alarms(&mut detector, STEADY, 0..576, &mut rng);
     let (served, cost) = Traffic {
@@ -354,11 +359,11 @@ fn descriptions_name_the_baseline_and_the_current_value() {
         ..STEADY
     }
     .window(0, &mut rng);
-    let conditions = detector.close(&served, cost);
+    let conditions = detector.close_window(&served, cost);
     let words = conditions[0].reason.clone().unwrap();
     assert!(words.starts_with("degraded_share: Usual is 0."), "{words}");
     assert!(
-        conditions[2].words.contains("$") && conditions[3].words.contains(" s "),
+        conditions[2].description.contains("$") && conditions[3].description.contains(" s "),
         "{conditions:?}"
     );
 }

@@ -2,17 +2,17 @@
 
 use actix::{ActorContext as _, Context, Handler, Message};
 
-use super::{ProviderActor, Seed};
+use super::{ProviderActor, ProviderParts};
 
 /// Replaces the parts. The status, the concurrency limit, the clock and the store stay the actor's
 /// own.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Change {
-    pub seed: Seed,
+pub struct Reconfigure {
+    pub parts: ProviderParts,
     /// The provider has another key, address or model, so nothing that was learned still holds: the
     /// breaker closes, and the next turn calls it. Otherwise the breaker keeps its state.
-    pub anew: bool,
+    pub discards_state: bool,
 }
 
 /// Stops taking calls, and stops the actor after its last running call. It is not rebuilt.
@@ -20,24 +20,31 @@ pub struct Change {
 #[rtype(result = "()")]
 pub struct Retire;
 
-impl Handler<Change> for ProviderActor {
+impl Handler<Reconfigure> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, Change { seed, anew }: Change, ctx: &mut Self::Context) {
-        self.seed = seed;
-        self.breaker.set_rules(self.seed.rules.clone());
+    fn handle(
+        &mut self,
+        Reconfigure {
+            parts: seed,
+            discards_state: anew,
+        }: Reconfigure,
+        ctx: &mut Self::Context,
+    ) {
+        self.parts = seed;
+        self.breaker.set_config(self.parts.breaker_config.clone());
         if anew {
-            self.first_tokens = Default::default();
-            self.totals = Default::default();
-            self.vitals.quality = None;
-            self.hold_known = self.seed.clock.now();
+            self.first_token_latency = Default::default();
+            self.total_latency = Default::default();
+            self.status.quality_avg = None;
+            self.published_hold_until = self.parts.clock.now();
             // Not published: other instances may still use the old key or address.
-            if self.forget().is_some() {
-                self.keep_nothing();
+            if self.reset_state().is_some() {
+                self.delete_saved_breaker();
             }
         }
-        self.after(None, ctx);
-        self.arm_check(ctx);
+        self.after_change(None, ctx);
+        self.schedule_health_check(ctx);
     }
 }
 
@@ -45,17 +52,17 @@ impl Handler<Retire> for ProviderActor {
     type Result = ();
 
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
-        self.retired = true;
-        self.keep_nothing();
-        self.after(None, ctx);
+        self.is_retired = true;
+        self.delete_saved_breaker();
+        self.after_change(None, ctx);
     }
 }
 
 impl ProviderActor {
     /// Stops a retired actor after its last outcome. Each permit reports exactly one.
-    pub(super) fn leave(&self, ctx: &mut Context<Self>) {
-        if self.retired && self.unsettled == 0 && self.seed.places.taken() == 0 {
-            tracing::info!(provider = %self.seed.name, "removed provider stopped");
+    pub(super) fn stop_if_idle(&self, ctx: &mut Context<Self>) {
+        if self.is_retired && self.open_permits == 0 && self.parts.concurrency.in_use() == 0 {
+            tracing::info!(provider = %self.parts.name, "removed provider stopped");
             ctx.stop();
         }
     }

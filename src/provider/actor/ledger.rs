@@ -5,93 +5,100 @@
 use std::sync::Arc;
 
 use super::ProviderActor;
-use crate::chat::{Fault, ProviderState, Usage};
+use crate::chat::{FaultKind, ProviderState, TokenUsage};
 use crate::provider::spending;
-use crate::store::{BreakerRecord, SpentRecord};
+use crate::store::{BreakerRecord, DailySpendRecord};
 
 /// The weight of a new score in the moving average of the quality: about twenty answers count.
-const NEWEST: f64 = 0.05;
+const QUALITY_EMA_WEIGHT: f64 = 0.05;
 
 impl ProviderActor {
-    pub(super) fn spend(&mut self, usage: Usage) {
-        let used = &mut self.vitals.used;
+    pub(super) fn record_spend(&mut self, usage: TokenUsage) {
+        let used = &mut self.status.usage_totals;
         used.input_tokens = used.input_tokens.saturating_add(usage.input_tokens);
         used.output_tokens = used.output_tokens.saturating_add(usage.output_tokens);
         used.estimated |= usage.estimated;
-        let Some(prices) = self.seed.terms.prices else {
+        let Some(prices) = self.parts.pricing.prices else {
             return;
         };
-        let usd = spending::cost(prices, usage);
+        let usd = spending::cost_usd(prices, usage);
         used.cost_usd += usd;
-        let wall = self.seed.clock.wall();
-        let budget = self.seed.terms.daily_budget_usd;
-        self.vitals.spent.add(usd, usage.estimated, wall);
+        let wall = self.parts.clock.wall();
+        let budget = self.parts.pricing.daily_budget_usd;
+        self.status.spend_today.add(usd, usage.estimated, wall);
         if budget.is_none() || usd <= 0.0 {
             return;
         }
         // Log once, when the budget becomes spent.
-        if self.vitals.budget_until.is_none_or(|until| until <= wall)
-            && self.vitals.spent.until(budget, wall).is_some()
+        if self
+            .status
+            .budget_resets_at
+            .is_none_or(|until| until <= wall)
+            && self.status.spend_today.resets_at(budget, wall).is_some()
         {
-            tracing::warn!(provider = %self.seed.name, "daily budget spent, provider skipped until midnight UTC");
+            tracing::warn!(provider = %self.parts.name, "daily budget spent, provider skipped until midnight UTC");
         }
-        self.keep_spent();
+        self.save_spend();
     }
 
-    pub(super) fn score(&mut self, score: f64) {
-        let quality = self.vitals.quality.get_or_insert(score);
-        *quality += (score - *quality) * NEWEST;
+    pub(super) fn record_quality(&mut self, score: f64) {
+        let quality = self.status.quality_avg.get_or_insert(score);
+        *quality += (score - *quality) * QUALITY_EMA_WEIGHT;
     }
 
-    fn keep_spent(&self) {
-        let spent = self.vitals.spent;
-        let record = SpentRecord {
-            provider: self.seed.name.to_string(),
-            day: spent.day,
+    fn save_spend(&self) {
+        let spent = self.status.spend_today;
+        let record = DailySpendRecord {
+            provider: self.parts.name.to_string(),
+            utc_day: spent.day,
             usd: spent.usd,
-            estimated: spent.estimated,
+            is_estimated: spent.estimated,
         };
-        let store = Arc::clone(&self.seed.store);
-        let name = Arc::clone(&self.seed.name);
+        let store = Arc::clone(&self.parts.store);
+        let name = Arc::clone(&self.parts.name);
         actix::spawn(async move {
-            if let Err(error) = store.write_spent(record).await {
+            if let Err(error) = store.save_daily_spend(record).await {
                 tracing::warn!(provider = %name, %error, "failed to save daily spend");
             }
         });
     }
 
     /// Deletes the saved breaker state of a removed or replaced provider.
-    pub(super) fn keep_nothing(&self) {
-        self.write_breaker(None);
+    pub(super) fn delete_saved_breaker(&self) {
+        self.write_breaker_record(None);
     }
 
     /// Saves the breaker's state. A state other than closed that may be the effect of an outage
     /// drill is not saved, because a restart ends the drill.
-    pub(super) fn keep(&self) {
-        if self.retired {
+    pub(super) fn save_breaker(&self) {
+        if self.is_retired {
             return;
         }
-        let state = self.vitals.state;
-        if state != ProviderState::Closed && self.seed.drills.shadows() {
+        let state = self.status.state;
+        if state != ProviderState::Closed && self.parts.fault_switch.affects_breaker() {
             return;
         }
         let record = (state != ProviderState::Closed).then(|| BreakerRecord {
-            provider: self.seed.name.to_string(),
-            blocked: state == ProviderState::Blocked,
-            strikes: self.vitals.strikes,
-            until: self
-                .vitals
+            provider: self.parts.name.to_string(),
+            is_blocked: state == ProviderState::Blocked,
+            failed_probes: self.status.failed_probes,
+            retry_at: self
+                .status
                 .retry_at
-                .unwrap_or_else(|| self.seed.clock.wall()),
-            reason: self.vitals.reason.map_or("", Fault::reason).to_owned(),
-            fault: self.vitals.reason,
+                .unwrap_or_else(|| self.parts.clock.wall()),
+            reason: self
+                .status
+                .last_fault
+                .map_or("", FaultKind::wire_name)
+                .to_owned(),
+            fault: self.status.last_fault,
         });
-        self.write_breaker(record);
+        self.write_breaker_record(record);
     }
 
-    fn write_breaker(&self, record: Option<BreakerRecord>) {
-        let store = Arc::clone(&self.seed.store);
-        let name = Arc::clone(&self.seed.name);
+    fn write_breaker_record(&self, record: Option<BreakerRecord>) {
+        let store = Arc::clone(&self.parts.store);
+        let name = Arc::clone(&self.parts.name);
         actix::spawn(async move {
             if let Err(error) = store.write_breaker(name.to_string(), record).await {
                 tracing::warn!(provider = %name, %error, "failed to save breaker state");

@@ -7,133 +7,139 @@ use std::time::Duration;
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 
 use super::ProviderActor;
-use crate::chat::Fault;
-use crate::provider::breaker::{Ticket, Verdict, Who};
-use crate::provider::health::{self, Check, PROBE_USAGE};
-use crate::provider::leave::{Held, Leave};
-use crate::provider::upstream::Upstream;
+use crate::chat::FaultKind;
+use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket};
+use crate::provider::health::{self, HealthCheck, PROBE_USAGE};
+use crate::provider::leave::{ProbeLease, ProbeLeaseResult};
+use crate::provider::upstream::ProviderClient;
 use crate::settings::ProbeKind;
 
 impl ProviderActor {
     /// Schedules the next recovery probe, if one is due. With a spent budget there is no probe
     /// before the budget resets, because the provider would not be called anyway.
-    pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
+    pub(super) fn schedule_probe(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.probe_timer.take() {
             ctx.cancel_future(timer);
         }
-        let now = self.seed.clock.now();
-        let due = self.breaker.due(now);
-        if let Some(due) = due.filter(|_| !self.disabled && !self.retired) {
-            let due = due.max(self.budget_until().unwrap_or_default());
-            self.timer = Some(ctx.run_later(due.saturating_sub(now), Self::probe));
+        let now = self.parts.clock.now();
+        let due = self.breaker.next_probe_at(now);
+        if let Some(due) = due.filter(|_| !self.is_disabled && !self.is_retired) {
+            let due = due.max(self.budget_resets_at_monotonic().unwrap_or_default());
+            self.probe_timer = Some(ctx.run_later(due.saturating_sub(now), Self::run_probe));
         }
     }
 
-    fn probe(&mut self, ctx: &mut Context<Self>) {
-        self.timer = None;
-        let now = self.seed.clock.now();
+    fn run_probe(&mut self, ctx: &mut Context<Self>) {
+        self.probe_timer = None;
+        let now = self.parts.clock.now();
         let half_open = self.breaker.tick(now);
-        let admitted = self.breaker.admit(now, Who::Probe);
+        let admitted = self.breaker.admit(now, CallOrigin::Probe);
         // Publish even if the probe is refused: if a visitor's call is the probe, the breaker stays
         // half-open until one arrives.
-        self.after(half_open, ctx);
+        self.after_change(half_open, ctx);
         let Ok(ticket) = admitted else { return };
-        let probing = self.seed.probing.clone();
-        let upstream = Arc::clone(&self.seed.upstream);
-        let timeout = self.seed.probe_limit;
+        let probing = self.parts.probe_coordinator.clone();
+        let upstream = Arc::clone(&self.parts.client);
+        let timeout = self.parts.probe_timeout;
         let asked = Arc::clone(&upstream);
         let probe = async move {
             let lease = match probing {
-                Some(coordinator) => match coordinator.ask(timeout).await {
-                    Leave::Go(lease) => Some(lease),
-                    Leave::Wait(delay) => return Err(delay),
+                Some(coordinator) => match coordinator.request_lease(timeout).await {
+                    ProbeLeaseResult::Granted(lease) => Some(lease),
+                    ProbeLeaseResult::HeldElsewhere(delay) => return Err(delay),
                 },
                 None => None,
             };
-            Ok((lease, health::completion(upstream, timeout).await))
+            Ok((lease, health::check_completion(upstream, timeout).await))
         };
         let finished =
             probe
                 .into_actor(self)
                 .map(move |result, this: &mut Self, ctx| match result {
-                    Ok((lease, outcome)) => this.tried(ticket, outcome, lease, &asked, ctx),
-                    Err(delay) => this.put_off(ticket, delay, ctx),
+                    Ok((lease, outcome)) => {
+                        this.on_probe_result(ticket, outcome, lease, &asked, ctx)
+                    }
+                    Err(delay) => this.postpone_probe(ticket, delay, ctx),
                 });
         ctx.spawn(finished);
     }
 
-    fn tried(
+    fn on_probe_result(
         &mut self,
         ticket: Ticket,
-        outcome: Verdict,
-        lease: Option<Box<dyn Held>>,
-        asked: &Arc<dyn Upstream>,
+        outcome: CallOutcome,
+        lease: Option<Box<dyn ProbeLease>>,
+        asked: &Arc<dyn ProviderClient>,
         ctx: &mut Context<Self>,
     ) {
-        self.probed(outcome, asked);
-        let now = self.seed.clock.now();
-        let transition = self
-            .breaker
-            .settle(ticket, outcome, now, (self.seed.chance)());
+        self.on_completion(outcome, asked);
+        let now = self.parts.clock.now();
+        let transition =
+            self.breaker
+                .record_outcome(ticket, outcome, now, (self.parts.random_unit)());
         if let Some(lease) = lease {
-            lease.give_back(self.breaker.rest_of_others(now));
+            lease.release(self.breaker.peer_probe_delay(now));
         }
-        self.after(transition, ctx);
+        self.after_change(transition, ctx);
     }
 
     /// Another instance is probing: wait for its event, or for the end of its lease.
-    fn put_off(&mut self, ticket: Ticket, delay: Duration, ctx: &mut Context<Self>) {
-        let now = self.seed.clock.now();
-        let until = now.saturating_add(delay).saturating_add(self.spread());
-        self.breaker.postpone(ticket, until, now);
-        self.after(None, ctx);
+    fn postpone_probe(&mut self, ticket: Ticket, delay: Duration, ctx: &mut Context<Self>) {
+        let now = self.parts.clock.now();
+        let until = now
+            .saturating_add(delay)
+            .saturating_add(self.random_delay());
+        self.breaker.postpone_probe(ticket, until, now);
+        self.after_change(None, ctx);
     }
 
-    pub(super) fn arm_check(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn schedule_health_check(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.check_timer.take() {
             ctx.cancel_future(timer);
         }
-        if self.seed.health.probe != ProbeKind::Off && !self.retired {
-            let delay = health::pause(&self.seed.health, (self.seed.chance)());
-            self.check_timer = Some(ctx.run_later(delay, Self::check));
+        if self.parts.health_settings.probe != ProbeKind::Off && !self.is_retired {
+            let delay =
+                health::next_interval(&self.parts.health_settings, (self.parts.random_unit)());
+            self.check_timer = Some(ctx.run_later(delay, Self::run_health_check));
         }
     }
 
-    fn check(&mut self, ctx: &mut Context<Self>) {
+    fn run_health_check(&mut self, ctx: &mut Context<Self>) {
         self.check_timer = None;
-        if self.retired {
+        if self.is_retired {
             return;
         }
-        let wall = self.seed.clock.wall();
-        let settings = &self.seed.health;
+        let wall = self.parts.clock.wall();
+        let settings = &self.parts.health_settings;
         let has_passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
-        let is_rate_limited = !has_passed(self.vitals.retry_at);
-        let is_budget_spent = !has_passed(self.vitals.budget_until);
-        let upstream = Arc::clone(&self.seed.upstream);
+        let is_rate_limited = !has_passed(self.status.retry_at);
+        let is_budget_spent = !has_passed(self.status.budget_resets_at);
+        let upstream = Arc::clone(&self.parts.client);
         let timeout = settings.timeout;
-        let kind = health::due(
+        let kind = health::check_kind(
             settings.probe,
-            self.vitals.state,
+            self.status.state,
             is_rate_limited,
             is_budget_spent,
         );
         match kind {
-            ProbeKind::Off => self.arm_check(ctx),
+            ProbeKind::Off => self.schedule_health_check(ctx),
             ProbeKind::Models => {
-                let listing = health::listing(Arc::clone(&upstream), timeout).into_actor(self);
+                let listing =
+                    health::check_listing(Arc::clone(&upstream), timeout).into_actor(self);
                 ctx.spawn(listing.map(move |fault, this: &mut Self, ctx| {
-                    this.checked(fault, &upstream);
-                    this.after(None, ctx);
-                    this.arm_check(ctx);
+                    this.on_health_check(fault, &upstream);
+                    this.after_change(None, ctx);
+                    this.schedule_health_check(ctx);
                 }));
             }
             ProbeKind::Completion => {
                 let completion =
-                    health::completion(Arc::clone(&upstream), timeout).into_actor(self);
+                    health::check_completion(Arc::clone(&upstream), timeout).into_actor(self);
                 ctx.spawn(completion.map(move |outcome, this: &mut Self, ctx| {
-                    this.probed(outcome, &upstream);
-                    this.after(None, ctx);
-                    this.arm_check(ctx);
+                    this.on_completion(outcome, &upstream);
+                    this.after_change(None, ctx);
+                    this.schedule_health_check(ctx);
                 }));
             }
         }
@@ -141,41 +147,44 @@ impl ProviderActor {
 
     /// Records the outcome of the actor's own completion: it costs tokens, and it is a health
     /// check.
-    fn probed(&mut self, outcome: Verdict, asked: &Arc<dyn Upstream>) {
+    fn on_completion(&mut self, outcome: CallOutcome, asked: &Arc<dyn ProviderClient>) {
         match outcome {
-            Verdict::Whole => {
-                self.spend(PROBE_USAGE);
-                self.checked(None, asked);
+            CallOutcome::Success => {
+                self.record_spend(PROBE_USAGE);
+                self.on_health_check(None, asked);
             }
-            Verdict::Failed { fault, .. } => self.checked(Some(fault), asked),
-            Verdict::Abandoned => {}
+            CallOutcome::Failed { fault, .. } => self.on_health_check(Some(fault), asked),
+            CallOutcome::Abandoned => {}
         }
     }
 
-    fn checked(&mut self, fault: Option<Fault>, asked: &Arc<dyn Upstream>) {
+    fn on_health_check(&mut self, fault: Option<FaultKind>, asked: &Arc<dyn ProviderClient>) {
         // A check sent before a reload says nothing about the new address or key.
-        if !Arc::ptr_eq(asked, &self.seed.upstream) {
+        if !Arc::ptr_eq(asked, &self.parts.client) {
             return;
         }
-        let wall = self.seed.clock.wall();
-        let previous = self.vitals.check.and_then(|check| check.fault(wall));
+        let wall = self.parts.clock.wall();
+        let previous = self
+            .status
+            .last_check
+            .and_then(|check| check.current_fault(wall));
         // Log only new faults.
         if let Some(fault) = fault.filter(|fault| previous != Some(*fault)) {
-            tracing::warn!(provider = %self.seed.name, failure = %fault, "health check failed");
+            tracing::warn!(provider = %self.parts.name, failure = %fault, "health check failed");
         }
-        self.vitals.checked_at = Some(wall);
-        self.vitals.checks += 1;
-        self.vitals.checks_failed += u64::from(fault.is_some());
-        self.vitals.check = Some(Check {
-            failed: fault,
-            until: wall.plus(self.seed.health.expire),
+        self.status.last_heard_at = Some(wall);
+        self.status.checks += 1;
+        self.status.failed_checks += u64::from(fault.is_some());
+        self.status.last_check = Some(HealthCheck {
+            fault: fault,
+            expires_at: wall.saturating_add(self.parts.health_settings.expire),
         });
     }
 
-    fn budget_until(&self) -> Option<Duration> {
-        let clock = self.seed.clock;
-        self.vitals
-            .budget_until
+    fn budget_resets_at_monotonic(&self) -> Option<Duration> {
+        let clock = self.parts.clock;
+        self.status
+            .budget_resets_at
             .map(|at| clock.now().saturating_add(at.since(clock.wall())))
     }
 }

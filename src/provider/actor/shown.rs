@@ -2,30 +2,30 @@
 
 use std::time::Duration;
 
-use crate::chat::At;
+use crate::chat::Timestamp;
 
 /// A difference up to this keeps the published time. Both clocks are never read at the same
 /// instant, and nobody notices less.
-const ASTRAY: Duration = Duration::from_secs(1);
+const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(1);
 
 /// A monotonic moment and the wall-clock time published for it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shown(Option<(Duration, At)>);
+pub(super) struct StableRetryAt(Option<(Duration, Timestamp)>);
 
-impl Shown {
-    pub(super) fn of(moment: Duration, published: At) -> Self {
+impl StableRetryAt {
+    pub(super) fn new(moment: Duration, published: Timestamp) -> Self {
         Self(Some((moment, published)))
     }
 
     /// Returns the time to publish for `moment`. `wall` is its wall-clock time by the present
     /// clocks.
-    pub(super) fn tell(&mut self, moment: Duration, wall: At) -> At {
+    pub(super) fn resolve(&mut self, moment: Duration, wall: Timestamp) -> Timestamp {
         let known = self.0.filter(|(known, published)| {
             let drift = published.since(wall).max(wall.since(*published));
-            *known == moment && drift <= ASTRAY
+            *known == moment && drift <= MAX_CLOCK_DRIFT
         });
         let published = known.map_or(wall, |(_, published)| published);
-        *self = Self::of(moment, published);
+        *self = Self::new(moment, published);
         published
     }
 }
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn published_time_is_stable_until_a_clock_is_set() {
-        let mut stable = Shown::default();
+        let mut stable = StableRetryAt::default();
         let first = Duration::from_secs(10);
         let second = Duration::from_secs(11);
         let steps = [
@@ -53,11 +53,14 @@ mod tests {
         ];
         for (moment, wall, expected) in steps {
             assert_eq!(
-                stable.tell(moment, At(wall)),
-                At(expected),
+                stable.resolve(moment, Timestamp(wall)),
+                Timestamp(expected),
                 "{moment:?}, {wall}"
             );
         }
-        assert_eq!(Shown::of(first, At(5)).tell(first, At(9)), At(5));
+        assert_eq!(
+            StableRetryAt::new(first, Timestamp(5)).resolve(first, Timestamp(9)),
+            Timestamp(5)
+        );
     }
 }

@@ -7,12 +7,12 @@ mod recovering;
 
 use tokio::time::Instant;
 
-use super::super::paused::{Paused, pass, settled};
+use super::super::paused::{Paused, advance, run_until_idle};
 use super::super::permit::Permit;
-use super::super::scripted::{Act, fails, limited, says, silent};
-use super::super::stand::{Plan, Stand};
+use super::super::scripted::{ScriptStep, fail_with, hang, rate_limited, reply};
+use super::super::stand::{BenchOptions, ProviderBench};
 use super::*;
-use crate::chat::{At, Finish};
+use crate::chat::{FinishReason, Timestamp};
 use crate::store::{BreakerRecord, MemoryStore};
 
 fn s(seconds: u64) -> Duration {
@@ -23,33 +23,33 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn failed(fault: Fault) -> Verdict {
-    Verdict::Failed {
+fn failed(fault: FaultKind) -> CallOutcome {
+    CallOutcome::Failed {
         fault,
-        started: false,
+        had_text: false,
         retry_after: None,
     }
 }
 
-async fn call(stand: &Stand, outcome: Verdict) {
-    stand.admit().await.unwrap().settle(outcome);
-    settled().await;
+async fn call(stand: &ProviderBench, outcome: CallOutcome) {
+    stand.try_acquire().await.unwrap().complete(outcome);
+    run_until_idle().await;
 }
 
 /// Starts an actor and opens its breaker with five failures, for ten seconds.
-async fn opened(plan: Plan) -> Stand {
-    let stand = Stand::alone(plan);
+async fn opened(plan: BenchOptions) -> ProviderBench {
+    let stand = ProviderBench::standalone(plan);
     for _ in 0..5 {
-        call(&stand, failed(Fault::ServerError)).await;
+        call(&stand, failed(FaultKind::ServerError)).await;
     }
-    assert_eq!(stand.vitals().await.state, ProviderState::Open);
+    assert_eq!(stand.status().await.state, ProviderState::Open);
     stand
 }
 
-fn probe_count(stand: &Stand) -> usize {
-    stand.upstream.probes().len()
+fn probe_count(stand: &ProviderBench) -> usize {
+    stand.client.probes().len()
 }
 
-fn rejection(admitted: Result<Permit, Refusal>) -> Refusal {
+fn rejection(admitted: Result<Permit, AcquireRejection>) -> AcquireRejection {
     admitted.unwrap_err()
 }

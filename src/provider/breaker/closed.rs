@@ -14,76 +14,78 @@
 
 use std::time::Duration;
 
-use super::{Cause, Rules, slow::Slow};
-use crate::provider::window::Window;
+use super::{BreakerConfig, TripReason, slow::SlowCallDetector};
+use crate::provider::window::SlidingWindow;
 
-const BROKEN_IN_A_ROW: u32 = 3;
+const MAX_CONSECUTIVE_BROKEN_STREAMS: u32 = 3;
 
 #[derive(Clone, Debug)]
-pub(super) struct Closed {
+pub(super) struct ClosedState {
     /// No call is admitted before, because a rate limit is being waited out.
-    pub(super) held_until: Duration,
+    pub(super) rate_limited_until: Duration,
     /// Until then, or until a first token, one hard failure opens the breaker: a peer is in
     /// trouble.
-    pub(super) wary_until: Duration,
-    calls: Record,
-    streams: Record,
-    slow: Slow,
+    pub(super) trip_on_first_failure_until: Duration,
+    calls: FailureStats,
+    streams: FailureStats,
+    slow_calls: SlowCallDetector,
 }
 
-impl Closed {
-    pub(super) fn new(rules: &Rules) -> Self {
+impl ClosedState {
+    pub(super) fn new(rules: &BreakerConfig) -> Self {
         Self {
-            held_until: Duration::ZERO,
-            wary_until: Duration::ZERO,
-            calls: Record::new(rules),
-            streams: Record::new(rules),
-            slow: Slow::new(rules),
+            rate_limited_until: Duration::ZERO,
+            trip_on_first_failure_until: Duration::ZERO,
+            calls: FailureStats::new(rules),
+            streams: FailureStats::new(rules),
+            slow_calls: SlowCallDetector::new(rules),
         }
     }
 
     /// Resets the counts for a new configuration. A rate limit and a warning stay.
-    pub(super) fn recount(&mut self, rules: &Rules) {
+    pub(super) fn reset_counts(&mut self, rules: &BreakerConfig) {
         let Self {
-            held_until,
-            wary_until,
+            rate_limited_until: held_until,
+            trip_on_first_failure_until: wary_until,
             ..
         } = *self;
         *self = Self {
-            held_until,
-            wary_until,
+            rate_limited_until: held_until,
+            trip_on_first_failure_until: wary_until,
             ..Self::new(rules)
         };
     }
 
-    pub(super) fn first_token(
+    pub(super) fn record_first_token(
         &mut self,
         latency: Duration,
         now: Duration,
-        rules: &Rules,
-    ) -> Option<Cause> {
-        self.wary_until = Duration::ZERO;
-        self.calls.went_well(now);
-        self.slow.record(latency, now, rules).then_some(Cause::Slow)
+        rules: &BreakerConfig,
+    ) -> Option<TripReason> {
+        self.trip_on_first_failure_until = Duration::ZERO;
+        self.calls.record_success(now);
+        self.slow_calls
+            .record(latency, now, rules)
+            .then_some(TripReason::SlowCalls)
     }
 
-    pub(super) fn whole(&mut self, now: Duration) {
-        self.streams.went_well(now);
+    pub(super) fn on_stream_complete(&mut self, now: Duration) {
+        self.streams.record_success(now);
     }
 
     /// Records a failure. A failure that is not `is_hard` counts towards the rate only.
-    pub(super) fn failed(
+    pub(super) fn on_failure(
         &mut self,
         is_hard: bool,
         started: bool,
         now: Duration,
-        rules: &Rules,
-    ) -> Option<Cause> {
-        let is_warned = now < self.wary_until;
+        rules: &BreakerConfig,
+    ) -> Option<TripReason> {
+        let is_warned = now < self.trip_on_first_failure_until;
         let (stats, max_consecutive, max_rate) = if started {
             (
                 &mut self.streams,
-                BROKEN_IN_A_ROW,
+                MAX_CONSECUTIVE_BROKEN_STREAMS,
                 rules.stream_failure_rate,
             )
         } else {
@@ -93,42 +95,50 @@ impl Closed {
                 rules.failure_rate,
             )
         };
-        stats.went_badly(now, is_hard);
-        let cause = if is_hard && stats.run >= max_consecutive {
-            Cause::Run
+        stats.record_failure(now, is_hard);
+        let cause = if is_hard && stats.consecutive_failures >= max_consecutive {
+            TripReason::ConsecutiveFailures
         } else if is_hard && !started && is_warned {
-            Cause::Warned
-        } else if stats.window.tally(now).reaches(max_rate, rules.min_calls) {
-            Cause::Rate
+            TripReason::PeerWarning
+        } else if stats
+            .window
+            .counts(now)
+            .rate_reaches(max_rate, rules.min_calls)
+        {
+            TripReason::FailureRate
         } else {
             return None;
         };
-        Some(if started { Cause::Streams } else { cause })
+        Some(if started {
+            TripReason::BrokenStreams
+        } else {
+            cause
+        })
     }
 }
 
 #[derive(Clone, Debug)]
-struct Record {
-    run: u32,
-    window: Window,
+struct FailureStats {
+    consecutive_failures: u32,
+    window: SlidingWindow,
 }
 
-impl Record {
-    fn new(rules: &Rules) -> Self {
+impl FailureStats {
+    fn new(rules: &BreakerConfig) -> Self {
         Self {
-            run: 0,
-            window: Window::new(rules.window),
+            consecutive_failures: 0,
+            window: SlidingWindow::new(rules.window),
         }
     }
 
-    fn went_well(&mut self, now: Duration) {
-        self.run = 0;
+    fn record_success(&mut self, now: Duration) {
+        self.consecutive_failures = 0;
         self.window.record(now, false);
     }
 
     /// A soft failure leaves the consecutive failures as they are: it is no sign of health either.
-    fn went_badly(&mut self, now: Duration, is_hard: bool) {
-        self.run = self.run.saturating_add(u32::from(is_hard));
+    fn record_failure(&mut self, now: Duration, is_hard: bool) {
+        self.consecutive_failures = self.consecutive_failures.saturating_add(u32::from(is_hard));
         self.window.record(now, true);
     }
 }

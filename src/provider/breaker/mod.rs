@@ -28,53 +28,56 @@ mod trial;
 
 use std::time::Duration;
 
-use crate::chat::{Fault, Weight};
+use crate::chat::{BreakerImpact, FaultKind};
 
-use closed::Closed;
-pub use rules::{LONGEST_FLOOR, LONGEST_HOLD, Rules};
-use state::{State, Why};
-pub use terms::{Cause, Refusal, Saved, Ticket, Transition, Verdict, View, Who};
-use trial::{Found, Places, Trial};
+use closed::ClosedState;
+pub use rules::{BreakerConfig, MAX_RATE_LIMIT_WAIT, MAX_RETRY_AFTER};
+use state::{BreakerState, OpenReason};
+pub use terms::{
+    BreakerRejection, BreakerSnapshot, BreakerView, CallOrigin, CallOutcome, Ticket, Transition,
+    TripReason,
+};
+use trial::{Probation, ProbeResult, ProbeSlots};
 
 /// A blocked provider gets one probe at a time, and one good probe closes the breaker.
 const BLOCKED_PROBES: u32 = 1;
 
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    rules: Rules,
-    state: State,
+    config: BreakerConfig,
+    state: BreakerState,
     since: Duration,
     generation: u64,
-    issued: u64,
-    places: Places,
+    issued_tickets: u64,
+    probe_slots: ProbeSlots,
 }
 
 impl Breaker {
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: BreakerConfig) -> Self {
         Self {
-            state: State::Closed(Box::new(Closed::new(&rules))),
-            rules,
+            state: BreakerState::Closed(Box::new(ClosedState::new(&rules))),
+            config: rules,
             since: Duration::ZERO,
             generation: 0,
-            issued: 0,
-            places: Places::default(),
+            issued_tickets: 0,
+            probe_slots: ProbeSlots::default(),
         }
     }
 
     /// Continues from a snapshot. The breaker is open, half-open or blocked, never closed.
-    pub fn restored(rules: Rules, now: Duration, saved: Saved) -> Self {
+    pub fn from_snapshot(rules: BreakerConfig, now: Duration, saved: BreakerSnapshot) -> Self {
         let mut breaker = Self::new(rules);
-        breaker.adopt(saved, now);
+        breaker.open_from_peer(saved, now);
         breaker.tick(now);
         breaker
     }
 
     /// Creates a closed breaker that admits nothing before `until`, to continue a rate limit. The
     /// wait is at most [`MAX_RATE_LIMIT_WAIT`].
-    pub fn held(rules: Rules, now: Duration, until: Duration) -> Self {
+    pub fn rate_limited_until(rules: BreakerConfig, now: Duration, until: Duration) -> Self {
         let mut breaker = Self::new(rules);
-        if let State::Closed(closed) = &mut breaker.state {
-            closed.held_until = until.min(now.saturating_add(LONGEST_HOLD));
+        if let BreakerState::Closed(closed) = &mut breaker.state {
+            closed.rate_limited_until = until.min(now.saturating_add(MAX_RATE_LIMIT_WAIT));
         }
         breaker
     }
@@ -84,19 +87,19 @@ impl Breaker {
     ///
     /// For another key, model or address call [`Breaker::reset`], because nothing known still
     /// holds.
-    pub fn set_rules(&mut self, rules: Rules) {
-        let window_changed = rules.window != self.rules.window;
-        self.rules = rules;
-        if let State::Closed(closed) = &mut self.state
+    pub fn set_config(&mut self, rules: BreakerConfig) {
+        let window_changed = rules.window != self.config.window;
+        self.config = rules;
+        if let BreakerState::Closed(closed) = &mut self.state
             && window_changed
         {
-            closed.recount(&self.rules);
+            closed.reset_counts(&self.config);
         }
     }
 
     /// Closes the breaker and discards its counts. Earlier tickets become stale.
     pub fn reset(&mut self, now: Duration) -> Option<Transition> {
-        let was_closed = matches!(self.state, State::Closed(_));
+        let was_closed = matches!(self.state, BreakerState::Closed(_));
         let transition = self.close(now);
         (!was_closed).then_some(transition)
     }
@@ -105,17 +108,17 @@ impl Breaker {
     /// this at [`Breaker::next_probe_at`].
     pub fn tick(&mut self, now: Duration) -> Option<Transition> {
         match self.state {
-            State::Open {
+            BreakerState::Open {
                 until,
-                strikes,
-                why,
+                failed_probes: strikes,
+                reason: why,
             } if until <= now => {
-                let probation = Trial::from(until);
-                Some(self.enter(
-                    State::HalfOpen {
-                        trial: probation,
-                        strikes,
-                        why,
+                let probation = Probation::starting_at(until);
+                Some(self.transition_to(
+                    BreakerState::HalfOpen {
+                        probation: probation,
+                        failed_probes: strikes,
+                        reason: why,
                     },
                     until,
                 ))
@@ -129,41 +132,49 @@ impl Breaker {
     /// If `recovery_probe` is set, visitors are admitted only while closed, and the actor's own
     /// probe once the open time is over. If not, a visitor's call is the probe, and the actor has
     /// none.
-    pub fn admit(&mut self, now: Duration, origin: Who) -> Result<Ticket, Refusal> {
+    pub fn admit(&mut self, now: Duration, origin: CallOrigin) -> Result<Ticket, BreakerRejection> {
         self.tick(now);
-        self.places.expire(now);
+        self.probe_slots.expire(now);
         let is_admitted = match &self.state {
-            State::Closed(closed) => origin == Who::Visitor && closed.held_until <= now,
-            State::Open { .. } => false,
-            State::HalfOpen { trial, .. } => {
-                trial.lets_in(origin, self.rules.probes(), &self.places, now, &self.rules)
+            BreakerState::Closed(closed) => {
+                origin == CallOrigin::Turn && closed.rate_limited_until <= now
             }
-            State::Blocked { trial, .. } => {
-                trial.lets_in(origin, BLOCKED_PROBES, &self.places, now, &self.rules)
-            }
+            BreakerState::Open { .. } => false,
+            BreakerState::HalfOpen {
+                probation: trial, ..
+            } => trial.admits(
+                origin,
+                self.config.probes(),
+                &self.probe_slots,
+                now,
+                &self.config,
+            ),
+            BreakerState::Blocked {
+                probation: trial, ..
+            } => trial.admits(origin, BLOCKED_PROBES, &self.probe_slots, now, &self.config),
         };
         if !is_admitted {
-            let View {
+            let BreakerView {
                 state, retry_at, ..
             } = self.view(now);
-            return Err(Refusal { state, retry_at });
+            return Err(BreakerRejection { state, retry_at });
         }
         let ticket = Ticket {
             generation: self.generation,
-            id: self.issued,
+            id: self.issued_tickets,
         };
-        self.issued = self.issued.wrapping_add(1);
+        self.issued_tickets = self.issued_tickets.wrapping_add(1);
         // Only probes occupy slots; calls while closed are limited by the ProviderActor.
-        if !matches!(self.state, State::Closed(_)) {
-            let lease_ends = now.saturating_add(self.rules.probe_lease);
-            self.places.take(ticket, origin, lease_ends);
+        if !matches!(self.state, BreakerState::Closed(_)) {
+            let lease_ends = now.saturating_add(self.config.probe_lease);
+            self.probe_slots.acquire(ticket, origin, lease_ends);
         }
         Ok(ticket)
     }
 
     /// Records the latency of the first token: the first outcome of a call, to be reported before
     /// the last one, at most once.
-    pub fn first_token(
+    pub fn record_first_token(
         &mut self,
         ticket: Ticket,
         latency: Duration,
@@ -171,10 +182,13 @@ impl Breaker {
         random: f64,
     ) -> Option<Transition> {
         match &mut self.state {
-            State::Closed(closed) if ticket.generation == self.generation => {
-                let cause = closed.first_token(latency, now, &self.rules)?;
-                let held_until = closed.held_until;
-                let why = Why { fault: None, cause };
+            BreakerState::Closed(closed) if ticket.generation == self.generation => {
+                let cause = closed.record_first_token(latency, now, &self.config)?;
+                let held_until = closed.rate_limited_until;
+                let why = OpenReason {
+                    fault: None,
+                    trip_reason: cause,
+                };
                 Some(self.open(0, why, held_until, now, random))
             }
             _ => None,
@@ -183,61 +197,73 @@ impl Breaker {
 
     /// Records the end of a call, at most once. Call [`Breaker::next_probe_at`] afterwards even if
     /// nothing changed, because a slot may have become free.
-    pub fn settle(
+    pub fn record_outcome(
         &mut self,
         ticket: Ticket,
-        outcome: Verdict,
+        outcome: CallOutcome,
         now: Duration,
         random: f64,
     ) -> Option<Transition> {
-        let probe_origin = self.places.give_back(ticket, now);
+        let probe_origin = self.probe_slots.release(ticket, now);
         if ticket.generation != self.generation {
             return None;
         }
         match &mut self.state {
-            State::Closed(closed) => match outcome {
-                Verdict::Failed {
+            BreakerState::Closed(closed) => match outcome {
+                CallOutcome::Failed {
                     fault,
-                    started,
+                    had_text: started,
                     retry_after,
-                } => self.failed(fault, started, retry_after, now, random),
-                Verdict::Whole => {
-                    closed.whole(now);
+                } => self.on_failure(fault, started, retry_after, now, random),
+                CallOutcome::Success => {
+                    closed.on_stream_complete(now);
                     None
                 }
-                Verdict::Abandoned => None,
+                CallOutcome::Abandoned => None,
             },
-            State::Open { .. } => None,
-            State::HalfOpen { trial, strikes, .. } => {
+            BreakerState::Open { .. } => None,
+            BreakerState::HalfOpen {
+                probation: trial,
+                failed_probes: strikes,
+                ..
+            } => {
                 let failed_probes = strikes.saturating_add(1);
-                match trial.hear(probe_origin?, outcome, now, self.rules.open_for)? {
-                    Found::Well(successes) => {
-                        (successes >= self.rules.probes()).then(|| self.close(now))
+                match trial.on_result(probe_origin?, outcome, now, self.config.open_for)? {
+                    ProbeResult::Healthy(successes) => {
+                        (successes >= self.config.probes()).then(|| self.close(now))
                     }
-                    Found::Unwell(fault, retry_after) if fault.weight() == Weight::Block => {
+                    ProbeResult::Failed(fault, retry_after)
+                        if fault.breaker_impact() == BreakerImpact::Block =>
+                    {
                         Some(self.block(fault, retry_after, now, random))
                     }
-                    Found::Unwell(fault, retry_after) => {
-                        let min_open = self.rules.floor(fault, retry_after, random);
-                        let why = Why {
+                    ProbeResult::Failed(fault, retry_after) => {
+                        let min_open = self.config.min_open_time(fault, retry_after, random);
+                        let why = OpenReason {
                             fault: Some(fault),
-                            cause: Cause::Probe,
+                            trip_reason: TripReason::ProbeFailed,
                         };
                         let not_before = now.saturating_add(min_open);
                         Some(self.open(failed_probes, why, not_before, now, random))
                     }
                 }
             }
-            State::Blocked { trial, why } => {
-                match trial.hear(probe_origin?, outcome, now, self.rules.blocked_for)? {
-                    Found::Well(_) => Some(self.close(now)),
+            BreakerState::Blocked {
+                probation: trial,
+                reason: why,
+            } => {
+                match trial.on_result(probe_origin?, outcome, now, self.config.blocked_for)? {
+                    ProbeResult::Healthy(_) => Some(self.close(now)),
                     // Any other fault does not prove that the key or quota is good again.
-                    Found::Unwell(fault, retry_after) => {
-                        if fault.weight() == Weight::Block {
+                    ProbeResult::Failed(fault, retry_after) => {
+                        if fault.breaker_impact() == BreakerImpact::Block {
                             why.fault = Some(fault);
                         }
-                        trial.not_before =
-                            now.saturating_add(self.rules.blocked_time(fault, retry_after, random));
+                        trial.not_before = now.saturating_add(self.config.blocked_duration(
+                            fault,
+                            retry_after,
+                            random,
+                        ));
                         None
                     }
                 }
@@ -245,33 +271,33 @@ impl Breaker {
         }
     }
 
-    fn failed(
+    fn on_failure(
         &mut self,
-        fault: Fault,
+        fault: FaultKind,
         started: bool,
         retry_after: Option<Duration>,
         now: Duration,
         random: f64,
     ) -> Option<Transition> {
-        let State::Closed(closed) = &mut self.state else {
+        let BreakerState::Closed(closed) = &mut self.state else {
             return None;
         };
-        let is_hard = match fault.weight() {
-            Weight::Hard => true,
-            Weight::RateOnly => false,
-            Weight::Block => return Some(self.block(fault, retry_after, now, random)),
-            Weight::Nothing => return None,
+        let is_hard = match fault.breaker_impact() {
+            BreakerImpact::Failure => true,
+            BreakerImpact::RateOnly => false,
+            BreakerImpact::Block => return Some(self.block(fault, retry_after, now, random)),
+            BreakerImpact::Ignored => return None,
         };
-        if rules::is_limit(fault) {
-            let until = now.saturating_add(rules::asked(fault, retry_after));
-            closed.held_until = closed.held_until.max(until);
+        if rules::is_rate_limit(fault) {
+            let until = now.saturating_add(rules::clamp_retry_after(fault, retry_after));
+            closed.rate_limited_until = closed.rate_limited_until.max(until);
         }
-        let cause = closed.failed(is_hard, started, now, &self.rules)?;
-        let min_open = now.saturating_add(self.rules.floor(fault, retry_after, random));
-        let not_before = closed.held_until.max(min_open);
-        let why = Why {
+        let cause = closed.on_failure(is_hard, started, now, &self.config)?;
+        let min_open = now.saturating_add(self.config.min_open_time(fault, retry_after, random));
+        let not_before = closed.rate_limited_until.max(min_open);
+        let why = OpenReason {
             fault: Some(fault),
-            cause,
+            trip_reason: cause,
         };
         Some(self.open(0, why, not_before, now, random))
     }

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use crate::chat::Fault;
+use crate::chat::FaultKind;
 use crate::provider::jitter;
 
 /// The longest `Retry-After` that is respected after a rate limit or an overload. Longer ones exist
 /// (86,400 s and 114 h were seen); after a day it is cheaper to try than to believe.
-pub const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest `Retry-After` of any other fault that keeps a breaker open or blocked: a failing
 /// server guesses, and a probe costs one token.
-pub const LONGEST_FLOOR: Duration = Duration::from_secs(5 * 60);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// The limits of one breaker. A limit of zero counts as one; a rate that is NaN never trips.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
+pub struct BreakerConfig {
     /// Consecutive hard failures without text that open the breaker.
     pub consecutive_failures: u32,
     /// Share (0 to 1) of calls failing without text that opens the breaker.
@@ -45,7 +45,7 @@ pub struct Rules {
     pub probe_lease: Duration,
 }
 
-impl Default for Rules {
+impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
@@ -65,13 +65,13 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
+impl BreakerConfig {
     /// Returns the open time after `failed_probes` failed probes: doubled each time up to
     /// `open_max`, then plus or minus up to a fifth, but never above `open_max`.
     ///
     /// The jitter is drawn within `open_max` instead of being cut off there. Otherwise half of all
     /// breakers that reached it would probe at the same moment.
-    pub(super) fn open_time(&self, failed_probes: u32, random: f64) -> Duration {
+    pub(super) fn open_duration(&self, failed_probes: u32, random: f64) -> Duration {
         let doubled = self
             .open_for
             .saturating_mul(2_u32.saturating_pow(failed_probes));
@@ -87,13 +87,13 @@ impl Rules {
     /// Returns the minimum open time that the provider asked for: its clamped `Retry-After` plus up
     /// to a fifth of `open_for`, because all its clients come back at that moment. Zero if it did
     /// not ask.
-    pub(super) fn floor(
+    pub(super) fn min_open_time(
         &self,
-        fault: Fault,
+        fault: FaultKind,
         retry_after: Option<Duration>,
         random: f64,
     ) -> Duration {
-        match asked(fault, retry_after) {
+        match clamp_retry_after(fault, retry_after) {
             Duration::ZERO => Duration::ZERO,
             retry_after => {
                 let jitter = jitter::between(Duration::ZERO, self.open_for / 5, random);
@@ -104,13 +104,14 @@ impl Rules {
 
     /// Returns the time between probes while blocked: `blocked_for`, or longer if the provider
     /// asks.
-    pub(super) fn blocked_time(
+    pub(super) fn blocked_duration(
         &self,
-        fault: Fault,
+        fault: FaultKind,
         retry_after: Option<Duration>,
         random: f64,
     ) -> Duration {
-        self.floor(fault, retry_after, random).max(self.blocked_for)
+        self.min_open_time(fault, retry_after, random)
+            .max(self.blocked_for)
     }
 
     /// Returns `probes`, but at least 1.
@@ -120,16 +121,16 @@ impl Rules {
 }
 
 /// Limits a `Retry-After` to a plausible value, depending on the fault.
-pub(super) fn asked(fault: Fault, retry_after: Option<Duration>) -> Duration {
-    let max = if is_limit(fault) {
-        LONGEST_HOLD
+pub(super) fn clamp_retry_after(fault: FaultKind, retry_after: Option<Duration>) -> Duration {
+    let max = if is_rate_limit(fault) {
+        MAX_RATE_LIMIT_WAIT
     } else {
-        LONGEST_FLOOR
+        MAX_RETRY_AFTER
     };
     retry_after.unwrap_or_default().min(max)
 }
 
 /// Returns `true` for faults of a working provider that wants fewer calls.
-pub(super) fn is_limit(fault: Fault) -> bool {
-    matches!(fault, Fault::RateLimited | Fault::Overloaded)
+pub(super) fn is_rate_limit(fault: FaultKind) -> bool {
+    matches!(fault, FaultKind::RateLimited | FaultKind::Overloaded)
 }

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Rules;
-use crate::provider::window::Window;
+use super::BreakerConfig;
+use crate::provider::window::SlidingWindow;
 
 /// No faster first token counts as slow, however fast the others were: no visitor waits long for
 /// it.
-const NOTICEABLE: Duration = Duration::from_secs(1);
+const MIN_SLOW_LATENCY: Duration = Duration::from_secs(1);
 
 /// The latest first tokens per window that are kept; more would not improve the median.
-const SAMPLES: usize = 128;
+const MAX_SAMPLES: usize = 128;
 
 /// First-token latencies, compared with the median of the previous window.
 ///
@@ -19,74 +19,84 @@ const SAMPLES: usize = 128;
 /// would soon become its own baseline. A baseline takes effect when its window has passed with at
 /// least `min_calls` samples. Before the first baseline nothing is slow.
 #[derive(Clone, Debug)]
-pub(super) struct Slow {
-    usual: Option<Duration>,
+pub(super) struct SlowCallDetector {
+    baseline_median: Option<Duration>,
     /// The samples of the next baseline, oldest first.
-    learning: VecDeque<Duration>,
-    began: Duration,
+    next_samples: VecDeque<Duration>,
+    sampling_since: Duration,
     /// The first tokens that were compared with a baseline, with the slow ones as failures.
-    compared: Window,
+    compared: SlidingWindow,
 }
 
-impl Slow {
-    pub(super) fn new(rules: &Rules) -> Self {
+impl SlowCallDetector {
+    pub(super) fn new(rules: &BreakerConfig) -> Self {
         Self {
-            usual: None,
-            learning: VecDeque::new(),
-            began: Duration::ZERO,
-            compared: Window::new(rules.window),
+            baseline_median: None,
+            next_samples: VecDeque::new(),
+            sampling_since: Duration::ZERO,
+            compared: SlidingWindow::new(rules.window),
         }
     }
 
     /// Records a first token. Returns `true` if this one is slow and makes the share of slow ones
     /// too high.
-    pub(super) fn record(&mut self, latency: Duration, now: Duration, rules: &Rules) -> bool {
-        self.take_over(now, rules);
+    pub(super) fn record(
+        &mut self,
+        latency: Duration,
+        now: Duration,
+        rules: &BreakerConfig,
+    ) -> bool {
+        self.roll_baseline(now, rules);
         let is_slow = self
-            .usual
-            .is_some_and(|baseline| latency >= limit(baseline, rules.slow_factor));
-        if self.usual.is_some() {
+            .baseline_median
+            .is_some_and(|baseline| latency >= slow_threshold(baseline, rules.slow_factor));
+        if self.baseline_median.is_some() {
             self.compared.record(now, is_slow);
         }
         if !is_slow {
-            self.learn(latency, now);
+            self.add_sample(latency, now);
         }
         is_slow
             && self
                 .compared
-                .tally(now)
-                .reaches(rules.slow_rate, rules.min_calls)
+                .counts(now)
+                .rate_reaches(rules.slow_rate, rules.min_calls)
     }
 
-    fn learn(&mut self, latency: Duration, now: Duration) {
-        if self.learning.is_empty() {
-            self.began = now;
+    fn add_sample(&mut self, latency: Duration, now: Duration) {
+        if self.next_samples.is_empty() {
+            self.sampling_since = now;
         }
-        if self.learning.len() == SAMPLES {
-            self.learning.pop_front();
+        if self.next_samples.len() == MAX_SAMPLES {
+            self.next_samples.pop_front();
         }
-        self.learning.push_back(latency);
+        self.next_samples.push_back(latency);
     }
 
     /// Makes the samples the baseline, once they span a window and are enough.
-    fn take_over(&mut self, now: Duration, rules: &Rules) {
+    fn roll_baseline(&mut self, now: Duration, rules: &BreakerConfig) {
         let min_samples = usize::try_from(rules.min_calls)
-            .unwrap_or(SAMPLES)
-            .clamp(1, SAMPLES);
-        if self.learning.len() >= min_samples && now.saturating_sub(self.began) >= rules.window {
-            let middle = self.learning.len() / 2;
-            let (_, median, _) = self.learning.make_contiguous().select_nth_unstable(middle);
-            self.usual = Some(*median);
-            self.learning.clear();
+            .unwrap_or(MAX_SAMPLES)
+            .clamp(1, MAX_SAMPLES);
+        if self.next_samples.len() >= min_samples
+            && now.saturating_sub(self.sampling_since) >= rules.window
+        {
+            let middle = self.next_samples.len() / 2;
+            let (_, median, _) = self
+                .next_samples
+                .make_contiguous()
+                .select_nth_unstable(middle);
+            self.baseline_median = Some(*median);
+            self.next_samples.clear();
         }
     }
 }
 
 /// Returns the latency from which a first token is slow. A factor that is not usable makes nothing
 /// slow.
-fn limit(baseline: Duration, factor: f64) -> Duration {
+fn slow_threshold(baseline: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(baseline.as_secs_f64() * factor)
-        .map_or(Duration::MAX, |limit| limit.max(NOTICEABLE))
+        .map_or(Duration::MAX, |limit| limit.max(MIN_SLOW_LATENCY))
 }
 
 #[cfg(test)]
@@ -98,8 +108,8 @@ mod tests {
     }
 
     /// A detector with this baseline, and the time at which the baseline takes effect.
-    fn with_baseline(baseline: u64, rules: &Rules) -> (Slow, Duration) {
-        let mut slow = Slow::new(rules);
+    fn with_baseline(baseline: u64, rules: &BreakerConfig) -> (SlowCallDetector, Duration) {
+        let mut slow = SlowCallDetector::new(rules);
         for step in 0..120 {
             assert!(!slow.record(ms(baseline), ms(step * 500), rules));
         }
@@ -108,7 +118,7 @@ mod tests {
 
     #[test]
     fn slow_is_five_times_the_baseline_and_at_least_a_second() {
-        let rules = Rules::default();
+        let rules = BreakerConfig::default();
         for (baseline, latency, is_slow) in [
             (300, 1_499, false),
             (300, 1_500, true),
@@ -118,7 +128,7 @@ mod tests {
             let (mut slow, now) = with_baseline(baseline, &rules);
             slow.record(ms(latency), now, &rules);
             assert_eq!(
-                slow.compared.tally(now).bad == 1,
+                slow.compared.counts(now).failed == 1,
                 is_slow,
                 "{latency} with baseline {baseline}"
             );
@@ -127,22 +137,22 @@ mod tests {
 
     #[test]
     fn nothing_is_slow_without_a_baseline() {
-        let rules = Rules::default();
-        let mut slow = Slow::new(&rules);
+        let rules = BreakerConfig::default();
+        let mut slow = SlowCallDetector::new(&rules);
         // Too few samples in their window: the window is extended until they are enough.
         for step in 0..9 {
             assert!(!slow.record(ms(100), ms(step * 60_000), &rules));
         }
         assert!(!slow.record(ms(90_000), ms(600_000), &rules));
-        assert_eq!(slow.compared.tally(ms(600_000)).all, 0);
-        assert_eq!(slow.usual, None);
+        assert_eq!(slow.compared.counts(ms(600_000)).total, 0);
+        assert_eq!(slow.baseline_median, None);
         slow.record(ms(100), ms(660_000), &rules);
-        assert_eq!(slow.usual, Some(ms(100)));
+        assert_eq!(slow.baseline_median, Some(ms(100)));
     }
 
     #[test]
     fn ten_times_slower_trips_within_a_minute() {
-        let rules = Rules::default();
+        let rules = BreakerConfig::default();
         for per_call in [200, 500, 2_000, 5_000] {
             let (mut slow, start) = with_baseline(300, &rules);
             let times = (0..60_000 / per_call).map(|call| start + ms(call * per_call));
@@ -163,7 +173,7 @@ mod tests {
 
     #[test]
     fn eight_slow_of_ten_trip_and_fewer_do_not() {
-        let rules = Rules::default();
+        let rules = BreakerConfig::default();
         for (good, tripped) in [(2, true), (3, false)] {
             let (mut slow, now) = with_baseline(300, &rules);
             (0..good).for_each(|_| assert!(!slow.record(ms(300), now, &rules)));
@@ -174,27 +184,27 @@ mod tests {
 
     #[test]
     fn slow_first_tokens_do_not_become_the_baseline() {
-        let rules = Rules::default();
+        let rules = BreakerConfig::default();
         let (mut slow, start) = with_baseline(300, &rules);
         // Seven in ten are slow for ten minutes: too few to trip, and still no new baseline.
         for call in 0..1_200 {
             let latency = if call % 10 >= 3 { 9_000 } else { 300 };
             assert!(!slow.record(ms(latency), start + ms(call * 500), &rules));
         }
-        assert_eq!(slow.usual, Some(ms(300)));
+        assert_eq!(slow.baseline_median, Some(ms(300)));
         for call in 1_200..1_600 {
             slow.record(ms(100), start + ms(call * 500), &rules);
         }
-        assert_eq!(slow.usual, Some(ms(100)));
-        assert!(slow.learning.len() <= SAMPLES);
+        assert_eq!(slow.baseline_median, Some(ms(100)));
+        assert!(slow.next_samples.len() <= MAX_SAMPLES);
     }
 
     #[test]
     fn extreme_factors_do_not_panic() {
         for factor in [f64::NAN, f64::INFINITY, -1.0, 0.0, f64::MAX] {
-            let rules = Rules {
+            let rules = BreakerConfig {
                 slow_factor: factor,
-                ..Rules::default()
+                ..BreakerConfig::default()
             };
             let (mut slow, now) = with_baseline(300, &rules);
             slow.record(Duration::MAX, now, &rules);

@@ -2,34 +2,34 @@
 
 use std::time::Duration;
 
-use super::closed::Closed;
-use super::trial::Trial;
-use super::{BLOCKED_PROBES, Breaker, Cause, Transition, View};
-use crate::chat::{Fault, ProviderState};
+use super::closed::ClosedState;
+use super::trial::Probation;
+use super::{BLOCKED_PROBES, Breaker, BreakerView, Transition, TripReason};
+use crate::chat::{FaultKind, ProviderState};
 
 #[derive(Clone, Debug)]
-pub(super) enum State {
-    Closed(Box<Closed>),
+pub(super) enum BreakerState {
+    Closed(Box<ClosedState>),
     Open {
         until: Duration,
-        strikes: u32,
-        why: Why,
+        failed_probes: u32,
+        reason: OpenReason,
     },
     HalfOpen {
-        trial: Trial,
-        strikes: u32,
-        why: Why,
+        probation: Probation,
+        failed_probes: u32,
+        reason: OpenReason,
     },
     Blocked {
-        trial: Trial,
-        why: Why,
+        probation: Probation,
+        reason: OpenReason,
     },
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Why {
-    pub(super) fault: Option<Fault>,
-    pub(super) cause: Cause,
+pub(super) struct OpenReason {
+    pub(super) fault: Option<FaultKind>,
+    pub(super) trip_reason: TripReason,
 }
 
 impl Breaker {
@@ -38,76 +38,79 @@ impl Breaker {
     /// closed, or a visitor's call will be the probe.
     ///
     /// `now` means at once. After a probe was admitted or rejected, the result is later or `None`.
-    pub fn due(&self, now: Duration) -> Option<Duration> {
+    pub fn next_probe_at(&self, now: Duration) -> Option<Duration> {
         match &self.state {
-            State::Closed(_) => None,
-            State::Open { until, .. } => Some((*until).max(now)),
-            State::HalfOpen { trial, .. } => {
-                trial.due(self.rules.probes(), &self.places, now, &self.rules)
-            }
-            State::Blocked { trial, .. } => {
-                trial.due(BLOCKED_PROBES, &self.places, now, &self.rules)
-            }
+            BreakerState::Closed(_) => None,
+            BreakerState::Open { until, .. } => Some((*until).max(now)),
+            BreakerState::HalfOpen {
+                probation: trial, ..
+            } => trial.next_probe_at(self.config.probes(), &self.probe_slots, now, &self.config),
+            BreakerState::Blocked {
+                probation: trial, ..
+            } => trial.next_probe_at(BLOCKED_PROBES, &self.probe_slots, now, &self.config),
         }
     }
 
     /// Returns the state at `now`: half-open as soon as the open time is over, also before any
     /// call.
-    pub fn view(&self, now: Duration) -> View {
+    pub fn view(&self, now: Duration) -> BreakerView {
         let (retry_at, strikes, why) = match &self.state {
-            State::Closed(closed) => (closed.held_until, 0, None),
-            State::Open {
+            BreakerState::Closed(closed) => (closed.rate_limited_until, 0, None),
+            BreakerState::Open {
                 until,
-                strikes,
-                why,
+                failed_probes: strikes,
+                reason: why,
             } => (*until, *strikes, Some(why)),
-            State::HalfOpen {
-                trial,
-                strikes,
-                why,
+            BreakerState::HalfOpen {
+                probation: trial,
+                failed_probes: strikes,
+                reason: why,
             } => (trial.not_before, *strikes, Some(why)),
             // A blocked breaker does not count failed probes.
-            State::Blocked { trial, why } => (trial.not_before, 0, Some(why)),
+            BreakerState::Blocked {
+                probation: trial,
+                reason: why,
+            } => (trial.not_before, 0, Some(why)),
         };
         let (state, since) = match self.state {
-            State::Open { until, .. } if until <= now => (ProviderState::HalfOpen, until),
-            _ => (self.name(), self.since),
+            BreakerState::Open { until, .. } if until <= now => (ProviderState::HalfOpen, until),
+            _ => (self.state_name(), self.since),
         };
-        View {
+        BreakerView {
             state,
             retry_at: Some(retry_at).filter(|at| *at > now),
-            strikes,
+            failed_probes: strikes,
             fault: why.and_then(|why| why.fault),
-            cause: why.map(|why| why.cause),
+            trip_reason: why.map(|why| why.trip_reason),
             since,
         }
     }
 
-    fn name(&self) -> ProviderState {
+    fn state_name(&self) -> ProviderState {
         match self.state {
-            State::Closed(_) => ProviderState::Closed,
-            State::Open { .. } => ProviderState::Open,
-            State::HalfOpen { .. } => ProviderState::HalfOpen,
-            State::Blocked { .. } => ProviderState::Blocked,
+            BreakerState::Closed(_) => ProviderState::Closed,
+            BreakerState::Open { .. } => ProviderState::Open,
+            BreakerState::HalfOpen { .. } => ProviderState::HalfOpen,
+            BreakerState::Blocked { .. } => ProviderState::Blocked,
         }
     }
 
     pub(super) fn open(
         &mut self,
         failed_probes: u32,
-        why: Why,
+        why: OpenReason,
         not_before: Duration,
         now: Duration,
         random: f64,
     ) -> Transition {
         let until = now
-            .saturating_add(self.rules.open_time(failed_probes, random))
+            .saturating_add(self.config.open_duration(failed_probes, random))
             .max(not_before);
-        self.enter(
-            State::Open {
+        self.transition_to(
+            BreakerState::Open {
                 until,
-                strikes: failed_probes,
-                why,
+                failed_probes: failed_probes,
+                reason: why,
             },
             now,
         )
@@ -115,52 +118,55 @@ impl Breaker {
 
     pub(super) fn block(
         &mut self,
-        fault: Fault,
+        fault: FaultKind,
         retry_after: Option<Duration>,
         now: Duration,
         random: f64,
     ) -> Transition {
-        let delay = self.rules.blocked_time(fault, retry_after, random);
-        let probation = Trial::from(now.saturating_add(delay));
-        let why = Why {
+        let delay = self.config.blocked_duration(fault, retry_after, random);
+        let probation = Probation::starting_at(now.saturating_add(delay));
+        let why = OpenReason {
             fault: Some(fault),
-            cause: Cause::Key,
+            trip_reason: TripReason::Blocked,
         };
-        self.enter(
-            State::Blocked {
-                trial: probation,
-                why,
+        self.transition_to(
+            BreakerState::Blocked {
+                probation: probation,
+                reason: why,
             },
             now,
         )
     }
 
     pub(super) fn close(&mut self, now: Duration) -> Transition {
-        self.enter(State::Closed(Box::new(Closed::new(&self.rules))), now)
+        self.transition_to(
+            BreakerState::Closed(Box::new(ClosedState::new(&self.config))),
+            now,
+        )
     }
 
     /// Enters a state. All transitions go through this function.
     ///
     /// Generations start at the present nanosecond, so that the tickets of a breaker that was lost
     /// with its actor are older than every state of its successor.
-    pub(super) fn enter(&mut self, state: State, now: Duration) -> Transition {
-        let from = self.name();
+    pub(super) fn transition_to(&mut self, state: BreakerState, now: Duration) -> Transition {
+        let from = self.state_name();
         self.state = state;
         self.since = now;
         let nanosecond = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.generation = self.generation.saturating_add(1).max(nanosecond);
-        let View {
+        let BreakerView {
             retry_at,
             fault,
-            cause,
+            trip_reason: cause,
             ..
         } = self.view(now);
         Transition {
             from,
-            to: self.name(),
+            to: self.state_name(),
             retry_at,
             fault,
-            cause,
+            trip_reason: cause,
         }
     }
 }

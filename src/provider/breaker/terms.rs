@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::chat::{Fault, ProviderState};
+use crate::chat::{FaultKind, ProviderState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    Visitor,
+pub enum CallOrigin {
+    Turn,
     /// The ProviderActor's own one-token completion.
     Probe,
 }
@@ -21,7 +21,7 @@ pub struct Ticket {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct BreakerRejection {
     /// `Closed` means that a rate limit is being waited out, or that no probe is needed.
     pub state: ProviderState,
     /// The time from which a call is worth another try; `None` if that depends on a running probe.
@@ -29,12 +29,12 @@ pub struct Refusal {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Whole,
+pub enum CallOutcome {
+    Success,
     Failed {
-        fault: Fault,
+        fault: FaultKind,
         /// Text had arrived: the first token was reported, and this is a broken stream.
-        started: bool,
+        had_text: bool,
         /// The time that the provider asks for without calls.
         retry_after: Option<Duration>,
     },
@@ -45,32 +45,32 @@ pub enum Verdict {
 
 /// The rule or event that opened or blocked a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    Run,
-    Rate,
-    Slow,
-    Streams,
-    Key,
+pub enum TripReason {
+    ConsecutiveFailures,
+    FailureRate,
+    SlowCalls,
+    BrokenStreams,
+    Blocked,
     /// A failed recovery probe; the breaker was open before.
-    Probe,
+    ProbeFailed,
     /// One failure, soon after a peer reported that it cannot reach the provider, or that the
     /// provider has just recovered.
-    Warned,
+    PeerWarning,
     /// The state was restored after a restart, or taken over from a peer.
-    Told,
+    Restored,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for TripReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Cause::Run => "consecutive failures",
-            Cause::Rate => "failure rate",
-            Cause::Slow => "slow first tokens",
-            Cause::Streams => "broken streams",
-            Cause::Key => "key or quota refused",
-            Cause::Probe => "probe failed",
-            Cause::Warned => "failure after a peer's warning",
-            Cause::Told => "restored, or reported by a peer",
+            TripReason::ConsecutiveFailures => "consecutive failures",
+            TripReason::FailureRate => "failure rate",
+            TripReason::SlowCalls => "slow first tokens",
+            TripReason::BrokenStreams => "broken streams",
+            TripReason::Blocked => "key or quota refused",
+            TripReason::ProbeFailed => "probe failed",
+            TripReason::PeerWarning => "failure after a peer's warning",
+            TripReason::Restored => "restored, or reported by a peer",
         })
     }
 }
@@ -82,48 +82,48 @@ pub struct Transition {
     /// The time of the next probe; `None` if the breaker is closed or half-open.
     pub retry_at: Option<Duration>,
     /// `None` for slow first tokens, and on closing.
-    pub fault: Option<Fault>,
+    pub fault: Option<FaultKind>,
     /// `None` on closing, unless a peer closed it.
-    pub cause: Option<Cause>,
+    pub trip_reason: Option<TripReason>,
 }
 
 /// The breaker's state at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct BreakerView {
     /// Never `Disabled`, which the breaker does not know of.
     pub state: ProviderState,
     /// The time of the next probe or, if closed, the end of a rate limit. `None` if there is
     /// neither.
     pub retry_at: Option<Duration>,
     /// Failed probes since the breaker opened.
-    pub strikes: u32,
+    pub failed_probes: u32,
     /// The fault that opened it; `None` if closed.
-    pub fault: Option<Fault>,
+    pub fault: Option<FaultKind>,
     /// `None` if closed.
-    pub cause: Option<Cause>,
+    pub trip_reason: Option<TripReason>,
     pub since: Duration,
 }
 
 /// The state of a breaker that is not closed, from which another one can continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Saved {
+pub struct BreakerSnapshot {
     /// Failed probes since the breaker opened.
-    pub strikes: u32,
+    pub failed_probes: u32,
     /// The time of the next probe; if past, at once.
-    pub until: Duration,
-    pub blocked: bool,
+    pub retry_at: Duration,
+    pub is_blocked: bool,
     /// The fault that opened it, if known.
-    pub fault: Option<Fault>,
+    pub fault: Option<FaultKind>,
 }
 
-impl View {
+impl BreakerView {
     /// Returns the snapshot, or `None` if the breaker is closed. Its times are only valid in this
     /// process.
-    pub fn saved(&self) -> Option<Saved> {
-        (self.state != ProviderState::Closed).then_some(Saved {
-            strikes: self.strikes,
-            until: self.retry_at.unwrap_or(self.since),
-            blocked: self.state == ProviderState::Blocked,
+    pub fn snapshot(&self) -> Option<BreakerSnapshot> {
+        (self.state != ProviderState::Closed).then_some(BreakerSnapshot {
+            failed_probes: self.failed_probes,
+            retry_at: self.retry_at.unwrap_or(self.since),
+            is_blocked: self.state == ProviderState::Blocked,
             fault: self.fault,
         })
     }

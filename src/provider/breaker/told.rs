@@ -11,9 +11,9 @@
 
 use std::time::Duration;
 
-use super::state::{State, Why};
-use super::trial::Trial;
-use super::{Breaker, Cause, LONGEST_HOLD, Saved, Ticket, Transition};
+use super::state::{BreakerState, OpenReason};
+use super::trial::Probation;
+use super::{Breaker, BreakerSnapshot, MAX_RATE_LIMIT_WAIT, Ticket, Transition, TripReason};
 
 impl Breaker {
     /// Opens or blocks a closed breaker, as a peer did. Any other state is better informed and
@@ -21,66 +21,66 @@ impl Breaker {
     ///
     /// The wait is at most [`MAX_RATE_LIMIT_WAIT`], and not shorter than a rate limit already being
     /// waited out.
-    pub fn adopt(&mut self, saved: Saved, now: Duration) -> Option<Transition> {
-        let State::Closed(closed) = &self.state else {
+    pub fn open_from_peer(&mut self, saved: BreakerSnapshot, now: Duration) -> Option<Transition> {
+        let BreakerState::Closed(closed) = &self.state else {
             return None;
         };
-        let Saved {
-            strikes,
-            until,
-            blocked,
+        let BreakerSnapshot {
+            failed_probes: strikes,
+            retry_at: until,
+            is_blocked: blocked,
             fault,
         } = saved;
         let until = until
-            .min(now.saturating_add(LONGEST_HOLD))
-            .max(closed.held_until);
-        let why = Why {
+            .min(now.saturating_add(MAX_RATE_LIMIT_WAIT))
+            .max(closed.rate_limited_until);
+        let why = OpenReason {
             fault,
-            cause: Cause::Told,
+            trip_reason: TripReason::Restored,
         };
-        let probation = Trial::from(until);
+        let probation = Probation::starting_at(until);
         let state = if blocked {
-            State::Blocked {
-                trial: probation,
-                why,
+            BreakerState::Blocked {
+                probation: probation,
+                reason: why,
             }
         } else {
-            State::Open {
+            BreakerState::Open {
                 until,
-                strikes,
-                why,
+                failed_probes: strikes,
+                reason: why,
             }
         };
-        Some(self.enter(state, now))
+        Some(self.transition_to(state, now))
     }
 
     /// Waits out a peer's rate limit while closed, for at most [`MAX_RATE_LIMIT_WAIT`]. Never
     /// shortens the present wait.
-    pub fn hold(&mut self, until: Duration, now: Duration) {
-        if let State::Closed(closed) = &mut self.state {
-            let until = until.min(now.saturating_add(LONGEST_HOLD));
-            closed.held_until = closed.held_until.max(until);
+    pub fn hold_until(&mut self, until: Duration, now: Duration) {
+        if let BreakerState::Closed(closed) = &mut self.state {
+            let until = until.min(now.saturating_add(MAX_RATE_LIMIT_WAIT));
+            closed.rate_limited_until = closed.rate_limited_until.max(until);
         }
     }
 
     /// Notes that a peer cannot reach the provider. Only a closed breaker reacts.
-    pub fn beware(&mut self, now: Duration) {
-        let until = now.saturating_add(self.rules.window);
-        if let State::Closed(closed) = &mut self.state {
-            closed.wary_until = until;
+    pub fn expect_failure(&mut self, now: Duration) {
+        let until = now.saturating_add(self.config.window);
+        if let BreakerState::Closed(closed) = &mut self.state {
+            closed.trip_on_first_failure_until = until;
         }
     }
 
     /// Closes the breaker after a peer's good probe, but lets one failure open it again. A closed
     /// breaker keeps waiting out its rate limit.
-    pub fn relieve(&mut self, now: Duration) -> Option<Transition> {
-        if matches!(self.state, State::Closed(_)) {
+    pub fn close_from_peer(&mut self, now: Duration) -> Option<Transition> {
+        if matches!(self.state, BreakerState::Closed(_)) {
             return None;
         }
         let transition = self.close(now);
-        self.beware(now);
+        self.expect_failure(now);
         Some(Transition {
-            cause: Some(Cause::Told),
+            trip_reason: Some(TripReason::Restored),
             ..transition
         })
     }
@@ -90,26 +90,32 @@ impl Breaker {
     /// After a failed probe: until shortly before this instance probes again, so that it is not
     /// always the same one that probes, whose network may be at fault. After a good probe: until
     /// all have received the event.
-    pub fn rest_of_others(&self, now: Duration) -> Duration {
-        match self.due(now) {
+    pub fn peer_probe_delay(&self, now: Duration) -> Duration {
+        match self.next_probe_at(now) {
             Some(due) => due
                 .saturating_sub(now)
-                .saturating_sub(self.rules.open_for / 5),
-            None => self.rules.open_for,
+                .saturating_sub(self.config.open_for / 5),
+            None => self.config.open_for,
         }
     }
 
     /// Postpones an admitted probe that was not sent, because a peer is probing. Releases its slot;
     /// the next probe is not before `until`. A ticket of an older generation changes no state.
-    pub fn postpone(&mut self, ticket: Ticket, until: Duration, now: Duration) {
-        self.places.give_back(ticket, now);
+    pub fn postpone_probe(&mut self, ticket: Ticket, until: Duration, now: Duration) {
+        self.probe_slots.release(ticket, now);
         if ticket.generation != self.generation {
             return;
         }
-        if let State::HalfOpen { trial, .. } | State::Blocked { trial, .. } = &mut self.state {
+        if let BreakerState::HalfOpen {
+            probation: trial, ..
+        }
+        | BreakerState::Blocked {
+            probation: trial, ..
+        } = &mut self.state
+        {
             trial.not_before = trial
                 .not_before
-                .max(until.min(now.saturating_add(LONGEST_HOLD)));
+                .max(until.min(now.saturating_add(MAX_RATE_LIMIT_WAIT)));
         }
     }
 }

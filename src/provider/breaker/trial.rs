@@ -2,33 +2,33 @@
 
 use std::time::Duration;
 
-use super::{Rules, Ticket, Verdict, Who};
-use crate::chat::{Fault, Weight};
+use super::{BreakerConfig, CallOrigin, CallOutcome, Ticket};
+use crate::chat::{BreakerImpact, FaultKind};
 
 /// The slots of running probes, including probes of an earlier probation. A slow probe whose
 /// outcome no longer counts is still a call to a provider that may be in trouble, so it keeps its
 /// slot.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct ProbeSlots(Vec<ProbeSlot>);
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ProbeSlot {
     ticket: Ticket,
-    origin: Who,
-    lease_ends: Duration,
+    origin: CallOrigin,
+    expires_at: Duration,
 }
 
-impl Places {
-    pub(super) fn take(&mut self, ticket: Ticket, origin: Who, lease_ends: Duration) {
-        self.0.push(Place {
+impl ProbeSlots {
+    pub(super) fn acquire(&mut self, ticket: Ticket, origin: CallOrigin, lease_ends: Duration) {
+        self.0.push(ProbeSlot {
             ticket,
             origin,
-            lease_ends,
+            expires_at: lease_ends,
         });
     }
 
     /// Releases a slot. Returns the origin of its probe, or `None` if the slot had expired.
-    pub(super) fn give_back(&mut self, ticket: Ticket, now: Duration) -> Option<Who> {
+    pub(super) fn release(&mut self, ticket: Ticket, now: Duration) -> Option<CallOrigin> {
         self.expire(now);
         let origin = self.0.iter().find(|slot| slot.ticket == ticket)?.origin;
         self.0.retain(|slot| slot.ticket != ticket);
@@ -37,114 +37,114 @@ impl Places {
 
     /// Releases the slots of probes that never reported an outcome.
     pub(super) fn expire(&mut self, now: Duration) {
-        self.0.retain(|slot| slot.lease_ends > now);
+        self.0.retain(|slot| slot.expires_at > now);
     }
 
-    fn taken(&self, now: Duration) -> usize {
-        self.leases(now).count()
+    fn in_use(&self, now: Duration) -> usize {
+        self.expirations(now).count()
     }
 
-    fn leases(&self, now: Duration) -> impl Iterator<Item = Duration> {
+    fn expirations(&self, now: Duration) -> impl Iterator<Item = Duration> {
         self.0
             .iter()
-            .map(|slot| slot.lease_ends)
+            .map(|slot| slot.expires_at)
             .filter(move |expiry| *expiry > now)
     }
 }
 
 /// The state of probing while half-open or blocked.
 #[derive(Clone, Debug)]
-pub(super) struct Trial {
+pub(super) struct Probation {
     /// No probe is admitted before.
     pub(super) not_before: Duration,
     successes: u32,
     /// The provider rejected the actor's own probe as a wrong request, which says nothing about its
     /// health. Then visitors' calls are the probes; otherwise the breaker could stay half-open for
     /// ever.
-    unsure: bool,
+    is_inconclusive: bool,
 }
 
-pub(super) enum Found {
+pub(super) enum ProbeResult {
     /// The number of good probes so far.
-    Well(u32),
+    Healthy(u32),
     /// The fault and its `Retry-After`.
-    Unwell(Fault, Option<Duration>),
+    Failed(FaultKind, Option<Duration>),
 }
 
-impl Trial {
-    pub(super) fn from(not_before: Duration) -> Self {
+impl Probation {
+    pub(super) fn starting_at(not_before: Duration) -> Self {
         Self {
             not_before,
             successes: 0,
-            unsure: false,
+            is_inconclusive: false,
         }
     }
 
     /// Returns `true` if a call of this origin may probe now. `needed` is the number of good probes
     /// that end the probation.
-    pub(super) fn lets_in(
+    pub(super) fn admits(
         &self,
-        origin: Who,
+        origin: CallOrigin,
         needed: u32,
-        places: &Places,
+        places: &ProbeSlots,
         now: Duration,
-        rules: &Rules,
+        rules: &BreakerConfig,
     ) -> bool {
         let may_probe = match origin {
-            Who::Visitor => self.unsure || !rules.recovery_probe,
-            Who::Probe => rules.recovery_probe && !self.unsure,
+            CallOrigin::Turn => self.is_inconclusive || !rules.recovery_probe,
+            CallOrigin::Probe => rules.recovery_probe && !self.is_inconclusive,
         };
-        may_probe && now >= self.not_before && places.taken(now) < self.room(needed)
+        may_probe && now >= self.not_before && places.in_use(now) < self.slot_limit(needed)
     }
 
     /// Returns when the actor should next try a probe; never in the past. `None` if the probes are
     /// visitors' calls.
-    pub(super) fn due(
+    pub(super) fn next_probe_at(
         &self,
         needed: u32,
-        places: &Places,
+        places: &ProbeSlots,
         now: Duration,
-        rules: &Rules,
+        rules: &BreakerConfig,
     ) -> Option<Duration> {
-        if !rules.recovery_probe || self.unsure {
+        if !rules.recovery_probe || self.is_inconclusive {
             None
-        } else if places.taken(now) < self.room(needed) {
+        } else if places.in_use(now) < self.slot_limit(needed) {
             Some(self.not_before.max(now))
         } else {
-            places.leases(now).min()
+            places.expirations(now).min()
         }
     }
 
     /// Returns the maximum of concurrent probes: as many as are still needed, and at least one in
     /// case the configuration has changed meanwhile.
-    fn room(&self, needed: u32) -> usize {
+    fn slot_limit(&self, needed: u32) -> usize {
         let slots = needed.saturating_sub(self.successes).max(1);
         usize::try_from(slots).unwrap_or(usize::MAX)
     }
 
     /// Handles the outcome of a probe. An inconclusive one releases its slot: at once for the next
     /// visitor, but after `pause` for the actor's own probe, which would be sent again without end.
-    pub(super) fn hear(
+    pub(super) fn on_result(
         &mut self,
-        origin: Who,
-        outcome: Verdict,
+        origin: CallOrigin,
+        outcome: CallOutcome,
         now: Duration,
         pause: Duration,
-    ) -> Option<Found> {
+    ) -> Option<ProbeResult> {
         match outcome {
-            Verdict::Whole => {
+            CallOutcome::Success => {
                 self.successes = self.successes.saturating_add(1);
-                return Some(Found::Well(self.successes));
+                return Some(ProbeResult::Healthy(self.successes));
             }
-            Verdict::Failed {
+            CallOutcome::Failed {
                 fault, retry_after, ..
-            } if fault.weight() != Weight::Nothing => {
-                return Some(Found::Unwell(fault, retry_after));
+            } if fault.breaker_impact() != BreakerImpact::Ignored => {
+                return Some(ProbeResult::Failed(fault, retry_after));
             }
-            Verdict::Failed { .. } => self.unsure |= origin == Who::Probe,
-            Verdict::Abandoned => {}
+            CallOutcome::Failed { .. } => self.is_inconclusive |= origin == CallOrigin::Probe,
+            CallOutcome::Abandoned => {}
         }
-        if origin == Who::Probe {
+        if origin == CallOrigin::Probe {
             self.not_before = now.saturating_add(pause);
         }
         None

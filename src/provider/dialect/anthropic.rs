@@ -5,54 +5,56 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::upstream::Step;
+use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::upstream::StreamEvent;
 
-use super::complaint::Complaint;
-use super::learned::Learned;
-use super::model::Model;
-use super::progress::{Progress, at, count, objects, text, unknown};
-use super::said::{Order, Said, conversation, json, system};
-use super::{Call, Dialect, Framing, Reader, Refused, judge};
+use super::complaint::ProviderErrorBody;
+use super::learned::ServerQuirks;
+use super::model::ModelConfig;
+use super::progress::{
+    DecoderState, parse_objects, str_at, u64_at, unknown_finish_reason, value_at,
+};
+use super::said::{MessageOrder, WireMessage, messages, system_prompt, to_json};
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
 
 /// The default version, which gateways and old servers support.
-const VERSION: &str = "2023-06-01";
+const DEFAULT_API_VERSION: &str = "2023-06-01";
 
 /// From this version on the key is a bearer token and sampling parameters are gone. Versions are
 /// dates, so they compare as strings.
-const BEARER_SINCE: &str = "2026-10-21";
+const FIRST_BEARER_API_VERSION: &str = "2026-10-21";
 
 const TEMPERATURE: &str = "temperature";
 
 /// Remembers whether the model rejected a temperature.
 pub struct Anthropic {
-    model: Arc<Model>,
-    learned: Learned,
+    model: Arc<ModelConfig>,
+    quirks: ServerQuirks,
 }
 
 impl Anthropic {
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: ModelConfig) -> Self {
         Self {
             model: Arc::new(model),
-            learned: Learned::new(&[TEMPERATURE]),
+            quirks: ServerQuirks::new(&[TEMPERATURE]),
         }
     }
 
-    fn newer(&self) -> bool {
-        self.model.version(VERSION) >= BEARER_SINCE
+    fn uses_bearer_api(&self) -> bool {
+        self.model.api_version_or(DEFAULT_API_VERSION) >= FIRST_BEARER_API_VERSION
     }
 
-    fn call(&self, path: &str, body: String) -> Call {
+    fn build_request(&self, path: &str, body: String) -> ProviderRequest {
         let version = (
             "anthropic-version",
-            Some(self.model.version(VERSION).to_owned()),
+            Some(self.model.api_version_or(DEFAULT_API_VERSION).to_owned()),
         );
-        let key = if self.newer() {
-            ("authorization", self.model.bearer())
+        let key = if self.uses_bearer_api() {
+            ("authorization", self.model.bearer_header())
         } else {
             ("x-api-key", self.model.key().map(str::to_owned))
         };
-        Call {
+        ProviderRequest {
             path: path.to_owned(),
             headers: self.model.headers([version, key]),
             body,
@@ -62,12 +64,12 @@ impl Anthropic {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct MessagesRequest<'a> {
     model: &'a str,
     max_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<&'a str>,
-    messages: Vec<Said<'a>>,
+    messages: Vec<WireMessage<'a>>,
     stream: bool,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop_sequences: &'a [String],
@@ -76,13 +78,13 @@ struct Body<'a> {
 }
 
 impl Dialect for Anthropic {
-    fn request(&self, request: &Ask) -> Call {
-        let takes_temperature = !self.newer() && self.learned.takes(TEMPERATURE);
-        let body = json(&Body {
-            model: &self.model.model,
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest {
+        let takes_temperature = !self.uses_bearer_api() && self.quirks.accepts(TEMPERATURE);
+        let body = to_json(&MessagesRequest {
+            model: &self.model.name,
             max_tokens: request.max_tokens,
-            system: system(request),
-            messages: conversation(request, Order::Strict),
+            system: system_prompt(request),
+            messages: messages(request, MessageOrder::UserFirstAndLast),
             stream: true,
             stop_sequences: &request.stop,
             temperature: self
@@ -90,48 +92,48 @@ impl Dialect for Anthropic {
                 .temperature(request)
                 .filter(|_| takes_temperature),
         });
-        self.call("/v1/messages", body)
+        self.build_request("/v1/messages", body)
     }
 
-    fn listing(&self) -> Call {
-        self.call("/v1/models", String::new())
+    fn list_models_request(&self) -> ProviderRequest {
+        self.build_request("/v1/models", String::new())
     }
 
-    fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer {
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
+        Box::new(AnthropicDecoder {
             model: Arc::clone(&self.model),
-            progress: Progress::default(),
-            tokens: Tokens::default(),
+            state: DecoderState::default(),
+            tokens: TokenCounts::default(),
         })
     }
 
-    fn refused(&self, response: &Refused<'_>) -> Failure {
-        judge::answer(response, &self.model, fault)
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
+        judge::http_error(response, &self.model, classify)
     }
 
-    fn adapt(&self, sent: &Call, response: &Refused<'_>) -> bool {
-        self.learned.learn(sent, response).is_some()
+    fn adapt_to_rejection(&self, sent: &ProviderRequest, response: &ErrorResponse<'_>) -> bool {
+        self.quirks.learn_parameter(sent, response).is_some()
     }
 }
 
 /// Decodes the stream, or a complete `message`.
-struct Answer {
-    model: Arc<Model>,
-    progress: Progress,
-    tokens: Tokens,
+struct AnthropicDecoder {
+    model: Arc<ModelConfig>,
+    state: DecoderState,
+    tokens: TokenCounts,
 }
 
 /// The token counts so far. Each is cumulative, and events omit counts that have not changed.
 #[derive(Default)]
-struct Tokens {
+struct TokenCounts {
     input: u64,
     cache_written: u64,
     cache_read: u64,
     output: u64,
 }
 
-impl Tokens {
-    fn update(&mut self, usage: Option<&Value>, out: &mut Vec<Step>) {
+impl TokenCounts {
+    fn update(&mut self, usage: Option<&Value>, out: &mut Vec<StreamEvent>) {
         let Some(usage) = usage.filter(|usage| usage.is_object()) else {
             return;
         };
@@ -141,10 +143,10 @@ impl Tokens {
             ("/cache_read_input_tokens", &mut self.cache_read),
             ("/output_tokens", &mut self.output),
         ] {
-            *total = count(usage, path).unwrap_or(*total);
+            *total = u64_at(usage, path).unwrap_or(*total);
         }
         let input = self.input.saturating_add(self.cache_written);
-        out.push(Step::Usage(Usage {
+        out.push(StreamEvent::Usage(TokenUsage {
             input_tokens: input.saturating_add(self.cache_read),
             output_tokens: self.output,
             estimated: false,
@@ -152,41 +154,46 @@ impl Tokens {
     }
 }
 
-impl Answer {
-    fn read(&mut self, name: &str, event: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if let Some(error_body) = Complaint::in_event(event) {
-            return Err(judge::event(&error_body, &self.model, fault));
+impl AnthropicDecoder {
+    fn decode_event(
+        &mut self,
+        name: &str,
+        event: &Value,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
+        if let Some(error_body) = ProviderErrorBody::from_event(event) {
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
-        let kind = match text(event, "/type") {
+        let kind = match str_at(event, "/type") {
             "" => name,
             kind => kind,
         };
         match kind {
-            "message_start" => self.tokens.update(at(event, "/message/usage"), out),
+            "message_start" => self.tokens.update(value_at(event, "/message/usage"), out),
             "content_block_start" => {
                 if let Some(block) = event.get("content_block") {
-                    self.block(block, out);
+                    self.push_block(block, out);
                 }
             }
-            "content_block_delta" => match text(event, "/delta/type") {
-                "text_delta" => self.progress.text(text(event, "/delta/text"), out),
+            "content_block_delta" => match str_at(event, "/delta/type") {
+                "text_delta" => self.state.push_text(str_at(event, "/delta/text"), out),
                 "thinking_delta" | "signature_delta" | "input_json_delta" => {
-                    out.push(Step::Thinking);
+                    out.push(StreamEvent::Thinking);
                 }
                 _ => {}
             },
             "message_delta" => {
-                self.finish(text(event, "/delta/stop_reason"), out);
+                self.set_finish_reason(str_at(event, "/delta/stop_reason"), out);
                 self.tokens.update(event.get("usage"), out);
             }
-            "message_stop" => self.progress.end(),
+            "message_stop" => self.state.mark_ended(),
             // A complete answer: the server did not stream.
             "message" => {
                 let blocks = event.get("content").and_then(Value::as_array);
                 for block in blocks.into_iter().flatten() {
-                    self.block(block, out);
+                    self.push_block(block, out);
                 }
-                self.finish(text(event, "/stop_reason"), out);
+                self.set_finish_reason(str_at(event, "/stop_reason"), out);
                 self.tokens.update(event.get("usage"), out);
             }
             // Pings, ends of blocks, and future events, which the vendor says to ignore.
@@ -195,79 +202,84 @@ impl Answer {
         Ok(())
     }
 
-    fn block(&mut self, block: &Value, out: &mut Vec<Step>) {
-        match text(block, "/type") {
-            "text" => self.progress.text(text(block, "/text"), out),
+    fn push_block(&mut self, block: &Value, out: &mut Vec<StreamEvent>) {
+        match str_at(block, "/type") {
+            "text" => self.state.push_text(str_at(block, "/text"), out),
             "" => {}
-            _ => out.push(Step::Thinking),
+            _ => out.push(StreamEvent::Thinking),
         }
     }
 
-    fn finish(&mut self, reason: &str, out: &mut Vec<Step>) {
+    fn set_finish_reason(&mut self, reason: &str, out: &mut Vec<StreamEvent>) {
         let finish = match reason {
             "" => return,
-            "end_turn" | "stop_sequence" | "tool_use" | "pause_turn" => Finish::Stop,
-            "max_tokens" | "model_context_window_exceeded" => Finish::Length,
-            "refusal" => Finish::ContentFilter,
-            other => unknown(other),
+            "end_turn" | "stop_sequence" | "tool_use" | "pause_turn" => FinishReason::Stop,
+            "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
+            "refusal" => FinishReason::ContentFilter,
+            other => unknown_finish_reason(other),
         };
-        self.progress.finish(finish, out);
+        self.state.set_finish(finish, out);
     }
 }
 
-impl Reader for Answer {
-    fn event(&mut self, name: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if self.progress.ended() {
+impl StreamDecoder for AnthropicDecoder {
+    fn decode(
+        &mut self,
+        name: &str,
+        data: &str,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
+        if self.state.is_finished() {
             return Ok(());
         }
         if name == "error" {
-            let error_body = Complaint::of(data.as_bytes());
-            return Err(judge::event(&error_body, &self.model, fault));
+            let error_body = ProviderErrorBody::from_body(data.as_bytes());
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
-        objects(data)?
+        parse_objects(data)?
             .iter()
-            .try_for_each(|event| self.read(name, event, out))
+            .try_for_each(|event| self.decode_event(name, event, out))
     }
 
-    fn ended(&self) -> bool {
-        self.progress.ended()
+    fn is_finished(&self) -> bool {
+        self.state.is_finished()
     }
 
-    fn verdict(&self) -> Result<Finish, Failure> {
-        self.progress.verdict()
+    fn finish_result(&self) -> Result<FinishReason, Failure> {
+        self.state.finish_result()
     }
 }
 
 /// Classifies by `error.details.error_code`, then by type, then by status. The message is used only
 /// for errors that have no code of their own.
-fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
-    match text(&error_body.error, "/details/error_code") {
+fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig) -> FaultKind {
+    match str_at(&error_body.error, "/details/error_code") {
         "enforced_spend_limit_reached"
         | "contract_spend_limit_reached"
         | "organization_on_hold" => {
-            return Fault::QuotaSpent;
+            return FaultKind::QuotaSpent;
         }
-        "ramp_limit_exceeded" => return Fault::RateLimited,
-        code if code.starts_with("linked_organization_") => return Fault::QuotaSpent,
+        "ramp_limit_exceeded" => return FaultKind::RateLimited,
+        code if code.starts_with("linked_organization_") => return FaultKind::QuotaSpent,
         _ => {}
     }
-    let lower = error_body.lower();
+    let lower = error_body.lowercase_message();
     if lower.contains("credit balance is too low")
         || lower.contains("you have reached your specified")
         || error_body.code == "organization_on_hold"
     {
-        return Fault::QuotaSpent;
+        return FaultKind::QuotaSpent;
     }
-    if judge::overflow(status, error_body) {
-        return Fault::TooLong;
+    if judge::is_context_overflow(status, error_body) {
+        return FaultKind::TooLong;
     }
-    match error_body.kind.as_str() {
-        "authentication_error" | "permission_error" => Fault::Unauthorized,
-        "billing_error" => Fault::QuotaSpent,
-        "not_found_error" => Fault::Misconfigured,
-        "request_too_large" => Fault::TooLong,
-        "rate_limit_error" => Fault::RateLimited,
-        "overloaded_error" => Fault::Overloaded,
+    match error_body.error_type.as_str() {
+        "authentication_error" | "permission_error" => FaultKind::Unauthorized,
+        "billing_error" => FaultKind::QuotaSpent,
+        "not_found_error" => FaultKind::Misconfigured,
+        "request_too_large" => FaultKind::TooLong,
+        "rate_limit_error" => FaultKind::RateLimited,
+        "overloaded_error" => FaultKind::Overloaded,
         _ => judge::by_status(status, error_body),
     }
 }

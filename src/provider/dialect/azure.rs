@@ -1,32 +1,32 @@
 //! OpenAI models on Azure: different paths and key header, content filter annotations in the
 //! stream.
 
-use crate::chat::{Ask, Failure};
+use crate::chat::{ChatRequest, Failure};
 
-use super::model::{Model, escaped};
-use super::openai::Openai;
-use super::{Call, Dialect, Framing, Reader, Refused};
+use super::model::{ModelConfig, percent_encode};
+use super::openai::OpenAi;
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 
 /// The default version of the dated API, the latest generally available one.
-const VERSION: &str = "2024-10-21";
+const DEFAULT_API_VERSION: &str = "2024-10-21";
 
 /// With a base URL ending in `/v1` (`https://RESOURCE.openai.azure.com/openai/v1`) it uses the API
 /// without a version, otherwise the dated one, whose paths name the deployment.
 pub struct Azure {
-    openai: Openai,
+    openai: OpenAi,
 }
 
 impl Azure {
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: ModelConfig) -> Self {
         Self {
-            openai: Openai::of_openai(model),
+            openai: OpenAi::for_openai_models(model),
         }
     }
 
     /// Appends `dated`, or `undated` if the base URL selects the API without a version.
-    fn call(&self, dated: &str, undated: &str, body: String) -> Call {
+    fn build_request(&self, dated: &str, undated: &str, body: String) -> ProviderRequest {
         let model = self.openai.model();
-        let base = model.base();
+        let base = model.trimmed_base_url();
         let path = if base.ends_with("/v1") {
             undated.to_owned()
         } else {
@@ -35,10 +35,10 @@ impl Azure {
             } else {
                 "/openai"
             };
-            let version = escaped(model.version(VERSION));
+            let version = percent_encode(model.api_version_or(DEFAULT_API_VERSION));
             format!("{root}{dated}?api-version={version}")
         };
-        Call {
+        ProviderRequest {
             path,
             headers: model.headers([("api-key", model.key().map(str::to_owned))]),
             body,
@@ -48,29 +48,33 @@ impl Azure {
 }
 
 impl Dialect for Azure {
-    fn request(&self, request: &Ask) -> Call {
-        let deployment = escaped(&self.openai.model().model);
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest {
+        let deployment = percent_encode(&self.openai.model().name);
         let dated = format!("/deployments/{deployment}/chat/completions");
-        self.call(&dated, "/chat/completions", self.openai.body(request))
+        self.build_request(
+            &dated,
+            "/chat/completions",
+            self.openai.chat_request_body(request),
+        )
     }
 
-    fn listing(&self) -> Call {
-        self.call("/models", "/models", String::new())
+    fn list_models_request(&self) -> ProviderRequest {
+        self.build_request("/models", "/models", String::new())
     }
 
     /// OpenAI's decoder accepts chunks without choices and choices without delta, which carry the
     /// content filter's annotations.
-    fn reader(&self) -> Box<dyn Reader + Send> {
-        self.openai.reader()
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
+        self.openai.decoder()
     }
 
     /// OpenAI's rules cover the filter's inner code, a missing deployment and the gateway's
     /// `statusCode`.
-    fn refused(&self, response: &Refused<'_>) -> Failure {
-        self.openai.refused(response)
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
+        self.openai.classify_error(response)
     }
 
-    fn adapt(&self, sent: &Call, response: &Refused<'_>) -> bool {
-        self.openai.adapt(sent, response)
+    fn adapt_to_rejection(&self, sent: &ProviderRequest, response: &ErrorResponse<'_>) -> bool {
+        self.openai.adapt_to_rejection(sent, response)
     }
 }

@@ -6,34 +6,36 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::upstream::Step;
+use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::upstream::StreamEvent;
 
-use super::complaint::Complaint;
-use super::model::{Model, escaped};
-use super::progress::{Progress, at, count, holds, objects, text, unknown};
-use super::said::{ASSISTANT, Order, conversation, json, system};
-use super::{Call, Dialect, Framing, Reader, Refused, judge};
+use super::complaint::ProviderErrorBody;
+use super::model::{ModelConfig, percent_encode};
+use super::progress::{
+    DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason, value_at,
+};
+use super::said::{ASSISTANT_ROLE, MessageOrder, messages, system_prompt, to_json};
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
 
 /// The default version, which most servers support, including test servers.
-const VERSION: &str = "v1beta";
+const DEFAULT_API_VERSION: &str = "v1beta";
 
 pub struct Gemini {
-    model: Arc<Model>,
+    model: Arc<ModelConfig>,
 }
 
 impl Gemini {
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: ModelConfig) -> Self {
         Self {
             model: Arc::new(model),
         }
     }
 
-    fn call(&self, path: &str, body: String) -> Call {
-        let version = escaped(self.model.version(VERSION));
+    fn build_request(&self, path: &str, body: String) -> ProviderRequest {
+        let version = percent_encode(self.model.api_version_or(DEFAULT_API_VERSION));
         // In a header, because the query string would end up in every log on the way.
         let key = self.model.key().map(str::to_owned);
-        Call {
+        ProviderRequest {
             path: format!("/{version}/{path}"),
             headers: self.model.headers([("x-goog-api-key", key)]),
             body,
@@ -44,11 +46,11 @@ impl Gemini {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+struct GenerateContentRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_instruction: Option<Content<'a>>,
     contents: Vec<Content<'a>>,
-    generation_config: Config<'a>,
+    generation_config: GenerationConfig<'a>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +67,7 @@ struct Part<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Config<'a> {
+struct GenerationConfig<'a> {
     max_output_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
@@ -73,7 +75,7 @@ struct Config<'a> {
     stop_sequences: &'a [String],
 }
 
-fn content<'a>(role: Option<&'static str>, text: Cow<'a, str>) -> Content<'a> {
+fn text_content<'a>(role: Option<&'static str>, text: Cow<'a, str>) -> Content<'a> {
     Content {
         role,
         parts: [Part { text }],
@@ -81,17 +83,17 @@ fn content<'a>(role: Option<&'static str>, text: Cow<'a, str>) -> Content<'a> {
 }
 
 impl Dialect for Gemini {
-    fn request(&self, request: &Ask) -> Call {
-        let name = escaped(&self.model.model);
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest {
+        let name = percent_encode(&self.model.name);
         // The name of a tuned model includes its folder.
         let folder = if name.contains('/') { "" } else { "models/" };
-        let body = json(&Body {
-            system_instruction: system(request).map(|text| content(None, text.into())),
-            contents: conversation(request, Order::Strict)
+        let body = to_json(&GenerateContentRequest {
+            system_instruction: system_prompt(request).map(|text| text_content(None, text.into())),
+            contents: messages(request, MessageOrder::UserFirstAndLast)
                 .into_iter()
                 .map(|message| {
-                    content(
-                        Some(if message.role == ASSISTANT {
+                    text_content(
+                        Some(if message.role == ASSISTANT_ROLE {
                             "model"
                         } else {
                             "user"
@@ -100,66 +102,66 @@ impl Dialect for Gemini {
                     )
                 })
                 .collect(),
-            generation_config: Config {
+            generation_config: GenerationConfig {
                 max_output_tokens: request.max_tokens,
                 temperature: self.model.temperature(request),
                 stop_sequences: &request.stop,
             },
         });
-        self.call(
+        self.build_request(
             &format!("{folder}{name}:streamGenerateContent?alt=sse"),
             body,
         )
     }
 
-    fn listing(&self) -> Call {
-        self.call("models?pageSize=1", String::new())
+    fn list_models_request(&self) -> ProviderRequest {
+        self.build_request("models?pageSize=1", String::new())
     }
 
-    fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer {
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
+        Box::new(GeminiDecoder {
             model: Arc::clone(&self.model),
-            progress: Progress::default(),
+            state: DecoderState::default(),
         })
     }
 
-    fn refused(&self, response: &Refused<'_>) -> Failure {
-        judge::answer(response, &self.model, fault)
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
+        judge::http_error(response, &self.model, classify)
     }
 }
 
 /// Decodes the stream, or a complete answer. There is no end mark and an error may follow a finish,
 /// so the body is read to its end.
-struct Answer {
-    model: Arc<Model>,
-    progress: Progress,
+struct GeminiDecoder {
+    model: Arc<ModelConfig>,
+    state: DecoderState,
 }
 
-impl Answer {
-    fn read(&mut self, event: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if let Some(error_body) = Complaint::in_event(event) {
-            return Err(judge::event(&error_body, &self.model, fault));
+impl GeminiDecoder {
+    fn decode_event(&mut self, event: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
+        if let Some(error_body) = ProviderErrorBody::from_event(event) {
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
-        let parts = at(event, "/candidates/0/content/parts");
+        let parts = value_at(event, "/candidates/0/content/parts");
         for part in parts.and_then(Value::as_array).into_iter().flatten() {
-            if holds(part, "/thought") || holds(part, "/functionCall") {
-                out.push(Step::Thinking);
+            if is_set(part, "/thought") || is_set(part, "/functionCall") {
+                out.push(StreamEvent::Thinking);
             } else {
-                self.progress.text(text(part, "/text"), out);
+                self.state.push_text(str_at(part, "/text"), out);
             }
         }
-        self.finish(text(event, "/candidates/0/finishReason"), out)?;
+        self.set_finish_reason(str_at(event, "/candidates/0/finishReason"), out)?;
         // The prompt itself was blocked.
         if !matches!(
-            text(event, "/promptFeedback/blockReason"),
+            str_at(event, "/promptFeedback/blockReason"),
             "" | "BLOCK_REASON_UNSPECIFIED"
         ) {
-            self.progress.finish(Finish::ContentFilter, out);
+            self.state.set_finish(FinishReason::ContentFilter, out);
         }
         if let Some(usage) = event.get("usageMetadata").filter(|usage| usage.is_object()) {
-            let count_at = |path| count(usage, path).unwrap_or_default();
+            let count_at = |path| u64_at(usage, path).unwrap_or_default();
             let thoughts = count_at("/thoughtsTokenCount");
-            out.push(Step::Usage(Usage {
+            out.push(StreamEvent::Usage(TokenUsage {
                 input_tokens: count_at("/promptTokenCount"),
                 output_tokens: count_at("/candidatesTokenCount").saturating_add(thoughts),
                 estimated: false,
@@ -168,69 +170,83 @@ impl Answer {
         Ok(())
     }
 
-    fn finish(&mut self, reason: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
-        let failure = |fault| Err(Failure::with(fault, &format!("finish reason {reason}")));
+    fn set_finish_reason(
+        &mut self,
+        reason: &str,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
+        let failure = |fault| {
+            Err(Failure::with_detail(
+                fault,
+                &format!("finish reason {reason}"),
+            ))
+        };
         let finish = match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => return Ok(()),
-            "STOP" => Finish::Stop,
-            "MAX_TOKENS" | "CONTINUATION" => Finish::Length,
+            "STOP" => FinishReason::Stop,
+            "MAX_TOKENS" | "CONTINUATION" => FinishReason::Length,
             "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
-            | "MODEL_ARMOR" | "ESCALATION" => Finish::ContentFilter,
-            image if image.starts_with("IMAGE_") => Finish::ContentFilter,
-            "PUP_LIMITED_DISABLED" => return failure(Fault::Unauthorized),
+            | "MODEL_ARMOR" | "ESCALATION" => FinishReason::ContentFilter,
+            image if image.starts_with("IMAGE_") => FinishReason::ContentFilter,
+            "PUP_LIMITED_DISABLED" => return failure(FaultKind::Unauthorized),
             "MALFORMED_FUNCTION_CALL"
             | "UNEXPECTED_TOOL_CALL"
             | "TOO_MANY_TOOL_CALLS"
             | "MALFORMED_RESPONSE"
             | "MISSING_THOUGHT_SIGNATURE"
-            | "OTHER" => return failure(Fault::ServerError),
-            other => unknown(other),
+            | "OTHER" => return failure(FaultKind::ServerError),
+            other => unknown_finish_reason(other),
         };
-        self.progress.finish(finish, out);
+        self.state.set_finish(finish, out);
         Ok(())
     }
 }
 
-impl Reader for Answer {
-    fn event(&mut self, name: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
+impl StreamDecoder for GeminiDecoder {
+    fn decode(
+        &mut self,
+        name: &str,
+        data: &str,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
         if name == "error" {
-            let error_body = Complaint::of(data.as_bytes());
-            return Err(judge::event(&error_body, &self.model, fault));
+            let error_body = ProviderErrorBody::from_body(data.as_bytes());
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
-        objects(data)?
+        parse_objects(data)?
             .iter()
-            .try_for_each(|event| self.read(event, out))
+            .try_for_each(|event| self.decode_event(event, out))
     }
 
-    fn ended(&self) -> bool {
+    fn is_finished(&self) -> bool {
         false
     }
 
-    fn verdict(&self) -> Result<Finish, Failure> {
-        self.progress.verdict()
+    fn finish_result(&self) -> Result<FinishReason, Failure> {
+        self.state.finish_result()
     }
 }
 
 /// Classifies by reason and quota in the details, then by message, then by status or status word.
-fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
-    let lower = error_body.lower();
-    let infos = details(error_body, "google.rpc.ErrorInfo");
+fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig) -> FaultKind {
+    let lower = error_body.lowercase_message();
+    let infos = details_of_type(error_body, "google.rpc.ErrorInfo");
     let is_key_rejected = infos
         .into_iter()
-        .any(|info| text(info, "/reason").starts_with("API_KEY_"));
+        .any(|info| str_at(info, "/reason").starts_with("API_KEY_"));
     if is_key_rejected || lower.contains("api key not valid") || lower.contains("api key expired") {
         // Sent with status 400, like errors of the request.
-        return Fault::Unauthorized;
+        return FaultKind::Unauthorized;
     }
-    if judge::overflow(status, error_body) {
-        return Fault::TooLong;
+    if judge::is_context_overflow(status, error_body) {
+        return FaultKind::TooLong;
     }
-    match (error_body.kind.as_str(), status) {
+    match (error_body.error_type.as_str(), status) {
         // The account's billing, or an unsupported country.
-        ("FAILED_PRECONDITION", _) if lower.contains("billing") => Fault::QuotaSpent,
-        ("FAILED_PRECONDITION", _) => Fault::Unauthorized,
-        (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if spent_for_long(error_body, &lower) => {
-            Fault::QuotaSpent
+        ("FAILED_PRECONDITION", _) if lower.contains("billing") => FaultKind::QuotaSpent,
+        ("FAILED_PRECONDITION", _) => FaultKind::Unauthorized,
+        (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if is_long_term_quota(error_body, &lower) => {
+            FaultKind::QuotaSpent
         }
         _ => judge::by_status(status, error_body),
     }
@@ -238,19 +254,19 @@ fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
 
 /// `true` if a daily quota, a quota of zero, or prepaid credit is exhausted, so that waiting for a
 /// minute does not help.
-fn spent_for_long(error_body: &Complaint, lower: &str) -> bool {
-    let failures = details(error_body, "google.rpc.QuotaFailure");
+fn is_long_term_quota(error_body: &ProviderErrorBody, lower: &str) -> bool {
+    let failures = details_of_type(error_body, "google.rpc.QuotaFailure");
     let violations = failures
         .into_iter()
         .filter_map(|failure| failure.get("violations")?.as_array());
     let is_long = violations.flatten().any(|violation| {
-        text(violation, "/quotaId").contains("PerDay") || text(violation, "/quotaValue") == "0"
+        str_at(violation, "/quotaId").contains("PerDay") || str_at(violation, "/quotaValue") == "0"
     });
     is_long || lower.contains("limit: 0,") || lower.contains("credits are depleted")
 }
 
-fn details<'a>(error_body: &'a Complaint, kind: &str) -> Vec<&'a Value> {
+fn details_of_type<'a>(error_body: &'a ProviderErrorBody, kind: &str) -> Vec<&'a Value> {
     let details = error_body.error.get("details").and_then(Value::as_array);
-    let has_type = |detail: &&Value| text(detail, "/@type").ends_with(kind);
+    let has_type = |detail: &&Value| str_at(detail, "/@type").ends_with(kind);
     details.into_iter().flatten().filter(has_type).collect()
 }

@@ -1,44 +1,52 @@
 //! Classification of provider errors, as far as the dialects agree: by status, by code or type, and
 //! by message.
 
-use crate::chat::{At, Failure, Fault};
+use crate::chat::{Failure, FaultKind, Timestamp};
 
-use super::Refused;
-use super::complaint::Complaint;
-use super::hint::hint;
-use super::model::Model;
+use super::ErrorResponse;
+use super::complaint::ProviderErrorBody;
+use super::hint::retry_after_hint;
+use super::model::ModelConfig;
 
 /// A dialect's own rules. The status is `None` if the HTTP status was a success: then code and
 /// message decide.
-pub(super) type Judge = fn(Option<u16>, &Complaint, &Model) -> Fault;
+pub(super) type Classifier = fn(Option<u16>, &ProviderErrorBody, &ModelConfig) -> FaultKind;
 
-pub(super) fn answer(response: &Refused<'_>, model: &Model, judge: Judge) -> Failure {
-    let error_body = Complaint::of(response.body);
+pub(super) fn http_error(
+    response: &ErrorResponse<'_>,
+    model: &ModelConfig,
+    judge: Classifier,
+) -> Failure {
+    let error_body = ProviderErrorBody::from_body(response.body);
     let fault = match response.status {
         300.. => judge(Some(response.status), &error_body, model),
-        _ if error_body.recognised => judge(error_body.status(), &error_body, model),
+        _ if error_body.is_structured => judge(error_body.http_status(), &error_body, model),
         _ => {
             // Possibly a proxy's page, or an answer whose text must not get into a report.
             let detail = "neither a stream nor an error";
             return Failure {
                 status: Some(response.status),
-                ..Failure::with(Fault::Malformed, detail)
+                ..Failure::with_detail(FaultKind::Malformed, detail)
             };
         }
     };
-    let fault = heeding((response.header)("x-should-retry").as_deref(), fault);
+    let fault = apply_should_retry((response.header)("x-should-retry").as_deref(), fault);
     Failure {
         status: Some(response.status),
-        retry_after: hint(response.header, &error_body, fault, response.now),
-        ..error_body.failure(fault, model)
+        retry_after: retry_after_hint(response.header, &error_body, fault, response.now),
+        ..error_body.to_failure(fault, model)
     }
 }
 
-pub(super) fn event(error_body: &Complaint, model: &Model, judge: Judge) -> Failure {
-    let fault = judge(error_body.status(), error_body, model);
+pub(super) fn stream_error(
+    error_body: &ProviderErrorBody,
+    model: &ModelConfig,
+    judge: Classifier,
+) -> Failure {
+    let fault = judge(error_body.http_status(), error_body, model);
     Failure {
-        retry_after: hint(&|_| None, error_body, fault, At::default()),
-        ..error_body.failure(fault, model)
+        retry_after: retry_after_hint(&|_| None, error_body, fault, Timestamp::default()),
+        ..error_body.to_failure(fault, model)
     }
 }
 
@@ -47,10 +55,10 @@ pub(super) fn event(error_body: &Complaint, model: &Model, judge: Judge) -> Fail
 /// `true` turns a rejected request into an error that a second try may avoid. `false` turns a
 /// server error into one that is not retried here. Blocks, rate limits and overload stay unchanged
 /// because they are more specific than this header.
-fn heeding(should_retry: Option<&str>, fault: Fault) -> Fault {
+fn apply_should_retry(should_retry: Option<&str>, fault: FaultKind) -> FaultKind {
     match (should_retry.map(str::trim), fault) {
-        (Some("true"), Fault::BadRequest) => Fault::ServerError,
-        (Some("false"), Fault::ServerError) => Fault::Overloaded,
+        (Some("true"), FaultKind::BadRequest) => FaultKind::ServerError,
+        (Some("false"), FaultKind::ServerError) => FaultKind::Overloaded,
         _ => fault,
     }
 }
@@ -60,76 +68,78 @@ fn heeding(should_retry: Option<&str>, fault: Fault) -> Fault {
 ///
 /// A 4xx counts as the request's fault only if the body is a structured error that says so: proxies
 /// and wrong addresses also answer 4xx.
-pub(super) fn by_status(status: Option<u16>, error_body: &Complaint) -> Fault {
+pub(super) fn by_status(status: Option<u16>, error_body: &ProviderErrorBody) -> FaultKind {
     let Some(status) = status else {
-        return by_words(error_body);
+        return by_message(error_body);
     };
     match status {
-        400 | 422 if error_body.recognised => by_codes(error_body).unwrap_or(Fault::BadRequest),
-        401 | 403 => Fault::Unauthorized,
-        402 => Fault::QuotaSpent,
-        404 | 405 => Fault::Misconfigured,
-        408 | 409 | 499 => Fault::ServerError,
-        413 => Fault::TooLong,
-        429 => Fault::RateLimited,
-        400..=499 if names_a_request_problem(error_body) => Fault::BadRequest,
-        503 | 529 => Fault::Overloaded,
-        500.. => Fault::ServerError,
-        _ => Fault::Misconfigured,
+        400 | 422 if error_body.is_structured => {
+            by_code(error_body).unwrap_or(FaultKind::BadRequest)
+        }
+        401 | 403 => FaultKind::Unauthorized,
+        402 => FaultKind::QuotaSpent,
+        404 | 405 => FaultKind::Misconfigured,
+        408 | 409 | 499 => FaultKind::ServerError,
+        413 => FaultKind::TooLong,
+        429 => FaultKind::RateLimited,
+        400..=499 if is_request_error(error_body) => FaultKind::BadRequest,
+        503 | 529 => FaultKind::Overloaded,
+        500.. => FaultKind::ServerError,
+        _ => FaultKind::Misconfigured,
     }
 }
 
-fn names_a_request_problem(error_body: &Complaint) -> bool {
-    let is_bad_request = by_codes(error_body) == Some(Fault::BadRequest);
-    error_body.recognised && (is_bad_request || !error_body.param.is_empty())
+fn is_request_error(error_body: &ProviderErrorBody) -> bool {
+    let is_bad_request = by_code(error_body) == Some(FaultKind::BadRequest);
+    error_body.is_structured && (is_bad_request || !error_body.param.is_empty())
 }
 
 /// The fault for an error without a status. Unknown errors count as the provider's own.
-fn by_words(error_body: &Complaint) -> Fault {
-    const PHRASES: [(&str, Fault); 5] = [
-        ("rate limit", Fault::RateLimited),
-        ("too many requests", Fault::RateLimited),
-        ("overloaded", Fault::Overloaded),
-        ("at capacity", Fault::Overloaded),
-        ("busy", Fault::Overloaded),
+fn by_message(error_body: &ProviderErrorBody) -> FaultKind {
+    const PHRASES: [(&str, FaultKind); 5] = [
+        ("rate limit", FaultKind::RateLimited),
+        ("too many requests", FaultKind::RateLimited),
+        ("overloaded", FaultKind::Overloaded),
+        ("at capacity", FaultKind::Overloaded),
+        ("busy", FaultKind::Overloaded),
     ];
-    by_codes(error_body)
-        .or_else(|| first_part(&PHRASES, &error_body.message))
-        .unwrap_or(Fault::ServerError)
+    by_code(error_body)
+        .or_else(|| first_match(&PHRASES, &error_body.message))
+        .unwrap_or(FaultKind::ServerError)
 }
 
 /// Looks up the code, or else the type, by the fragments that the vendors have in common.
-fn by_codes(error_body: &Complaint) -> Option<Fault> {
-    const WORDS: [(&str, Fault); 24] = [
-        ("overloaded", Fault::Overloaded),
-        ("unavailable", Fault::Overloaded),
-        ("slow_down", Fault::Overloaded),
-        ("quota", Fault::QuotaSpent),
-        ("billing", Fault::QuotaSpent),
-        ("insufficient_balance", Fault::QuotaSpent),
-        ("rate_limit", Fault::RateLimited),
-        ("throttl", Fault::RateLimited),
-        ("too_many_requests", Fault::RateLimited),
-        ("resource_exhausted", Fault::RateLimited),
-        ("content_filter", Fault::Policy),
-        ("auth", Fault::Unauthorized),
-        ("permission", Fault::Unauthorized),
-        ("api_key", Fault::Unauthorized),
-        ("not_found", Fault::Misconfigured),
-        ("too_large", Fault::TooLong),
-        ("timeout", Fault::ServerError),
-        ("server_error", Fault::ServerError),
-        ("internal", Fault::ServerError),
-        ("invalid_request", Fault::BadRequest),
-        ("invalid_argument", Fault::BadRequest),
-        ("badrequest", Fault::BadRequest),
-        ("validation", Fault::BadRequest),
-        ("unsupported_", Fault::BadRequest),
+fn by_code(error_body: &ProviderErrorBody) -> Option<FaultKind> {
+    const WORDS: [(&str, FaultKind); 24] = [
+        ("overloaded", FaultKind::Overloaded),
+        ("unavailable", FaultKind::Overloaded),
+        ("slow_down", FaultKind::Overloaded),
+        ("quota", FaultKind::QuotaSpent),
+        ("billing", FaultKind::QuotaSpent),
+        ("insufficient_balance", FaultKind::QuotaSpent),
+        ("rate_limit", FaultKind::RateLimited),
+        ("throttl", FaultKind::RateLimited),
+        ("too_many_requests", FaultKind::RateLimited),
+        ("resource_exhausted", FaultKind::RateLimited),
+        ("content_filter", FaultKind::Policy),
+        ("auth", FaultKind::Unauthorized),
+        ("permission", FaultKind::Unauthorized),
+        ("api_key", FaultKind::Unauthorized),
+        ("not_found", FaultKind::Misconfigured),
+        ("too_large", FaultKind::TooLong),
+        ("timeout", FaultKind::ServerError),
+        ("server_error", FaultKind::ServerError),
+        ("internal", FaultKind::ServerError),
+        ("invalid_request", FaultKind::BadRequest),
+        ("invalid_argument", FaultKind::BadRequest),
+        ("badrequest", FaultKind::BadRequest),
+        ("validation", FaultKind::BadRequest),
+        ("unsupported_", FaultKind::BadRequest),
     ];
-    first_part(&WORDS, &error_body.code).or_else(|| first_part(&WORDS, &error_body.kind))
+    first_match(&WORDS, &error_body.code).or_else(|| first_match(&WORDS, &error_body.error_type))
 }
 
-fn first_part(table: &[(&str, Fault)], text: &str) -> Option<Fault> {
+fn first_match(table: &[(&str, FaultKind)], text: &str) -> Option<FaultKind> {
     let text = text.to_ascii_lowercase();
     let found = table.iter().find(|(fragment, _)| text.contains(fragment));
     found.map(|(_, fault)| *fault)
@@ -137,11 +147,14 @@ fn first_part(table: &[(&str, Fault)], text: &str) -> Option<Fault> {
 
 /// `true` if the context is too long. Message fragments about length are trusted only if the status
 /// is plausible, because rate limits also mention "too many tokens".
-pub(super) fn overflow(status: Option<u16>, error_body: &Complaint) -> bool {
+pub(super) fn is_context_overflow(status: Option<u16>, error_body: &ProviderErrorBody) -> bool {
     let is_plausible = match status {
         // Old llama.cpp versions report it with status 500.
         Some(status) => matches!(status, 400 | 413 | 422 | 500),
-        None => !matches!(by_words(error_body), Fault::RateLimited | Fault::QuotaSpent),
+        None => !matches!(
+            by_message(error_body),
+            FaultKind::RateLimited | FaultKind::QuotaSpent
+        ),
     };
-    is_plausible && error_body.overflow()
+    is_plausible && error_body.is_context_overflow()
 }

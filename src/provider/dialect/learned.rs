@@ -4,72 +4,81 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use serde_json::Value;
 
-use super::complaint::Complaint;
-use super::said::{ASSISTANT, Order};
-use super::{Call, Refused};
+use super::complaint::ProviderErrorBody;
+use super::said::{ASSISTANT_ROLE, MessageOrder};
+use super::{ErrorResponse, ProviderRequest};
 
 /// The optional parameters (at most eight) that one provider rejected, and its message order.
 ///
 /// Kept in memory only, because servers change.
-pub(super) struct Learned {
-    names: &'static [&'static str],
-    refused: AtomicU8,
-    strict: AtomicBool,
+pub(super) struct ServerQuirks {
+    parameters: &'static [&'static str],
+    rejected_bits: AtomicU8,
+    requires_user_first_and_last: AtomicBool,
 }
 
-impl Learned {
+impl ServerQuirks {
     /// Starts with every parameter accepted. `names` are top-level members of the request.
     pub(super) const fn new(names: &'static [&'static str]) -> Self {
         Self {
-            names,
-            refused: AtomicU8::new(0),
-            strict: AtomicBool::new(false),
+            parameters: names,
+            rejected_bits: AtomicU8::new(0),
+            requires_user_first_and_last: AtomicBool::new(false),
         }
     }
 
-    fn bit(&self, name: &str) -> u8 {
-        let index = self.names.iter().position(|known| *known == name);
+    fn bit_of(&self, name: &str) -> u8 {
+        let index = self.parameters.iter().position(|known| *known == name);
         index.map_or(0, |index| 1 << (index % 8))
     }
 
-    pub(super) fn takes(&self, name: &str) -> bool {
-        self.refused.load(Ordering::Relaxed) & self.bit(name) == 0
+    pub(super) fn accepts(&self, name: &str) -> bool {
+        self.rejected_bits.load(Ordering::Relaxed) & self.bit_of(name) == 0
     }
 
     /// Remembers and returns the parameter of `sent` that the response rejects, or `None` if it
     /// rejects something else.
-    pub(super) fn learn(&self, sent: &Call, response: &Refused<'_>) -> Option<&'static str> {
+    pub(super) fn learn_parameter(
+        &self,
+        sent: &ProviderRequest,
+        response: &ErrorResponse<'_>,
+    ) -> Option<&'static str> {
         if !matches!(response.status, 400 | 422) {
             return None;
         }
-        let error_body = Complaint::of(response.body);
-        if !error_body.recognised || error_body.overflow() {
+        let error_body = ProviderErrorBody::from_body(response.body);
+        if !error_body.is_structured || error_body.is_context_overflow() {
             return None;
         }
         // Another turn may have learned it meanwhile. Only this request's own content counts.
         let body: Value = serde_json::from_str(&sent.body).ok()?;
         let candidates = self
-            .names
+            .parameters
             .iter()
             .copied()
             .filter(|name| body.get(name).is_some());
-        let name = named(&error_body, candidates)?;
-        self.refused.fetch_or(self.bit(name), Ordering::Relaxed);
+        let name = rejected_parameter(&error_body, candidates)?;
+        self.rejected_bits
+            .fetch_or(self.bit_of(name), Ordering::Relaxed);
         Some(name)
     }
 
-    pub(super) fn order(&self) -> Order {
-        if self.strict.load(Ordering::Relaxed) {
-            Order::Strict
+    pub(super) fn message_order(&self) -> MessageOrder {
+        if self.requires_user_first_and_last.load(Ordering::Relaxed) {
+            MessageOrder::UserFirstAndLast
         } else {
-            Order::Free
+            MessageOrder::Any
         }
     }
 
     /// Returns `true`, and remembers it, if the response rejects `sent` because its conversation
     /// starts or ends with the model. Some chat templates require alternating roles; some servers
     /// reject an assistant message at the end.
-    pub(super) fn learn_order(&self, sent: &Call, response: &Refused<'_>) -> bool {
+    pub(super) fn learn_message_order(
+        &self,
+        sent: &ProviderRequest,
+        response: &ErrorResponse<'_>,
+    ) -> bool {
         const PHRASES: [&str; 5] = [
             "alternate",
             "prefill",
@@ -77,19 +86,20 @@ impl Learned {
             "last role",
             "last message",
         ];
-        let error_body = Complaint::of(response.body);
-        let lower = error_body.lower();
+        let error_body = ProviderErrorBody::from_body(response.body);
+        let lower = error_body.lowercase_message();
         let is_rejection = matches!(response.status, 400 | 422 | 500)
-            && error_body.recognised
+            && error_body.is_structured
             && PHRASES.iter().any(|phrase| lower.contains(phrase));
-        let is_order_rejected = is_rejection && odd_order(sent);
-        self.strict.fetch_or(is_order_rejected, Ordering::Relaxed);
+        let is_order_rejected = is_rejection && starts_or_ends_with_assistant(sent);
+        self.requires_user_first_and_last
+            .fetch_or(is_order_rejected, Ordering::Relaxed);
         is_order_rejected
     }
 }
 
 /// `false` as well if the request asks to continue its last message.
-fn odd_order(sent: &Call) -> bool {
+fn starts_or_ends_with_assistant(sent: &ProviderRequest) -> bool {
     let Ok(body) = serde_json::from_str::<Value>(&sent.body) else {
         return false;
     };
@@ -106,15 +116,15 @@ fn odd_order(sent: &Call) -> bool {
         .filter_map(role)
         .filter(|role| role != "system")
         .peekable();
-    let starts_with_assistant = roles.peek().is_some_and(|role| role == ASSISTANT);
-    let ends_with_assistant = roles.last().is_some_and(|role| role == ASSISTANT);
+    let starts_with_assistant = roles.peek().is_some_and(|role| role == ASSISTANT_ROLE);
+    let ends_with_assistant = roles.last().is_some_and(|role| role == ASSISTANT_ROLE);
     let is_prefill = body.get("continue_final_message").is_some();
     (starts_with_assistant || ends_with_assistant) && !is_prefill
 }
 
 /// The first of `names` that the error rejects as such, rather than for its size.
-fn named(
-    error_body: &Complaint,
+fn rejected_parameter(
+    error_body: &ProviderErrorBody,
     names: impl Iterator<Item = &'static str>,
 ) -> Option<&'static str> {
     const CODES: [&str; 3] = [
@@ -134,7 +144,7 @@ fn named(
         "deprecated",
         "removed",
     ];
-    let lower = error_body.lower();
+    let lower = error_body.lowercase_message();
     let is_rejection = CODES.contains(&error_body.code.as_str())
         || PHRASES.iter().any(|phrase| lower.contains(phrase));
     if !is_rejection {

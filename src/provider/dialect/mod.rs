@@ -32,20 +32,20 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::chat::{Ask, At, Failure, Finish};
+use crate::chat::{ChatRequest, Failure, FinishReason, Timestamp};
 
-use super::upstream::Step;
+use super::upstream::StreamEvent;
 
 pub use anthropic::Anthropic;
 pub use azure::Azure;
 pub use gemini::Gemini;
-pub use model::{Model, Prefill};
+pub use model::{ModelConfig, Prefill};
 pub use ollama::Ollama;
-pub use openai::Openai;
+pub use openai::OpenAi;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Openai,
+pub enum DialectKind {
+    OpenAi,
     Anthropic,
     Gemini,
     Azure,
@@ -54,13 +54,13 @@ pub enum Kind {
 
 /// Creates the dialect of `kind`. Each provider needs its own instance, which remembers the
 /// parameters that the server rejected.
-pub fn of(kind: Kind, model: Model) -> Box<dyn Dialect> {
+pub fn new_dialect(kind: DialectKind, model: ModelConfig) -> Box<dyn Dialect> {
     match kind {
-        Kind::Openai => Box::new(Openai::new(model)),
-        Kind::Anthropic => Box::new(Anthropic::new(model)),
-        Kind::Gemini => Box::new(Gemini::new(model)),
-        Kind::Azure => Box::new(Azure::new(model)),
-        Kind::Ollama => Box::new(Ollama::new(model)),
+        DialectKind::OpenAi => Box::new(OpenAi::new(model)),
+        DialectKind::Anthropic => Box::new(Anthropic::new(model)),
+        DialectKind::Gemini => Box::new(Gemini::new(model)),
+        DialectKind::Azure => Box::new(Azure::new(model)),
+        DialectKind::Ollama => Box::new(Ollama::new(model)),
     }
 }
 
@@ -68,7 +68,7 @@ pub fn of(kind: Kind, model: Model) -> Box<dyn Dialect> {
 ///
 /// The API key appears in the headers only. `Debug` shows neither header values nor the body.
 #[derive(Clone, PartialEq)]
-pub struct Call {
+pub struct ProviderRequest {
     /// Path and query, appended to the provider's base URL (which has no trailing slash).
     pub path: String,
     /// Headers besides `content-type: application/json`. Names are unique.
@@ -78,7 +78,7 @@ pub struct Call {
     pub framing: Framing,
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for ProviderRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_ref()).collect();
         f.debug_struct("ProviderRequest")
@@ -97,27 +97,27 @@ pub enum Framing {
 }
 
 #[derive(Clone, Copy)]
-pub struct Refused<'a> {
+pub struct ErrorResponse<'a> {
     pub status: u16,
     pub header: &'a dyn Fn(&str) -> Option<String>,
     /// At most the first 16 KiB of the body.
     pub body: &'a [u8],
     /// The wall clock, needed for `Retry-After` dates.
-    pub now: At,
+    pub now: Timestamp,
 }
 
 pub trait Dialect: Send + Sync {
-    fn request(&self, request: &Ask) -> Call;
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest;
 
     /// Builds the free model listing request. It proves the address and the key, not that the
     /// model answers.
-    fn listing(&self) -> Call;
+    fn list_models_request(&self) -> ProviderRequest;
 
-    fn reader(&self) -> Box<dyn Reader + Send>;
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send>;
 
     /// Classifies an HTTP error or a complete JSON error body. The detail quotes the provider's
     /// message with keys redacted.
-    fn refused(&self, response: &Refused<'_>) -> Failure;
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure;
 
     /// Returns `true` if `sent` was rejected for a parameter of our own mapping that is now mapped
     /// differently. The caller then sends a new [`Dialect::chat_request`] at once, and the failure
@@ -125,13 +125,13 @@ pub trait Dialect: Send + Sync {
     ///
     /// This terminates: `true` means that no later request contains the rejected part again, or
     /// that the next request equals `sent`.
-    fn adapt(&self, _sent: &Call, _response: &Refused<'_>) -> bool {
+    fn adapt_to_rejection(&self, _sent: &ProviderRequest, _response: &ErrorResponse<'_>) -> bool {
         false
     }
 }
 
 /// Decodes one answer, event by event. Not used any more after it returned a failure.
-pub trait Reader {
+pub trait StreamDecoder {
     /// Decodes one SSE event (`name` is "message" by default), one line, or a complete JSON body,
     /// and appends the result to `out`. Never appends an empty `Text` or a `Finished`: the caller
     /// derives that from [`StreamDecoder::finish_result`].
@@ -139,15 +139,16 @@ pub trait Reader {
     /// # Errors
     /// The failure that ends the attempt: an error event, malformed data, or a finish reason that
     /// stands for an error.
-    fn event(&mut self, name: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure>;
+    fn decode(&mut self, name: &str, data: &str, out: &mut Vec<StreamEvent>)
+    -> Result<(), Failure>;
 
     /// `true` once the end mark was seen. Later events are ignored.
-    fn ended(&self) -> bool;
+    fn is_finished(&self) -> bool;
 
     /// Returns how the answer finished. Valid at the end of the body or after the end mark.
     ///
     /// # Errors
     /// `Truncated` without the dialect's proof of completeness, `Empty` if the answer is complete
     /// but has no text.
-    fn verdict(&self) -> Result<Finish, Failure>;
+    fn finish_result(&self) -> Result<FinishReason, Failure>;
 }

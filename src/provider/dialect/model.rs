@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::chat::Ask;
+use crate::chat::ChatRequest;
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// A model at a provider. Not `Debug`, because the key and the headers are secrets.
 #[derive(Clone, Default)]
-pub struct Model {
+pub struct ModelConfig {
     /// Some dialects choose their paths or parameters by it. No connection is made from here.
     pub base_url: String,
     /// On Azure the name of the deployment.
-    pub model: String,
+    pub name: String,
     pub key: Option<SecretString>,
     /// Empty for the dialect's default.
     pub api_version: String,
@@ -35,14 +35,14 @@ pub enum Prefill {
     Prefix,
 }
 
-impl Model {
+impl ModelConfig {
     /// The key without surrounding white space, such as a file's final newline. `None` if empty.
     pub(super) fn key(&self) -> Option<&str> {
         let key = self.key.as_ref()?.expose_secret().trim();
         (!key.is_empty()).then_some(key)
     }
 
-    pub(super) fn bearer(&self) -> Option<String> {
+    pub(super) fn bearer_header(&self) -> Option<String> {
         self.key().map(|key| format!("Bearer {key}"))
     }
 
@@ -62,7 +62,7 @@ impl Model {
         headers
     }
 
-    pub(super) fn version<'a>(&'a self, default: &'a str) -> &'a str {
+    pub(super) fn api_version_or<'a>(&'a self, default: &'a str) -> &'a str {
         if self.api_version.is_empty() {
             default
         } else {
@@ -71,21 +71,21 @@ impl Model {
     }
 
     /// The request's temperature, or the configured one. `None` if JSON cannot represent it.
-    pub(super) fn temperature(&self, request: &Ask) -> Option<f64> {
+    pub(super) fn temperature(&self, request: &ChatRequest) -> Option<f64> {
         request
             .temperature
             .or(self.temperature)
             .filter(|value| value.is_finite())
     }
 
-    pub(super) fn base(&self) -> &str {
+    pub(super) fn trimmed_base_url(&self) -> &str {
         self.base_url.trim_end_matches('/')
     }
 }
 
 /// Percent-encodes `text` for a URL's path or query: all bytes except the unreserved characters
 /// and `/` (RFC 3986, section 2).
-pub(super) fn escaped(text: &str) -> String {
+pub(super) fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {

@@ -5,31 +5,33 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::upstream::Step;
+use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::upstream::StreamEvent;
 
-use super::complaint::Complaint;
-use super::model::Model;
-use super::progress::{Progress, count, holds, objects, text, unknown};
-use super::said::{Order, Said, json, with_system};
-use super::{Call, Dialect, Framing, Reader, Refused, judge};
+use super::complaint::ProviderErrorBody;
+use super::model::ModelConfig;
+use super::progress::{DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason};
+use super::said::{MessageOrder, WireMessage, messages_with_system, to_json};
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
 
 pub struct Ollama {
-    model: Arc<Model>,
+    model: Arc<ModelConfig>,
 }
 
 impl Ollama {
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: ModelConfig) -> Self {
         Self {
             model: Arc::new(model),
         }
     }
 
-    fn call(&self, path: &str, body: String) -> Call {
-        Call {
+    fn build_request(&self, path: &str, body: String) -> ProviderRequest {
+        ProviderRequest {
             path: path.to_owned(),
             // A local server needs no key, the cloud does.
-            headers: self.model.headers([("authorization", self.model.bearer())]),
+            headers: self
+                .model
+                .headers([("authorization", self.model.bearer_header())]),
             body,
             framing: Framing::Lines,
         }
@@ -38,15 +40,15 @@ impl Ollama {
 
 /// `keep_alive` and `think` are left to the server's own settings.
 #[derive(Serialize)]
-struct Body<'a> {
+struct OllamaChatRequest<'a> {
     model: &'a str,
-    messages: Vec<Said<'a>>,
+    messages: Vec<WireMessage<'a>>,
     stream: bool,
-    options: Options<'a>,
+    options: OllamaOptions<'a>,
 }
 
 #[derive(Serialize)]
-struct Options<'a> {
+struct OllamaOptions<'a> {
     num_predict: u32,
     /// Longer prompts are truncated silently, and the server's default is small.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,72 +60,72 @@ struct Options<'a> {
 }
 
 impl Dialect for Ollama {
-    fn request(&self, request: &Ask) -> Call {
-        let body = json(&Body {
-            model: &self.model.model,
-            messages: with_system(request, Order::Free),
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest {
+        let body = to_json(&OllamaChatRequest {
+            model: &self.model.name,
+            messages: messages_with_system(request, MessageOrder::Any),
             stream: true,
-            options: Options {
+            options: OllamaOptions {
                 num_predict: request.max_tokens,
                 num_ctx: Some(self.model.context_tokens).filter(|tokens| *tokens > 0),
                 temperature: self.model.temperature(request),
                 stop: &request.stop,
             },
         });
-        self.call("/api/chat", body)
+        self.build_request("/api/chat", body)
     }
 
-    fn listing(&self) -> Call {
-        self.call("/api/tags", String::new())
+    fn list_models_request(&self) -> ProviderRequest {
+        self.build_request("/api/tags", String::new())
     }
 
-    fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer {
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
+        Box::new(OllamaDecoder {
             model: Arc::clone(&self.model),
-            progress: Progress::default(),
+            state: DecoderState::default(),
         })
     }
 
-    fn refused(&self, response: &Refused<'_>) -> Failure {
-        judge::answer(response, &self.model, fault)
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
+        judge::http_error(response, &self.model, classify)
     }
 }
 
 /// Decodes the lines. A complete JSON answer is a single line with `done`.
-struct Answer {
-    model: Arc<Model>,
-    progress: Progress,
+struct OllamaDecoder {
+    model: Arc<ModelConfig>,
+    state: DecoderState,
 }
 
-impl Answer {
-    fn line(&mut self, line: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if self.progress.ended() {
+impl OllamaDecoder {
+    fn decode_line(&mut self, line: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
+        if self.state.is_finished() {
             return Ok(());
         }
         // Check for an error first: its line may also have the members of an answer.
-        if let Some(error_body) = Complaint::in_event(line) {
-            return Err(judge::event(&error_body, &self.model, fault));
+        if let Some(error_body) = ProviderErrorBody::from_event(line) {
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
-        let content = text(line, "/message/content");
-        self.progress.text(content, out);
+        let content = str_at(line, "/message/content");
+        self.state.push_text(content, out);
         let has_hidden_content =
-            holds(line, "/message/thinking") || holds(line, "/message/tool_calls");
+            is_set(line, "/message/thinking") || is_set(line, "/message/tool_calls");
         if has_hidden_content && content.is_empty() {
-            out.push(Step::Thinking);
+            out.push(StreamEvent::Thinking);
         }
         if line.get("done").and_then(Value::as_bool) == Some(true) {
             // "load" and "unload" generate nothing, so the answer is empty.
-            let finish = match text(line, "/done_reason") {
-                "" | "stop" | "load" | "unload" => Finish::Stop,
-                "length" => Finish::Length,
-                other => unknown(other),
+            let finish = match str_at(line, "/done_reason") {
+                "" | "stop" | "load" | "unload" => FinishReason::Stop,
+                "length" => FinishReason::Length,
+                other => unknown_finish_reason(other),
             };
-            self.progress.finish(finish, out);
-            self.progress.end();
-            let input = count(line, "/prompt_eval_count");
-            let output = count(line, "/eval_count");
+            self.state.set_finish(finish, out);
+            self.state.mark_ended();
+            let input = u64_at(line, "/prompt_eval_count");
+            let output = u64_at(line, "/eval_count");
             if input.is_some() || output.is_some() {
-                out.push(Step::Usage(Usage {
+                out.push(StreamEvent::Usage(TokenUsage {
                     input_tokens: input.unwrap_or_default(),
                     output_tokens: output.unwrap_or_default(),
                     estimated: false,
@@ -134,34 +136,34 @@ impl Answer {
     }
 }
 
-impl Reader for Answer {
-    fn event(&mut self, _: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if self.progress.ended() {
+impl StreamDecoder for OllamaDecoder {
+    fn decode(&mut self, _: &str, data: &str, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
+        if self.state.is_finished() {
             return Ok(());
         }
-        objects(data)?
+        parse_objects(data)?
             .iter()
-            .try_for_each(|line| self.line(line, out))
+            .try_for_each(|line| self.decode_line(line, out))
     }
 
-    fn ended(&self) -> bool {
-        self.progress.ended()
+    fn is_finished(&self) -> bool {
+        self.state.is_finished()
     }
 
-    fn verdict(&self) -> Result<Finish, Failure> {
-        self.progress.verdict()
+    fn finish_result(&self) -> Result<FinishReason, Failure> {
+        self.state.finish_result()
     }
 }
 
 /// Classifies by status. An error inside a stream is a text without a code, so its message decides.
-fn fault(status: Option<u16>, error_body: &Complaint, _: &Model) -> Fault {
-    if judge::overflow(status, error_body) {
-        return Fault::TooLong;
+fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig) -> FaultKind {
+    if judge::is_context_overflow(status, error_body) {
+        return FaultKind::TooLong;
     }
-    let lower = error_body.lower();
+    let lower = error_body.lowercase_message();
     match status {
-        None if lower.contains("not found") => Fault::Misconfigured,
-        None if lower.contains("unauthorized") => Fault::Unauthorized,
+        None if lower.contains("not found") => FaultKind::Misconfigured,
+        None if lower.contains("unauthorized") => FaultKind::Unauthorized,
         _ => judge::by_status(status, error_body),
     }
 }

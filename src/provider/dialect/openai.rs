@@ -6,15 +6,15 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{Ask, Failure, Fault, Finish, Usage};
-use crate::provider::upstream::Step;
+use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::upstream::StreamEvent;
 
-use super::complaint::Complaint;
-use super::learned::Learned;
-use super::model::{Model, Prefill};
-use super::progress::{Progress, count, holds, objects, text, unknown};
-use super::said::{Said, json, mark_prefix, with_system};
-use super::{Call, Dialect, Framing, Reader, Refused, judge};
+use super::complaint::ProviderErrorBody;
+use super::learned::ServerQuirks;
+use super::model::{ModelConfig, Prefill};
+use super::progress::{DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason};
+use super::said::{WireMessage, mark_prefix, messages_with_system, to_json};
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
 
 mod plain;
 
@@ -30,78 +30,78 @@ const TEMPERATURE: &str = "temperature";
 /// The token limit is sent as `max_completion_tokens` to OpenAI itself and as `max_tokens` to other
 /// servers, and under the other name if the first is rejected. It is never left out, because it
 /// bounds the cost of an answer.
-pub struct Openai {
-    model: Arc<Model>,
-    learned: Learned,
+pub struct OpenAi {
+    model: Arc<ModelConfig>,
+    quirks: ServerQuirks,
     /// The more likely name first.
-    limits: [&'static str; 2],
+    token_limit_fields: [&'static str; 2],
 }
 
-impl Openai {
-    pub fn new(model: Model) -> Self {
-        let host = host(&model.base_url);
+impl OpenAi {
+    pub fn new(model: ModelConfig) -> Self {
+        let host = lowercase_host(&model.base_url);
         let is_openai = host == "api.openai.com" || host.ends_with(".api.openai.com");
         if is_openai {
-            Self::of_openai(model)
+            Self::for_openai_models(model)
         } else {
-            Self::with_limits(model, [MAX_TOKENS, MAX_COMPLETION_TOKENS])
+            Self::with_token_limit_fields(model, [MAX_TOKENS, MAX_COMPLETION_TOKENS])
         }
     }
 
-    pub(super) fn of_openai(model: Model) -> Self {
-        Self::with_limits(model, [MAX_COMPLETION_TOKENS, MAX_TOKENS])
+    pub(super) fn for_openai_models(model: ModelConfig) -> Self {
+        Self::with_token_limit_fields(model, [MAX_COMPLETION_TOKENS, MAX_TOKENS])
     }
 
-    fn with_limits(model: Model, limits: [&'static str; 2]) -> Self {
+    fn with_token_limit_fields(model: ModelConfig, limits: [&'static str; 2]) -> Self {
         Self {
             model: Arc::new(model),
-            learned: Learned::new(&[
+            quirks: ServerQuirks::new(&[
                 MAX_TOKENS,
                 MAX_COMPLETION_TOKENS,
                 STREAM_OPTIONS,
                 TEMPERATURE,
             ]),
-            limits,
+            token_limit_fields: limits,
         }
     }
 
-    pub(super) fn model(&self) -> &Model {
+    pub(super) fn model(&self) -> &ModelConfig {
         &self.model
     }
 
     /// The first of the two names that the server has not rejected. The likelier one if it rejected
     /// both.
-    fn limit(&self) -> &'static str {
-        let [first, second] = self.limits;
-        if self.learned.takes(first) || !self.learned.takes(second) {
+    fn token_limit_field(&self) -> &'static str {
+        let [first, second] = self.token_limit_fields;
+        if self.quirks.accepts(first) || !self.quirks.accepts(second) {
             first
         } else {
             second
         }
     }
 
-    pub(super) fn body(&self, request: &Ask) -> String {
-        let limit = self.limit();
+    pub(super) fn chat_request_body(&self, request: &ChatRequest) -> String {
+        let limit = self.token_limit_field();
         let usage = StreamOptions {
             include_usage: true,
         };
-        let prefill = Some(self.model.prefill).filter(|_| request.goes_on);
-        let mut messages = with_system(request, self.learned.order());
+        let prefill = Some(self.model.prefill).filter(|_| request.ends_with_prefill);
+        let mut messages = messages_with_system(request, self.quirks.message_order());
         if prefill == Some(Prefill::Prefix) {
             mark_prefix(&mut messages);
         }
         let is_vllm_prefill = prefill == Some(Prefill::Vllm);
-        json(&Body {
-            model: &self.model.model,
+        to_json(&ChatCompletionRequest {
+            model: &self.model.name,
             messages,
             stream: true,
-            stream_options: self.learned.takes(STREAM_OPTIONS).then_some(usage),
+            stream_options: self.quirks.accepts(STREAM_OPTIONS).then_some(usage),
             max_tokens: (limit == MAX_TOKENS).then_some(request.max_tokens),
             max_completion_tokens: (limit == MAX_COMPLETION_TOKENS).then_some(request.max_tokens),
             temperature: self
                 .model
                 .temperature(request)
-                .filter(|_| self.learned.takes(TEMPERATURE)),
+                .filter(|_| self.quirks.accepts(TEMPERATURE)),
             stop: &request.stop,
             continue_final_message: is_vllm_prefill.then_some(true),
             // vLLM rejects a request with both set to true.
@@ -109,10 +109,12 @@ impl Openai {
         })
     }
 
-    fn call(&self, path: &str, body: String) -> Call {
-        Call {
+    fn build_request(&self, path: &str, body: String) -> ProviderRequest {
+        ProviderRequest {
             path: path.to_owned(),
-            headers: self.model.headers([("authorization", self.model.bearer())]),
+            headers: self
+                .model
+                .headers([("authorization", self.model.bearer_header())]),
             body,
             framing: Framing::Sse,
         }
@@ -120,9 +122,9 @@ impl Openai {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct ChatCompletionRequest<'a> {
     model: &'a str,
-    messages: Vec<Said<'a>>,
+    messages: Vec<WireMessage<'a>>,
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
@@ -145,63 +147,66 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-fn host(url: &str) -> String {
+fn lowercase_host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
     host.to_ascii_lowercase()
 }
 
-impl Dialect for Openai {
-    fn request(&self, request: &Ask) -> Call {
-        self.call("/chat/completions", self.body(request))
+impl Dialect for OpenAi {
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest {
+        self.build_request("/chat/completions", self.chat_request_body(request))
     }
 
-    fn listing(&self) -> Call {
-        self.call("/models", String::new())
+    fn list_models_request(&self) -> ProviderRequest {
+        self.build_request("/models", String::new())
     }
 
-    fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Answer {
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
+        Box::new(OpenAiDecoder {
             model: Arc::clone(&self.model),
-            progress: Progress::default(),
+            state: DecoderState::default(),
         })
     }
 
-    fn refused(&self, response: &Refused<'_>) -> Failure {
-        judge::answer(response, &self.model, fault)
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
+        judge::http_error(response, &self.model, classify)
     }
 
-    fn adapt(&self, sent: &Call, response: &Refused<'_>) -> bool {
-        match self.learned.learn(sent, response) {
-            None => self.learned.learn_order(sent, response),
+    fn adapt_to_rejection(&self, sent: &ProviderRequest, response: &ErrorResponse<'_>) -> bool {
+        match self.quirks.learn_parameter(sent, response) {
+            None => self.quirks.learn_message_order(sent, response),
             // Retry with the other name of the limit, unless that was rejected as well.
-            Some(name) if self.limits.contains(&name) => {
-                let mut others = self.limits.iter().filter(|other| **other != name);
-                others.any(|other| self.learned.takes(other))
+            Some(name) if self.token_limit_fields.contains(&name) => {
+                let mut others = self
+                    .token_limit_fields
+                    .iter()
+                    .filter(|other| **other != name);
+                others.any(|other| self.quirks.accepts(other))
             }
             Some(_) => true,
         }
     }
 }
 
-struct Answer {
-    model: Arc<Model>,
-    progress: Progress,
+struct OpenAiDecoder {
+    model: Arc<ModelConfig>,
+    state: DecoderState,
 }
 
-impl Answer {
-    fn chunk(&mut self, chunk: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if let Some(error_body) = Complaint::in_event(chunk) {
-            return Err(judge::event(&error_body, &self.model, fault));
+impl OpenAiDecoder {
+    fn decode_chunk(&mut self, chunk: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
+        if let Some(error_body) = ProviderErrorBody::from_event(chunk) {
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
         if let Some(choice) = first_choice(chunk) {
-            self.choice(choice, out)?;
+            self.decode_choice(choice, out)?;
         }
         // Any chunk may carry the usage. The last one counts.
-        let input = count(chunk, "/usage/prompt_tokens");
-        let output = count(chunk, "/usage/completion_tokens");
+        let input = u64_at(chunk, "/usage/prompt_tokens");
+        let output = u64_at(chunk, "/usage/completion_tokens");
         if input.is_some() || output.is_some() {
-            out.push(Step::Usage(Usage {
+            out.push(StreamEvent::Usage(TokenUsage {
                 input_tokens: input.unwrap_or_default(),
                 output_tokens: output.unwrap_or_default(),
                 estimated: false,
@@ -210,30 +215,32 @@ impl Answer {
         Ok(())
     }
 
-    fn choice(&mut self, choice: &Value, out: &mut Vec<Step>) -> Result<(), Failure> {
+    fn decode_choice(&mut self, choice: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
         let object = |key| choice.get(key).filter(|value: &&Value| value.is_object());
         let delta = object("delta");
         let message = object("message").filter(|_| delta.is_none());
         if let Some(content) = delta.or(message) {
-            self.delta(content, out);
+            self.decode_delta(content, out);
         }
-        match text(choice, "/finish_reason") {
+        match str_at(choice, "/finish_reason") {
             // A complete JSON answer needs no finish reason: that it parses is proof enough.
-            "" if message.is_some() => self.progress.finish(Finish::Stop, out),
+            "" if message.is_some() => self.state.set_finish(FinishReason::Stop, out),
             "" => {}
-            "stop" | "tool_calls" | "function_call" => self.progress.finish(Finish::Stop, out),
-            "length" => self.progress.finish(Finish::Length, out),
-            "content_filter" => self.progress.finish(Finish::ContentFilter, out),
+            "stop" | "tool_calls" | "function_call" => {
+                self.state.set_finish(FinishReason::Stop, out)
+            }
+            "length" => self.state.set_finish(FinishReason::Length, out),
+            "content_filter" => self.state.set_finish(FinishReason::ContentFilter, out),
             "error" => {
                 let detail = "the answer finished with an error";
-                return Err(Failure::with(Fault::ServerError, detail));
+                return Err(Failure::with_detail(FaultKind::ServerError, detail));
             }
-            other => self.progress.finish(unknown(other), out),
+            other => self.state.set_finish(unknown_finish_reason(other), out),
         }
         Ok(())
     }
 
-    fn delta(&mut self, delta: &Value, out: &mut Vec<Step>) {
+    fn decode_delta(&mut self, delta: &Value, out: &mut Vec<StreamEvent>) {
         const HIDDEN_CONTENT: [&str; 6] = [
             "/reasoning_content",
             "/reasoning",
@@ -243,17 +250,17 @@ impl Answer {
             "/audio",
         ];
         let before = out.len();
-        self.progress.text(text(delta, "/content"), out);
+        self.state.push_text(str_at(delta, "/content"), out);
         // Mistral sends a list of parts, which includes thinking.
         let parts = delta.get("content").and_then(Value::as_array);
         for part in parts.into_iter().flatten() {
-            self.progress.text(text(part, "/text"), out);
+            self.state.push_text(str_at(part, "/text"), out);
         }
-        self.progress.refusal(text(delta, "/refusal"), out);
+        self.state.push_refusal(str_at(delta, "/refusal"), out);
         let has_hidden_content = parts.is_some_and(|parts| !parts.is_empty())
-            || HIDDEN_CONTENT.iter().any(|path| holds(delta, path));
+            || HIDDEN_CONTENT.iter().any(|path| is_set(delta, path));
         if has_hidden_content && out.len() == before {
-            out.push(Step::Thinking);
+            out.push(StreamEvent::Thinking);
         }
     }
 }
@@ -263,95 +270,107 @@ fn first_choice(chunk: &Value) -> Option<&Value> {
     let choices = chunk.get("choices")?.as_array()?;
     choices
         .iter()
-        .find(|choice| count(choice, "/index").unwrap_or_default() == 0)
+        .find(|choice| u64_at(choice, "/index").unwrap_or_default() == 0)
 }
 
-impl Reader for Answer {
-    fn event(&mut self, name: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
-        if self.progress.ended() {
+impl StreamDecoder for OpenAiDecoder {
+    fn decode(
+        &mut self,
+        name: &str,
+        data: &str,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
+        if self.state.is_finished() {
             return Ok(());
         }
         if name == "error" {
-            let error_body = Complaint::of(data.as_bytes());
-            return Err(judge::event(&error_body, &self.model, fault));
+            let error_body = ProviderErrorBody::from_body(data.as_bytes());
+            return Err(judge::stream_error(&error_body, &self.model, classify));
         }
         if data.trim_start().starts_with("[DONE]") {
             // Some servers send no finish reason at all.
-            self.progress.end_alone();
+            self.state.mark_ended_without_finish();
             return Ok(());
         }
-        if let Some(text) = plain::text(data) {
-            self.progress.text(&text, out);
+        if let Some(text) = plain::text_only_chunk(data) {
+            self.state.push_text(&text, out);
             return Ok(());
         }
-        objects(data)?
+        parse_objects(data)?
             .iter()
-            .try_for_each(|chunk| self.chunk(chunk, out))
+            .try_for_each(|chunk| self.decode_chunk(chunk, out))
     }
 
-    fn ended(&self) -> bool {
-        self.progress.ended()
+    fn is_finished(&self) -> bool {
+        self.state.is_finished()
     }
 
-    fn verdict(&self) -> Result<Finish, Failure> {
-        self.progress.verdict()
+    fn finish_result(&self) -> Result<FinishReason, Failure> {
+        self.state.finish_result()
     }
 }
 
 /// Classifies by code, then by message, then by status.
-pub(super) fn fault(status: Option<u16>, error_body: &Complaint, model: &Model) -> Fault {
-    let fault_by_code = by_code(&error_body.code).or_else(|| by_code(&error_body.kind));
+pub(super) fn classify(
+    status: Option<u16>,
+    error_body: &ProviderErrorBody,
+    model: &ModelConfig,
+) -> FaultKind {
+    let fault_by_code =
+        fault_for_code(&error_body.code).or_else(|| fault_for_code(&error_body.error_type));
     if let Some(fault) = fault_by_code {
         return fault;
     }
-    let lower = error_body.lower();
-    if judge::overflow(status, error_body) {
-        return Fault::TooLong;
+    let lower = error_body.lowercase_message();
+    if judge::is_context_overflow(status, error_body) {
+        return FaultKind::TooLong;
     }
-    if filtered(error_body, &lower) {
-        return Fault::Policy;
+    if is_content_filter(error_body, &lower) {
+        return FaultKind::Policy;
     }
     match status {
         // The OpenAI-compatible servers of Gemini and xAI reject a key with 400.
         Some(400) if lower.contains("api key not valid") || lower.contains("incorrect api key") => {
-            Fault::Unauthorized
+            FaultKind::Unauthorized
         }
-        Some(403) if names_the_model(error_body, model) => Fault::Misconfigured,
+        Some(403) if mentions_model(error_body, model) => FaultKind::Misconfigured,
         // A single request exceeds the whole limit per minute. Waiting does not make it smaller.
-        Some(429) if lower.contains("request too large") => Fault::TooLong,
+        Some(429) if lower.contains("request too large") => FaultKind::TooLong,
         _ => judge::by_status(status, error_body),
     }
 }
 
 /// Codes and types with the same meaning at every status.
-fn by_code(code: &str) -> Option<Fault> {
+fn fault_for_code(code: &str) -> Option<FaultKind> {
     Some(match code {
-        "context_length_exceeded" | "exceed_context_size_error" => Fault::TooLong,
+        "context_length_exceeded" | "exceed_context_size_error" => FaultKind::TooLong,
         "insufficient_quota"
         | "credit_balance_exhausted"
         | "organization_spend_limit_exceeded"
         | "project_spend_limit_exceeded"
         | "organization_usage_limit_exceeded"
         | "billing_hard_limit_reached"
-        | "billing_not_active" => Fault::QuotaSpent,
-        "content_policy_violation" | "content_filter" => Fault::Policy,
-        "invalid_api_key" | "account_deactivated" | "authentication_error" => Fault::Unauthorized,
-        "model_not_found" | "DeploymentNotFound" => Fault::Misconfigured,
-        "server_is_overloaded" => Fault::Overloaded,
+        | "billing_not_active" => FaultKind::QuotaSpent,
+        "content_policy_violation" | "content_filter" => FaultKind::Policy,
+        "invalid_api_key" | "account_deactivated" | "authentication_error" => {
+            FaultKind::Unauthorized
+        }
+        "model_not_found" | "DeploymentNotFound" => FaultKind::Misconfigured,
+        "server_is_overloaded" => FaultKind::Overloaded,
         _ => return None,
     })
 }
 
 /// Azure's inner code, OpenRouter's moderation record, and the messages of Azure and DeepSeek.
-fn filtered(error_body: &Complaint, lower: &str) -> bool {
-    text(&error_body.error, "/innererror/code") == "ResponsibleAIPolicyViolation"
-        || holds(&error_body.error, "/metadata/reasons")
-        || holds(&error_body.error, "/metadata/flagged_input")
+fn is_content_filter(error_body: &ProviderErrorBody, lower: &str) -> bool {
+    str_at(&error_body.error, "/innererror/code") == "ResponsibleAIPolicyViolation"
+        || is_set(&error_body.error, "/metadata/reasons")
+        || is_set(&error_body.error, "/metadata/flagged_input")
         || lower.contains("content management policy")
         || lower.contains("content exists risk")
 }
 
-fn names_the_model(error_body: &Complaint, model: &Model) -> bool {
+fn mentions_model(error_body: &ProviderErrorBody, model: &ModelConfig) -> bool {
     error_body.param == "model"
-        || (!model.model.is_empty() && error_body.message.contains(&model.model))
+        || (!model.name.is_empty() && error_body.message.contains(&model.name))
 }

@@ -2,20 +2,20 @@
 
 use secrecy::ExposeSecret;
 
-use super::model::Model;
+use super::model::ModelConfig;
 
 /// Replaces a key. Redacting twice changes nothing.
 const MASK: &str = "***";
 
-const PREFIXES: [&str; 7] = ["sk-", "sk_", "pk-", "AIza", "gsk_", "xai-", "hf_"];
+const KEY_PREFIXES: [&str; 7] = ["sk-", "sk_", "pk-", "AIza", "gsk_", "xai-", "hf_"];
 
 /// The minimum length of a secret. Shorter ones are placeholders such as "x", and masking them
 /// would garble every word.
-const SHORTEST: usize = 4;
+const MIN_SECRET_LEN: usize = 4;
 
 /// Masks the provider's key, the values of its configured headers, and anything that looks like a
 /// key.
-pub(super) fn redact(text: &str, model: &Model) -> String {
+pub(super) fn redact(text: &str, model: &ModelConfig) -> String {
     let mut text = text.to_owned();
     let key = model.key.as_ref().map(ExposeSecret::expose_secret);
     let values = model.headers.iter().map(|(_, value)| value.as_str());
@@ -25,23 +25,23 @@ pub(super) fn redact(text: &str, model: &Model) -> String {
         .filter_map(|value| value.trim().split_once(' '))
         .map(|(_, token)| token);
     for secret in key.into_iter().chain(values).chain(tokens).map(str::trim) {
-        if secret.len() >= SHORTEST {
+        if secret.len() >= MIN_SECRET_LEN {
             text = text.replace(secret, MASK);
         }
     }
-    lookalikes(&text)
+    mask_lookalikes(&text)
 }
 
-fn lookalikes(text: &str) -> String {
+fn mask_lookalikes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut bearer = false;
     while !rest.is_empty() {
-        let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let length = rest.find(|c| !is_key_char(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(length);
-        let masked = !word.is_empty() && (bearer || begins_like_a_key(word));
+        let masked = !word.is_empty() && (bearer || has_key_prefix(word));
         out.push_str(if masked { MASK } else { word });
-        let gap = after.find(is_word).unwrap_or(after.len());
+        let gap = after.find(is_key_char).unwrap_or(after.len());
         let (between, after) = after.split_at(gap);
         out.push_str(between);
         bearer = word.eq_ignore_ascii_case("bearer");
@@ -50,13 +50,13 @@ fn lookalikes(text: &str) -> String {
     out
 }
 
-fn begins_like_a_key(word: &str) -> bool {
+fn has_key_prefix(word: &str) -> bool {
     let starts = |prefix: &str| word.len() > prefix.len() + 3 && word.starts_with(prefix);
-    PREFIXES.into_iter().any(starts)
+    KEY_PREFIXES.into_iter().any(starts)
 }
 
 /// `true` for characters of keys. The asterisk occurs in partly masked ones.
-fn is_word(c: char) -> bool {
+fn is_key_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '*')
 }
 
@@ -66,13 +66,13 @@ mod tests {
 
     #[test]
     fn keys_are_masked_and_words_are_not() {
-        let model = Model {
+        let model = ModelConfig {
             key: Some("canary/key=1\n".into()),
             headers: vec![
                 ("x-proxy-key".into(), "p4ssage-word".into()),
                 ("proxy-authorization".into(), "Basic dXNlcjpwYXNz".into()),
             ],
-            ..Model::default()
+            ..ModelConfig::default()
         };
         for (message, redacted) in [
             (
@@ -101,9 +101,9 @@ mod tests {
 
     #[test]
     fn placeholder_key_masks_nothing() {
-        let model = Model {
+        let model = ModelConfig {
             key: Some("x".into()),
-            ..Model::default()
+            ..ModelConfig::default()
         };
         assert_eq!(redact("max exceeded", &model), "max exceeded");
     }

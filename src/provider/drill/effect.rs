@@ -2,49 +2,52 @@
 
 use std::time::Duration;
 
-use crate::settings::Fault;
+use crate::settings::InjectedFault;
 
 /// Tokens of a new answer that pass before `stall`, `cut` and `garbage` take effect.
-pub const TOKENS: u32 = 10;
+pub const TOKENS_BEFORE_FAULT: u32 = 10;
 
 /// Under `slow`, the minimum time between two tokens and before the first one.
-pub const SLOW: Duration = Duration::from_secs(1);
+pub const SLOW_TOKEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The fate of a new call under a fault, before anything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Met {
-    Refused,
+pub enum CallFault {
+    ConnectionRefused,
     Status(u16),
     /// Nothing arrives, not even headers.
-    Silence,
+    Hang,
     /// The provider answers; [`stream_fault`] decides on the answer.
-    Answered,
+    None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    GoOn,
+pub enum StreamFault {
+    None,
     /// The next token follows a second after the last one.
-    Slowly,
+    Throttle,
     /// Nothing more arrives on the open connection.
-    Silence,
+    Hang,
     Reset,
     /// Broken JSON arrives, then the body ends.
     Garbage,
 }
 
 /// Returns `true` if a drill with this `share` of calls affects a call that drew `random` (0..1).
-pub fn befalls(share: f64, random: f64) -> bool {
+pub fn selects(share: f64, random: f64) -> bool {
     random < share
 }
 
-pub const fn met(fault: Fault) -> Met {
+pub const fn call_fault(fault: InjectedFault) -> CallFault {
     match fault {
-        Fault::Down => Met::Refused,
-        Fault::RateLimit => Met::Status(429),
-        Fault::Unauthorized => Met::Status(401),
-        Fault::Timeout => Met::Silence,
-        Fault::Stall | Fault::Cut | Fault::Garbage | Fault::Slow => Met::Answered,
+        InjectedFault::Down => CallFault::ConnectionRefused,
+        InjectedFault::RateLimit => CallFault::Status(429),
+        InjectedFault::Unauthorized => CallFault::Status(401),
+        InjectedFault::Timeout => CallFault::Hang,
+        InjectedFault::Stall
+        | InjectedFault::Cut
+        | InjectedFault::Garbage
+        | InjectedFault::Slow => CallFault::None,
     }
 }
 
@@ -52,47 +55,94 @@ pub const fn met(fault: Fault) -> Met {
 ///
 /// `None` means that the answer was running when the drill started, or has no more tokens to send:
 /// the fault takes effect at once.
-pub fn next(fault: Fault, tokens: Option<u32>) -> Next {
-    let is_early = tokens.is_some_and(|tokens| tokens < TOKENS);
+pub fn stream_fault(fault: InjectedFault, tokens: Option<u32>) -> StreamFault {
+    let is_early = tokens.is_some_and(|tokens| tokens < TOKENS_BEFORE_FAULT);
     match fault {
-        Fault::Slow => Next::Slowly,
-        Fault::Down | Fault::RateLimit | Fault::Unauthorized => Next::Reset,
-        Fault::Timeout => Next::Silence,
-        Fault::Stall | Fault::Cut | Fault::Garbage if is_early => Next::GoOn,
-        Fault::Stall => Next::Silence,
-        Fault::Cut => Next::Reset,
-        Fault::Garbage => Next::Garbage,
+        InjectedFault::Slow => StreamFault::Throttle,
+        InjectedFault::Down | InjectedFault::RateLimit | InjectedFault::Unauthorized => {
+            StreamFault::Reset
+        }
+        InjectedFault::Timeout => StreamFault::Hang,
+        InjectedFault::Stall | InjectedFault::Cut | InjectedFault::Garbage if is_early => {
+            StreamFault::None
+        }
+        InjectedFault::Stall => StreamFault::Hang,
+        InjectedFault::Cut => StreamFault::Reset,
+        InjectedFault::Garbage => StreamFault::Garbage,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Choice as _;
+    use crate::settings::ConfigEnum as _;
 
     #[test]
     fn each_fault_has_its_contracted_effect() {
         for (fault, new, early, late) in [
-            (Fault::Down, Met::Refused, Next::Reset, Next::Reset),
-            (Fault::RateLimit, Met::Status(429), Next::Reset, Next::Reset),
             (
-                Fault::Unauthorized,
-                Met::Status(401),
-                Next::Reset,
-                Next::Reset,
+                InjectedFault::Down,
+                CallFault::ConnectionRefused,
+                StreamFault::Reset,
+                StreamFault::Reset,
             ),
-            (Fault::Timeout, Met::Silence, Next::Silence, Next::Silence),
-            (Fault::Stall, Met::Answered, Next::GoOn, Next::Silence),
-            (Fault::Cut, Met::Answered, Next::GoOn, Next::Reset),
-            (Fault::Garbage, Met::Answered, Next::GoOn, Next::Garbage),
-            (Fault::Slow, Met::Answered, Next::Slowly, Next::Slowly),
+            (
+                InjectedFault::RateLimit,
+                CallFault::Status(429),
+                StreamFault::Reset,
+                StreamFault::Reset,
+            ),
+            (
+                InjectedFault::Unauthorized,
+                CallFault::Status(401),
+                StreamFault::Reset,
+                StreamFault::Reset,
+            ),
+            (
+                InjectedFault::Timeout,
+                CallFault::Hang,
+                StreamFault::Hang,
+                StreamFault::Hang,
+            ),
+            (
+                InjectedFault::Stall,
+                CallFault::None,
+                StreamFault::None,
+                StreamFault::Hang,
+            ),
+            (
+                InjectedFault::Cut,
+                CallFault::None,
+                StreamFault::None,
+                StreamFault::Reset,
+            ),
+            (
+                InjectedFault::Garbage,
+                CallFault::None,
+                StreamFault::None,
+                StreamFault::Garbage,
+            ),
+            (
+                InjectedFault::Slow,
+                CallFault::None,
+                StreamFault::Throttle,
+                StreamFault::Throttle,
+            ),
         ] {
-            assert_eq!(met(fault), new, "{fault}");
-            assert_eq!(next(fault, Some(TOKENS - 1)), early, "{fault}, nine tokens");
-            assert_eq!(next(fault, Some(TOKENS)), late, "{fault}, ten tokens");
-            assert_eq!(next(fault, None), late, "{fault}, already running");
+            assert_eq!(call_fault(fault), new, "{fault}");
+            assert_eq!(
+                stream_fault(fault, Some(TOKENS_BEFORE_FAULT - 1)),
+                early,
+                "{fault}, nine tokens"
+            );
+            assert_eq!(
+                stream_fault(fault, Some(TOKENS_BEFORE_FAULT)),
+                late,
+                "{fault}, ten tokens"
+            );
+            assert_eq!(stream_fault(fault, None), late, "{fault}, already running");
         }
-        assert_eq!(Fault::ALL.len(), 8);
+        assert_eq!(InjectedFault::ALL.len(), 8);
     }
 
     #[test]
@@ -111,11 +161,11 @@ mod tests {
             (0.5, 4_850, 5_150),
             (0.1, 900, 1_100),
         ] {
-            let hit = (0..10_000).filter(|_| befalls(share, random())).count();
+            let hit = (0..10_000).filter(|_| selects(share, random())).count();
             assert!((min..=max).contains(&hit), "{hit} of 10,000 at {share}");
         }
         assert!(
-            befalls(1.0, 0.999_999_999) && !befalls(0.5, 0.5) && befalls(f64::MIN_POSITIVE, 0.0)
+            selects(1.0, 0.999_999_999) && !selects(0.5, 0.5) && selects(f64::MIN_POSITIVE, 0.0)
         );
     }
 }

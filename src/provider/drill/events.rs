@@ -4,42 +4,45 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-const BLANK: &[u8] = b"\n\n";
+const EVENT_END: &[u8] = b"\n\n";
 
 /// Bytes of a guarded body, held back until their event is complete. Holds at most the guard's
 /// limit for one event plus one chunk.
 #[derive(Debug, Default)]
-pub struct Events {
-    held: BytesMut,
+pub struct EventBuffer {
+    buffer: BytesMut,
     /// The bytes up to here contain no end of an event.
-    looked: usize,
+    scanned: usize,
 }
 
-impl Events {
+impl EventBuffer {
     pub fn push(&mut self, chunk: &[u8]) {
-        self.held.extend_from_slice(chunk);
+        self.buffer.extend_from_slice(chunk);
     }
 
     /// Returns the next complete event, including the blank line at its end.
-    pub fn whole(&mut self) -> Option<Bytes> {
-        let rest = self.held.get(self.looked..).unwrap_or_default();
-        let Some(at) = rest.windows(BLANK.len()).position(|pair| pair == BLANK) else {
-            self.looked = self.held.len().saturating_sub(BLANK.len() - 1);
+    pub fn next_event(&mut self) -> Option<Bytes> {
+        let rest = self.buffer.get(self.scanned..).unwrap_or_default();
+        let Some(at) = rest
+            .windows(EVENT_END.len())
+            .position(|pair| pair == EVENT_END)
+        else {
+            self.scanned = self.buffer.len().saturating_sub(EVENT_END.len() - 1);
             return None;
         };
-        let end = self.looked + at + BLANK.len();
-        self.looked = 0;
-        Some(self.held.split_to(end).freeze())
+        let end = self.scanned + at + EVENT_END.len();
+        self.scanned = 0;
+        Some(self.buffer.split_to(end).freeze())
     }
 
     /// Returns all held bytes, even an incomplete event.
-    pub fn rest(&mut self) -> Option<Bytes> {
-        self.looked = 0;
-        (!self.held.is_empty()).then(|| self.held.split().freeze())
+    pub fn take_rest(&mut self) -> Option<Bytes> {
+        self.scanned = 0;
+        (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
     }
 }
 
-pub fn read(event: &[u8]) -> (Cow<'_, str>, String) {
+pub fn parse_event(event: &[u8]) -> (Cow<'_, str>, String) {
     let text = String::from_utf8_lossy(event);
     let fields = |name: &str| {
         let lines = text
@@ -65,20 +68,23 @@ mod tests {
         let body = b"event: a\ndata: 1\ndata: 2\n\ndata: 3\n\ndata: half";
         for at in 0..=body.len() {
             let (head, tail) = body.split_at(at);
-            let mut events = Events::default();
+            let mut events = EventBuffer::default();
             let mut whole_events = Vec::new();
             for part in [head, tail] {
                 events.push(part);
-                whole_events.extend(std::iter::from_fn(|| events.whole()));
+                whole_events.extend(std::iter::from_fn(|| events.next_event()));
             }
-            let read: Vec<_> = whole_events.iter().map(|event| read(event)).collect();
+            let read: Vec<_> = whole_events
+                .iter()
+                .map(|event| parse_event(event))
+                .collect();
             let expected = [
                 ("a".into(), "1\n2".to_owned()),
                 ("message".into(), "3".to_owned()),
             ];
             assert_eq!(read, expected, "at {at}");
-            assert_eq!(events.rest().unwrap(), &b"data: half"[..]);
-            assert_eq!((events.whole(), events.rest()), (None, None));
+            assert_eq!(events.take_rest().unwrap(), &b"data: half"[..]);
+            assert_eq!((events.next_event(), events.take_rest()), (None, None));
         }
     }
 }

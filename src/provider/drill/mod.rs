@@ -11,9 +11,9 @@ mod events;
 mod switch;
 mod transport;
 
-pub use effect::{SLOW, TOKENS};
-pub use switch::{Drill, Switch, Terms};
-pub use transport::Drilled;
+pub use effect::{SLOW_TOKEN_INTERVAL, TOKENS_BEFORE_FAULT};
+pub use switch::{ActiveDrill, DrillSpec, FaultSwitch};
+pub use transport::FaultInjectingTransport;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]

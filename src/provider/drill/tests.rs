@@ -12,19 +12,19 @@ use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, Tran
 use tokio::time::Instant;
 
 use super::*;
-use crate::chat::{At, Failure, Fault as FaultKind};
-use crate::provider::dialect::{self, Dialect, Kind, Model, Prefill, Refused};
-use crate::provider::paused::pass;
-use crate::settings::{Choice as _, Fault};
+use crate::chat::{Failure, FaultKind, Timestamp};
+use crate::provider::dialect::{self, Dialect, DialectKind, ErrorResponse, ModelConfig, Prefill};
+use crate::provider::paused::advance;
+use crate::settings::{ConfigEnum as _, InjectedFault};
 
 const PACE: Duration = Duration::from_millis(100);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn dialect_of(kind: Kind) -> Arc<dyn Dialect> {
-    let model = Model {
+fn dialect_of(kind: DialectKind) -> Arc<dyn Dialect> {
+    let model = ModelConfig {
         base_url: "http://x".into(),
-        model: "m".into(),
+        name: "m".into(),
         key: None,
         api_version: String::new(),
         temperature: None,
@@ -32,7 +32,7 @@ fn dialect_of(kind: Kind) -> Arc<dyn Dialect> {
         context_tokens: 0,
         prefill: Prefill::Plain,
     };
-    dialect::of(kind, model).into()
+    dialect::new_dialect(kind, model).into()
 }
 
 /// Sends a guarded OpenAI answer: `tokens` tokens, one every [`PACE`], then its end.
@@ -56,7 +56,7 @@ impl HttpTransport for PacedTransport {
             .chain((0..self.tokens).map(token))
             .chain([end]);
         let body = stream::iter(parts.collect::<Vec<_>>()).then(|part| async move {
-            pass(PACE).await;
+            advance(PACE).await;
             Ok(Bytes::from(part))
         });
         // `ByteStream` requires `Sync`, which this stream is not.
@@ -69,7 +69,7 @@ impl HttpTransport for PacedTransport {
 }
 
 struct Bench {
-    switch: Arc<Switch>,
+    switch: Arc<FaultSwitch>,
     provider: PacedTransport,
 }
 
@@ -87,7 +87,7 @@ enum CallResult {
 impl Bench {
     fn new(tokens: usize) -> Self {
         Self {
-            switch: Arc::new(Switch::new(|| 0.5)),
+            switch: Arc::new(FaultSwitch::new(|| 0.5)),
             provider: PacedTransport {
                 tokens,
                 requests: Arc::default(),
@@ -95,33 +95,33 @@ impl Bench {
         }
     }
 
-    fn begin(&self, fault: Fault) -> Arc<Drill> {
+    fn begin(&self, fault: InjectedFault) -> Arc<ActiveDrill> {
         self.begin_for(fault, 1.0, Duration::from_secs(600))
             .unwrap()
     }
 
     fn begin_for(
         &self,
-        fault: Fault,
+        fault: InjectedFault,
         share: f64,
         lasts: Duration,
-    ) -> Result<Arc<Drill>, Arc<Drill>> {
-        self.switch.begin(
-            Terms {
+    ) -> Result<Arc<ActiveDrill>, Arc<ActiveDrill>> {
+        self.switch.start(
+            DrillSpec {
                 fault,
                 share,
-                lasts,
+                duration: lasts,
             },
-            At(1_000),
+            Timestamp(1_000),
         )
     }
 
     /// Makes a call. `at` is called with each number of tokens when it is reached; 0 for the head.
     async fn call(&self, at: impl Fn(usize)) -> CallResult {
-        let transport = Drilled::new(
+        let transport = FaultInjectingTransport::new(
             self.provider.clone(),
             Arc::clone(&self.switch),
-            Some(dialect_of(Kind::Openai)),
+            Some(dialect_of(DialectKind::OpenAi)),
         );
         let request = http::Request::post("http://x/").body(None).unwrap();
         let answer = match tokio::time::timeout(SECOND * 60, transport.request(request)).await {
@@ -175,21 +175,21 @@ async fn answer_is_unchanged_without_a_drill() {
 async fn every_fault_affects_a_new_call() {
     for (fault, expected, requests) in [
         (
-            Fault::Down,
+            InjectedFault::Down,
             CallResult::Tokens(0, Some(FaultKind::Unreachable)),
             0,
         ),
-        (Fault::RateLimit, CallResult::Status(429), 0),
-        (Fault::Unauthorized, CallResult::Status(401), 0),
-        (Fault::Timeout, CallResult::Silence(0), 0),
-        (Fault::Stall, CallResult::Silence(10), 1),
+        (InjectedFault::RateLimit, CallResult::Status(429), 0),
+        (InjectedFault::Unauthorized, CallResult::Status(401), 0),
+        (InjectedFault::Timeout, CallResult::Silence(0), 0),
+        (InjectedFault::Stall, CallResult::Silence(10), 1),
         (
-            Fault::Cut,
+            InjectedFault::Cut,
             CallResult::Tokens(10, Some(FaultKind::Reset)),
             1,
         ),
-        (Fault::Garbage, CallResult::Garbage(10), 1),
-        (Fault::Slow, CallResult::Tokens(20, None), 1),
+        (InjectedFault::Garbage, CallResult::Garbage(10), 1),
+        (InjectedFault::Slow, CallResult::Tokens(20, None), 1),
     ] {
         let bench = Bench::new(20);
         let drill = bench.begin(fault);
@@ -201,30 +201,36 @@ async fn every_fault_affects_a_new_call() {
             "{fault}: a refused call is not sent"
         );
         assert_eq!(drill.calls(), (1, 1), "{fault}");
-        if fault == Fault::Slow {
+        if fault == InjectedFault::Slow {
             assert_eq!(started.elapsed().as_secs(), 20, "a token a second");
         }
     }
-    assert_eq!(Fault::ALL.len(), 8);
+    assert_eq!(InjectedFault::ALL.len(), 8);
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_fault_affects_a_running_answer() {
     for (fault, expected) in [
-        (Fault::Down, CallResult::Tokens(3, Some(FaultKind::Reset))),
         (
-            Fault::RateLimit,
+            InjectedFault::Down,
             CallResult::Tokens(3, Some(FaultKind::Reset)),
         ),
         (
-            Fault::Unauthorized,
+            InjectedFault::RateLimit,
             CallResult::Tokens(3, Some(FaultKind::Reset)),
         ),
-        (Fault::Timeout, CallResult::Silence(3)),
-        (Fault::Stall, CallResult::Silence(3)),
-        (Fault::Cut, CallResult::Tokens(3, Some(FaultKind::Reset))),
-        (Fault::Garbage, CallResult::Garbage(3)),
-        (Fault::Slow, CallResult::Tokens(20, None)),
+        (
+            InjectedFault::Unauthorized,
+            CallResult::Tokens(3, Some(FaultKind::Reset)),
+        ),
+        (InjectedFault::Timeout, CallResult::Silence(3)),
+        (InjectedFault::Stall, CallResult::Silence(3)),
+        (
+            InjectedFault::Cut,
+            CallResult::Tokens(3, Some(FaultKind::Reset)),
+        ),
+        (InjectedFault::Garbage, CallResult::Garbage(3)),
+        (InjectedFault::Slow, CallResult::Tokens(20, None)),
     ] {
         let bench = Bench::new(20);
         let started = Instant::now();
@@ -234,7 +240,7 @@ async fn every_fault_affects_a_running_answer() {
             }
         });
         assert_eq!(result.await, expected, "{fault}");
-        if fault == Fault::Slow {
+        if fault == InjectedFault::Slow {
             assert!(
                 started.elapsed().as_secs() >= 17,
                 "the rest at a token a second: {:?}",
@@ -247,10 +253,13 @@ async fn every_fault_affects_a_running_answer() {
 #[tokio::test(start_paused = true)]
 async fn short_answer_breaks_before_its_end() {
     for (fault, expected) in [
-        (Fault::Stall, CallResult::Silence(1)),
-        (Fault::Cut, CallResult::Tokens(1, Some(FaultKind::Reset))),
-        (Fault::Garbage, CallResult::Garbage(1)),
-        (Fault::Slow, CallResult::Tokens(1, None)),
+        (InjectedFault::Stall, CallResult::Silence(1)),
+        (
+            InjectedFault::Cut,
+            CallResult::Tokens(1, Some(FaultKind::Reset)),
+        ),
+        (InjectedFault::Garbage, CallResult::Garbage(1)),
+        (InjectedFault::Slow, CallResult::Tokens(1, None)),
     ] {
         let bench = Bench::new(1);
         bench.begin(fault);
@@ -260,7 +269,11 @@ async fn short_answer_breaks_before_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn held_answer_continues_when_the_drill_ends() {
-    for fault in [Fault::Timeout, Fault::Stall, Fault::Slow] {
+    for fault in [
+        InjectedFault::Timeout,
+        InjectedFault::Stall,
+        InjectedFault::Slow,
+    ] {
         // The drill runs out, and nobody stops it.
         let bench = Bench::new(20);
         bench.begin_for(fault, 1.0, SECOND * 5).unwrap();
@@ -275,13 +288,13 @@ async fn held_answer_continues_when_the_drill_ends() {
             (SECOND * 5..SECOND * 8).contains(&took),
             "{fault}: {took:?}"
         );
-        assert!(bench.switch.running().is_none());
+        assert!(bench.switch.active().is_none());
         // The drill is stopped.
         let bench = Bench::new(20);
         let drill = bench.begin(fault);
         let ended = async {
-            pass(SECOND * 5).await;
-            bench.switch.end(&drill);
+            advance(SECOND * 5).await;
+            bench.switch.stop(&drill);
         };
         let ((), result) = tokio::join!(ended, bench.call(|_| {}));
         assert_eq!(result, CallResult::Tokens(20, None), "{fault}");
@@ -291,25 +304,27 @@ async fn held_answer_continues_when_the_drill_ends() {
 #[tokio::test(start_paused = true)]
 async fn one_drill_runs_at_a_time_and_stop_only_affects_its_own() {
     let bench = Bench::new(3);
-    let first = bench.begin_for(Fault::Down, 1.0, SECOND).unwrap();
-    let running = bench.begin_for(Fault::Cut, 1.0, SECOND).unwrap_err();
+    let first = bench.begin_for(InjectedFault::Down, 1.0, SECOND).unwrap();
+    let running = bench
+        .begin_for(InjectedFault::Cut, 1.0, SECOND)
+        .unwrap_err();
     assert_eq!(
-        (running.terms.fault, running.until),
-        (Fault::Down, At(2_000))
+        (running.spec.fault, running.ends_at),
+        (InjectedFault::Down, Timestamp(2_000))
     );
     tokio::time::advance(SECOND).await;
     assert!(
-        bench.switch.running().is_none() && bench.switch.shadows(),
+        bench.switch.active().is_none() && bench.switch.affects_breaker(),
         "over, but not yet recovered"
     );
-    let second = bench.begin_for(Fault::Cut, 1.0, SECOND).unwrap();
+    let second = bench.begin_for(InjectedFault::Cut, 1.0, SECOND).unwrap();
     // Stopping the first one late does not stop the second.
-    bench.switch.end(&first);
-    bench.switch.lifted();
-    assert!(bench.switch.running().is_some() && bench.switch.shadows());
-    bench.switch.end(&second);
-    bench.switch.lifted();
-    assert!(bench.switch.running().is_none() && !bench.switch.shadows());
+    bench.switch.stop(&first);
+    bench.switch.mark_recovered();
+    assert!(bench.switch.active().is_some() && bench.switch.affects_breaker());
+    bench.switch.stop(&second);
+    bench.switch.mark_recovered();
+    assert!(bench.switch.active().is_none() && !bench.switch.affects_breaker());
     assert_eq!(bench.call(|_| {}).await, CallResult::Tokens(3, None));
 }
 
@@ -317,11 +332,15 @@ async fn one_drill_runs_at_a_time_and_stop_only_affects_its_own() {
 async fn call_draws_once_per_drill() {
     // Every draw is 0.5: a share of 0.5 affects no call, a larger one affects every call.
     let bench = Bench::new(20);
-    let drill = bench.begin_for(Fault::Cut, 0.5, SECOND * 600).unwrap();
+    let drill = bench
+        .begin_for(InjectedFault::Cut, 0.5, SECOND * 600)
+        .unwrap();
     assert_eq!(bench.call(|_| {}).await, CallResult::Tokens(20, None));
     assert_eq!(drill.calls(), (1, 0));
-    bench.switch.end(&drill);
-    let drill = bench.begin_for(Fault::Cut, 0.51, SECOND * 600).unwrap();
+    bench.switch.stop(&drill);
+    let drill = bench
+        .begin_for(InjectedFault::Cut, 0.51, SECOND * 600)
+        .unwrap();
     assert_eq!(
         bench.call(|_| {}).await,
         CallResult::Tokens(10, Some(FaultKind::Reset))
@@ -334,23 +353,25 @@ fn every_dialect_understands_the_injected_faults() {
     let garbage = "{\"outage\": {\"drill";
     let body = br#"{"error":{"message":"An outage drill."}}"#;
     for kind in [
-        Kind::Openai,
-        Kind::Anthropic,
-        Kind::Gemini,
-        Kind::Azure,
-        Kind::Ollama,
+        DialectKind::OpenAi,
+        DialectKind::Anthropic,
+        DialectKind::Gemini,
+        DialectKind::Azure,
+        DialectKind::Ollama,
     ] {
         let dialect = dialect_of(kind);
-        let read = dialect.reader().event("message", garbage, &mut Vec::new());
+        let read = dialect
+            .decoder()
+            .decode("message", garbage, &mut Vec::new());
         assert_eq!(read.unwrap_err().fault, FaultKind::Malformed, "{kind:?}");
         let classify = |status| {
             let header =
                 |name: &str| (name == "retry-after" && status == 429).then(|| "30".to_owned());
-            dialect.refused(&Refused {
+            dialect.classify_error(&ErrorResponse {
                 status,
                 header: &header,
                 body,
-                now: At(0),
+                now: Timestamp(0),
             })
         };
         let limited = classify(429);

@@ -5,15 +5,15 @@ use proptest::prelude::*;
 use super::*;
 
 /// The output for a body that arrives in these pieces.
-fn sanitized(framing: Framing, pieces: &[&[u8]]) -> (String, Option<Breach>) {
-    let mut sanitizer = Guard::new(framing);
+fn sanitized(framing: Framing, pieces: &[&[u8]]) -> (String, Option<LimitExceeded>) {
+    let mut sanitizer = SseSanitizer::new(framing);
     let mut out = Vec::new();
     for piece in pieces {
-        if let Err(limit) = sanitizer.push(piece, &mut out) {
+        if let Err(limit) = sanitizer.feed(piece, &mut out) {
             return (String::from_utf8(out).unwrap(), Some(limit));
         }
     }
-    sanitizer.end(&mut out);
+    sanitizer.finish(&mut out);
     (String::from_utf8(out).unwrap(), None)
 }
 
@@ -91,9 +91,9 @@ fn bare_json_becomes_an_event() {
 
 #[test]
 fn broken_bare_json_is_passed_on_at_once() {
-    let mut sanitizer = Guard::new(Framing::Sse);
+    let mut sanitizer = SseSanitizer::new(Framing::Sse);
     let mut out = Vec::new();
-    sanitizer.push(b"{\"error\": \"cut\n", &mut out).unwrap();
+    sanitizer.feed(b"{\"error\": \"cut\n", &mut out).unwrap();
     assert_eq!(out, b"data: {\"error\": \"cut\n\n");
     assert_eq!(sse(b"{\"a\":\ndata: 2\n\n"), "data: {\"a\":\n\ndata: 2\n\n");
     assert_eq!(sse(b"{\"a\":"), "data: {\"a\":\n\n");
@@ -111,19 +111,22 @@ fn lines_become_events() {
 #[test]
 fn endless_line_is_not_buffered() {
     for framing in [Framing::Sse, Framing::Lines] {
-        let mut sanitizer = Guard::new(framing);
+        let mut sanitizer = SseSanitizer::new(framing);
         let mut out = Vec::new();
         let piece = [b'x'; 64 * 1024];
         let mut accepted = 0;
-        while sanitizer.push(&piece, &mut out).is_ok() {
+        while sanitizer.feed(&piece, &mut out).is_ok() {
             accepted += 1;
-            assert!(sanitizer.line_buffer.capacity() <= 2 * EVENT_BYTES);
+            assert!(sanitizer.line_buffer.capacity() <= 2 * MAX_EVENT_BYTES);
         }
         assert_eq!((accepted, out.len()), (4, 0));
     }
     let whole = vec![b'x'; 64 * 1024 * 1024];
-    let mut sanitizer = Guard::new(Framing::Sse);
-    assert_eq!(sanitizer.push(&whole, &mut Vec::new()), Err(Breach::Event));
+    let mut sanitizer = SseSanitizer::new(Framing::Sse);
+    assert_eq!(
+        sanitizer.feed(&whole, &mut Vec::new()),
+        Err(LimitExceeded::Event)
+    );
     assert_eq!(sanitizer.line_buffer.capacity(), 0);
 }
 
@@ -131,10 +134,13 @@ fn endless_line_is_not_buffered() {
 fn event_is_bounded_for_any_number_of_lines() {
     let line = b"data: 0123456789\n";
     let (out, limit) = sanitized(Framing::Sse, &[&line.repeat(20_000)]);
-    assert_eq!(limit, Some(Breach::Event));
-    assert!(out.len() <= EVENT_BYTES + line.len());
+    assert_eq!(limit, Some(LimitExceeded::Event));
+    assert!(out.len() <= MAX_EVENT_BYTES + line.len());
     let nested = b"[\n".repeat(200_000);
-    assert_eq!(sanitized(Framing::Sse, &[&nested]).1, Some(Breach::Event));
+    assert_eq!(
+        sanitized(Framing::Sse, &[&nested]).1,
+        Some(LimitExceeded::Event)
+    );
     // Many small events are accepted, and so is a large one.
     let events = b"data: 0123456789\n\n".repeat(20_000);
     assert_eq!(sanitized(Framing::Sse, &[&events]).1, None);
@@ -145,26 +151,29 @@ fn event_is_bounded_for_any_number_of_lines() {
 #[test]
 fn body_is_bounded_including_keep_alives() {
     let pings = b": ping\n\n".repeat(1024);
-    let mut sanitizer = Guard::new(Framing::Sse);
+    let mut sanitizer = SseSanitizer::new(Framing::Sse);
     let mut out = Vec::new();
     let mut accepted = 0;
     let limit = loop {
-        match sanitizer.push(&pings, &mut out) {
+        match sanitizer.feed(&pings, &mut out) {
             Ok(()) => accepted += pings.len(),
             Err(limit) => break limit,
         }
     };
-    assert_eq!((accepted, limit, out.len()), (BODY_BYTES, Breach::Body, 0));
+    assert_eq!(
+        (accepted, limit, out.len()),
+        (MAX_BODY_BYTES, LimitExceeded::Body, 0)
+    );
 }
 
 #[test]
 fn long_line_releases_its_memory() {
-    let mut sanitizer = Guard::new(Framing::Sse);
+    let mut sanitizer = SseSanitizer::new(Framing::Sse);
     sanitizer
-        .push(&[b':'; 200 * 1024], &mut Vec::new())
+        .feed(&[b':'; 200 * 1024], &mut Vec::new())
         .unwrap();
-    sanitizer.push(b"\n", &mut Vec::new()).unwrap();
-    assert!(sanitizer.line_buffer.capacity() <= LINE_KEPT);
+    sanitizer.feed(b"\n", &mut Vec::new()).unwrap();
+    assert!(sanitizer.line_buffer.capacity() <= MAX_RETAINED_LINE_BYTES);
 }
 
 /// Bodies whose output would differ if a cut was handled wrongly.

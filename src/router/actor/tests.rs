@@ -5,11 +5,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::*;
-use crate::chat::{Failure, Fault};
-use crate::provider::breaker::Verdict;
-use crate::provider::paused::{Paused, pass, settled};
-use crate::provider::places::Places;
-use crate::provider::stand::{Plan, Stand};
+use crate::chat::{Failure, FaultKind};
+use crate::provider::breaker::CallOutcome;
+use crate::provider::paused::{Paused, advance, run_until_idle};
+use crate::provider::places::ConcurrencyLimit;
+use crate::provider::stand::{BenchOptions, ProviderBench};
 use crate::settings::{CallRetry, Settings};
 use crate::store::MemoryStore;
 
@@ -18,30 +18,31 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 struct Bench {
-    stands: Vec<Stand>,
+    stands: Vec<ProviderBench>,
     router: Addr<RouterActor>,
-    published: watch::Sender<Arc<Table>>,
+    published: watch::Sender<Arc<RuntimeConfig>>,
 }
 
 impl Bench {
-    fn new(plans: impl IntoIterator<Item = Plan>, budget: f64) -> Self {
+    fn new(plans: impl IntoIterator<Item = BenchOptions>, budget: f64) -> Self {
         let clock = Clock::start();
-        let start = |plan| Stand::start(plan, clock, Arc::new(MemoryStore::default()));
+        let start = |plan| ProviderBench::start(plan, clock, Arc::new(MemoryStore::default()));
         let stands: Vec<_> = plans.into_iter().map(start).collect();
         let backends = stands
             .iter()
-            .map(|stand| Arc::clone(&stand.backend))
+            .map(|stand| Arc::clone(&stand.provider))
             .collect();
         let mut settings = Settings::default();
         settings.retry.budget = budget;
-        let (published, table) = watch::channel(Arc::new(Table::first(settings.into(), backends)));
-        let seed = Seed {
-            table,
+        let (published, table) =
+            watch::channel(Arc::new(RuntimeConfig::new(settings.into(), backends)));
+        let seed = RouterParts {
+            config: table,
             clock,
-            chance: || 0.5,
+            random_unit: || 0.5,
         };
         let (exits, _) = mpsc::channel(1);
-        let router = RouterActor::new(seed, Guard::new("router".into(), exits)).start();
+        let router = RouterActor::new(seed, ExitGuard::new("router".into(), exits)).start();
         Self {
             stands,
             router,
@@ -50,64 +51,68 @@ impl Bench {
     }
 
     fn abc() -> Self {
-        Self::new(["a", "b", "c"].map(Plan::new), 0.2)
+        Self::new(["a", "b", "c"].map(BenchOptions::new), 0.2)
     }
 
-    async fn route(&self, pick: Pick) -> Route {
+    async fn route(&self, pick: SelectProvider) -> Selection {
         self.router.send(pick).await.unwrap()
     }
 
     /// Selects after these failed attempts: the attempt's number and provider, a delay, or none.
-    async fn select_after(&self, failed: &[Failed]) -> String {
+    async fn select_after(&self, failed: &[FailedAttempt]) -> String {
         describe(self.route(pick(failed)).await)
     }
 
     /// Opens the breaker of the provider at `index`.
     async fn open(&self, index: usize) {
         for _ in 0..5 {
-            let verdict = Verdict::Failed {
-                fault: Fault::Timeout,
-                started: false,
+            let verdict = CallOutcome::Failed {
+                fault: FaultKind::Timeout,
+                had_text: false,
                 retry_after: None,
             };
-            self.stands[index].admit().await.unwrap().settle(verdict);
-            settled().await;
+            self.stands[index]
+                .try_acquire()
+                .await
+                .unwrap()
+                .complete(verdict);
+            run_until_idle().await;
         }
     }
 }
 
-fn describe(route: Route) -> String {
+fn describe(route: Selection) -> String {
     match route {
-        Route::Go(lease) => format!("{} {}", lease.attempt, lease.backend.name),
-        Route::Wait(wait) => format!("wait {}", wait.as_millis()),
-        Route::Nobody { retry_after } => {
+        Selection::Provider(lease) => format!("{} {}", lease.attempt_number, lease.provider.name),
+        Selection::RetryAfter(wait) => format!("wait {}", wait.as_millis()),
+        Selection::Unavailable { retry_after } => {
             format!("nobody {:?}", retry_after.map(|after| after.as_millis()))
         }
     }
 }
 
-fn pick(failed: &[Failed]) -> Pick {
-    Pick {
-        failed: failed.into(),
-        ..Pick::default()
+fn pick(failed: &[FailedAttempt]) -> SelectProvider {
+    SelectProvider {
+        failed_attempts: failed.into(),
+        ..SelectProvider::default()
     }
 }
 
-fn failed(provider: &str, fault: Fault) -> Failed {
-    Failed {
+fn failed(provider: &str, fault: FaultKind) -> FailedAttempt {
+    FailedAttempt {
         provider: provider.into(),
-        failure: Failure::of(fault),
-        started: false,
-        took: ms(5),
+        failure: Failure::new(fault),
+        had_text: false,
+        elapsed: ms(5),
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn providers_are_tried_in_order_without_the_tried() {
     let bench = Bench::abc();
-    let a = failed("a", Fault::Timeout);
-    let b = failed("b", Fault::Timeout);
-    let c = failed("c", Fault::Timeout);
+    let a = failed("a", FaultKind::Timeout);
+    let b = failed("b", FaultKind::Timeout);
+    let c = failed("c", FaultKind::Timeout);
     assert_eq!(bench.select_after(&[]).await, "1 a");
     assert_eq!(bench.select_after(std::slice::from_ref(&a)).await, "2 b");
     assert_eq!(bench.select_after(&[c.clone(), a.clone()]).await, "3 b");
@@ -117,11 +122,11 @@ async fn providers_are_tried_in_order_without_the_tried() {
 #[actix_rt::test(system = "Paused")]
 async fn background_attempts_use_at_most_half_the_budget() {
     let bench = Bench::abc();
-    let background = |failed: &[Failed]| Pick {
-        late: true,
+    let background = |failed: &[FailedAttempt]| SelectProvider {
+        is_background: true,
         ..pick(failed)
     };
-    let reset = [failed("a", Fault::Reset)];
+    let reset = [failed("a", FaultKind::Reset)];
     assert_eq!(
         describe(bench.route(background(&reset)).await),
         "2 b",
@@ -130,8 +135,8 @@ async fn background_attempts_use_at_most_half_the_budget() {
     assert_eq!(
         describe(
             bench
-                .route(Pick {
-                    hedge: Some("a".into()),
+                .route(SelectProvider {
+                    hedging_against: Some("a".into()),
                     ..background(&[])
                 })
                 .await
@@ -153,18 +158,18 @@ async fn background_attempts_use_at_most_half_the_budget() {
 #[actix_rt::test(system = "Paused")]
 async fn unavailable_providers_are_skipped_and_the_earliest_retry_is_returned() {
     let bench = Bench::new(
-        ["a", "b", "c"].map(|name| Plan {
+        ["a", "b", "c"].map(|name| BenchOptions {
             max_concurrent: 1,
-            ..Plan::new(name)
+            ..BenchOptions::new(name)
         }),
         0.2,
     );
     bench.open(0).await;
     assert_eq!(bench.select_after(&[]).await, "1 b");
-    pass(Duration::from_secs(4)).await;
+    advance(Duration::from_secs(4)).await;
     bench.open(1).await;
     let held = bench.route(pick(&[])).await;
-    assert!(matches!(&held, Route::Go(lease) if &*lease.backend.name == "c"));
+    assert!(matches!(&held, Selection::Provider(lease) if &*lease.provider.name == "c"));
     assert_eq!(
         bench.select_after(&[]).await,
         "nobody Some(6000)",
@@ -177,9 +182,9 @@ async fn unavailable_providers_are_skipped_and_the_earliest_retry_is_returned() 
 #[actix_rt::test(system = "Paused")]
 async fn a_dropped_lease_releases_its_permit() {
     let bench = Bench::new(
-        [Plan {
+        [BenchOptions {
             max_concurrent: 1,
-            ..Plan::new("a")
+            ..BenchOptions::new("a")
         }],
         0.2,
     );
@@ -187,18 +192,18 @@ async fn a_dropped_lease_releases_its_permit() {
         assert_eq!(bench.select_after(&[]).await, "1 a");
     }
     drop(bench.router.send(pick(&[])));
-    settled().await;
-    assert_eq!(bench.stands[0].free(), 1);
+    run_until_idle().await;
+    assert_eq!(bench.stands[0].free_slots(), 1);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_delay_leads_back_to_the_same_provider_or_on_to_others() {
     let bench = Bench::abc();
-    let reset = [failed("a", Fault::Reset)];
+    let reset = [failed("a", FaultKind::Reset)];
     assert_eq!(bench.select_after(&reset).await, "wait 100");
-    let waited = || Pick {
-        waited: true,
-        ..pick(&[failed("a", Fault::Reset)])
+    let waited = || SelectProvider {
+        backoff_elapsed: true,
+        ..pick(&[failed("a", FaultKind::Reset)])
     };
     assert_eq!(describe(bench.route(waited()).await), "2 a");
     bench.open(0).await;
@@ -208,14 +213,14 @@ async fn a_delay_leads_back_to_the_same_provider_or_on_to_others() {
         "its breaker opened during the delay"
     );
     let mut twice = reset.to_vec();
-    twice.push(failed("a", Fault::Reset));
+    twice.push(failed("a", FaultKind::Reset));
     assert_eq!(bench.select_after(&twice).await, "3 b");
 }
 
 /// A provider with this many retries per turn.
-fn with_retries(same_provider: u32) -> Plan {
-    let plan = Plan::new("a");
-    Plan {
+fn with_retries(same_provider: u32) -> BenchOptions {
+    let plan = BenchOptions::new("a");
+    BenchOptions {
         retry: CallRetry {
             same_provider,
             ..plan.retry
@@ -227,7 +232,7 @@ fn with_retries(same_provider: u32) -> Plan {
 #[actix_rt::test(system = "Paused")]
 async fn each_retry_delay_is_longer_than_the_one_before() {
     let bench = Bench::new([with_retries(9)], 0.2);
-    let reset = |times| vec![failed("a", Fault::Reset); times];
+    let reset = |times| vec![failed("a", FaultKind::Reset); times];
     assert_eq!(bench.select_after(&reset(1)).await, "wait 100");
     assert_eq!(bench.select_after(&reset(2)).await, "wait 200");
     assert_eq!(bench.select_after(&reset(3)).await, "wait 400");
@@ -235,9 +240,9 @@ async fn each_retry_delay_is_longer_than_the_one_before() {
     // Failures elsewhere do not lengthen the delay.
     let bench = Bench::abc();
     let elsewhere = [
-        failed("b", Fault::Timeout),
-        failed("c", Fault::Timeout),
-        failed("a", Fault::Reset),
+        failed("b", FaultKind::Timeout),
+        failed("c", FaultKind::Timeout),
+        failed("a", FaultKind::Reset),
     ];
     assert_eq!(bench.select_after(&elsewhere).await, "wait 100");
 }
@@ -245,8 +250,8 @@ async fn each_retry_delay_is_longer_than_the_one_before() {
 #[actix_rt::test(system = "Paused")]
 async fn each_provider_has_its_own_retry_settings() {
     let with_backoff = |name, base, max, max_retry_after| {
-        let plan = Plan::new(name);
-        Plan {
+        let plan = BenchOptions::new(name);
+        BenchOptions {
             retry: CallRetry {
                 same_provider: 3,
                 base: ms(base),
@@ -265,19 +270,19 @@ async fn each_provider_has_its_own_retry_settings() {
     );
     let failed = |name, times, fault| vec![failed(name, fault); times];
     assert_eq!(
-        bench.select_after(&failed("a", 1, Fault::Reset)).await,
+        bench.select_after(&failed("a", 1, FaultKind::Reset)).await,
         "wait 500"
     );
     assert_eq!(
-        bench.select_after(&failed("a", 2, Fault::Reset)).await,
+        bench.select_after(&failed("a", 2, FaultKind::Reset)).await,
         "wait 750"
     );
     assert_eq!(
-        bench.select_after(&failed("b", 1, Fault::Reset)).await,
+        bench.select_after(&failed("b", 1, FaultKind::Reset)).await,
         "wait 5"
     );
     let limited = |name| {
-        let mut limited = failed(name, 1, Fault::RateLimited);
+        let mut limited = failed(name, 1, FaultKind::RateLimited);
         limited[0].failure.retry_after = Some(ms(8_000));
         limited
     };
@@ -287,8 +292,8 @@ async fn each_provider_has_its_own_retry_settings() {
 
 #[actix_rt::test(system = "Paused")]
 async fn retries_need_budget_and_other_providers_do_not() {
-    let bench = Bench::new(["a", "b"].map(Plan::new), 0.2);
-    let reset = [failed("a", Fault::Reset)];
+    let bench = Bench::new(["a", "b"].map(BenchOptions::new), 0.2);
+    let reset = [failed("a", FaultKind::Reset)];
     for _ in 0..10 {
         assert_eq!(bench.select_after(&reset).await, "wait 100");
     }
@@ -302,7 +307,7 @@ async fn retries_need_budget_and_other_providers_do_not() {
         "five turns pay for one retry"
     );
     assert_eq!(bench.select_after(&reset).await, "2 b");
-    pass(Duration::from_secs(66)).await;
+    advance(Duration::from_secs(66)).await;
     assert_eq!(
         bench.select_after(&reset).await,
         "wait 100",
@@ -313,30 +318,30 @@ async fn retries_need_budget_and_other_providers_do_not() {
 #[actix_rt::test(system = "Paused")]
 async fn a_provider_whose_actor_is_down_counts_as_busy() {
     let mut bench = Bench::abc();
-    bench.stands[0].crash().await;
+    bench.stands[0].crash_actor().await;
     assert_eq!(bench.select_after(&[]).await, "1 b");
-    bench.stands[1].leave();
+    bench.stands[1].remove_actor();
     assert_eq!(bench.select_after(&[]).await, "1 c");
-    bench.stands[0].rebuild();
+    bench.stands[0].restart_actor();
     assert_eq!(bench.select_after(&[]).await, "1 a");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_provider_whose_actor_is_behind_is_skipped_after_the_timeout() {
     let bench = Bench::new(
-        ["a", "b"].map(|name| Plan {
+        ["a", "b"].map(|name| BenchOptions {
             max_concurrent: 1,
-            ..Plan::new(name)
+            ..BenchOptions::new(name)
         }),
         0.2,
     );
-    bench.stands[0].rebuild_behind(Duration::from_secs(1));
+    bench.stands[0].restart_delayed(Duration::from_secs(1));
     let started = Instant::now();
     assert_eq!(bench.select_after(&[]).await, "1 b");
-    assert_eq!(started.elapsed(), ACTOR_LIMIT);
-    pass(Duration::from_secs(1)).await;
+    assert_eq!(started.elapsed(), ACTOR_TIMEOUT);
+    advance(Duration::from_secs(1)).await;
     assert_eq!(
-        bench.stands[0].free(),
+        bench.stands[0].free_slots(),
         1,
         "the permit granted too late was returned"
     );
@@ -345,53 +350,56 @@ async fn a_provider_whose_actor_is_behind_is_skipped_after_the_timeout() {
 
 #[actix_rt::test(system = "Paused")]
 async fn concurrent_selections_wait_for_a_slow_actor_in_parallel() {
-    let bench = Bench::new(["a", "b"].map(Plan::new), 0.2);
-    bench.stands[0].rebuild_behind(Duration::from_secs(1));
+    let bench = Bench::new(["a", "b"].map(BenchOptions::new), 0.2);
+    bench.stands[0].restart_delayed(Duration::from_secs(1));
     let started = Instant::now();
     let turns = (0..50).map(|_| bench.select_after(&[]));
     let selections = futures_util::future::join_all(turns).await;
     assert!(selections.iter().all(|selection| selection == "1 b"));
-    assert_eq!(started.elapsed(), ACTOR_LIMIT, "they wait in parallel");
+    assert_eq!(started.elapsed(), ACTOR_TIMEOUT, "they wait in parallel");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_selection_holds_its_queue_permit_until_it_is_handled() {
     let bench = Bench::abc();
-    let limit = Arc::<Places>::default();
+    let limit = Arc::<ConcurrencyLimit>::default();
     let mut asked = Vec::new();
-    while let Some(permit) = limit.take(MAILBOX) {
-        let pick = Pick {
-            waits: Some(Arc::new(permit)),
+    while let Some(permit) = limit.try_acquire(MAILBOX_CAPACITY) {
+        let pick = SelectProvider {
+            queue_permit: Some(Arc::new(permit)),
             ..pick(&[])
         };
         // Each through its own clone of the address, as turns do: the mailbox alone has no bound.
         asked.push(tokio::spawn(bench.router.clone().send(pick)));
     }
-    assert_eq!((asked.len(), limit.taken()), (MAILBOX, MAILBOX));
+    assert_eq!(
+        (asked.len(), limit.in_use()),
+        (MAILBOX_CAPACITY, MAILBOX_CAPACITY)
+    );
     futures_util::future::join_all(asked).await;
-    settled().await;
-    assert_eq!(limit.taken(), 0);
+    run_until_idle().await;
+    assert_eq!(limit.in_use(), 0);
     assert_eq!(bench.select_after(&[]).await, "1 a");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn preferred_provider_is_kept_after_failures() {
     let bench = Bench::abc();
-    let wish = |failed: &[Failed], only_first| Pick {
-        first: Some("c".into()),
-        only_first,
+    let wish = |failed: &[FailedAttempt], only_first| SelectProvider {
+        preferred: Some("c".into()),
+        no_failover: only_first,
         ..pick(failed)
     };
     assert_eq!(describe(bench.route(wish(&[], false)).await), "1 c");
-    let tried = [failed("c", Fault::Timeout)];
+    let tried = [failed("c", FaultKind::Timeout)];
     assert_eq!(describe(bench.route(wish(&tried, false)).await), "2 a");
     assert_eq!(
         describe(bench.route(wish(&tried, true)).await),
         "nobody None"
     );
-    let again = Pick {
-        waited: true,
-        ..wish(&[failed("c", Fault::Reset)], true)
+    let again = SelectProvider {
+        backoff_elapsed: true,
+        ..wish(&[failed("c", FaultKind::Reset)], true)
     };
     assert_eq!(describe(bench.route(again).await), "2 c");
 }
@@ -399,28 +407,28 @@ async fn preferred_provider_is_kept_after_failures() {
 #[actix_rt::test(system = "Paused")]
 async fn a_truncated_history_is_tried_at_providers_it_was_too_long_for() {
     let rooms = [("a", 100), ("b", 200), ("c", 50)];
-    let plan = |(name, context_tokens)| Plan {
+    let plan = |(name, context_tokens)| BenchOptions {
         context_tokens,
-        ..Plan::new(name)
+        ..BenchOptions::new(name)
     };
     let bench = Bench::new(rooms.map(plan), 0.2);
-    let long = |name| failed(name, Fault::TooLong);
+    let long = |name| failed(name, FaultKind::TooLong);
     assert_eq!(bench.select_after(&[long("a")]).await, "2 b");
     assert_eq!(
         bench.select_after(&[long("a"), long("b")]).await,
         "nobody None"
     );
-    let truncated = |failed: &[Failed], before_halving| Pick {
-        before_halving,
+    let truncated = |failed: &[FailedAttempt], before_halving| SelectProvider {
+        attempts_before_truncation: before_halving,
         ..pick(failed)
     };
     assert_eq!(
         describe(bench.route(truncated(&[long("a"), long("b")], 2)).await),
         "3 a"
     );
-    let turn = [long("a"), failed("b", Fault::Timeout)];
+    let turn = [long("a"), failed("b", FaultKind::Timeout)];
     assert_eq!(describe(bench.route(truncated(&turn, 2)).await), "3 a");
-    let turn = [long("a"), failed("b", Fault::Timeout), long("a")];
+    let turn = [long("a"), failed("b", FaultKind::Timeout), long("a")];
     assert_eq!(
         describe(bench.route(truncated(&turn, 2)).await),
         "nobody None",
@@ -435,18 +443,18 @@ async fn each_selection_uses_the_configuration_published_last() {
     let bench = Bench::abc();
     assert_eq!(bench.select_after(&[]).await, "1 a");
     // Provider `a` is removed, another is first, and one attempt less is allowed.
-    let new = Stand::alone(Plan::new("new"));
-    let mut table = Table::clone(&bench.published.borrow());
+    let new = ProviderBench::standalone(BenchOptions::new("new"));
+    let mut table = RuntimeConfig::clone(&bench.published.borrow());
     let mut settings = Settings::clone(&table.settings);
     settings.routing.max_attempts = 2;
     table.settings = settings.into();
-    table.backends = [
-        Arc::clone(&new.backend),
-        Arc::clone(&bench.stands[1].backend),
+    table.providers = [
+        Arc::clone(&new.provider),
+        Arc::clone(&bench.stands[1].provider),
     ]
     .into();
     bench.published.send_replace(Arc::new(table));
-    let down = failed("a", Fault::Unreachable);
+    let down = failed("a", FaultKind::Unreachable);
     assert_eq!(bench.select_after(&[]).await, "1 new");
     let selection = bench.select_after(std::slice::from_ref(&down)).await;
     assert_eq!(

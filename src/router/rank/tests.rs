@@ -1,14 +1,14 @@
 //! The order of providers under every strategy.
 
 use super::*;
-use crate::settings::Choice as _;
-// Not the whole prelude: its `Strategy` would hide ours.
+use crate::settings::ConfigEnum as _;
+// Not the whole prelude: its `RoutingStrategy` would hide ours.
 use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
-const PRIORITY: Order = Order {
-    strategy: Strategy::Priority,
-    chance: 0.0,
-    turn_of: 0,
+const PRIORITY: OrderBy = OrderBy {
+    strategy: RoutingStrategy::Priority,
+    random: 0.0,
+    round_robin_next: 0,
 };
 
 fn candidate(name: &str) -> Candidate {
@@ -18,7 +18,7 @@ fn candidate(name: &str) -> Candidate {
         weight: 1,
         prices: None,
         first_token_ms: None,
-        asked: false,
+        has_call_in_flight: false,
     }
 }
 
@@ -26,14 +26,19 @@ fn named(names: &[&str]) -> Vec<Arc<str>> {
     names.iter().map(|name| (*name).into()).collect()
 }
 
-fn ordered(candidates: &[Candidate], by: Order, wish: &Wish, tried: &[&str]) -> String {
+fn ordered(
+    candidates: &[Candidate],
+    by: OrderBy,
+    wish: &RoutingConstraints,
+    tried: &[&str],
+) -> String {
     order(candidates, by, wish, &named(tried))
         .iter()
         .map(|index| &*candidates[*index].name)
         .collect()
 }
 
-fn order_by_context(wish: &Wish, tried: &[&str]) -> String {
+fn order_by_context(wish: &RoutingConstraints, tried: &[&str]) -> String {
     let sizes = [("a", 100), ("b", 0), ("c", 50), ("d", 200)];
     let candidates = sizes.map(|(name, context_tokens)| Candidate {
         context_tokens,
@@ -44,30 +49,39 @@ fn order_by_context(wish: &Wish, tried: &[&str]) -> String {
 
 #[test]
 fn priority_follows_preference_without_the_tried() {
-    assert_eq!(order_by_context(&Wish::default(), &[]), "abcd");
-    assert_eq!(order_by_context(&Wish::default(), &["a", "c"]), "bd");
+    assert_eq!(
+        order_by_context(&RoutingConstraints::default(), &[]),
+        "abcd"
+    );
+    assert_eq!(
+        order_by_context(&RoutingConstraints::default(), &["a", "c"]),
+        "bd"
+    );
 }
 
 #[test]
 fn preferred_provider_comes_first_or_alone() {
-    let mut wish = Wish {
-        first: Some("c".into()),
-        ..Wish::default()
+    let mut wish = RoutingConstraints {
+        preferred: Some("c".into()),
+        ..RoutingConstraints::default()
     };
     assert_eq!(order_by_context(&wish, &[]), "cabd");
     assert_eq!(order_by_context(&wish, &["c"]), "abd");
-    wish.only_first = true;
+    wish.no_failover = true;
     assert_eq!(order_by_context(&wish, &[]), "c");
     assert_eq!(order_by_context(&wish, &["c"]), "");
-    wish.first = Some("unknown".into());
+    wish.preferred = Some("unknown".into());
     assert_eq!(order_by_context(&wish, &[]), "");
 }
 
 #[test]
 fn providers_with_too_small_a_context_are_excluded() {
-    let loaded = |prompt| Wish {
-        load: Load { prompt, answer: 20 },
-        ..Wish::default()
+    let loaded = |prompt| RoutingConstraints {
+        token_estimate: TokenEstimate {
+            prompt_tokens: prompt,
+            max_answer_tokens: 20,
+        },
+        ..RoutingConstraints::default()
     };
     for (prompt, order) in [
         (30, "abcd"),
@@ -79,9 +93,9 @@ fn providers_with_too_small_a_context_are_excluded() {
     ] {
         assert_eq!(order_by_context(&loaded(prompt), &[]), order, "{prompt}");
     }
-    let wish = Wish {
-        first: Some("c".into()),
-        only_first: true,
+    let wish = RoutingConstraints {
+        preferred: Some("c".into()),
+        no_failover: true,
         ..loaded(31)
     };
     assert_eq!(order_by_context(&wish, &[]), "");
@@ -89,9 +103,9 @@ fn providers_with_too_small_a_context_are_excluded() {
 
 #[test]
 fn larger_or_unknown_context_follows_an_outgrown_one() {
-    let outgrown = |names: &[&str]| Wish {
-        more_room_than: named(names),
-        ..Wish::default()
+    let outgrown = |names: &[&str]| RoutingConstraints {
+        larger_context_than: named(names),
+        ..RoutingConstraints::default()
     };
     assert_eq!(order_by_context(&outgrown(&["a"]), &["a"]), "bd");
     assert_eq!(order_by_context(&outgrown(&["b"]), &["b"]), "acd");
@@ -102,9 +116,9 @@ fn larger_or_unknown_context_follows_an_outgrown_one() {
 #[test]
 fn round_robin_rotates_the_order() {
     let candidates = ["a", "b", "c"].map(candidate);
-    let rotated = |turn_of| Order {
-        strategy: Strategy::RoundRobin,
-        turn_of,
+    let rotated = |turn_of| OrderBy {
+        strategy: RoutingStrategy::RoundRobin,
+        round_robin_next: turn_of,
         ..PRIORITY
     };
     for (turn_of, tried, expected) in [
@@ -116,7 +130,12 @@ fn round_robin_rotates_the_order() {
         (2, &["b"], "ca"),
         (usize::MAX, &[], "abc"),
     ] {
-        let found = ordered(&candidates, rotated(turn_of), &Wish::default(), tried);
+        let found = ordered(
+            &candidates,
+            rotated(turn_of),
+            &RoutingConstraints::default(),
+            tried,
+        );
         assert_eq!(found, expected, "{turn_of} without {tried:?}");
     }
 }
@@ -131,16 +150,24 @@ fn fastest_tries_unknown_providers_one_call_at_a_time() {
     ];
     let candidates = candidates.map(|(name, first_token_ms, asked)| Candidate {
         first_token_ms,
-        asked,
+        has_call_in_flight: asked,
         ..candidate(name)
     });
-    let fastest = Order {
-        strategy: Strategy::Fastest,
+    let fastest = OrderBy {
+        strategy: RoutingStrategy::Fastest,
         ..PRIORITY
     };
-    assert_eq!(ordered(&candidates, fastest, &Wish::default(), &[]), "bcad");
     assert_eq!(
-        ordered(&candidates, fastest, &Wish::default(), &["b", "c"]),
+        ordered(&candidates, fastest, &RoutingConstraints::default(), &[]),
+        "bcad"
+    );
+    assert_eq!(
+        ordered(
+            &candidates,
+            fastest,
+            &RoutingConstraints::default(),
+            &["b", "c"]
+        ),
         "ad"
     );
 }
@@ -159,17 +186,17 @@ fn cheapest_puts_unknown_prices_last() {
             ..candidate(name)
         })
         .to_vec();
-    let cheapest = Order {
-        strategy: Strategy::Cheapest,
+    let cheapest = OrderBy {
+        strategy: RoutingStrategy::Cheapest,
         ..PRIORITY
     };
     assert_eq!(
-        ordered(&candidates, cheapest, &Wish::default(), &[]),
+        ordered(&candidates, cheapest, &RoutingConstraints::default(), &[]),
         "cbda"
     );
     candidates[1].prices = Some((f64::NAN, 1.0));
     assert_eq!(
-        ordered(&candidates, cheapest, &Wish::default(), &[]),
+        ordered(&candidates, cheapest, &RoutingConstraints::default(), &[]),
         "cdab"
     );
 }
@@ -185,13 +212,18 @@ fn weighted_draws_every_order_with_its_probability() {
     // it is likely.
 
     for step in 0..1_000 {
-        let by = Order {
-            strategy: Strategy::Weighted,
-            chance: (f64::from(step) + 0.5) / 1_000.0,
-            turn_of: 0,
+        let by = OrderBy {
+            strategy: RoutingStrategy::Weighted,
+            random: (f64::from(step) + 0.5) / 1_000.0,
+            round_robin_next: 0,
         };
         *counts
-            .entry(ordered(&candidates, by, &Wish::default(), &[]))
+            .entry(ordered(
+                &candidates,
+                by,
+                &RoutingConstraints::default(),
+                &[],
+            ))
             .or_default() += 1;
     }
     // 6/10 · 3/4, 6/10 · 1/4, 3/10 · 6/7, 3/10 · 1/7, 1/10 · 6/9, 1/10 · 3/9.
@@ -219,21 +251,24 @@ fn conversation_sticks_only_where_speed_or_chance_would_move_it() {
         candidate.first_token_ms = Some(ms);
         candidate.prices = Some((1.0, 1.0));
     }
-    let wish = Wish {
-        served_by: Some("c".into()),
-        ..Wish::default()
+    let wish = RoutingConstraints {
+        sticky_provider: Some("c".into()),
+        ..RoutingConstraints::default()
     };
-    for strategy in Strategy::ALL {
-        let by = Order {
+    for strategy in RoutingStrategy::ALL {
+        let by = OrderBy {
             strategy: *strategy,
             ..PRIORITY
         };
-        let is_sticky = matches!(strategy, Strategy::Weighted | Strategy::Fastest);
+        let is_sticky = matches!(
+            strategy,
+            RoutingStrategy::Weighted | RoutingStrategy::Fastest
+        );
         let expected = if is_sticky { "cab" } else { "abc" };
         assert_eq!(ordered(&candidates, by, &wish, &[]), expected, "{strategy}");
         assert_eq!(ordered(&candidates, by, &wish, &["c"]), "ab", "{strategy}");
-        let preferred = Wish {
-            first: Some("b".into()),
+        let preferred = RoutingConstraints {
+            preferred: Some("b".into()),
             ..wish.clone()
         };
         let expected = if is_sticky { "bca" } else { "bac" };
@@ -259,7 +294,7 @@ proptest! {
             ),
             0..6,
         ),
-        strategy in prop::sample::select(Strategy::ALL),
+        strategy in prop::sample::select(RoutingStrategy::ALL),
         chance in prop::num::f64::ANY,
         turn_of: usize,
         tried in prop::collection::btree_set(0usize..6, 0..3),
@@ -270,11 +305,11 @@ proptest! {
             .into_iter()
             .enumerate()
             .map(|(index, (context_tokens, weight, prices, first_token_ms, asked))| Candidate {
-                name: name(index), context_tokens, weight, prices, first_token_ms, asked,
+                name: name(index), context_tokens, weight, prices, first_token_ms, has_call_in_flight: asked,
             })
             .collect();
-        let by = Order { strategy, chance, turn_of };
-        let wish = Wish { served_by: served_by.map(name), ..Wish::default() };
+        let by = OrderBy { strategy, random: chance, round_robin_next: turn_of };
+        let wish = RoutingConstraints { sticky_provider: served_by.map(name), ..RoutingConstraints::default() };
         let tried_names: Vec<_> = tried.iter().copied().map(name).collect();
         let mut found = order(&candidates, by, &wish, &tried_names);
         found.sort_unstable();

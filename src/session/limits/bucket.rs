@@ -9,12 +9,12 @@ use std::time::Duration;
 
 /// A number of messages per minute. As many may come at once after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct Quota {
     interval: Duration,
     burst: Duration,
 }
 
-impl Pace {
+impl Quota {
     /// A quota of zero counts as one.
     pub fn per_minute(count: u32) -> Self {
         let count = count.max(1);
@@ -26,25 +26,25 @@ impl Pace {
     }
 
     /// The time between two messages at the steady rate.
-    pub fn every(self) -> Duration {
+    pub fn interval(self) -> Duration {
         self.interval
     }
 
     /// The maximum debt: two minutes' worth. Usage by other instances beyond that is forgiven.
-    pub fn most(self) -> Duration {
+    pub fn max_debt(self) -> Duration {
         self.burst * 2
     }
 }
 
 /// The bucket of one key. The default is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
+pub struct GcraBucket {
     full_at: Duration,
 }
 
-impl Bucket {
+impl GcraBucket {
     /// Takes one message, or returns the time until one is available.
-    pub fn take(&mut self, pace: Pace, now: Duration) -> Result<(), Duration> {
+    pub fn check(&mut self, pace: Quota, now: Duration) -> Result<(), Duration> {
         let full_at = self.full_at.max(now).saturating_add(pace.interval);
         let debt = full_at.saturating_sub(now);
         if debt > pace.burst {
@@ -55,12 +55,14 @@ impl Bucket {
     }
 
     /// Raises the debt to what all instances together took. It is never lowered.
-    pub fn lacks_at_least(&mut self, debt: Duration, pace: Pace, now: Duration) {
-        self.full_at = self.full_at.max(now.saturating_add(debt.min(pace.most())));
+    pub fn raise_debt(&mut self, debt: Duration, pace: Quota, now: Duration) {
+        self.full_at = self
+            .full_at
+            .max(now.saturating_add(debt.min(pace.max_debt())));
     }
 
     /// Returns `true` if the bucket holds no state and can be dropped.
-    pub fn is_whole(&self, now: Duration) -> bool {
+    pub fn is_full(&self, now: Duration) -> bool {
         self.full_at <= now
     }
 }
@@ -75,67 +77,67 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn take_all(bucket: &mut Bucket, pace: Pace, now: Duration) -> usize {
+    fn take_all(bucket: &mut GcraBucket, pace: Quota, now: Duration) -> usize {
         (0..1_000)
-            .take_while(|_| bucket.take(pace, now).is_ok())
+            .take_while(|_| bucket.check(pace, now).is_ok())
             .count()
     }
 
     #[test]
     fn allows_a_minutes_burst_then_the_steady_rate() {
-        let pace = Pace::per_minute(20);
-        let mut bucket = Bucket::default();
+        let pace = Quota::per_minute(20);
+        let mut bucket = GcraBucket::default();
         assert_eq!(take_all(&mut bucket, pace, s(100)), 20);
-        assert_eq!(bucket.take(pace, s(100)), Err(s(3)));
-        assert_eq!(bucket.take(pace, s(102)), Err(s(1)));
+        assert_eq!(bucket.check(pace, s(100)), Err(s(3)));
+        assert_eq!(bucket.check(pace, s(102)), Err(s(1)));
         assert_eq!(take_all(&mut bucket, pace, s(103)), 1);
         assert_eq!(take_all(&mut bucket, pace, s(133)), 10);
-        assert!(!bucket.is_whole(s(192)) && bucket.is_whole(s(193)));
+        assert!(!bucket.is_full(s(192)) && bucket.is_full(s(193)));
         assert_eq!(take_all(&mut bucket, pace, s(1_000_000)), 20);
     }
 
     #[test]
     fn zero_per_minute_counts_as_one() {
-        assert_eq!(Pace::per_minute(0), Pace::per_minute(1));
-        let mut bucket = Bucket::default();
-        assert_eq!(take_all(&mut bucket, Pace::per_minute(0), s(0)), 1);
+        assert_eq!(Quota::per_minute(0), Quota::per_minute(1));
+        let mut bucket = GcraBucket::default();
+        assert_eq!(take_all(&mut bucket, Quota::per_minute(0), s(0)), 1);
         assert_eq!(bucket.full_at, s(60));
     }
 
     #[test]
     fn usage_of_other_instances_is_paid_back() {
-        let pace = Pace::per_minute(20);
-        let mut bucket = Bucket::default();
+        let pace = Quota::per_minute(20);
+        let mut bucket = GcraBucket::default();
         assert_eq!(take_all(&mut bucket, pace, s(0)), 20);
         // Other instances took five more at the same moment.
-        bucket.lacks_at_least(s(75), pace, s(0));
-        assert_eq!(bucket.take(pace, s(0)), Err(s(18)));
-        bucket.lacks_at_least(s(3), pace, s(0));
+        bucket.raise_debt(s(75), pace, s(0));
+        assert_eq!(bucket.check(pace, s(0)), Err(s(18)));
+        bucket.raise_debt(s(3), pace, s(0));
         assert_eq!(
-            bucket.take(pace, s(0)),
+            bucket.check(pace, s(0)),
             Err(s(18)),
             "a smaller debt changes nothing"
         );
         assert_eq!(take_all(&mut bucket, pace, s(18)), 1);
-        bucket.lacks_at_least(Duration::MAX, pace, s(18));
-        assert_eq!(bucket.take(pace, s(18)), Err(s(63)), "the wait is bounded");
+        bucket.raise_debt(Duration::MAX, pace, s(18));
+        assert_eq!(bucket.check(pace, s(18)), Err(s(63)), "the wait is bounded");
     }
 
     /// Several instances and the state they share, which the script in Redis computes.
     struct Cluster {
-        pace: Pace,
-        shared: Bucket,
+        pace: Quota,
+        shared: GcraBucket,
         /// Each instance's bucket, and the messages that it has not yet reported.
-        instances: Vec<(Bucket, u32)>,
+        instances: Vec<(GcraBucket, u32)>,
     }
 
     impl Cluster {
         fn sync(&mut self, now: Duration) {
             for (bucket, unsynced) in &mut self.instances {
                 let full_at = self.shared.full_at.max(now) + self.pace.interval * *unsynced;
-                self.shared.full_at = full_at.min(now + self.pace.most());
+                self.shared.full_at = full_at.min(now + self.pace.max_debt());
                 *unsynced = 0;
-                bucket.lacks_at_least(self.shared.full_at.saturating_sub(now), self.pace, now);
+                bucket.raise_debt(self.shared.full_at.saturating_sub(now), self.pace, now);
             }
         }
     }
@@ -150,11 +152,11 @@ mod tests {
             limit in 1_u32..150,
             steps in prop::collection::vec((0_u64..400, 0_usize..6, 1_usize..30), 1..400),
         ) {
-            let pace = Pace::per_minute(limit);
+            let pace = Quota::per_minute(limit);
             let mut cluster = Cluster {
                 pace,
-                shared: Bucket::default(),
-                instances: vec![(Bucket::default(), 0); instances],
+                shared: GcraBucket::default(),
+                instances: vec![(GcraBucket::default(), 0); instances],
             };
             let sync_interval = Duration::from_millis(50);
             let mut now = s(0);
@@ -174,7 +176,7 @@ mod tests {
                 let instance = instance % instances;
                 let (bucket, unsynced) = &mut cluster.instances[instance];
                 for _ in 0..tries {
-                    if bucket.take(pace, now).is_ok() {
+                    if bucket.check(pace, now).is_ok() {
                         *unsynced += 1;
                         passed.push((now, instance));
                         since_sync[instance] += 1;

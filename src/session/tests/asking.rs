@@ -1,15 +1,15 @@
 //! Messages, and the frames that refer to one.
 
 use super::*;
-use crate::turn::desk::Phase;
+use crate::turn::desk::ShutdownPhase;
 
 fn endless() -> Vec<Script> {
-    vec![vec![Act::Forever("ha".to_owned(), ms(500))]]
+    vec![vec![ScriptStep::RepeatForever("ha".to_owned(), ms(500))]]
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn message_is_accepted_and_answered() {
-    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let chat = TestChat::with_providers([vec![reply("Hi.")]]);
     let (mut client, _) = chat.connect().await;
     client.send("m1", "Hello?").await;
     let mut kinds = Vec::new();
@@ -71,7 +71,7 @@ async fn rejected_message_gets_an_error_with_its_id() {
 
 #[actix_rt::test(system = "Paused")]
 async fn duplicate_message_maps_to_the_same_turn_during_and_after_it() {
-    let chat = TestChat::with_providers([vec![says_slowly("Hel", s(2), "lo.")]]);
+    let chat = TestChat::with_providers([vec![reply_slowly("Hel", s(2), "lo.")]]);
     let (mut client, _) = chat.connect().await;
     client.send("m", "?").await;
     let turn = client.recv_type("accepted").await["turn"].clone();
@@ -86,7 +86,7 @@ async fn duplicate_message_maps_to_the_same_turn_during_and_after_it() {
     again(&mut client).await;
     client.recv_type("done").await;
     again(&mut client).await;
-    pass(s(6)).await;
+    advance(s(6)).await;
     again(&mut client).await;
     client.expect_silence().await;
     for text in ["!", "? "] {
@@ -103,8 +103,8 @@ async fn duplicate_message_maps_to_the_same_turn_during_and_after_it() {
 
 #[actix_rt::test(system = "Paused")]
 async fn two_clients_sending_the_same_message_share_one_turn() {
-    let chat = TestChat::with_providers([vec![says("Hi.")]]);
-    chat.harness.store.set(Trouble::Slow(ms(100)));
+    let chat = TestChat::with_providers([vec![reply("Hi.")]]);
+    chat.harness.store.set_fault(StoreFault::Slow(ms(100)));
     let ((mut one, _), (mut other, _)) = tokio::join!(chat.connect(), chat.connect());
     tokio::join!(one.send("m", "?"), other.send("m", "?"));
     let (first, second) = tokio::join!(one.recv_type("accepted"), other.recv_type("accepted"));
@@ -118,7 +118,7 @@ async fn two_clients_sending_the_same_message_share_one_turn() {
 async fn new_conversation_reads_no_history_while_all_its_logs_are_live() {
     let chat = TestChat::with_providers([vec![]]);
     let started = Instant::now();
-    chat.harness.store.set(Trouble::Slow(ms(200)));
+    chat.harness.store.set_fault(StoreFault::Slow(ms(200)));
     let mut client = chat.client();
     client.send_frame(json!({"type": "hello"})).await;
     assert_eq!(client.recv().await["type"], "welcome");
@@ -128,18 +128,18 @@ async fn new_conversation_reads_no_history_while_all_its_logs_are_live() {
         (1, "n", ms(0), ms(0)),
         (2, "o", s(6), ms(200 + 200)),
     ] {
-        pass(pause).await;
+        advance(pause).await;
         let sent = Instant::now();
         client.send(message, &format!("{message}?")).await;
         client.recv_type("done").await;
         let call = &chat.harness.calls(0)[n];
         assert_eq!(
-            call.at - sent,
+            call.started_at - sent,
             wait,
             "{message}: one read for the message, one for the history"
         );
         let texts: Vec<_> = call
-            .ask
+            .request
             .messages
             .iter()
             .map(|message| message.text.to_string())
@@ -179,13 +179,13 @@ async fn send_retry_and_feedback_return_busy_while_a_turn_runs() {
 
 #[actix_rt::test(system = "Paused")]
 async fn retry_starts_a_new_turn_that_refers_to_the_old_one() {
-    let chat = TestChat::with_providers([vec![fails(Fault::Timeout), says("Hi.")]]);
+    let chat = TestChat::with_providers([vec![fail_with(FaultKind::Timeout), reply("Hi.")]]);
     let (mut client, _) = chat.connect().await;
     client.send("m", "?").await;
     let first = client.recv_type("done").await;
     assert_eq!(
         (&first["text"], &first["degraded"]),
-        (&json!(FALLBACK), &json!(true))
+        (&json!(FALLBACK_TEXT), &json!(true))
     );
     let retry =
         |turn: &Value, id: &str| json!({"type": "retry", "turn": turn, "client_msg_id": id});
@@ -212,26 +212,26 @@ async fn retry_starts_a_new_turn_that_refers_to_the_old_one() {
 
 #[actix_rt::test(system = "Paused")]
 async fn feedback_is_stored_with_the_turn() {
-    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let chat = TestChat::with_providers([vec![reply("Hi.")]]);
     let (mut client, _) = chat.connect().await;
     client.send("m", "?").await;
     let turn = client.recv_type("done").await["turn"].clone();
     let thumb = |value: &str| json!({"type": "feedback", "turn": turn, "value": value});
     for (value, wait) in [("up", 0), ("down", 10)] {
-        pass(s(wait)).await;
+        advance(s(wait)).await;
         client.send_frame(thumb(value)).await;
-        settled().await;
+        run_until_idle().await;
         let (_, welcome) = chat.connect().await;
         assert_eq!(welcome["history"][0]["feedback"], value);
     }
-    chat.harness.store.set(Trouble::Fails);
+    chat.harness.store.set_fault(StoreFault::Failing);
     client.send_frame(thumb("up")).await;
     assert_eq!(client.recv_error_code().await, "internal");
     client
         .send_frame(json!({"type": "stop", "turn": turn}))
         .await;
     assert_eq!(client.recv_error_code().await, "internal");
-    chat.harness.store.set(Trouble::None);
+    chat.harness.store.set_fault(StoreFault::None);
     client
         .send_frame(json!({"type": "stop", "turn": turn}))
         .await;
@@ -241,14 +241,14 @@ async fn feedback_is_stored_with_the_turn() {
 #[actix_rt::test(system = "Paused")]
 async fn accepted_says_whether_the_message_is_durable() {
     for (trouble, durable, wait) in [
-        (Trouble::None, true, 0),
-        (Trouble::Slow(ms(249)), true, 498),
-        (Trouble::Slow(ms(400)), false, 650),
-        (Trouble::Fails, false, 0),
+        (StoreFault::None, true, 0),
+        (StoreFault::Slow(ms(249)), true, 498),
+        (StoreFault::Slow(ms(400)), false, 650),
+        (StoreFault::Failing, false, 0),
     ] {
-        let chat = TestChat::with_providers([vec![says("Hi.")]]);
+        let chat = TestChat::with_providers([vec![reply("Hi.")]]);
         let (mut client, _) = chat.connect().await;
-        chat.harness.store.set(trouble);
+        chat.harness.store.set_fault(trouble);
         let started = Instant::now();
         client.send("m", "?").await;
         let accepted = client.recv_type("accepted").await;
@@ -263,18 +263,18 @@ async fn accepted_says_whether_the_message_is_durable() {
 
 #[actix_rt::test(system = "Paused")]
 async fn history_keeps_unstored_turns_in_order() {
-    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let chat = TestChat::with_providers([vec![reply("Hi.")]]);
     let (mut client, _) = chat.connect().await;
     for (name, trouble) in [
-        ("1", Trouble::Fails),
-        ("2", Trouble::None),
-        ("3", Trouble::Fails),
+        ("1", StoreFault::Failing),
+        ("2", StoreFault::None),
+        ("3", StoreFault::Failing),
     ] {
-        chat.harness.store.set(trouble);
+        chat.harness.store.set_fault(trouble);
         client.send(name, name).await;
         client.recv_type("done").await;
     }
-    chat.harness.store.set(Trouble::None);
+    chat.harness.store.set_fault(StoreFault::None);
     let (_, welcome) = chat.connect().await;
     let questions: Vec<_> = welcome["history"]
         .as_array()
@@ -287,16 +287,16 @@ async fn history_keeps_unstored_turns_in_order() {
 
 #[actix_rt::test(system = "Paused")]
 async fn shutdown_rejects_messages_and_closes_after_the_last_answer() {
-    let chat = TestChat::with_providers([vec![says_slowly("Hel", s(2), "lo.")]]);
+    let chat = TestChat::with_providers([vec![reply_slowly("Hel", s(2), "lo.")]]);
     let (mut client, _) = chat.connect().await;
     let (mut other, _) = chat.connect().await;
     client.send("m", "?").await;
     client.recv_type("token").await;
-    chat.harness.phase.send_replace(Phase::Draining);
+    chat.harness.phase.send_replace(ShutdownPhase::Draining);
     other.send("n", "?").await;
     assert_eq!(other.recv_type("error").await["code"], "shutting_down");
-    pass(s(2)).await;
-    chat.harness.phase.send_replace(Phase::Closing);
+    advance(s(2)).await;
+    chat.harness.phase.send_replace(ShutdownPhase::Closing);
     for client in [&mut client, &mut other] {
         assert_eq!(client.recv_type("done").await["text"], "Hello.");
         assert_eq!(client.recv().await, json!({"close": 1001}));

@@ -1,11 +1,11 @@
 //! The handshake.
 
 use super::*;
-use crate::chat::At;
+use crate::chat::Timestamp;
 use crate::store::{ConversationRecord, Store as _};
 
 fn hello() -> Value {
-    json!({"type": "hello", "conversation": conversation(1)})
+    json!({"type": "hello", "conversation": conversation_id(1)})
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -16,7 +16,7 @@ async fn missing_hello_closes_the_socket_after_five_seconds() {
     assert_eq!(client.recv_any().await, json!({"close": 1008}));
     assert_eq!(started.elapsed(), s(5));
     assert!(client.recv_any().await.is_null());
-    assert_eq!(chat.harness.desk.rooms.count(), 0);
+    assert_eq!(chat.harness.turns.conversations.count(), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -25,7 +25,7 @@ async fn bad_hello_may_be_repeated_within_the_time_limit() {
     let started = Instant::now();
     let mut client = chat.client();
     for _ in 0..3 {
-        pass(s(1)).await;
+        advance(s(1)).await;
         client
             .send_frame(json!({"type": "hello", "conversation": "x"}))
             .await;
@@ -83,12 +83,12 @@ async fn hello_without_a_conversation_starts_a_new_one() {
 async fn conversation_of_another_visitor_is_denied() {
     let chat = TestChat::with_providers([vec![]]);
     let owned = ConversationRecord {
-        began: At(0),
+        started_at: Timestamp(0),
         subject: Some("someone".to_owned()),
     };
     chat.harness
         .store
-        .begin(conversation(1), owned)
+        .create_conversation(conversation_id(1), owned)
         .await
         .unwrap();
     let mut client = chat.client();
@@ -104,13 +104,13 @@ async fn conversation_of_another_visitor_is_denied() {
 
 #[actix_rt::test(system = "Paused")]
 async fn failing_store_costs_the_history_and_at_most_two_seconds() {
-    for (trouble, waits) in [(Trouble::Fails, 0), (Trouble::Slow(s(4)), 2)] {
+    for (trouble, waits) in [(StoreFault::Failing, 0), (StoreFault::Slow(s(4)), 2)] {
         let chat = TestChat::with_providers([vec![]]);
-        chat.harness.remember(3).await;
+        chat.harness.store_old_turns(3).await;
         // With a secret, access would be denied while the owner is unknown.
         chat.harness
             .reload(|settings| settings.widget.identity_secret = None);
-        chat.harness.store.set(trouble);
+        chat.harness.store.set_fault(trouble);
         let started = Instant::now();
         let (_, welcome) = chat.connect().await;
         assert_eq!(
@@ -123,7 +123,7 @@ async fn failing_store_costs_the_history_and_at_most_two_seconds() {
 #[actix_rt::test(system = "Paused")]
 async fn welcome_has_the_last_hundred_turns_and_history_the_older_ones() {
     let chat = TestChat::with_providers([vec![]]);
-    chat.harness.remember(120).await;
+    chat.harness.store_old_turns(120).await;
     let (mut client, welcome) = chat.connect().await;
     let turns = welcome["history"].as_array().unwrap();
     let ids = |turns: &[Value]| {
@@ -167,12 +167,12 @@ async fn server_sends_heartbeats_pongs_and_status_changes() {
 async fn disconnected_session_leaves_nothing_behind() {
     let chat = TestChat::with_providers([vec![]]);
     let (client, _) = chat.connect().await;
-    assert_eq!(chat.harness.desk.rooms.count(), 1);
+    assert_eq!(chat.harness.turns.conversations.count(), 1);
     drop(client);
-    settled().await;
-    assert_eq!(chat.harness.desk.rooms.count(), 0);
+    run_until_idle().await;
+    assert_eq!(chat.harness.turns.conversations.count(), 0);
     let silent = chat.client();
     drop(silent);
-    pass(s(5)).await;
-    assert_eq!(chat.harness.desk.rooms.count(), 0);
+    advance(s(5)).await;
+    assert_eq!(chat.harness.turns.conversations.count(), 0);
 }

@@ -15,16 +15,16 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::drive::{Out, drive};
-use super::identity::sign;
-use super::limits::Rates;
-use super::lobby::Lobby;
-use crate::chat::{Fault, Mode, StatusView};
-use crate::provider::paused::{Paused, pass, settled};
-use crate::provider::scripted::{Act, Script, breaks, fails, says, says_slowly};
+use super::drive::{Outgoing, run_session};
+use super::identity::sign_token;
+use super::limits::RateLimiter;
+use super::lobby::ChatService;
+use crate::chat::{FaultKind, ServiceMode, StatusView};
+use crate::provider::paused::{Paused, advance, run_until_idle};
+use crate::provider::scripted::{Script, ScriptStep, break_after, fail_with, reply, reply_slowly};
 use crate::settings::Secret;
-use crate::store::flaky::Trouble;
-use crate::turn::stage::{FALLBACK, House, Stage, conversation};
+use crate::store::flaky::StoreFault;
+use crate::turn::stage::{FALLBACK_TEXT, TestService, TestServiceBuilder, conversation_id};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -38,15 +38,15 @@ fn ms(milliseconds: u64) -> Duration {
 
 /// A turn harness that accepts sessions.
 struct TestChat {
-    harness: Stage,
-    service: Arc<Lobby>,
+    harness: TestService,
+    service: Arc<ChatService>,
     status: watch::Sender<Arc<StatusView>>,
 }
 
 fn view(message: &str) -> Arc<StatusView> {
     Arc::new(StatusView {
-        mode: Mode::Normal,
-        since: crate::chat::At(0),
+        mode: ServiceMode::Normal,
+        since: crate::chat::Timestamp(0),
         incident: None,
         message: message.to_owned(),
         active: None,
@@ -56,19 +56,19 @@ fn view(message: &str) -> Arc<StatusView> {
 }
 
 impl TestChat {
-    fn with_harness(mut harness: House) -> Self {
+    fn with_harness(mut harness: TestServiceBuilder) -> Self {
         let settings = &mut harness.settings;
         settings.chat.greeting = "Hello!".to_owned();
         settings.chat.max_message_chars = 100;
         settings.chat.visitor_options = true;
         settings.widget.identity_secret = Some(Secret::new(SECRET));
-        let harness = harness.open();
+        let harness = harness.start();
         let (status, watched) = watch::channel(view(""));
         let many = NonZeroU32::new(1_000_000).unwrap();
-        let service = Lobby {
-            desk: Arc::clone(&harness.desk),
+        let service = ChatService {
+            turns: Arc::clone(&harness.turns),
             status: watched,
-            rates: Rates::per_minute(many, many),
+            rate_limiter: RateLimiter::per_minute(many, many),
         };
         Self {
             harness,
@@ -79,7 +79,7 @@ impl TestChat {
 
     /// Starts a service whose providers `a`, `b`, … follow these scripts.
     fn with_providers<const N: usize>(scripts: [Vec<Script>; N]) -> Self {
-        Self::with_harness(House::following(scripts))
+        Self::with_harness(TestServiceBuilder::with_scripts(scripts))
     }
 
     /// Opens a session that has not sent its `hello`.
@@ -87,7 +87,7 @@ impl TestChat {
         let (to_session, client_frames) = mpsc::channel(64);
         let (outgoing, from_session) = mpsc::channel(2);
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        actix::spawn(drive(
+        actix::spawn(run_session(
             Arc::clone(&self.service),
             peer,
             client_frames,
@@ -108,7 +108,9 @@ impl TestChat {
     async fn connect_resuming(&self, resume: Value) -> (TestClient, Value) {
         let mut client = self.client();
         client
-            .send_frame(json!({"type": "hello", "conversation": conversation(1), "resume": resume}))
+            .send_frame(
+                json!({"type": "hello", "conversation": conversation_id(1), "resume": resume}),
+            )
             .await;
         let welcome = client.recv().await;
         assert_eq!(welcome["type"], "welcome");
@@ -118,7 +120,7 @@ impl TestChat {
 
 struct TestClient {
     to_session: mpsc::Sender<bytestring::ByteString>,
-    from_session: mpsc::Receiver<Out>,
+    from_session: mpsc::Receiver<Outgoing>,
     pending: std::vec::IntoIter<bytestring::ByteString>,
 }
 
@@ -147,8 +149,8 @@ impl TestClient {
                 .await
                 .unwrap()
             {
-                Some(Out::Frames(frames)) => self.pending = frames.into_iter(),
-                Some(Out::Close(code, _)) => return json!({ "close": code }),
+                Some(Outgoing::Frames(frames)) => self.pending = frames.into_iter(),
+                Some(Outgoing::Close(code, _)) => return json!({ "close": code }),
                 None => return Value::Null,
             }
         }

@@ -5,7 +5,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::chat::Frame;
-use crate::turn::reader::Reader;
+use crate::turn::reader::ProtocolClient;
 
 #[derive(Clone, Debug)]
 struct Connection {
@@ -29,20 +29,20 @@ fn connection() -> impl Strategy<Value = Connection> {
 fn script() -> impl Strategy<Value = Script> {
     let pieces = prop::collection::vec(("[ab ]{1,4}", 0..900_u64), 1..12);
     let last = prop_oneof![
-        3 => Just(Act::End(crate::chat::Finish::Stop)),
-        1 => Just(Act::Fail(crate::chat::Failure::of(Fault::Reset))),
+        3 => Just(ScriptStep::Finish(crate::chat::FinishReason::Stop)),
+        1 => Just(ScriptStep::Fail(crate::chat::Failure::new(FaultKind::Reset))),
     ];
     (pieces, last).prop_map(|(pieces, last)| {
         let each = pieces
             .into_iter()
-            .flat_map(|(text, pause)| [Act::Say(text), Act::Wait(ms(pause))]);
+            .flat_map(|(text, pause)| [ScriptStep::Say(text), ScriptStep::Pause(ms(pause))]);
         each.chain([last]).collect()
     })
 }
 
 /// Reads a turn to its end over several connections, repeating the message until it is answered.
-async fn read_turn(chat: &TestChat, connections: Vec<Connection>, name: &str) -> Reader {
-    let mut reader = Reader::default();
+async fn read_turn(chat: &TestChat, connections: Vec<Connection>, name: &str) -> ProtocolClient {
+    let mut reader = ProtocolClient::default();
     let mut turn = Value::Null;
     for connection in connections.into_iter().chain([Connection {
         duration: s(600),
@@ -52,7 +52,7 @@ async fn read_turn(chat: &TestChat, connections: Vec<Connection>, name: &str) ->
         let resume = if turn.is_null() {
             Value::Null
         } else {
-            json!({"turn": turn, "seq": reader.seq})
+            json!({"turn": turn, "seq": reader.last_seq})
         };
         let (mut client, welcome) = chat.connect_resuming(resume).await;
         let known = welcome["history"]
@@ -74,12 +74,12 @@ async fn read_turn(chat: &TestChat, connections: Vec<Connection>, name: &str) ->
                 if let Ok(frame) = serde_json::from_value::<Frame>(frame) {
                     turn = json!(frame.turn());
                     let is_known =
-                        frame.seq() <= reader.seq && !matches!(frame, Frame::Snapshot { .. });
+                        frame.seq() <= reader.last_seq && !matches!(frame, Frame::Snapshot { .. });
                     if !is_known {
                         reader.apply(frame);
                     }
                 }
-                pass(connection.frame_delay).await;
+                advance(connection.frame_delay).await;
             }
         };
         let _ = tokio::time::timeout(connection.duration, read).await;
@@ -87,7 +87,7 @@ async fn read_turn(chat: &TestChat, connections: Vec<Connection>, name: &str) ->
             return reader;
         }
         drop(client);
-        pass(connection.offline).await;
+        advance(connection.offline).await;
     }
     reader
 }
@@ -124,9 +124,9 @@ fn disconnects_never_change_the_final_answer() {
                 first.tried.len(),
                 "one turn per message, however often it was sent"
             );
-            pass(s(6)).await;
+            advance(s(6)).await;
             chat.harness.assert_idle().await;
-            assert_eq!(chat.harness.desk.rooms.count(), 0);
+            assert_eq!(chat.harness.turns.conversations.count(), 0);
         });
         Ok(())
     });

@@ -1,11 +1,11 @@
 //! Visitor tokens: access to conversations with and without an owner.
 
 use super::*;
-use crate::chat::At;
+use crate::chat::Timestamp;
 use crate::store::{ConversationRecord, Store as _};
 
 fn token(subject: &str) -> String {
-    sign(
+    sign_token(
         SECRET,
         &json!({"alg": "HS256"}),
         &json!({"sub": subject, "exp": 4_102_444_800_u64}),
@@ -30,16 +30,16 @@ impl TestClient {
 
 #[actix_rt::test(system = "Paused")]
 async fn token_opens_the_latest_conversation_on_any_device() {
-    let chat = TestChat::with_providers([vec![says("One."), says("Two."), says("Three.")]]);
+    let chat = TestChat::with_providers([vec![reply("One."), reply("Two."), reply("Three.")]]);
     // Started long ago, since the wall clock does not advance during this test.
-    let older = json!(conversation(9));
+    let older = json!(conversation_id(9));
     let long_ago = ConversationRecord {
-        began: At(1),
+        started_at: Timestamp(1),
         subject: Some("ann".to_owned()),
     };
     chat.harness
         .store
-        .begin(conversation(9), long_ago)
+        .create_conversation(conversation_id(9), long_ago)
         .await
         .unwrap();
     let mut first = chat.client();
@@ -47,12 +47,12 @@ async fn token_opens_the_latest_conversation_on_any_device() {
     first.ask("a").await;
     let mut second = chat.client();
     second
-        .open(json!(conversation(2)), Some(token("ann")))
+        .open(json!(conversation_id(2)), Some(token("ann")))
         .await;
     second.ask("b").await;
 
     let elsewhere = chat.client().open(Value::Null, Some(token("ann"))).await;
-    assert_eq!(elsewhere["conversation"], json!(conversation(2)));
+    assert_eq!(elsewhere["conversation"], json!(conversation_id(2)));
     assert_eq!(elsewhere["history"][0]["text"], "Two.");
     let back = chat.client().open(older.clone(), Some(token("ann"))).await;
     assert_eq!(back["history"][0]["text"], "One.");
@@ -68,44 +68,50 @@ async fn token_opens_the_latest_conversation_on_any_device() {
 
 #[actix_rt::test(system = "Paused")]
 async fn owned_conversation_is_denied_to_others() {
-    let chat = TestChat::with_providers([vec![says("One."), says("Two.")]]);
+    let chat = TestChat::with_providers([vec![reply("One."), reply("Two.")]]);
     let mut ann = chat.client();
-    ann.open(json!(conversation(1)), Some(token("ann"))).await;
+    ann.open(json!(conversation_id(1)), Some(token("ann")))
+        .await;
     ann.ask("a").await;
     for other in [None, Some(token("bob")), Some(token("Ann"))] {
         let mut client = chat.client();
         client
-            .send_frame(json!({"type": "hello", "conversation": conversation(1), "token": other}))
+            .send_frame(
+                json!({"type": "hello", "conversation": conversation_id(1), "token": other}),
+            )
             .await;
         assert_eq!(client.recv_error_code().await, "unauthorized");
     }
     // An anonymous conversation is open to anyone with its id, and stays anonymous.
     let mut anonymous = chat.client();
-    anonymous.open(json!(conversation(2)), None).await;
+    anonymous.open(json!(conversation_id(2)), None).await;
     anonymous.ask("b").await;
     let entered = chat
         .client()
-        .open(json!(conversation(2)), Some(token("bob")))
+        .open(json!(conversation_id(2)), Some(token("bob")))
         .await;
     assert_eq!(entered["history"][0]["text"], "Two.");
-    assert_eq!(chat.harness.store.newest_of("bob".into()).await, Ok(None));
+    assert_eq!(
+        chat.harness.store.latest_conversation("bob".into()).await,
+        Ok(None)
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn bad_token_is_rejected_and_closes_the_socket() {
     let chat = TestChat::with_providers([vec![]]);
     let good = token("ann");
-    let expired = sign(
+    let expired = sign_token(
         SECRET,
         &json!({"alg": "HS256"}),
         &json!({"sub": "ann", "exp": -1}),
     );
-    let forged = sign(
+    let forged = sign_token(
         "another secret",
         &json!({"alg": "HS256"}),
         &json!({"sub": "ann", "exp": 4_102_444_800_u64}),
     );
-    let none = sign(
+    let none = sign_token(
         SECRET,
         &json!({"alg": "none"}),
         &json!({"sub": "ann", "exp": 4_102_444_800_u64}),
@@ -118,7 +124,7 @@ async fn bad_token_is_rejected_and_closes_the_socket() {
         assert_eq!(client.recv_error_code().await, "unauthorized");
         assert_eq!(client.recv_any().await, json!({"close": 1008}));
     }
-    assert_eq!(chat.harness.desk.rooms.count(), 0);
+    assert_eq!(chat.harness.turns.conversations.count(), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -141,7 +147,7 @@ async fn tokens_are_rejected_without_a_secret() {
 #[actix_rt::test(system = "Paused")]
 async fn failing_store_leads_to_a_new_conversation() {
     let chat = TestChat::with_providers([vec![]]);
-    chat.harness.store.set(Trouble::Fails);
+    chat.harness.store.set_fault(StoreFault::Failing);
     assert_eq!(
         chat.client().open(Value::Null, Some(token("ann"))).await["history"],
         json!([])
@@ -150,23 +156,23 @@ async fn failing_store_leads_to_a_new_conversation() {
 
 #[actix_rt::test(system = "Paused")]
 async fn access_is_denied_while_the_owner_is_unknown() {
-    for trouble in [Trouble::Fails, Trouble::Slow(s(60))] {
-        let chat = TestChat::with_providers([vec![says("One."), says("Two.")]]);
+    for trouble in [StoreFault::Failing, StoreFault::Slow(s(60))] {
+        let chat = TestChat::with_providers([vec![reply("One."), reply("Two.")]]);
         let record = ConversationRecord {
-            began: At(1),
+            started_at: Timestamp(1),
             subject: Some("ann".to_owned()),
         };
         chat.harness
             .store
-            .begin(conversation(1), record)
+            .create_conversation(conversation_id(1), record)
             .await
             .unwrap();
-        chat.harness.store.set(trouble);
+        chat.harness.store.set_fault(trouble);
         for other in [None, Some(token("bob")), Some(token("ann"))] {
             let mut client = chat.client();
             client
                 .send_frame(
-                    json!({"type": "hello", "conversation": conversation(1), "token": other}),
+                    json!({"type": "hello", "conversation": conversation_id(1), "token": other}),
                 )
                 .await;
             assert_eq!(client.recv_error_code().await, "internal");
@@ -187,9 +193,9 @@ async fn access_is_denied_while_the_owner_is_unknown() {
             .await;
         assert_eq!(other.recv_error_code().await, "unauthorized");
         // Once the store answers again, the owner gets access.
-        chat.harness.store.set(Trouble::None);
+        chat.harness.store.set_fault(StoreFault::None);
         chat.client()
-            .open(json!(conversation(1)), Some(token("ann")))
+            .open(json!(conversation_id(1)), Some(token("ann")))
             .await;
     }
 }
@@ -199,9 +205,9 @@ async fn failing_store_does_not_stop_anonymous_chats() {
     let chat = TestChat::with_providers([vec![]]);
     chat.harness
         .reload(|settings| settings.widget.identity_secret = None);
-    chat.harness.store.set(Trouble::Fails);
+    chat.harness.store.set_fault(StoreFault::Failing);
     assert_eq!(
-        chat.client().open(json!(conversation(1)), None).await["history"],
+        chat.client().open(json!(conversation_id(1)), None).await["history"],
         json!([])
     );
 }

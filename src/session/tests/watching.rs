@@ -4,8 +4,10 @@ use super::*;
 
 #[actix_rt::test(system = "Paused")]
 async fn every_client_receives_every_frame() {
-    let chat =
-        TestChat::with_providers([vec![breaks("Hel", Fault::Stalled)], vec![says("Good day.")]]);
+    let chat = TestChat::with_providers([
+        vec![break_after("Hel", FaultKind::Stalled)],
+        vec![reply("Good day.")],
+    ]);
     let (mut sender, _) = chat.connect().await;
     let (mut watcher, _) = chat.connect().await;
     sender.send("m", "?").await;
@@ -38,10 +40,10 @@ async fn every_client_receives_every_frame() {
 
 #[actix_rt::test(system = "Paused")]
 async fn client_joining_mid_turn_gets_a_snapshot_after_the_welcome() {
-    let chat = TestChat::with_providers([vec![says_slowly("Hel", s(4), "lo.")]]);
+    let chat = TestChat::with_providers([vec![reply_slowly("Hel", s(4), "lo.")]]);
     let (client, _) = chat.connect().await;
     client.send("m", "?").await;
-    pass(s(1)).await;
+    advance(s(1)).await;
     let (mut late, welcome) = chat.connect().await;
     let running = &welcome["history"][0];
     assert_eq!(
@@ -60,7 +62,7 @@ async fn client_joining_mid_turn_gets_a_snapshot_after_the_welcome() {
 
 #[actix_rt::test(system = "Paused")]
 async fn resumed_session_continues_after_the_given_frame() {
-    let chat = TestChat::with_providers([vec![says_slowly("Hel", s(4), "lo.")]]);
+    let chat = TestChat::with_providers([vec![reply_slowly("Hel", s(4), "lo.")]]);
     let (mut client, _) = chat.connect().await;
     client.send("m", "?").await;
     let turn = client.recv_type("token").await["turn"].clone();
@@ -77,11 +79,11 @@ async fn resumed_session_continues_after_the_given_frame() {
 
 #[actix_rt::test(system = "Paused")]
 async fn resume_replays_a_turn_without_log_from_the_store() {
-    let chat = TestChat::with_providers([vec![says("Hi.")]]);
+    let chat = TestChat::with_providers([vec![reply("Hi.")]]);
     let (mut client, _) = chat.connect().await;
     client.send("m", "?").await;
     let turn = client.recv_type("done").await["turn"].clone();
-    pass(s(6)).await;
+    advance(s(6)).await;
     for seq in [0, 3, u64::MAX] {
         let (mut back, _) = chat
             .connect_resuming(json!({"turn": turn, "seq": seq}))
@@ -102,7 +104,7 @@ async fn resume_replays_a_turn_without_log_from_the_store() {
         .connect_resuming(json!({"turn": "000000000001000000000000000a", "seq": 1}))
         .await;
     assert_eq!(back.recv_error_code().await, "not_found");
-    chat.harness.store.set(Trouble::Fails);
+    chat.harness.store.set_fault(StoreFault::Failing);
     let (mut back, _) = chat.connect_resuming(json!({"turn": turn, "seq": 1})).await;
     assert_eq!(back.recv_error_code().await, "internal");
     back.send("n", "?").await;
@@ -115,15 +117,21 @@ async fn resume_replays_a_turn_without_log_from_the_store() {
 
 #[actix_rt::test(system = "Paused")]
 async fn turn_left_running_by_another_process_is_interrupted() {
-    use crate::chat::{At, TurnId, TurnRecord};
+    use crate::chat::{Timestamp, TurnId, TurnRecord};
     use crate::store::Store as _;
-    let chat = TestChat::with_providers([vec![says("Hi.")]]);
-    let turn = TurnId::after(None, 5, 5);
-    let mut record = TurnRecord::asked(turn, "m".parse().unwrap(), At(5), "?".to_owned(), None);
+    let chat = TestChat::with_providers([vec![reply("Hi.")]]);
+    let turn = TurnId::next_after(None, 5, 5);
+    let mut record = TurnRecord::new(
+        turn,
+        "m".parse().unwrap(),
+        Timestamp(5),
+        "?".to_owned(),
+        None,
+    );
     record.text = "Hel".to_owned();
     chat.harness
         .store
-        .write_turn(conversation(1), record)
+        .write_turn(conversation_id(1), record)
         .await
         .unwrap();
     let (mut client, welcome) = chat.connect_resuming(json!({"turn": turn, "seq": 2})).await;
@@ -143,21 +151,21 @@ async fn turn_left_running_by_another_process_is_interrupted() {
 #[actix_rt::test(system = "Paused")]
 async fn slow_client_gets_the_history_when_it_reads_again() {
     let chat = TestChat::with_providers([vec![
-        vec![Act::Forever("x".to_owned(), ms(20))],
-        says("Two."),
-        says("Three."),
+        vec![ScriptStep::RepeatForever("x".to_owned(), ms(20))],
+        reply("Two."),
+        reply("Three."),
     ]]);
     let (mut slow, _) = chat.connect().await;
     let (mut client, _) = chat.connect().await;
     for name in ["1", "2", "3"] {
         client.send(name, name).await;
         let turn = client.recv_type("token").await["turn"].clone();
-        pass(s(20)).await;
+        advance(s(20)).await;
         client
             .send_frame(json!({"type": "stop", "turn": turn}))
             .await;
         client.recv_type("done").await;
-        pass(s(6)).await;
+        advance(s(6)).await;
     }
     // First the buffered frames, then the rest of the first turn, then the history it missed.
     let first = slow.recv_type("done").await;

@@ -1,6 +1,6 @@
 //! The defaults, and the example file that must show exactly these.
 
-use super::super::{Cron, Dialect, DrillSettings, Fault, Prices, Settings, Source};
+use super::super::{Cron, Dialect, DrillSettings, InjectedFault, Prices, ProviderSource, Settings};
 use super::{CANARY, empty, load, settings};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn debug_text(mut settings: Settings) -> String {
 #[test]
 fn example_contains_exactly_the_defaults() {
     let loaded = load(EXAMPLE).unwrap();
-    assert_eq!(loaded.source, Source::File);
+    assert_eq!(loaded.source, ProviderSource::File);
     assert_eq!(loaded.warnings, []);
     assert_eq!(
         debug_text(loaded.settings.clone()),
@@ -44,7 +44,7 @@ fn example_contains_exactly_the_defaults() {
     let [openai] = loaded.settings.providers.as_slice() else {
         panic!("one provider")
     };
-    let mut plain = Settings::default().provider("openai", Dialect::OpenAi);
+    let mut plain = Settings::default().new_provider("openai", Dialect::OpenAi);
     plain.api_key = openai.api_key.clone();
     plain.prices = Some(Prices {
         input: 0.15,
@@ -64,7 +64,7 @@ fn example_contains_every_key() {
         "{:#?}",
         (
             Settings::default(),
-            Settings::default().provider("", Dialect::OpenAi)
+            Settings::default().new_provider("", Dialect::OpenAi)
         )
     );
     // Fields without a key of the same name.
@@ -113,7 +113,7 @@ fn commented_keys_of_the_example_are_valid() {
     let drill = DrillSettings {
         at: Cron::parse("0 3 * * 1").unwrap(),
         provider: "openai".to_owned(),
-        fault: Fault::Down,
+        fault: InjectedFault::Down,
         duration: Duration::from_secs(120),
     };
     assert_eq!(loaded.settings.drills, [drill]);
@@ -159,7 +159,9 @@ fn every_form_of_a_value_is_accepted() {
     assert_eq!(s.timeouts.call.first_token, [Duration::from_secs(7)]);
     assert_eq!((s.breaker.slow_factor, s.breaker.min_calls), (3.0, 16));
     assert_eq!(
-        s.cache.warm_hours.map(|hours| (hours.from, hours.to)),
+        s.cache
+            .warm_hours
+            .map(|hours| (hours.start_minute, hours.end_minute)),
         Some((1350, 300))
     );
     assert_eq!((s.limits.connections, s.retry.budget), (1000, 0.1));

@@ -8,7 +8,7 @@ mod reading;
 mod report;
 mod warnings;
 
-use super::{Loaded, Problems, Settings};
+use super::{ConfigErrors, LoadedConfig, Settings};
 
 /// A secret that must appear in no message and no report.
 const CANARY: &str = "canary";
@@ -22,7 +22,7 @@ fn empty(_: &str) -> Option<String> {
     None
 }
 
-fn load(text: &str) -> Result<Loaded, Problems> {
+fn load(text: &str) -> Result<LoadedConfig, ConfigErrors> {
     Settings::from_text("failsoft.toml", text, &env)
 }
 

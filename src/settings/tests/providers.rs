@@ -1,10 +1,10 @@
 //! The origin of providers, and the global settings that they inherit.
 
-use super::super::{Dialect, Loaded, Prefill, Settings, Source};
+use super::super::{Dialect, LoadedConfig, Prefill, ProviderSource, Settings};
 use super::{PROVIDER, load, settings};
 use std::time::Duration;
 
-fn from_environment(variables: &[(&str, &str)]) -> Loaded {
+fn from_environment(variables: &[(&str, &str)]) -> LoadedConfig {
     let env = |name: &str| {
         variables
             .iter()
@@ -123,7 +123,7 @@ fn environment_providers_have_a_fixed_order() {
         ("ANTHROPIC_API_KEY", " a\n"),
         ("OPENAI_API_KEY", "o"),
     ]);
-    assert_eq!(loaded.source, Source::Environment);
+    assert_eq!(loaded.source, ProviderSource::Environment);
     let found: Vec<[&str; 4]> = loaded
         .settings
         .providers
@@ -158,13 +158,13 @@ fn environment_providers_have_a_fixed_order() {
 #[test]
 fn blank_variables_are_ignored_and_no_provider_means_demo() {
     let loaded = from_environment(&[("OPENAI_API_KEY", " "), ("OLLAMA_HOST", "")]);
-    assert_eq!(loaded.source, Source::Demo);
+    assert_eq!(loaded.source, ProviderSource::Demo);
     assert!(
         loaded.settings.demo
             && loaded.settings.chat.visitor_options
             && loaded.settings.providers.is_empty()
     );
-    let simulated = loaded.settings.provider("alpha", Dialect::Gemini);
+    let simulated = loaded.settings.new_provider("alpha", Dialect::Gemini);
     assert_eq!(simulated.timeouts.stall, Duration::from_secs(3));
 }
 
@@ -238,12 +238,12 @@ fn each_dialect_has_its_own_defaults() {
         ),
     ] {
         assert_eq!(
-            (dialect.default_base_url(), dialect.key_variable()),
+            (dialect.default_base_url(), dialect.key_env_var()),
             (base_url, variable),
             "{dialect:?}"
         );
         assert_eq!(dialect.default_model(), model, "{dialect:?}");
-        let provider = Settings::default().provider("a", dialect);
+        let provider = Settings::default().new_provider("a", dialect);
         assert_eq!(provider.base_url, base_url.unwrap_or_default());
         // Optional parameters that some servers reject are only sent if configured.
         assert_eq!(
@@ -258,6 +258,6 @@ fn environment_is_ignored_if_the_file_has_providers() {
     let loaded = load("[[providers]]\nname = \"b\"\ndialect = \"ollama\"\nmodel = \"m\"").unwrap();
     assert_eq!(
         (loaded.source, loaded.settings.providers.len()),
-        (Source::File, 1)
+        (ProviderSource::File, 1)
     );
 }

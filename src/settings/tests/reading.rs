@@ -1,6 +1,6 @@
 //! Reading of files: all problems at once and in order, without secrets.
 
-use super::super::{Settings, find};
+use super::super::{Settings, config_path};
 use super::{CANARY, empty, load, problems};
 use proptest::prelude::*;
 use std::io::Write;
@@ -78,7 +78,7 @@ fn unreadable_files_are_reported() {
 
 #[test]
 fn reload_rejects_a_pipe() {
-    let reload = |path: &str| Settings::load_again(Some(Path::new(path)), &empty);
+    let reload = |path: &str| Settings::reload(Some(Path::new(path)), &empty);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(writer);
     let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
@@ -109,12 +109,15 @@ fn byte_order_mark_is_ignored() {
 fn config_path_prefers_argument_then_environment_then_default() {
     let env = |name: &str| (name == "FAILSOFT_CONFIG").then(|| "from-env.toml".to_owned());
     assert_eq!(
-        find(Some(Path::new("named.toml")), &env),
+        config_path(Some(Path::new("named.toml")), &env),
         Some(PathBuf::from("named.toml"))
     );
-    assert_eq!(find(None, &env), Some(PathBuf::from("from-env.toml")));
+    assert_eq!(
+        config_path(None, &env),
+        Some(PathBuf::from("from-env.toml"))
+    );
     // Tests run in the root of the crate, where the default file does not exist.
-    assert_eq!(find(None, &empty), None);
+    assert_eq!(config_path(None, &empty), None);
 }
 
 #[test]

@@ -8,30 +8,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::super::{Pace, Simulator, Speaks};
+use super::super::{Simulator, TypingSpeed, WireFormat};
 
-pub(super) const ALL: [Speaks; 3] = [Speaks::OpenAi, Speaks::Anthropic, Speaks::Ollama];
+pub(super) const ALL_FORMATS: [WireFormat; 3] = [
+    WireFormat::OpenAi,
+    WireFormat::Anthropic,
+    WireFormat::Ollama,
+];
 /// Longer than any step takes; a test that waits so long fails.
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Much longer than the typing speed: no byte in this time means silence.
-pub(super) const SILENCE: Duration = Duration::from_millis(150);
+pub(super) const SILENCE_TIME: Duration = Duration::from_millis(150);
 /// One word, then nothing more during the test: what follows is the effect of the fault.
-pub(super) const ONE_WORD: Pace = Pace {
+pub(super) const ONE_WORD: TypingSpeed = TypingSpeed {
     first_token: Duration::ZERO,
-    between_words: Duration::from_secs(3600),
+    word_interval: Duration::from_secs(3600),
 };
-pub(super) const QUICK: Pace = Pace {
+pub(super) const FAST: TypingSpeed = TypingSpeed {
     first_token: Duration::ZERO,
-    between_words: Duration::from_millis(5),
+    word_interval: Duration::from_millis(5),
 };
 pub(super) const QUESTION: &str = "Tell me a story";
 
-pub(super) struct Wire {
+pub(super) struct WireClient {
     stream: TcpStream,
     pub(super) seen: Vec<u8>,
 }
 
-impl Wire {
+impl WireClient {
     pub(super) async fn connect(simulator: &Simulator) -> io::Result<Self> {
         Ok(Self {
             stream: TcpStream::connect(simulator.address).await?,
@@ -51,7 +55,7 @@ impl Wire {
     }
 
     pub(super) async fn ask(simulator: &Simulator) -> Self {
-        let body = chat(simulator.dialect(), true, 1000).to_string();
+        let body = chat_body(simulator.dialect(), true, 1000).to_string();
         Self::request(simulator, "POST", simulator.dialect().chat_path(), &body).await
     }
 
@@ -68,7 +72,7 @@ impl Wire {
 
     /// Reads once. Returns the number of bytes, 0 at a clean end.
     pub(super) async fn read_some(&mut self) -> io::Result<usize> {
-        timeout(SOON, self.stream.read_buf(&mut self.seen))
+        timeout(STEP_TIMEOUT, self.stream.read_buf(&mut self.seen))
             .await
             .expect("the wire is silent")
     }
@@ -101,7 +105,7 @@ impl Wire {
 
     /// Reads until nothing more arrives, and fails if the connection ends.
     pub(super) async fn assert_silent(&mut self) {
-        while let Ok(read) = timeout(SILENCE, self.stream.read_buf(&mut self.seen)).await {
+        while let Ok(read) = timeout(SILENCE_TIME, self.stream.read_buf(&mut self.seen)).await {
             assert_ne!(read.unwrap(), 0, "ended: {}", self.text());
         }
     }
@@ -131,11 +135,11 @@ impl Wire {
     }
 
     /// The words of the stream so far, without lines that are not JSON.
-    pub(super) fn words(&self, dialect: Speaks) -> Vec<String> {
+    pub(super) fn words(&self, dialect: WireFormat) -> Vec<String> {
         let pointer = match dialect {
-            Speaks::OpenAi => "/choices/0/delta/content",
-            Speaks::Anthropic => "/delta/text",
-            Speaks::Ollama => "/message/content",
+            WireFormat::OpenAi => "/choices/0/delta/content",
+            WireFormat::Anthropic => "/delta/text",
+            WireFormat::Ollama => "/message/content",
         };
         self.body()
             .lines()
@@ -148,24 +152,24 @@ impl Wire {
     }
 }
 
-pub(super) fn chat(dialect: Speaks, stream: bool, limit: usize) -> Value {
+pub(super) fn chat_body(dialect: WireFormat, stream: bool, limit: usize) -> Value {
     let messages = json!([{"role": "user", "content": QUESTION}]);
     match dialect {
-        Speaks::Ollama => {
+        WireFormat::Ollama => {
             json!({"model": "m", "messages": messages, "stream": stream, "options": {"num_predict": limit}})
         }
         _ => json!({"model": "m", "messages": messages, "stream": stream, "max_tokens": limit}),
     }
 }
 
-pub(super) fn end_mark(dialect: Speaks) -> &'static str {
+pub(super) fn end_mark(dialect: WireFormat) -> &'static str {
     match dialect {
-        Speaks::OpenAi => "data: [DONE]\n\n",
-        Speaks::Anthropic => "\"type\":\"message_stop\"}\n\n",
-        Speaks::Ollama => "\"done\":true",
+        WireFormat::OpenAi => "data: [DONE]\n\n",
+        WireFormat::Anthropic => "\"type\":\"message_stop\"}\n\n",
+        WireFormat::Ollama => "\"done\":true",
     }
 }
 
-pub(super) fn start(dialect: Speaks, pace: Pace) -> Simulator {
+pub(super) fn start_simulator(dialect: WireFormat, pace: TypingSpeed) -> Simulator {
     Simulator::start("aurora", dialect, pace).unwrap()
 }

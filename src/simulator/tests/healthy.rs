@@ -1,18 +1,18 @@
 //! Simulators without a fault.
 
-use super::super::{Pace, Speaks, answers};
+use super::super::{TypingSpeed, WireFormat, answers};
 use super::client::*;
 
 #[tokio::test]
 async fn healthy_answer_is_complete() {
-    for dialect in ALL {
-        let simulator = start(dialect, Pace::INSTANT);
-        let mut wire = Wire::ask(&simulator).await;
+    for dialect in ALL_FORMATS {
+        let simulator = start_simulator(dialect, TypingSpeed::INSTANT);
+        let mut wire = WireClient::ask(&simulator).await;
         wire.read_to_end().await.unwrap();
         assert!(wire.text().starts_with("HTTP/1.1 200 OK\r\n"));
         assert_eq!(
             wire.words(dialect).concat(),
-            answers::answer(QUESTION, None, "aurora")
+            answers::complete_answer(QUESTION, None, "aurora")
         );
         assert!(wire.body().contains(end_mark(dialect)), "{dialect:?}");
     }
@@ -20,38 +20,39 @@ async fn healthy_answer_is_complete() {
 
 #[tokio::test]
 async fn words_arrive_one_by_one_and_the_connection_is_reused() {
-    let simulator = start(Speaks::Ollama, Pace::INSTANT);
-    let mut wire = Wire::connect(&simulator).await.unwrap();
+    let simulator = start_simulator(WireFormat::Ollama, TypingSpeed::INSTANT);
+    let mut wire = WireClient::connect(&simulator).await.unwrap();
     for _ in 0..3 {
         wire.seen.clear();
         wire.send(
             "POST",
             "/api/chat",
-            &chat(Speaks::Ollama, true, 5).to_string(),
+            &chat_body(WireFormat::Ollama, true, 5).to_string(),
             "keep-alive",
         )
         .await;
         wire.read_until("\r\n0\r\n\r\n").await;
-        assert_eq!(wire.words(Speaks::Ollama).len(), 5);
+        assert_eq!(wire.words(WireFormat::Ollama).len(), 5);
         assert!(wire.body().contains("\"done_reason\":\"length\""));
     }
-    let simulator = start(Speaks::Ollama, ONE_WORD);
-    let mut wire = Wire::ask(&simulator).await;
+    let simulator = start_simulator(WireFormat::Ollama, ONE_WORD);
+    let mut wire = WireClient::ask(&simulator).await;
     wire.read_until("}\n\r\n").await;
-    assert_eq!(wire.words(Speaks::Ollama), ["Hello"]);
+    assert_eq!(wire.words(WireFormat::Ollama), ["Hello"]);
 }
 
 #[tokio::test]
 async fn probe_gets_one_word_and_finish_reason_length() {
     for (dialect, length) in [
-        (Speaks::OpenAi, "\"finish_reason\":\"length\""),
-        (Speaks::Anthropic, "\"stop_reason\":\"max_tokens\""),
-        (Speaks::Ollama, "\"done_reason\":\"length\""),
+        (WireFormat::OpenAi, "\"finish_reason\":\"length\""),
+        (WireFormat::Anthropic, "\"stop_reason\":\"max_tokens\""),
+        (WireFormat::Ollama, "\"done_reason\":\"length\""),
     ] {
         for stream in [true, false] {
-            let simulator = start(dialect, Pace::INSTANT);
-            let body = chat(dialect, stream, 1).to_string();
-            let mut wire = Wire::request(&simulator, "POST", dialect.chat_path(), &body).await;
+            let simulator = start_simulator(dialect, TypingSpeed::INSTANT);
+            let body = chat_body(dialect, stream, 1).to_string();
+            let mut wire =
+                WireClient::request(&simulator, "POST", dialect.chat_path(), &body).await;
             wire.read_to_end().await.unwrap();
             assert!(
                 wire.body().contains(length) && wire.body().contains("Hello"),
@@ -65,9 +66,9 @@ async fn probe_gets_one_word_and_finish_reason_length() {
 
 #[tokio::test]
 async fn models_are_listed_and_other_requests_are_rejected() {
-    for dialect in ALL {
-        let simulator = start(dialect, Pace::INSTANT);
-        let mut list = Wire::request(&simulator, "GET", dialect.list_path(), "").await;
+    for dialect in ALL_FORMATS {
+        let simulator = start_simulator(dialect, TypingSpeed::INSTANT);
+        let mut list = WireClient::request(&simulator, "GET", dialect.models_path(), "").await;
         list.read_to_end().await.unwrap();
         assert!(list.json().to_string().contains(simulator.model()));
         let large = "x".repeat((1 << 20) + 1);
@@ -79,7 +80,7 @@ async fn models_are_listed_and_other_requests_are_rejected() {
             ("POST", dialect.chat_path(), &large, "413"),
         ];
         for (method, path, body, status) in refused {
-            let mut wire = Wire::request(&simulator, method, path, body).await;
+            let mut wire = WireClient::request(&simulator, method, path, body).await;
             wire.read_until("\r\n\r\n").await;
             wire.read_until("}").await;
             assert!(

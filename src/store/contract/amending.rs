@@ -1,23 +1,26 @@
 //! The contract for updates of ended turns and for pending follow-ups.
 
-use super::{conversation, done, turn, turn_id};
-use crate::chat::{Amendment, At, ConversationId, Feedback, Followup, TurnId, TurnRecord};
+use super::{completed, conversation, turn, turn_id};
+use crate::chat::{ConversationId, Feedback, Followup, Timestamp, TurnId, TurnRecord, TurnUpdate};
 use crate::store::Store;
 
-fn followup(text: &str) -> Amendment {
-    Amendment::Followup(Followup {
+fn followup(text: &str) -> TurnUpdate {
+    TurnUpdate::Followup(Followup {
         text: text.into(),
         provider: "p".into(),
         model: "m".into(),
-        at: At(9),
+        at: Timestamp(9),
     })
 }
 
 pub(super) async fn update_turn_changes_only_its_field(store: &dyn Store) {
     let id = conversation(1);
-    store.amend(id, turn_id(5), followup("late")).await.unwrap();
     store
-        .amend(id, turn_id(5), Amendment::Feedback(Feedback::Up))
+        .update_turn(id, turn_id(5), followup("late"))
+        .await
+        .unwrap();
+    store
+        .update_turn(id, turn_id(5), TurnUpdate::Feedback(Feedback::Up))
         .await
         .unwrap();
     assert_eq!(
@@ -25,13 +28,13 @@ pub(super) async fn update_turn_changes_only_its_field(store: &dyn Store) {
         Ok(vec![]),
         "an update creates no turn"
     );
-    let ended = done(turn(5, "m", "what?"), "that");
+    let ended = completed(turn(5, "m", "what?"), "that");
     // The updates apply in the order of the calls, though only the last is awaited.
     drop(store.write_turn(id, ended.clone()));
-    drop(store.amend(id, turn_id(5), Amendment::Feedback(Feedback::Up)));
-    drop(store.amend(id, turn_id(5), followup("late")));
+    drop(store.update_turn(id, turn_id(5), TurnUpdate::Feedback(Feedback::Up)));
+    drop(store.update_turn(id, turn_id(5), followup("late")));
     store
-        .amend(id, turn_id(5), Amendment::Feedback(Feedback::Down))
+        .update_turn(id, turn_id(5), TurnUpdate::Feedback(Feedback::Down))
         .await
         .unwrap();
     let found = store.turn(id, turn_id(5)).await.unwrap().unwrap();
@@ -53,50 +56,54 @@ pub(super) async fn update_turn_changes_only_its_field(store: &dyn Store) {
 pub(super) async fn first_followup_wins(store: &dyn Store) {
     let id = conversation(1);
     store
-        .write_turn(id, done(turn(5, "m", "what?"), "that"))
+        .write_turn(id, completed(turn(5, "m", "what?"), "that"))
         .await
         .unwrap();
     for text in ["first", "second"] {
-        store.amend(id, turn_id(5), followup(text)).await.unwrap();
+        store
+            .update_turn(id, turn_id(5), followup(text))
+            .await
+            .unwrap();
         let found = store.turn(id, turn_id(5)).await.unwrap().unwrap();
         assert_eq!(found.followup.unwrap().text, "first");
     }
 }
 
 pub(super) async fn pending_followups_are_listed_oldest_first(store: &dyn Store) {
-    assert_eq!(store.waiting().await, Ok(vec![]));
+    assert_eq!(store.pending_followups().await, Ok(vec![]));
     for (n, ms) in [(2, 7), (1, 9), (1, 5), (3, 6), (1, 5)] {
         store
-            .write_waiting(conversation(n), turn_id(ms), true)
+            .set_followup_pending(conversation(n), turn_id(ms), true)
             .await
             .unwrap();
     }
-    let pending = async || -> Vec<(ConversationId, TurnId)> { store.waiting().await.unwrap() };
+    let pending =
+        async || -> Vec<(ConversationId, TurnId)> { store.pending_followups().await.unwrap() };
     let all = [(1, 5), (3, 6), (2, 7), (1, 9)].map(|(n, ms)| (conversation(n), turn_id(ms)));
     assert_eq!(pending().await, all);
     // A mark goes with a follow-up, with an explicit reset and with the conversation.
     store
-        .write_turn(conversation(1), done(turn(5, "m", "what?"), "that"))
+        .write_turn(conversation(1), completed(turn(5, "m", "what?"), "that"))
         .await
         .unwrap();
     store
-        .amend(
+        .update_turn(
             conversation(1),
             turn_id(5),
-            Amendment::Feedback(Feedback::Up),
+            TurnUpdate::Feedback(Feedback::Up),
         )
         .await
         .unwrap();
     assert_eq!(pending().await, all);
     store
-        .amend(conversation(1), turn_id(5), followup("late"))
+        .update_turn(conversation(1), turn_id(5), followup("late"))
         .await
         .unwrap();
     assert_eq!(pending().await, all[1..]);
     store
-        .write_waiting(conversation(3), turn_id(6), false)
+        .set_followup_pending(conversation(3), turn_id(6), false)
         .await
         .unwrap();
-    store.forget(conversation(2)).await.unwrap();
+    store.delete_conversation(conversation(2)).await.unwrap();
     assert_eq!(pending().await, all[3..]);
 }

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::{conversation, done, key, turn, turn_id};
-use crate::chat::{At, ConversationId};
-use crate::store::{ConversationRecord, Idle, Store};
+use super::{cache_key, completed, conversation, turn, turn_id};
+use crate::chat::{ConversationId, Timestamp};
+use crate::store::{ConversationRecord, ExpiredPage, Store};
 
 /// Scans all pages of `limit` conversations.
 async fn scan(store: &dyn Store, before: u64, limit: usize) -> BTreeSet<ConversationId> {
     let mut expired = BTreeSet::new();
     let mut cursor = None;
     loop {
-        let Idle { found, next } = store.idle(At(before), cursor, limit).await.unwrap();
+        let ExpiredPage {
+            conversations: found,
+            next_cursor: next,
+        } = store
+            .expired_conversations(Timestamp(before), cursor, limit)
+            .await
+            .unwrap();
         assert!(found.len() <= limit);
         for id in found {
             assert!(expired.insert(id), "returned twice");
@@ -24,19 +30,28 @@ async fn scan(store: &dyn Store, before: u64, limit: usize) -> BTreeSet<Conversa
 }
 
 pub(in crate::store) async fn expired_conversations_are_found_in_pages(store: &dyn Store) {
-    assert_eq!(store.idle(At(9), None, 5).await, Ok(Idle::default()));
+    assert_eq!(
+        store.expired_conversations(Timestamp(9), None, 5).await,
+        Ok(ExpiredPage::default())
+    );
     for (n, ms) in [(1, 100), (1, 5_000), (2, 100), (3, 4_999), (200, 1)] {
         store
-            .write_turn(conversation(n), done(turn(ms, &ms.to_string(), "?"), "!"))
+            .write_turn(
+                conversation(n),
+                completed(turn(ms, &ms.to_string(), "?"), "!"),
+            )
             .await
             .unwrap();
     }
     for (n, started) in [(1, 1), (3, 1), (4, 50), (5, 6_000)] {
         let record = ConversationRecord {
-            began: At(started),
+            started_at: Timestamp(started),
             subject: None,
         };
-        store.begin(conversation(n), record).await.unwrap();
+        store
+            .create_conversation(conversation(n), record)
+            .await
+            .unwrap();
     }
     let expected = |numbers: &[u8]| {
         numbers
@@ -58,13 +73,13 @@ pub(in crate::store) async fn expired_conversations_are_found_in_pages(store: &d
         );
     }
     // Deleted conversations and records of other kinds are not returned.
-    store.forget(conversation(2)).await.unwrap();
+    store.delete_conversation(conversation(2)).await.unwrap();
     store
-        .write_cached(key(7), super::cached(3, 1, "saved"))
+        .put_answer(cache_key(7), super::cached_answer(3, 1, "saved"))
         .await
         .unwrap();
     store
-        .write_waiting(conversation(3), turn_id(4_999), true)
+        .set_followup_pending(conversation(3), turn_id(4_999), true)
         .await
         .unwrap();
     assert_eq!(scan(store, 5_000, 1).await, expected(&[3, 4, 200]));

@@ -9,21 +9,21 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::chat::{Finish, TurnState};
-use crate::store::contract::{conversation, done, message, saying, turn, turn_id};
+use crate::chat::{FinishReason, TurnState};
+use crate::store::contract::{completed, conversation, message, turn, turn_id, with_text};
 use crate::store::{BreakerRecord, ConversationRecord};
 
 /// The number of random damages tried.
-const DAMAGES: u64 = 24;
+const DAMAGE_SEEDS: u64 = 24;
 
-const NOW: At = At(1_795_000_000_123);
+const NOW: Timestamp = Timestamp(1_795_000_000_123);
 
-fn open_in(folder: &TempDir) -> Opened {
+fn open_in(folder: &TempDir) -> OpenedStore {
     open(folder.path(), NOW).unwrap()
 }
 
 /// `true` if the store saves a turn and returns it.
-async fn works(opened: &Opened) -> bool {
+async fn can_write_and_read(opened: &OpenedStore) -> bool {
     let new = turn(1_000_000, "new", "works?");
     opened
         .store
@@ -47,11 +47,11 @@ fn is_public(problems: &[String], folder: &TempDir) -> bool {
 }
 
 /// Creates a data folder with `turns` turns of one conversation, and closes it.
-async fn with_turns(turns: u64) -> TempDir {
+async fn folder_with_turns(turns: u64) -> TempDir {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
     for ms in 1..=turns {
-        let turn = done(turn(ms, &ms.to_string(), "what?"), &"that ".repeat(200));
+        let turn = completed(turn(ms, &ms.to_string(), "what?"), &"that ".repeat(200));
         opened
             .store
             .write_turn(conversation(1), turn)
@@ -66,8 +66,12 @@ async fn new_data_folder_is_private_to_the_service() {
     let folder = TempDir::new().unwrap();
     let data_dir = folder.path().join("some/data");
     let opened = open(&data_dir, NOW).unwrap();
-    assert!(!opened.reopened && opened.problems.is_empty() && opened.interrupted.is_empty());
-    assert!(works(&opened).await);
+    assert!(
+        !opened.has_earlier_data
+            && opened.problems.is_empty()
+            && opened.interrupted_turns.is_empty()
+    );
+    assert!(can_write_and_read(&opened).await);
     #[cfg(unix)]
     {
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&data_dir).unwrap());
@@ -80,21 +84,24 @@ async fn restart_restores_everything_and_interrupts_running_turns() {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
     let record = ConversationRecord {
-        began: At(1),
+        started_at: Timestamp(1),
         subject: Some("ann".into()),
     };
     let breaker = BreakerRecord {
         provider: "one".into(),
-        blocked: true,
-        strikes: 3,
-        until: At(9),
+        is_blocked: true,
+        failed_probes: 3,
+        retry_at: Timestamp(9),
         reason: "refused".into(),
-        fault: Some(crate::chat::Fault::QuotaSpent),
+        fault: Some(crate::chat::FaultKind::QuotaSpent),
     };
-    let ended = done(turn(1, "a", "first?"), "that");
+    let ended = completed(turn(1, "a", "first?"), "that");
     let running = turn(2, "b", "second?");
     let store = &opened.store;
-    store.begin(conversation(1), record.clone()).await.unwrap();
+    store
+        .create_conversation(conversation(1), record.clone())
+        .await
+        .unwrap();
     store
         .write_turn(conversation(1), ended.clone())
         .await
@@ -108,10 +115,10 @@ async fn restart_restores_everything_and_interrupts_running_turns() {
         .await
         .unwrap();
     store
-        .write_turn(conversation(2), done(running.clone(), "whole"))
+        .write_turn(conversation(2), completed(running.clone(), "whole"))
         .await
         .unwrap();
-    store.checkpoint(conversation(1), saying(running.clone(), "so far"));
+    store.checkpoint(conversation(1), with_text(running.clone(), "so far"));
     store
         .write_breaker("one".into(), Some(breaker.clone()))
         .await
@@ -119,18 +126,24 @@ async fn restart_restores_everything_and_interrupts_running_turns() {
     drop(opened);
 
     let opened = open_in(&folder);
-    assert!(opened.reopened && opened.problems.is_empty());
+    assert!(opened.has_earlier_data && opened.problems.is_empty());
     let waiting = [(conversation(1), turn_id(2))];
     assert_eq!(
-        (&opened.interrupted[..], opened.store.waiting().await),
+        (
+            &opened.interrupted_turns[..],
+            opened.store.pending_followups().await
+        ),
         (&waiting[..], Ok(waiting.to_vec()))
     );
-    let interrupted = saying(running, "so far").interrupted();
-    assert_eq!(interrupted.finish, Some(Finish::Interrupted));
+    let interrupted = with_text(running, "so far").into_interrupted();
+    assert_eq!(interrupted.finish, Some(FinishReason::Interrupted));
     let turns = opened.store.turns(conversation(1), None, 100).await;
     assert_eq!(turns, Ok(vec![ended, interrupted.clone()]));
     assert_eq!(
-        opened.store.turn_of(conversation(1), message("b")).await,
+        opened
+            .store
+            .turn_by_message(conversation(1), message("b"))
+            .await,
         Ok(Some(interrupted))
     );
     let ended_turn = opened
@@ -147,7 +160,7 @@ async fn restart_restores_everything_and_interrupts_running_turns() {
     assert_eq!(opened.store.breakers().await, Ok(vec![breaker]));
     drop(opened);
 
-    assert_eq!(open_in(&folder).interrupted, []);
+    assert_eq!(open_in(&folder).interrupted_turns, []);
 }
 
 #[tokio::test]
@@ -156,9 +169,9 @@ async fn open_returns_locked_while_the_folder_is_in_use() {
     let first = open_in(&folder);
     let second = open(folder.path(), NOW);
     assert!(matches!(second, Err(StoreError::Locked)));
-    assert!(works(&first).await);
+    assert!(can_write_and_read(&first).await);
     drop(first);
-    assert!(open_in(&folder).reopened);
+    assert!(open_in(&folder).has_earlier_data);
 }
 
 #[tokio::test]
@@ -198,11 +211,11 @@ async fn damaged_store_is_set_aside_and_replaced() {
         }),
     ];
     for (name, damage) in damages {
-        let folder = with_turns(300).await;
+        let folder = folder_with_turns(300).await;
         // Reopened once, so that there is a snapshot of everything.
         drop(open_in(&folder));
-        drop(lock(folder.path()).unwrap());
-        damage(folder.path().join(FOLDER));
+        drop(lock_folder(folder.path()).unwrap());
+        damage(folder.path().join(TREE_FOLDER));
         let opened = open_in(&folder);
         assert_eq!(opened.problems.len(), 1, "{name}");
         assert!(
@@ -210,13 +223,18 @@ async fn damaged_store_is_set_aside_and_replaced() {
             "{name}: {:?}",
             opened.problems
         );
-        assert!(!opened.reopened, "{name}");
-        assert!(works(&opened).await, "{name}");
-        let aside = folder.path().join(format!("{FOLDER}.damaged-{}", NOW.0));
+        assert!(!opened.has_earlier_data, "{name}");
+        assert!(can_write_and_read(&opened).await, "{name}");
+        let aside = folder
+            .path()
+            .join(format!("{TREE_FOLDER}.damaged-{}", NOW.0));
         assert!(aside.join("db").exists(), "{name}");
         drop(opened);
         let again = open_in(&folder);
-        assert!(again.reopened && again.problems.is_empty(), "{name}");
+        assert!(
+            again.has_earlier_data && again.problems.is_empty(),
+            "{name}"
+        );
     }
 }
 
@@ -224,15 +242,15 @@ async fn damaged_store_is_set_aside_and_replaced() {
 /// an error.
 #[tokio::test]
 async fn random_damage_never_stops_the_service_or_changes_a_turn() {
-    let folder = with_turns(300).await;
+    let folder = folder_with_turns(300).await;
     drop(open_in(&folder));
-    drop(lock(folder.path()).unwrap());
-    let intact = fs::read(folder.path().join(FOLDER).join("db")).unwrap();
-    for seed in 1..=DAMAGES {
+    drop(lock_folder(folder.path()).unwrap());
+    let intact = fs::read(folder.path().join(TREE_FOLDER).join("db")).unwrap();
+    for seed in 1..=DAMAGE_SEEDS {
         let copy = TempDir::new().unwrap();
-        let store = copy.path().join(FOLDER);
+        let store = copy.path().join(TREE_FOLDER);
         fs::create_dir(&store).unwrap();
-        for file in fs::read_dir(folder.path().join(FOLDER)).unwrap() {
+        for file in fs::read_dir(folder.path().join(TREE_FOLDER)).unwrap() {
             let path = file.unwrap().path();
             if path.is_file() {
                 fs::copy(&path, store.join(path.file_name().unwrap())).unwrap();
@@ -265,7 +283,7 @@ async fn random_damage_never_stops_the_service_or_changes_a_turn() {
             let read = opened.store.turn(conversation(1), turn_id(ms)).await;
             found.extend(read.ok().flatten());
         }
-        assert!(opened.reopened || found.is_empty(), "{seed}");
+        assert!(opened.has_earlier_data || found.is_empty(), "{seed}");
         assert!(
             found.iter().all(|turn| turn.text == "that ".repeat(200)),
             "{seed}"
@@ -280,11 +298,11 @@ async fn random_damage_never_stops_the_service_or_changes_a_turn() {
 
 #[tokio::test]
 async fn unfinished_snapshot_is_removed_on_open() {
-    let folder = with_turns(3).await;
-    drop(lock(folder.path()).unwrap());
+    let folder = folder_with_turns(3).await;
+    drop(lock_folder(folder.path()).unwrap());
     let unfinished = folder
         .path()
-        .join(FOLDER)
+        .join(TREE_FOLDER)
         .join("snap.7FFFFFFFFFFFFFFF.generating");
     fs::write(&unfinished, b"half").unwrap();
     let opened = open_in(&folder);
@@ -307,7 +325,7 @@ async fn unusable_data_folder_falls_back_to_memory() {
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
     let blocked = folder.path().join("blocked");
-    fs::create_dir_all(blocked.join(FOLDER).join("db")).unwrap();
+    fs::create_dir_all(blocked.join(TREE_FOLDER).join("db")).unwrap();
     for data_dir in [file.join("data"), blocked] {
         let opened = open(&data_dir, NOW).unwrap();
         assert_eq!(opened.problems.len(), 1);
@@ -316,27 +334,27 @@ async fn unusable_data_folder_falls_back_to_memory() {
             "{:?}",
             opened.problems
         );
-        assert!(works(&opened).await && !opened.reopened);
+        assert!(can_write_and_read(&opened).await && !opened.has_earlier_data);
     }
 }
 
 #[test]
 fn panic_or_hang_of_the_open_thread_is_contained() {
     let folder = TempDir::new().unwrap();
-    let panics = guarded(folder.path(), OPEN_LIMIT, |_| -> Result<(), _> {
+    let panics = open_on_thread(folder.path(), OPEN_TIMEOUT, |_| -> Result<(), _> {
         panic!("asked to")
     });
-    assert_eq!(panics, Err(Refusal::Damaged));
+    assert_eq!(panics, Err(OpenError::Damaged));
     let (release, held) = mpsc::channel::<()>();
-    let hangs = guarded(folder.path(), Duration::from_millis(50), move |_| {
+    let hangs = open_on_thread(folder.path(), Duration::from_millis(50), move |_| {
         let _ = held.recv();
         Ok(())
     });
-    assert_eq!(hangs, Err(Refusal::Late));
+    assert_eq!(hangs, Err(OpenError::TimedOut));
     drop(release);
     // The late thread closes its tree.
     assert_eq!(
-        patiently(|| guarded(folder.path(), OPEN_LIMIT, |_| Ok(()))),
+        retry_while_locked(|| open_on_thread(folder.path(), OPEN_TIMEOUT, |_| Ok(()))),
         Ok(())
     );
 }
@@ -355,7 +373,7 @@ async fn large_store_opens_within_two_seconds() {
             let turn = if is_running {
                 asked
             } else {
-                done(asked, &text)
+                completed(asked, &text)
             };
             opened.store.write_turn(conversation, turn)
         });
@@ -364,12 +382,12 @@ async fn large_store_opens_within_two_seconds() {
         }
     }
     drop(opened);
-    drop(lock(folder.path()).unwrap());
+    drop(lock_folder(folder.path()).unwrap());
     for start in ["first", "second"] {
         let started = Instant::now();
         let opened = open_in(&folder);
         let took = started.elapsed();
-        let interrupted = opened.interrupted.len();
+        let interrupted = opened.interrupted_turns.len();
         println!("{start} start on 100,000 turns: {took:?}, {interrupted} interrupted");
         assert!(took < Duration::from_secs(2), "{took:?}");
     }

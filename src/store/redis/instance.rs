@@ -10,91 +10,94 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::link::Link;
+use super::link::RedisClient;
 use super::server::Redis;
-use super::{SharedStore, Terms};
-use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
+use super::{ReplicatedStore, RetentionTerms};
+use crate::chat::{
+    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
+    TurnUpdate,
+};
 use crate::settings::Secret;
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, Idle, SpentRecord, Store,
-    StoreError, open,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
+    Store, StoreError, open,
 };
 
 /// Longer than any step takes.
-pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(20);
+pub(in crate::store) const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One instance's store and data folder.
-pub(in crate::store) struct Instance {
-    pub(in crate::store) store: Arc<SharedStore>,
-    pub(in crate::store) link: Link,
+pub(in crate::store) struct TestInstance {
+    pub(in crate::store) store: Arc<ReplicatedStore>,
+    pub(in crate::store) client: RedisClient,
     _folder: TempDir,
 }
 
-impl Instance {
+impl TestInstance {
     /// Starts an instance and waits until it is connected.
-    pub(in crate::store) async fn join(redis: &Redis) -> Self {
-        let instance = Self::alone(&redis.url());
-        instance.joined().await;
+    pub(in crate::store) async fn start_connected(redis: &Redis) -> Self {
+        let instance = Self::start(&redis.url());
+        instance.wait_connected().await;
         instance
     }
 
     /// Starts an instance; its Redis need not be up.
-    pub(in crate::store) fn alone(url: &str) -> Self {
+    pub(in crate::store) fn start(url: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let client = Link::open(&Secret::new(url), "one", || 0.0).unwrap();
-        let local = open(folder.path(), At(0)).unwrap().sled.unwrap();
+        let client = RedisClient::open(&Secret::new(url), "one", || 0.0).unwrap();
+        let local = open(folder.path(), Timestamp(0)).unwrap().sled.unwrap();
         let day = Duration::from_secs(24 * 60 * 60);
-        let terms = watch::channel(Terms {
+        let terms = watch::channel(RetentionTerms {
             retention: day,
-            answers: day,
+            answer_ttl: day,
         })
         .1;
-        let store = Arc::new(SharedStore::start(local, client.clone(), terms, || 0.0));
+        let store = Arc::new(ReplicatedStore::start(local, client.clone(), terms, || 0.0));
         Self {
             store,
-            link: client,
+            client: client,
             _folder: folder,
         }
     }
 
-    pub(in crate::store) async fn joined(&self) {
-        let mut health = self.link.health();
-        timeout(PATIENCE, health.wait_for(|health| health.is_up()))
+    pub(in crate::store) async fn wait_connected(&self) {
+        let mut health = self.client.health();
+        timeout(STEP_TIMEOUT, health.wait_for(|health| health.is_up()))
             .await
             .unwrap()
             .unwrap();
     }
 
-    pub(in crate::store) async fn left(&self) {
-        let mut health = self.link.health();
-        timeout(PATIENCE, health.wait_for(|health| !health.is_up()))
+    pub(in crate::store) async fn wait_disconnected(&self) {
+        let mut health = self.client.health();
+        timeout(STEP_TIMEOUT, health.wait_for(|health| !health.is_up()))
             .await
             .unwrap()
             .unwrap();
     }
 
     /// Waits until every acknowledged change is replicated.
-    pub(in crate::store) async fn handed_over(&self) {
-        timeout(PATIENCE, self.store.all_handed_over())
+    pub(in crate::store) async fn wait_replicated(&self) {
+        timeout(STEP_TIMEOUT, self.store.wait_replicated())
             .await
             .unwrap();
     }
 }
 
 /// A store that writes to one instance and reads from another.
-pub(in crate::store) struct Relay {
-    pub(in crate::store) from: Arc<SharedStore>,
-    pub(in crate::store) to: Arc<SharedStore>,
+pub(in crate::store) struct RelayStore {
+    pub(in crate::store) from: Arc<ReplicatedStore>,
+    pub(in crate::store) to: Arc<ReplicatedStore>,
 }
 
-type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
-type Read<'s, T> = BoxFuture<'s, Result<T, StoreError>>;
+type WriteFuture<'s> = BoxFuture<'s, Result<(), StoreError>>;
+type ReadFuture<'s, T> = BoxFuture<'s, Result<T, StoreError>>;
 
-impl Relay {
-    fn then_over<'s>(&'s self, write: Written<'s>) -> Written<'s> {
+impl RelayStore {
+    fn write_and_replicate<'s>(&'s self, write: WriteFuture<'s>) -> WriteFuture<'s> {
         Box::pin(async move {
             write.await?;
-            timeout(PATIENCE, self.from.all_handed_over())
+            timeout(STEP_TIMEOUT, self.from.wait_replicated())
                 .await
                 .unwrap();
             Ok(())
@@ -102,101 +105,122 @@ impl Relay {
     }
 }
 
-impl Store for Relay {
-    fn conversation(&self, id: ConversationId) -> Read<'_, Option<ConversationRecord>> {
+impl Store for RelayStore {
+    fn conversation(&self, id: ConversationId) -> ReadFuture<'_, Option<ConversationRecord>> {
         self.to.conversation(id)
     }
-    fn begin(&self, id: ConversationId, record: ConversationRecord) -> Written<'_> {
-        self.then_over(self.from.begin(id, record))
+    fn create_conversation(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.create_conversation(id, record))
     }
-    fn newest_of(&self, subject: String) -> Read<'_, Option<ConversationId>> {
-        self.to.newest_of(subject)
+    fn latest_conversation(&self, subject: String) -> ReadFuture<'_, Option<ConversationId>> {
+        self.to.latest_conversation(subject)
     }
-    fn write_turn(&self, conversation: ConversationId, turn: TurnRecord) -> Written<'_> {
-        self.then_over(self.from.write_turn(conversation, turn))
+    fn write_turn(&self, conversation: ConversationId, turn: TurnRecord) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.write_turn(conversation, turn))
     }
-    fn amend(&self, conversation: ConversationId, turn: TurnId, change: Amendment) -> Written<'_> {
-        self.then_over(self.from.amend(conversation, turn, change))
+    fn update_turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        change: TurnUpdate,
+    ) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.update_turn(conversation, turn, change))
     }
-    fn write_waiting(
+    fn set_followup_pending(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         is_pending: bool,
-    ) -> Written<'_> {
-        self.then_over(self.from.write_waiting(conversation, turn, is_pending))
+    ) -> WriteFuture<'_> {
+        self.write_and_replicate(
+            self.from
+                .set_followup_pending(conversation, turn, is_pending),
+        )
     }
-    fn waiting(&self) -> Read<'_, Vec<(ConversationId, TurnId)>> {
-        self.to.waiting()
+    fn pending_followups(&self) -> ReadFuture<'_, Vec<(ConversationId, TurnId)>> {
+        self.to.pending_followups()
     }
     fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         self.from.checkpoint(conversation, turn);
     }
-    fn turn(&self, conversation: ConversationId, turn: TurnId) -> Read<'_, Option<TurnRecord>> {
+    fn turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+    ) -> ReadFuture<'_, Option<TurnRecord>> {
         self.to.turn(conversation, turn)
     }
-    fn turn_of(
+    fn turn_by_message(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
-    ) -> Read<'_, Option<TurnRecord>> {
-        self.to.turn_of(conversation, message)
+    ) -> ReadFuture<'_, Option<TurnRecord>> {
+        self.to.turn_by_message(conversation, message)
     }
     fn turns(
         &self,
         conversation: ConversationId,
         before: Option<TurnId>,
         limit: usize,
-    ) -> Read<'_, Vec<TurnRecord>> {
+    ) -> ReadFuture<'_, Vec<TurnRecord>> {
         self.to.turns(conversation, before, limit)
     }
-    fn idle(&self, before: At, cursor: Option<ConversationId>, limit: usize) -> Read<'_, Idle> {
+    fn expired_conversations(
+        &self,
+        before: Timestamp,
+        cursor: Option<ConversationId>,
+        limit: usize,
+    ) -> ReadFuture<'_, ExpiredPage> {
         // Each instance scans its own tree.
-        self.from.idle(before, cursor, limit)
+        self.from.expired_conversations(before, cursor, limit)
     }
-    fn forget(&self, conversation: ConversationId) -> Written<'_> {
-        self.then_over(self.from.forget(conversation))
+    fn delete_conversation(&self, conversation: ConversationId) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.delete_conversation(conversation))
     }
-    fn breakers(&self) -> Read<'_, Vec<BreakerRecord>> {
+    fn breakers(&self) -> ReadFuture<'_, Vec<BreakerRecord>> {
         self.to.breakers()
     }
-    fn write_breaker(&self, provider: String, record: Option<BreakerRecord>) -> Written<'_> {
-        self.then_over(self.from.write_breaker(provider, record))
+    fn write_breaker(&self, provider: String, record: Option<BreakerRecord>) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.write_breaker(provider, record))
     }
-    fn spent(&self) -> Read<'_, Vec<SpentRecord>> {
-        self.to.spent()
+    fn daily_spend(&self) -> ReadFuture<'_, Vec<DailySpendRecord>> {
+        self.to.daily_spend()
     }
-    fn write_spent(&self, record: SpentRecord) -> Written<'_> {
-        self.then_over(self.from.write_spent(record))
+    fn save_daily_spend(&self, record: DailySpendRecord) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.save_daily_spend(record))
     }
-    fn note(&self, name: String) -> Read<'_, Option<String>> {
-        self.to.note(name)
+    fn get_document(&self, name: String) -> ReadFuture<'_, Option<String>> {
+        self.to.get_document(name)
     }
-    fn write_note(&self, name: String, text: String) -> Written<'_> {
-        self.then_over(self.from.write_note(name, text))
+    fn put_document(&self, name: String, text: String) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.put_document(name, text))
     }
-    fn incidents(&self) -> Read<'_, Vec<Incident>> {
+    fn incidents(&self) -> ReadFuture<'_, Vec<Incident>> {
         self.to.incidents()
     }
-    fn write_incident(&self, incident: Incident) -> Written<'_> {
-        self.then_over(self.from.write_incident(incident))
+    fn write_incident(&self, incident: Incident) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.write_incident(incident))
     }
-    fn life(&self) -> Read<'_, Option<Life>> {
-        self.to.life()
+    fn service_lifetime(&self) -> ReadFuture<'_, Option<ServiceLifetime>> {
+        self.to.service_lifetime()
     }
-    fn write_life(&self, life: Life) -> Written<'_> {
-        self.then_over(self.from.write_life(life))
+    fn save_service_lifetime(&self, life: ServiceLifetime) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.save_service_lifetime(life))
     }
-    fn cached(&self, key: CacheKey) -> Read<'_, Option<CachedAnswer>> {
-        self.to.cached(key)
+    fn get_answer(&self, key: CacheKey) -> ReadFuture<'_, Option<CachedAnswer>> {
+        self.to.get_answer(key)
     }
-    fn cached_keys(&self) -> Read<'_, Vec<CacheKey>> {
-        self.to.cached_keys()
+    fn answer_keys(&self) -> ReadFuture<'_, Vec<CacheKey>> {
+        self.to.answer_keys()
     }
-    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> Written<'_> {
-        self.then_over(self.from.write_cached(key, answer))
+    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.put_answer(key, answer))
     }
-    fn remove_cached(&self, keys: Vec<CacheKey>) -> Written<'_> {
-        self.then_over(self.from.remove_cached(keys))
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> WriteFuture<'_> {
+        self.write_and_replicate(self.from.remove_answers(keys))
     }
 }

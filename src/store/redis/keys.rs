@@ -32,11 +32,11 @@ pub(super) fn conversation(id: ConversationId) -> String {
     format!("{PREFIX}c:{id}")
 }
 
-pub(super) fn order(id: ConversationId) -> String {
+pub(super) fn turn_index(id: ConversationId) -> String {
     format!("{PREFIX}o:{id}")
 }
 
-pub(super) fn gone(id: ConversationId) -> String {
+pub(super) fn deleted_marker(id: ConversationId) -> String {
     format!("{PREFIX}gone:{id}")
 }
 
@@ -44,11 +44,11 @@ pub(super) fn visitor(subject: &str) -> String {
     format!("{PREFIX}v:{:x}", Sha256::digest(subject))
 }
 
-pub(super) fn waiting() -> String {
+pub(super) fn pending_followups() -> String {
     format!("{PREFIX}w")
 }
 
-pub(super) fn waits(conversation: ConversationId, turn: TurnId) -> String {
+pub(super) fn turn_member(conversation: ConversationId, turn: TurnId) -> String {
     format!("{turn}/{conversation}")
 }
 
@@ -56,7 +56,7 @@ pub(super) fn incidents() -> String {
     format!("{PREFIX}i")
 }
 
-pub(super) fn life() -> String {
+pub(super) fn service_lifetime() -> String {
     format!("{PREFIX}l")
 }
 
@@ -64,19 +64,19 @@ pub(super) fn answer(key: CacheKey) -> String {
     format!("{PREFIX}a:{key}")
 }
 
-pub(super) fn answers() -> String {
+pub(super) fn answer_index() -> String {
     format!("{PREFIX}ak")
 }
 
-pub(super) fn origin(id: ConversationId) -> String {
+pub(super) fn answers_of(id: ConversationId) -> String {
     format!("{PREFIX}ao:{id}")
 }
 
-pub(super) fn run(id: ConversationId) -> String {
+pub(super) fn running_turn(id: ConversationId) -> String {
     format!("{PREFIX}run:{id}")
 }
 
-pub(super) fn runs() -> String {
+pub(super) fn running_turns() -> String {
     format!("{PREFIX}runs")
 }
 
@@ -84,12 +84,12 @@ pub(super) fn frames(turn: TurnId) -> String {
     format!("{PREFIX}f:{turn}")
 }
 
-pub(super) fn late(turn: TurnId) -> String {
+pub(super) fn followup_claim(turn: TurnId) -> String {
     format!("{PREFIX}late:{turn}")
 }
 
 /// Parses a `TURN/CONVERSATION` member.
-pub(super) fn named(member: &str) -> Option<(ConversationId, TurnId)> {
+pub(super) fn parse_member(member: &str) -> Option<(ConversationId, TurnId)> {
     let (turn, conversation) = member.split_once('/')?;
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }

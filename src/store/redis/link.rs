@@ -20,71 +20,71 @@ use ::redis::{Client, FromRedisValue, ProtocolVersion, RedisResult};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::time::timeout;
 
-use self::heard::Channels;
-pub use self::trouble::{LinkError, Trouble};
-use crate::chat::At;
+use self::heard::Subscriptions;
+pub use self::trouble::{OutageReason, RedisCallError};
+use crate::chat::Timestamp;
 use crate::settings::Secret;
 
 /// The prefix of every key and channel.
 pub const PREFIX: &str = "failsoft:";
 
 /// The heartbeat's key, between [`PREFIX`] and the instance's name.
-pub const SIGN: &str = "here:";
+pub const HEARTBEAT_KEY: &str = "here:";
 
 /// The timeout of commands that a visitor waits for. Unit tests share a busy machine and get more.
-pub const HOT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
+pub const HOT_PATH_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 50 });
 
-pub const BEHIND: Duration = Duration::from_secs(2);
+pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Limit on concurrent commands. Further ones wait for a permit until their timeout.
-const IN_FLIGHT: usize = 256;
+const MAX_IN_FLIGHT: usize = 256;
 
-const BUFFERED: usize = 128;
+const PIPELINE_BUFFER_SIZE: usize = 128;
 
 /// The state of Redis as the monitor last saw it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Health {
+pub struct RedisHealth {
     /// Why Redis is not used, or only in the background. `None` while all is well.
-    pub trouble: Option<Trouble>,
+    pub outage: Option<OutageReason>,
     /// The wall-clock time of the last change.
-    pub since: At,
+    pub since: Timestamp,
 }
 
-impl Health {
+impl RedisHealth {
     /// `true` if Redis accepts writes, even if it is slow.
     pub fn is_up(&self) -> bool {
-        matches!(self.trouble, None | Some(Trouble::Slow))
+        matches!(self.outage, None | Some(OutageReason::Slow))
     }
 }
 
 /// A client for Redis. Clones share the connection. The monitor ends when the last one is dropped.
 #[derive(Clone)]
-pub struct Link {
-    shared: Arc<Shared>,
+pub struct RedisClient {
+    state: Arc<ClientState>,
     _alive: Arc<watch::Sender<()>>,
 }
 
-struct Shared {
+struct ClientState {
     manager: watch::Sender<Option<ConnectionManager>>,
-    health: watch::Sender<Health>,
+    health: watch::Sender<RedisHealth>,
     /// Commands are sent. Cleared by the first failure until the monitor's next ping.
-    open: AtomicBool,
+    is_up: AtomicBool,
     /// Hot paths may send commands. Cleared by a late reply until the monitor allows it again.
-    quick: AtomicBool,
+    allows_hot_paths: AtomicBool,
     /// A hot-path command was late since the last ping.
-    late: AtomicBool,
+    had_late_reply: AtomicBool,
     /// A hot-path command was answered in time since the last ping.
-    timely: AtomicBool,
+    had_timely_reply: AtomicBool,
     /// Counts connections. What an earlier connection acknowledged may be lost.
-    connections: AtomicU64,
+    connection_count: AtomicU64,
     wake: Notify,
-    places: Semaphore,
-    channels: Channels,
+    permits: Semaphore,
+    subscriptions: Subscriptions,
 }
 
-impl Link {
+impl RedisClient {
     /// Starts a client for the Redis at `url`, which need not be up yet. The monitor runs on the
     /// runtime of the caller.
     ///
@@ -94,45 +94,46 @@ impl Link {
     /// # Errors
     /// The problem with the URL, without the URL itself.
     pub fn open(url: &Secret, instance: &str, random_unit: fn() -> f64) -> Result<Self, String> {
-        let client = client(url.expose())
+        let client = new_client(url.expose())
             .map_err(|_| "it is not a Redis URL that can be used".to_owned())?;
-        let state = Arc::new(Shared {
+        let state = Arc::new(ClientState {
             manager: watch::Sender::new(None),
-            health: watch::Sender::new(Health {
-                trouble: Some(Trouble::Joining),
-                since: keeper::now(),
+            health: watch::Sender::new(RedisHealth {
+                outage: Some(OutageReason::Joining),
+                since: keeper::wall_clock_now(),
             }),
-            open: AtomicBool::new(false),
-            quick: AtomicBool::new(false),
-            late: AtomicBool::new(false),
-            timely: AtomicBool::new(false),
-            connections: AtomicU64::new(0),
+            is_up: AtomicBool::new(false),
+            allows_hot_paths: AtomicBool::new(false),
+            had_late_reply: AtomicBool::new(false),
+            had_timely_reply: AtomicBool::new(false),
+            connection_count: AtomicU64::new(0),
             wake: Notify::new(),
-            places: Semaphore::new(IN_FLIGHT),
-            channels: Channels::default(),
+            permits: Semaphore::new(MAX_IN_FLIGHT),
+            subscriptions: Subscriptions::default(),
         });
         let (alive, dropped) = watch::channel(());
-        let monitor = keeper::Keeper::new(client, instance, random_unit, Arc::clone(&state));
+        let monitor =
+            keeper::ConnectionMonitor::new(client, instance, random_unit, Arc::clone(&state));
         tokio::spawn(monitor.run(dropped));
         Ok(Self {
-            shared: state,
+            state: state,
             _alive: Arc::new(alive),
         })
     }
 
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.shared.health.subscribe()
+    pub fn health(&self) -> watch::Receiver<RedisHealth> {
+        self.state.health.subscribe()
     }
 
     /// `true` if a command would be sent now, at least in the background.
     pub fn is_up(&self) -> bool {
-        self.shared.open.load(Ordering::Acquire)
+        self.state.is_up.load(Ordering::Acquire)
     }
 
     /// The number of the current connection. A new number may mean another Redis, or one that lost
     /// its last acknowledged writes.
-    pub fn connection(&self) -> u64 {
-        self.shared.connections.load(Ordering::Acquire)
+    pub fn connection_number(&self) -> u64 {
+        self.state.connection_count.load(Ordering::Acquire)
     }
 
     /// Runs commands within `limit`: [`HOT_PATH_TIMEOUT`] if a visitor waits, else
@@ -144,46 +145,46 @@ impl Link {
     /// # Errors
     /// `Unavailable` if Redis is down, late or accepts no writes. Commands may have taken effect.
     /// `Rejected` if Redis cannot execute them, for example because a key holds another type.
-    pub async fn ask<T, F>(
+    pub async fn call<T, F>(
         &self,
         limit: Duration,
         commands: impl FnOnce(ConnectionManager) -> F,
-    ) -> Result<T, LinkError>
+    ) -> Result<T, RedisCallError>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let hot = limit <= HOT;
-        if !self.is_up() || hot && !self.shared.quick.load(Ordering::Acquire) {
-            return Err(LinkError::Away);
+        let hot = limit <= HOT_PATH_TIMEOUT;
+        if !self.is_up() || hot && !self.state.allows_hot_paths.load(Ordering::Acquire) {
+            return Err(RedisCallError::Unavailable);
         }
         let call = timeout(limit, async {
-            let _place = self.shared.places.acquire().await.ok()?;
-            let manager = self.shared.manager.borrow().clone()?;
+            let _place = self.state.permits.acquire().await.ok()?;
+            let manager = self.state.manager.borrow().clone()?;
             Some(commands(manager).await)
         });
         match call.await {
             Ok(Some(Ok(answer))) => {
                 if hot {
-                    self.shared.timely.store(true, Ordering::Release);
+                    self.state.had_timely_reply.store(true, Ordering::Release);
                 }
                 Ok(answer)
             }
             Ok(Some(Err(error))) => {
-                if trouble::is_of_the_link(&error) {
-                    self.shared.suspect();
-                    Err(LinkError::Away)
+                if trouble::is_connection_failure(&error) {
+                    self.state.mark_suspect();
+                    Err(RedisCallError::Unavailable)
                 } else {
-                    Err(LinkError::Refused)
+                    Err(RedisCallError::Rejected)
                 }
             }
-            Ok(None) => Err(LinkError::Away),
+            Ok(None) => Err(RedisCallError::Unavailable),
             Err(_) => {
                 // Of several commands that were late together, only the first is counted.
-                if hot && self.shared.quick.swap(false, Ordering::AcqRel) {
-                    self.shared.late.store(true, Ordering::Release);
+                if hot && self.state.allows_hot_paths.swap(false, Ordering::AcqRel) {
+                    self.state.had_late_reply.store(true, Ordering::Release);
                 }
-                self.shared.suspect();
-                Err(LinkError::Away)
+                self.state.mark_suspect();
+                Err(RedisCallError::Unavailable)
             }
         }
     }
@@ -192,8 +193,8 @@ impl Link {
         &self,
         limit: Duration,
         command: &::redis::Cmd,
-    ) -> Result<T, LinkError> {
-        self.ask(limit, |mut manager| async move {
+    ) -> Result<T, RedisCallError> {
+        self.call(limit, |mut manager| async move {
             command.query_async(&mut manager).await
         })
         .await
@@ -203,8 +204,8 @@ impl Link {
         &self,
         limit: Duration,
         commands: &::redis::Pipeline,
-    ) -> Result<T, LinkError> {
-        self.ask(limit, |mut manager| async move {
+    ) -> Result<T, RedisCallError> {
+        self.call(limit, |mut manager| async move {
             commands.query_async(&mut manager).await
         })
         .await
@@ -214,8 +215,8 @@ impl Link {
         &self,
         limit: Duration,
         script: &::redis::ScriptInvocation<'_>,
-    ) -> Result<T, LinkError> {
-        self.ask(limit, |mut manager| async move {
+    ) -> Result<T, RedisCallError> {
+        self.call(limit, |mut manager| async move {
             script.invoke_async(&mut manager).await
         })
         .await
@@ -226,10 +227,10 @@ impl Link {
     /// The subscription survives an outage but misses what is published meanwhile. A receiver that
     /// falls behind gets a `Lagged` error. Channels stay subscribed until the client is dropped, so
     /// use only a few fixed names.
-    pub fn hear(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
-        let receiver = self.shared.channels.hear(channel);
+    pub fn subscribe(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
+        let receiver = self.state.subscriptions.subscribe(channel);
         // The monitor subscribes at its next ping.
-        self.shared.wake.notify_one();
+        self.state.wake.notify_one();
         receiver
     }
 
@@ -239,24 +240,24 @@ impl Link {
         limit: Duration,
         channel: &str,
         message: &[u8],
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), RedisCallError> {
         let mut command = ::redis::cmd("PUBLISH");
         command.arg(format!("{PREFIX}{channel}")).arg(message);
         self.command::<i64>(limit, &command).await.map(drop)
     }
 }
 
-impl Shared {
+impl ClientState {
     /// Stops sending commands until the monitor has pinged Redis.
-    fn suspect(&self) {
-        self.quick.store(false, Ordering::Release);
-        self.open.store(false, Ordering::Release);
+    fn mark_suspect(&self) {
+        self.allows_hot_paths.store(false, Ordering::Release);
+        self.is_up.store(false, Ordering::Release);
         self.wake.notify_one();
     }
 }
 
 /// Creates a client that speaks RESP3, which delivers published messages over the same connection.
-fn client(url: &str) -> RedisResult<Client> {
+fn new_client(url: &str) -> RedisResult<Client> {
     use ::redis::IntoConnectionInfo as _;
     let info = url.into_connection_info()?;
     let settings = info
@@ -266,13 +267,13 @@ fn client(url: &str) -> RedisResult<Client> {
     Client::open(info.set_redis_settings(settings))
 }
 
-fn manners() -> ConnectionManagerConfig {
+fn connection_config() -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(BEHIND))
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(BACKGROUND_TIMEOUT))
         // The monitor reconnects.
         .set_number_of_retries(0)
-        .set_pipeline_buffer_size(BUFFERED)
+        .set_pipeline_buffer_size(PIPELINE_BUFFER_SIZE)
 }
 
 #[cfg(test)]

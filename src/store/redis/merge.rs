@@ -1,9 +1,9 @@
 //! Merging of two instances' views of a record. Pure.
 
-use crate::chat::{Life, TurnRecord, TurnState};
+use crate::chat::{ServiceLifetime, TurnRecord, TurnState};
 
 /// The progress of a turn, for ordering: a complete turn is never replaced by a part of it.
-fn reached(turn: &TurnRecord) -> (u8, usize) {
+fn completeness(turn: &TurnRecord) -> (u8, usize) {
     let state = match turn.state {
         TurnState::Running => 0,
         TurnState::Interrupted => 1,
@@ -23,14 +23,14 @@ fn reached(turn: &TurnRecord) -> (u8, usize) {
 /// Merges two views of a turn: the one with more progress, with the earlier follow-up.
 ///
 /// Local feedback wins, because the visitor gave it on this instance.
-pub(super) fn turns(local: TurnRecord, shared: TurnRecord) -> TurnRecord {
+pub(super) fn merge_turns(local: TurnRecord, shared: TurnRecord) -> TurnRecord {
     let feedback = local.feedback.or(shared.feedback);
     let followup = match (&local.followup, &shared.followup) {
         (Some(first), Some(second)) if first.at < second.at => local.followup.clone(),
         (_, Some(_)) => shared.followup.clone(),
         (_, None) => local.followup.clone(),
     };
-    let further = if reached(&local) > reached(&shared) {
+    let further = if completeness(&local) > completeness(&shared) {
         local
     } else {
         shared
@@ -43,16 +43,19 @@ pub(super) fn turns(local: TurnRecord, shared: TurnRecord) -> TurnRecord {
 }
 
 /// Returns the time span in which any instance ran.
-pub(super) fn lives(local: Life, shared: Life) -> Life {
-    Life {
-        first: local.first.min(shared.first),
-        last: local.last.max(shared.last),
+pub(super) fn merge_lifetimes(local: ServiceLifetime, shared: ServiceLifetime) -> ServiceLifetime {
+    ServiceLifetime {
+        first_start: local.first_start.min(shared.first_start),
+        last_seen: local.last_seen.max(shared.last_seen),
     }
 }
 
-pub(super) fn views(local: Option<TurnRecord>, shared: Option<TurnRecord>) -> Option<TurnRecord> {
+pub(super) fn merge_views(
+    local: Option<TurnRecord>,
+    shared: Option<TurnRecord>,
+) -> Option<TurnRecord> {
     match (local, shared) {
-        (Some(local), Some(shared)) => Some(turns(local, shared)),
+        (Some(local), Some(shared)) => Some(merge_turns(local, shared)),
         (local, shared) => local.or(shared),
     }
 }
@@ -60,24 +63,24 @@ pub(super) fn views(local: Option<TurnRecord>, shared: Option<TurnRecord>) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{At, Feedback, Followup};
-    use crate::store::contract::{done, saying, turn};
+    use crate::chat::{Feedback, Followup, Timestamp};
+    use crate::store::contract::{completed, turn, with_text};
 
     #[test]
     fn view_with_more_progress_wins_in_either_order() {
-        let running = saying(turn(5, "m", "?"), "a long text so far");
-        let cut = saying(turn(5, "m", "?"), "a long").interrupted();
-        let longer = saying(turn(5, "m", "?"), "a long text").interrupted();
-        let whole = done(turn(5, "m", "?"), "a");
+        let running = with_text(turn(5, "m", "?"), "a long text so far");
+        let cut = with_text(turn(5, "m", "?"), "a long").into_interrupted();
+        let longer = with_text(turn(5, "m", "?"), "a long text").into_interrupted();
+        let whole = completed(turn(5, "m", "?"), "a");
         for (less, more) in [
             (&running, &cut),
             (&cut, &longer),
             (&longer, &whole),
             (&running, &whole),
         ] {
-            assert_eq!(&turns(less.clone(), more.clone()), more);
-            assert_eq!(&turns(more.clone(), less.clone()), more);
-            assert_eq!(&turns(more.clone(), more.clone()), more);
+            assert_eq!(&merge_turns(less.clone(), more.clone()), more);
+            assert_eq!(&merge_turns(more.clone(), less.clone()), more);
+            assert_eq!(&merge_turns(more.clone(), more.clone()), more);
         }
     }
 
@@ -88,10 +91,10 @@ mod tests {
                 text: text.into(),
                 provider: "p".into(),
                 model: "m".into(),
-                at: At(at),
+                at: Timestamp(at),
             })
         };
-        let base = saying(turn(5, "m", "?"), "a").interrupted();
+        let base = with_text(turn(5, "m", "?"), "a").into_interrupted();
         let first = TurnRecord {
             followup: followup(1, "first"),
             ..base.clone()
@@ -102,33 +105,33 @@ mod tests {
             ..base.clone()
         };
         for merged in [
-            turns(first.clone(), second.clone()),
-            turns(second.clone(), first.clone()),
+            merge_turns(first.clone(), second.clone()),
+            merge_turns(second.clone(), first.clone()),
         ] {
             assert_eq!(
                 (merged.followup, merged.feedback),
                 (first.followup.clone(), Some(Feedback::Up))
             );
         }
-        assert_eq!(turns(base.clone(), second.clone()), second);
-        assert_eq!(turns(second.clone(), base), second);
+        assert_eq!(merge_turns(base.clone(), second.clone()), second);
+        assert_eq!(merge_turns(second.clone(), base), second);
     }
 
     #[test]
     fn merged_lifetime_spans_both() {
-        let later = Life {
-            first: At(5),
-            last: At(7),
+        let later = ServiceLifetime {
+            first_start: Timestamp(5),
+            last_seen: Timestamp(7),
         };
-        let earlier = Life {
-            first: At(3),
-            last: At(6),
+        let earlier = ServiceLifetime {
+            first_start: Timestamp(3),
+            last_seen: Timestamp(6),
         };
         assert_eq!(
-            lives(later, earlier),
-            Life {
-                first: At(3),
-                last: At(7)
+            merge_lifetimes(later, earlier),
+            ServiceLifetime {
+                first_start: Timestamp(3),
+                last_seen: Timestamp(7)
             }
         );
     }

@@ -4,215 +4,233 @@
 use ::redis::{Cmd, cmd};
 
 use super::keys;
-use super::link::{BEHIND, LinkError, PREFIX};
+use super::link::{BACKGROUND_TIMEOUT, PREFIX, RedisCallError};
 use super::merge;
-use super::remote::Remote;
+use super::remote::RedisReader;
 use super::scripts;
-use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
-use crate::store::record::{VERSION, decode, encode};
-use crate::store::sled::Standing;
-use crate::store::{CacheKey, CachedAnswer, ConversationRecord, INCIDENTS};
+use crate::chat::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
+use crate::store::record::{RECORD_VERSION, decode, encode};
+use crate::store::sled::RecordState;
+use crate::store::{CacheKey, CachedAnswer, ConversationRecord, MAX_INCIDENTS};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offered {
+pub(super) enum ReplicationResult {
     /// It is written, or Redis does not need it.
-    Taken,
+    Applied,
     /// The shared record changed since it was read. Retry at once.
-    Changed,
+    Conflict,
     /// It cannot be written, because something else is stored under its key. Retry later.
-    Refused,
-    Away,
+    Rejected,
+    Unavailable,
 }
 
-impl From<Result<i64, LinkError>> for Offered {
-    fn from(reply: Result<i64, LinkError>) -> Self {
+impl From<Result<i64, RedisCallError>> for ReplicationResult {
+    fn from(reply: Result<i64, RedisCallError>) -> Self {
         match reply {
-            Ok(0) => Offered::Changed,
-            Ok(_) => Offered::Taken,
-            Err(LinkError::Refused) => Offered::Refused,
-            Err(LinkError::Away) => Offered::Away,
+            Ok(0) => ReplicationResult::Conflict,
+            Ok(_) => ReplicationResult::Applied,
+            Err(RedisCallError::Rejected) => ReplicationResult::Rejected,
+            Err(RedisCallError::Unavailable) => ReplicationResult::Unavailable,
         }
     }
 }
 
-impl Remote {
-    pub(super) async fn offer(&self, standing: Standing) -> Offered {
+impl RedisReader {
+    pub(super) async fn replicate(&self, standing: RecordState) -> ReplicationResult {
         match standing {
-            Standing::Answer(key, answer) => self.offer_answer(key, answer).await,
-            Standing::Forgotten(id) => self.offer_forgotten(id).await,
-            Standing::Incident(name, Some(incident)) => self.offer_incident(&name, &incident).await,
-            Standing::Life(Some(life)) => self.offer_life(life).await,
-            Standing::Conversation(id, Some(record)) => self.offer_conversation(id, &record).await,
-            Standing::Turn(conversation, _, Some(turn), is_pending) => {
-                self.offer_turn(conversation, *turn, is_pending).await
+            RecordState::Answer(key, answer) => self.replicate_answer(key, answer).await,
+            RecordState::DeletedConversation(id) => self.replicate_deletion(id).await,
+            RecordState::Incident(name, Some(incident)) => {
+                self.replicate_incident(&name, &incident).await
             }
-            Standing::Turn(conversation, turn, None, is_pending) => {
-                self.offer_waiting(conversation, turn, is_pending).await
+            RecordState::ServiceLifetime(Some(life)) => self.replicate_lifetime(life).await,
+            RecordState::Conversation(id, Some(record)) => {
+                self.replicate_conversation(id, &record).await
+            }
+            RecordState::Turn(conversation, _, Some(turn), is_pending) => {
+                self.replicate_turn(conversation, *turn, is_pending).await
+            }
+            RecordState::Turn(conversation, turn, None, is_pending) => {
+                self.replicate_pending_mark(conversation, turn, is_pending)
+                    .await
             }
             // Deleted since its change was journaled.
-            Standing::Incident(_, None)
-            | Standing::Life(None)
-            | Standing::Conversation(_, None) => Offered::Taken,
+            RecordState::Incident(_, None)
+            | RecordState::ServiceLifetime(None)
+            | RecordState::Conversation(_, None) => ReplicationResult::Applied,
         }
     }
 
-    async fn offer_turn(
+    async fn replicate_turn(
         &self,
         conversation: ConversationId,
         local: TurnRecord,
         is_pending: bool,
-    ) -> Offered {
+    ) -> ReplicationResult {
         let key = keys::conversation(conversation);
         let turn = local.turn;
         let message = local.client_msg_id.to_string();
         let read = self
-            .link
-            .command(BEHIND, cmd("HGET").arg(&key).arg(format!("t:{turn}")))
+            .client
+            .command(
+                BACKGROUND_TIMEOUT,
+                cmd("HGET").arg(&key).arg(format!("t:{turn}")),
+            )
             .await;
         let old: Option<Vec<u8>> = match read {
             Ok(old) => old,
-            Err(error) => return Offered::from(Err(error)),
+            Err(error) => return ReplicationResult::from(Err(error)),
         };
         let merged = match old
             .as_ref()
             .map(|bytes| decode::<TurnRecord>("turn", bytes))
         {
             None => local,
-            Some(Some(shared)) => merge::turns(local, shared),
+            Some(Some(shared)) => merge::merge_turns(local, shared),
             // Its writer is of another version and knows the turn better.
-            Some(None) => return Offered::Taken,
+            Some(None) => return ReplicationResult::Applied,
         };
         let is_pending = is_pending && merged.followup.is_none();
         let Ok(bytes) = encode(&merged) else {
-            return Offered::Refused;
+            return ReplicationResult::Rejected;
         };
-        let mut put = Self::script(&scripts::PUT_TURN);
+        let mut put = Self::new_invocation(&scripts::PUT_TURN);
         put.key(key)
-            .key(keys::order(conversation))
-            .key(keys::waiting())
-            .key(keys::gone(conversation));
+            .key(keys::turn_index(conversation))
+            .key(keys::pending_followups())
+            .key(keys::deleted_marker(conversation));
         put.arg(turn.to_string())
             .arg(old.unwrap_or_default())
             .arg(bytes)
             .arg(message);
         put.arg(u8::from(is_pending))
-            .arg(keys::waits(conversation, turn))
+            .arg(keys::turn_member(conversation, turn))
             .arg(self.terms().retention.as_secs());
-        self.change(&put).await.into()
+        self.run_script(&put).await.into()
     }
 
     /// Replicates the pending mark of a turn that has no record, for example not yet.
-    async fn offer_waiting(
+    async fn replicate_pending_mark(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         is_pending: bool,
-    ) -> Offered {
-        let set = keys::waiting();
-        let member = keys::waits(conversation, turn);
+    ) -> ReplicationResult {
+        let set = keys::pending_followups();
+        let member = keys::turn_member(conversation, turn);
         let command = if is_pending {
             Cmd::zadd(set, member, 0)
         } else {
             Cmd::zrem(set, member)
         };
-        self.link
-            .command::<i64>(BEHIND, &command)
+        self.client
+            .command::<i64>(BACKGROUND_TIMEOUT, &command)
             .await
             .map(|_| 1)
             .into()
     }
 
-    async fn offer_conversation(&self, id: ConversationId, record: &ConversationRecord) -> Offered {
+    async fn replicate_conversation(
+        &self,
+        id: ConversationId,
+        record: &ConversationRecord,
+    ) -> ReplicationResult {
         let Ok(bytes) = encode(record) else {
-            return Offered::Refused;
+            return ReplicationResult::Rejected;
         };
         let subject = record.subject.as_deref();
-        let mut put = Self::script(&scripts::BEGIN);
+        let mut put = Self::new_invocation(&scripts::CREATE_CONVERSATION);
         put.key(keys::conversation(id))
             .key(keys::visitor(subject.unwrap_or_default()));
         put.arg(bytes)
-            .arg(record.began.0)
+            .arg(record.started_at.0)
             .arg(id.to_string())
             .arg(u8::from(subject.is_some()));
         put.arg(self.terms().retention.as_secs());
-        self.change(&put).await.into()
+        self.run_script(&put).await.into()
     }
 
-    async fn offer_forgotten(&self, id: ConversationId) -> Offered {
-        let mut put = Self::script(&scripts::FORGET);
+    async fn replicate_deletion(&self, id: ConversationId) -> ReplicationResult {
+        let mut put = Self::new_invocation(&scripts::DELETE_CONVERSATION);
         put.key(keys::conversation(id))
-            .key(keys::order(id))
-            .key(keys::gone(id))
-            .key(keys::waiting());
-        put.key(keys::origin(id)).key(keys::answers());
+            .key(keys::turn_index(id))
+            .key(keys::deleted_marker(id))
+            .key(keys::pending_followups());
+        put.key(keys::answers_of(id)).key(keys::answer_index());
         put.arg(id.to_string())
             .arg(format!("{PREFIX}a:"))
             .arg(self.terms().retention.as_secs());
-        self.change(&put).await.into()
+        self.run_script(&put).await.into()
     }
 
-    async fn offer_incident(&self, name: &str, incident: &Incident) -> Offered {
+    async fn replicate_incident(&self, name: &str, incident: &Incident) -> ReplicationResult {
         let Ok(bytes) = encode(incident) else {
-            return Offered::Refused;
+            return ReplicationResult::Rejected;
         };
-        let mut put = Self::script(&scripts::PUT_FIELD);
+        let mut put = Self::new_invocation(&scripts::PUT_FIELD);
         put.key(keys::incidents())
             .arg(name)
             .arg(bytes)
-            .arg(&[VERSION][..])
-            .arg(INCIDENTS);
-        self.change(&put).await.into()
+            .arg(&[RECORD_VERSION][..])
+            .arg(MAX_INCIDENTS);
+        self.run_script(&put).await.into()
     }
 
-    async fn offer_life(&self, local: Life) -> Offered {
+    async fn replicate_lifetime(&self, local: ServiceLifetime) -> ReplicationResult {
         let read = self
-            .link
-            .command(BEHIND, cmd("GET").arg(keys::life()))
+            .client
+            .command(BACKGROUND_TIMEOUT, cmd("GET").arg(keys::service_lifetime()))
             .await;
         let old: Option<Vec<u8>> = match read {
             Ok(old) => old,
-            Err(error) => return Offered::from(Err(error)),
+            Err(error) => return ReplicationResult::from(Err(error)),
         };
         let merged = match old.as_ref().map(|bytes| decode("service lifetime", bytes)) {
             None => local,
-            Some(Some(shared)) => merge::lives(local, shared),
-            Some(None) => return Offered::Taken,
+            Some(Some(shared)) => merge::merge_lifetimes(local, shared),
+            Some(None) => return ReplicationResult::Applied,
         };
         let Ok(bytes) = encode(&merged) else {
-            return Offered::Refused;
+            return ReplicationResult::Rejected;
         };
-        let mut put = Self::script(&scripts::SWAP);
-        put.key(keys::life())
+        let mut put = Self::new_invocation(&scripts::COMPARE_AND_SET);
+        put.key(keys::service_lifetime())
             .arg(old.unwrap_or_default())
             .arg(bytes);
-        self.change(&put).await.into()
+        self.run_script(&put).await.into()
     }
 
-    async fn offer_answer(&self, key: CacheKey, answer: Option<CachedAnswer>) -> Offered {
+    async fn replicate_answer(
+        &self,
+        key: CacheKey,
+        answer: Option<CachedAnswer>,
+    ) -> ReplicationResult {
         let origins = format!("{PREFIX}ao:");
         let Some(answer) = answer else {
-            let mut put = Self::script(&scripts::DROP_ANSWER);
-            put.key(keys::answer(key)).key(keys::answers());
-            put.arg(&[VERSION][..]).arg(key.to_string()).arg(origins);
-            return self.change(&put).await.into();
+            let mut put = Self::new_invocation(&scripts::REMOVE_ANSWER);
+            put.key(keys::answer(key)).key(keys::answer_index());
+            put.arg(&[RECORD_VERSION][..])
+                .arg(key.to_string())
+                .arg(origins);
+            return self.run_script(&put).await.into();
         };
         let Ok(bytes) = encode(&answer) else {
-            return Offered::Refused;
+            return ReplicationResult::Rejected;
         };
         let origin = answer
             .conversation
             .map(|id| id.to_string())
             .unwrap_or_default();
-        let mut put = Self::script(&scripts::PUT_ANSWER);
+        let mut put = Self::new_invocation(&scripts::PUT_ANSWER);
         put.key(keys::answer(key))
-            .key(keys::answers())
+            .key(keys::answer_index())
             .key(format!("{origins}{origin}"));
         put.arg(bytes)
-            .arg(&[VERSION][..])
+            .arg(&[RECORD_VERSION][..])
             .arg(origin)
             .arg(key.to_string())
-            .arg(answer.saved.0);
-        put.arg(self.terms().answers.as_secs()).arg(origins);
-        self.change(&put).await.into()
+            .arg(answer.saved_at.0);
+        put.arg(self.terms().answer_ttl.as_secs()).arg(origins);
+        self.run_script(&put).await.into()
     }
 }

@@ -39,7 +39,7 @@ pub(super) static PUT_TURN: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// Keys: conversation, visitor index. Arguments: bytes, start time, conversation, has a visitor (1
 /// or 0), retention in seconds.
-pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static CREATE_CONVERSATION: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         redis.call('HSETNX', KEYS[1], 'record', ARGV[1])
@@ -56,7 +56,7 @@ pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// Keys: conversation, turn index, deleted marker, pending follow-ups, answers of the conversation,
 /// answer index. Arguments: conversation, key prefix of answers, retention in seconds.
-pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static DELETE_CONVERSATION: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local turns = redis.call('ZRANGE', KEYS[2], 0, -1)
@@ -79,7 +79,7 @@ pub(super) static FORGET: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// Keys: conversation, turn index, deleted marker. Arguments: upper bound as in `ZREVRANGEBYLEX`,
 /// limit.
-pub(super) static TURNS: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static LAST_TURNS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local found = {redis.call('GET', KEYS[3]) or ''}
@@ -93,7 +93,7 @@ pub(super) static TURNS: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Returns the turn that a message started. Key: conversation. Argument: message.
-pub(super) static TURN_OF: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static TURN_BY_MESSAGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local turn = redis.call('HGET', KEYS[1], 'm:' .. ARGV[1])
@@ -123,7 +123,7 @@ pub(super) static PUT_FIELD: LazyLock<Script> = LazyLock::new(|| {
 /// Writes a value unless it changed since it was read (then returns 0).
 ///
 /// Key: value. Arguments: its bytes as read (empty if missing), new bytes.
-pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static COMPARE_AND_SET: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -158,7 +158,7 @@ pub(super) static PUT_ANSWER: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// Keys: answer, answer index. Arguments: version byte, answer key, key prefix of the answers of a
 /// conversation.
-pub(super) static DROP_ANSWER: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static REMOVE_ANSWER: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local old = redis.call('HMGET', KEYS[1], 'v', 'c')
@@ -173,7 +173,7 @@ pub(super) static DROP_ANSWER: LazyLock<Script> = LazyLock::new(|| {
 /// Returns the keys of all cached answers, oldest first, and drops expired ones from the index.
 ///
 /// Key: answer index. Arguments: key prefix of answers, index of the last answer to read.
-pub(super) static ANSWERS: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static ANSWER_KEYS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local found = {}
@@ -193,7 +193,7 @@ pub(super) static ANSWERS: LazyLock<Script> = LazyLock::new(|| {
 /// Keys: running turn of the conversation, running turns, frame stream, conversation. Arguments:
 /// turn, instance, message, first frame, lease in ms, stream TTL in ms, member of the running set,
 /// channel, message to publish.
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static CLAIM_TURN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local run = redis.call('GET', KEYS[1])
@@ -221,7 +221,7 @@ pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
 /// Keys: running turns, then per turn: running turn of its conversation, frame stream. Arguments:
 /// instance, lease in ms, stream TTL in ms, maximum number of batches, then per turn: turn, member
 /// of the running set, frames (empty to only renew the lease), last (1 or 0).
-pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static APPEND_FRAMES: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local time = redis.call('TIME')
@@ -249,7 +249,7 @@ pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
 /// Returns turns whose lease has expired and leases them to the caller.
 ///
 /// Key: running turns. Arguments: lease in ms, limit.
-pub(super) static LAPSED: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static CLAIM_EXPIRED_TURNS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local time = redis.call('TIME')
@@ -263,7 +263,7 @@ pub(super) static LAPSED: LazyLock<Script> = LazyLock::new(|| {
 /// Claims the follow-up of a turn. Returns 0 if another instance with a heartbeat holds the claim.
 ///
 /// Key: claim. Arguments: instance, duration in ms, key prefix of heartbeats.
-pub(super) static CLAIM_LATE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static CLAIM_FOLLOWUP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local held = redis.call('GET', KEYS[1])

@@ -9,73 +9,76 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::handover::Handover;
-use super::link::{BEHIND, Link, LinkError, Trouble};
+use super::handover::Replicator;
+use super::link::{BACKGROUND_TIMEOUT, OutageReason, RedisCallError, RedisClient};
 use super::merge;
-use super::remote::{Remote, Terms};
-use crate::chat::{Amendment, At, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord};
-use crate::store::sled::{Changed, SledStore};
+use super::remote::{RedisReader, RetentionTerms};
+use crate::chat::{
+    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
+    TurnUpdate,
+};
+use crate::store::sled::{RecordKey, SledStore};
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, INCIDENTS, Idle, Opened,
-    SpentRecord, Store, StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
+    MAX_INCIDENTS, OpenedStore, Store, StoreError,
 };
 
 /// Limit on the wait for replication at shutdown. Later records stay in the journal.
-const LEAVING: Duration = Duration::from_secs(1);
+const SHUTDOWN_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Written<'s> = BoxFuture<'s, Result<(), StoreError>>;
+type WriteFuture<'s> = BoxFuture<'s, Result<(), StoreError>>;
 
 /// A store on this instance's disk that is replicated to other instances over Redis.
-pub struct SharedStore {
+pub struct ReplicatedStore {
     local: Arc<SledStore>,
-    remote: Remote,
+    reader: RedisReader,
     wake: Arc<Notify>,
     passes: watch::Receiver<(u64, u64)>,
-    handover: AbortHandle,
+    replicator: AbortHandle,
 }
 
-impl Drop for SharedStore {
+impl Drop for ReplicatedStore {
     fn drop(&mut self) {
-        self.handover.abort();
+        self.replicator.abort();
     }
 }
 
-impl SharedStore {
+impl ReplicatedStore {
     /// Starts replicating `local`. The replication task runs on the runtime of the caller.
     ///
     /// `random_unit` returns numbers in 0..1.
     pub fn start(
         local: Arc<SledStore>,
-        client: Link,
-        terms: watch::Receiver<Terms>,
+        client: RedisClient,
+        terms: watch::Receiver<RetentionTerms>,
         random_unit: fn() -> f64,
     ) -> Self {
-        local.keep_journal();
-        let remote = Remote {
-            link: client,
+        local.enable_journal();
+        let remote = RedisReader {
+            client: client,
             terms,
         };
         let wake = Arc::new(Notify::new());
         let (passes, passes_receiver) = watch::channel((0, 0));
-        let handover = Handover {
+        let handover = Replicator {
             local: Arc::clone(&local),
-            remote: remote.clone(),
+            reader: remote.clone(),
             wake: Arc::clone(&wake),
             passes,
-            chance: random_unit,
+            random_unit: random_unit,
         };
         let handover = tokio::spawn(handover.run()).abort_handle();
         Self {
             local,
-            remote,
+            reader: remote,
             wake,
             passes: passes_receiver,
-            handover,
+            replicator: handover,
         }
     }
 
     /// Waits until every change acknowledged before the call is replicated.
-    pub(super) async fn all_handed_over(&self) {
+    pub(super) async fn wait_replicated(&self) {
         let mut passes = self.passes.clone();
         let started = passes.borrow().0;
         self.wake.notify_one();
@@ -84,7 +87,7 @@ impl SharedStore {
     }
 
     /// Wakes the replication once the local write is on disk.
-    fn then_hand_over<'s>(&'s self, write: Written<'s>) -> Written<'s> {
+    fn replicate_after<'s>(&'s self, write: WriteFuture<'s>) -> WriteFuture<'s> {
         Box::pin(async move {
             let result = write.await;
             self.wake.notify_one();
@@ -94,12 +97,12 @@ impl SharedStore {
 
     /// Also waits for the replication while Redis is up, so that other instances stop reading what
     /// was replaced or removed.
-    fn and_hand_over<'s>(&'s self, write: Written<'s>) -> Written<'s> {
+    fn replicate_and_wait<'s>(&'s self, write: WriteFuture<'s>) -> WriteFuture<'s> {
         Box::pin(async move {
             write.await?;
-            if self.remote.link.is_up() {
+            if self.reader.client.is_up() {
                 // After the timeout it is replicated in the background.
-                let _ = timeout(BEHIND, self.all_handed_over()).await;
+                let _ = timeout(BACKGROUND_TIMEOUT, self.wait_replicated()).await;
             }
             Ok(())
         })
@@ -108,24 +111,24 @@ impl SharedStore {
     /// Drops the local copy of a conversation that another instance deleted.
     ///
     /// That is the case if all `known` turns are at or before the last `deleted` one.
-    fn outdated(&self, id: ConversationId, known: &[TurnRecord], deleted: Option<TurnId>) {
+    fn drop_deleted(&self, id: ConversationId, known: &[TurnRecord], deleted: Option<TurnId>) {
         if let Some(deleted) = deleted
             && !known.is_empty()
             && known.iter().all(|turn| turn.turn <= deleted)
         {
-            self.local.outdate(id);
+            self.local.drop_local(id);
         }
     }
 }
 
-impl Opened {
+impl OpenedStore {
     /// Replicates the store to other instances.
     ///
     /// A store in memory cannot be replicated: a crash would lose changes before they are sent.
-    pub fn shared(
+    pub fn replicated(
         mut self,
-        client: Link,
-        terms: watch::Receiver<Terms>,
+        client: RedisClient,
+        terms: watch::Receiver<RetentionTerms>,
         random_unit: fn() -> f64,
     ) -> Self {
         let Some(local) = self.sled.take() else {
@@ -133,33 +136,35 @@ impl Opened {
                 .push("Without a data folder nothing is shared with other instances.".into());
             return self;
         };
-        let shared = SharedStore::start(local, client, terms, random_unit);
-        for (conversation, turn) in &self.interrupted {
+        let shared = ReplicatedStore::start(local, client, terms, random_unit);
+        for (conversation, turn) in &self.interrupted_turns {
             // Its mark is set already. Setting it again journals the interrupted turn.
-            drop(shared.write_waiting(*conversation, *turn, true));
+            drop(shared.set_followup_pending(*conversation, *turn, true));
         }
         self.store = Arc::new(shared);
         self
     }
 }
 
-fn unreachable() -> StoreError {
-    StoreError::Broken("the record may be on another instance, and Redis is unavailable".into())
+fn redis_unavailable() -> StoreError {
+    StoreError::Unavailable(
+        "the record may be on another instance, and Redis is unavailable".into(),
+    )
 }
 
-impl Store for SharedStore {
+impl Store for ReplicatedStore {
     fn conversation(
         &self,
         id: ConversationId,
     ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
         Box::pin(async move {
-            match join(self.local.conversation(id), self.remote.conversation(id)).await {
+            match join(self.local.conversation(id), self.reader.conversation(id)).await {
                 (local, Ok((Ok(None), is_deleted))) => {
                     // Another instance deleted it, unless it was created again here.
                     let exists = !is_deleted
                         || self
                             .local
-                            .is_marked(Changed::Conversation(id))
+                            .awaits_replication(RecordKey::Conversation(id))
                             .await
                             .unwrap_or(true);
                     if exists { local } else { Ok(None) }
@@ -170,18 +175,22 @@ impl Store for SharedStore {
         })
     }
 
-    fn begin(&self, id: ConversationId, record: ConversationRecord) -> Written<'_> {
-        self.then_hand_over(self.local.begin(id, record))
+    fn create_conversation(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> WriteFuture<'_> {
+        self.replicate_after(self.local.create_conversation(id, record))
     }
 
-    fn newest_of(
+    fn latest_conversation(
         &self,
         subject: String,
     ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
         Box::pin(async move {
             let (local, shared) = join(
-                self.local.newest_of(subject.clone()),
-                self.remote.of_visitor(&subject),
+                self.local.latest_conversation(subject.clone()),
+                self.reader.conversations_of(&subject),
             )
             .await;
             let shared = match shared {
@@ -194,49 +203,63 @@ impl Store for SharedStore {
                 if let Ok(Some(record)) = self.conversation(id).await
                     && record.subject.as_ref() == Some(&subject)
                 {
-                    newest = newest.max(Some((record.began, id)));
+                    newest = newest.max(Some((record.started_at, id)));
                 }
             }
             Ok(newest.map(|(_, id)| id))
         })
     }
 
-    fn write_turn(&self, conversation: ConversationId, turn: TurnRecord) -> Written<'_> {
-        self.then_hand_over(self.local.write_turn(conversation, turn))
+    fn write_turn(&self, conversation: ConversationId, turn: TurnRecord) -> WriteFuture<'_> {
+        self.replicate_after(self.local.write_turn(conversation, turn))
     }
 
-    fn amend(&self, conversation: ConversationId, turn: TurnId, change: Amendment) -> Written<'_> {
-        let queued = self.local.amend(conversation, turn, change.clone());
-        self.and_hand_over(Box::pin(async move {
+    fn update_turn(
+        &self,
+        conversation: ConversationId,
+        turn: TurnId,
+        change: TurnUpdate,
+    ) -> WriteFuture<'_> {
+        let queued = self.local.update_turn(conversation, turn, change.clone());
+        self.replicate_and_wait(Box::pin(async move {
             queued.await?;
             if self.local.turn(conversation, turn).await?.is_some() {
                 return Ok(());
             }
             // It belongs to another instance: copy it here, then update the copy.
-            match self.remote.turn(conversation, turn).await {
+            match self.reader.turn(conversation, turn).await {
                 Ok((Some(record), _)) => {
                     let copied = self.local.write_turn(conversation, record);
-                    let updated = self.local.amend(conversation, turn, change);
+                    let updated = self.local.update_turn(conversation, turn, change);
                     join(copied, updated).await.1
                 }
                 Ok((None, _)) => Ok(()),
-                Err(_) => Err(unreachable()),
+                Err(_) => Err(redis_unavailable()),
             }
         }))
     }
 
-    fn write_waiting(
+    fn set_followup_pending(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         is_pending: bool,
-    ) -> Written<'_> {
-        self.and_hand_over(self.local.write_waiting(conversation, turn, is_pending))
+    ) -> WriteFuture<'_> {
+        self.replicate_and_wait(
+            self.local
+                .set_followup_pending(conversation, turn, is_pending),
+        )
     }
 
-    fn waiting(&self) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+    fn pending_followups(
+        &self,
+    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
         Box::pin(async move {
-            let (local, shared) = join(self.local.waiting(), self.remote.waiting()).await;
+            let (local, shared) = join(
+                self.local.pending_followups(),
+                self.reader.pending_followups(),
+            )
+            .await;
             let Ok(shared) = shared else { return local };
             let mut pending: Vec<_> = local?
                 .into_iter()
@@ -262,7 +285,7 @@ impl Store for SharedStore {
         Box::pin(async move {
             match join(
                 self.local.turn(conversation, turn),
-                self.remote.turn(conversation, turn),
+                self.reader.turn(conversation, turn),
             )
             .await
             {
@@ -270,25 +293,30 @@ impl Store for SharedStore {
                     let local = local
                         .unwrap_or_default()
                         .filter(|_| deleted.is_none_or(|deleted| turn > deleted));
-                    Ok(merge::views(local, shared))
+                    Ok(merge::merge_views(local, shared))
                 }
                 // Another instance may have the turn, so `None` would be a guess.
-                (Ok(None), Err(LinkError::Away)) => Err(unreachable()),
+                (Ok(None), Err(RedisCallError::Unavailable)) => Err(redis_unavailable()),
                 (local, Err(_)) => local,
             }
         })
     }
 
-    fn turn_of(
+    fn turn_by_message(
         &self,
         conversation: ConversationId,
         message: ClientMsgId,
     ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
         Box::pin(async move {
-            let shared = self.remote.turn_of(conversation, &message);
-            match join(self.local.turn_of(conversation, message.clone()), shared).await {
+            let shared = self.reader.turn_by_message(conversation, &message);
+            match join(
+                self.local.turn_by_message(conversation, message.clone()),
+                shared,
+            )
+            .await
+            {
                 (Ok(Some(local)), Ok(Some(shared))) if local.turn == shared.turn => {
-                    Ok(Some(merge::turns(local, shared)))
+                    Ok(Some(merge::merge_turns(local, shared)))
                 }
                 // Two turns have the same message: the first one counts.
                 (Ok(Some(local)), Ok(Some(shared))) if local.turn < shared.turn => Ok(Some(local)),
@@ -306,22 +334,25 @@ impl Store for SharedStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
         Box::pin(async move {
-            let shared = self.remote.turns(conversation, before, limit);
+            let shared = self.reader.turns(conversation, before, limit);
             let (local, shared) = join(self.local.turns(conversation, before, limit), shared).await;
             let Ok(shared) = shared else { return local };
             let local = local.unwrap_or_default();
-            self.outdated(conversation, &local, shared.gone);
+            self.drop_deleted(conversation, &local, shared.last_deleted);
             let mut merged: BTreeMap<_, _> = shared
                 .turns
                 .into_iter()
                 .map(|turn| (turn.turn, turn))
                 .collect();
-            for turn in local
-                .into_iter()
-                .filter(|turn| shared.gone.is_none_or(|deleted| turn.turn > deleted))
-            {
+            for turn in local.into_iter().filter(|turn| {
+                shared
+                    .last_deleted
+                    .is_none_or(|deleted| turn.turn > deleted)
+            }) {
                 let shared_turn = merged.remove(&turn.turn);
-                merged.extend(merge::views(Some(turn), shared_turn).map(|turn| (turn.turn, turn)));
+                merged.extend(
+                    merge::merge_views(Some(turn), shared_turn).map(|turn| (turn.turn, turn)),
+                );
             }
             let skip = merged.len().saturating_sub(limit);
             Ok(merged.into_values().skip(skip).collect())
@@ -331,59 +362,72 @@ impl Store for SharedStore {
     /// Scans this instance's own tree; shared copies expire in Redis by themselves.
     ///
     /// Another instance may have continued a conversation, so it fails while Redis is unavailable.
-    fn idle(
+    fn expired_conversations(
         &self,
-        before: At,
+        before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Idle, StoreError>> {
+    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
         Box::pin(async move {
-            let Idle { found: known, next } = self.local.idle(before, cursor, limit).await?;
+            let ExpiredPage {
+                conversations: known,
+                next_cursor: next,
+            } = self
+                .local
+                .expired_conversations(before, cursor, limit)
+                .await?;
             let mut found = Vec::new();
             for id in known {
-                let shared = self.remote.turns(id, None, 1).await;
+                let shared = self.reader.turns(id, None, 1).await;
                 let shared = shared.map_err(|_| {
-                    StoreError::Broken("it is shared, and Redis is unavailable".into())
+                    StoreError::Unavailable("it is shared, and Redis is unavailable".into())
                 })?;
-                if shared.turns.iter().all(|turn| turn.turn.at() < before) {
+                if shared
+                    .turns
+                    .iter()
+                    .all(|turn| turn.turn.timestamp() < before)
+                {
                     found.push(id);
                 }
             }
-            Ok(Idle { found, next })
+            Ok(ExpiredPage {
+                conversations: found,
+                next_cursor: next,
+            })
         })
     }
 
-    fn forget(&self, conversation: ConversationId) -> Written<'_> {
-        self.and_hand_over(self.local.forget(conversation))
+    fn delete_conversation(&self, conversation: ConversationId) -> WriteFuture<'_> {
+        self.replicate_and_wait(self.local.delete_conversation(conversation))
     }
 
     fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
         self.local.breakers()
     }
 
-    fn write_breaker(&self, provider: String, record: Option<BreakerRecord>) -> Written<'_> {
+    fn write_breaker(&self, provider: String, record: Option<BreakerRecord>) -> WriteFuture<'_> {
         self.local.write_breaker(provider, record)
     }
 
-    fn spent(&self) -> BoxFuture<'_, Result<Vec<SpentRecord>, StoreError>> {
-        self.local.spent()
+    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
+        self.local.daily_spend()
     }
 
-    fn write_spent(&self, record: SpentRecord) -> Written<'_> {
-        self.local.write_spent(record)
+    fn save_daily_spend(&self, record: DailySpendRecord) -> WriteFuture<'_> {
+        self.local.save_daily_spend(record)
     }
 
-    fn note(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        self.local.note(name)
+    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
+        self.local.get_document(name)
     }
 
-    fn write_note(&self, name: String, text: String) -> Written<'_> {
-        self.local.write_note(name, text)
+    fn put_document(&self, name: String, text: String) -> WriteFuture<'_> {
+        self.local.put_document(name, text)
     }
 
     fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
         Box::pin(async move {
-            let (local, shared) = join(self.local.incidents(), self.remote.incidents()).await;
+            let (local, shared) = join(self.local.incidents(), self.reader.incidents()).await;
             let Ok(shared) = shared else { return local };
             // The local view wins: each instance writes its own incidents.
             let incidents: BTreeMap<_, _> = shared
@@ -391,43 +435,59 @@ impl Store for SharedStore {
                 .chain(local?)
                 .map(|incident| ((incident.started, incident.id.clone()), incident))
                 .collect();
-            let skip = incidents.len().saturating_sub(INCIDENTS);
+            let skip = incidents.len().saturating_sub(MAX_INCIDENTS);
             Ok(incidents.into_values().skip(skip).collect())
         })
     }
 
-    fn write_incident(&self, incident: Incident) -> Written<'_> {
-        self.then_hand_over(self.local.write_incident(incident))
+    fn write_incident(&self, incident: Incident) -> WriteFuture<'_> {
+        self.replicate_after(self.local.write_incident(incident))
     }
 
-    fn life(&self) -> BoxFuture<'_, Result<Option<Life>, StoreError>> {
+    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
         Box::pin(async move {
-            match join(self.local.life(), self.remote.life()).await {
-                (Ok(Some(local)), Ok(Some(shared))) => Ok(Some(merge::lives(local, shared))),
+            match join(
+                self.local.service_lifetime(),
+                self.reader.service_lifetime(),
+            )
+            .await
+            {
+                (Ok(Some(local)), Ok(Some(shared))) => {
+                    Ok(Some(merge::merge_lifetimes(local, shared)))
+                }
                 (Ok(None), Ok(shared)) => Ok(shared),
                 (local, _) => local,
             }
         })
     }
 
-    fn write_life(&self, life: Life) -> Written<'_> {
-        self.then_hand_over(self.local.write_life(life))
+    fn save_service_lifetime(&self, life: ServiceLifetime) -> WriteFuture<'_> {
+        self.replicate_after(self.local.save_service_lifetime(life))
     }
 
-    fn cached(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
         Box::pin(async move {
-            match join(self.local.cached(key), self.remote.cached(key)).await {
+            match join(self.local.get_answer(key), self.reader.get_answer(key)).await {
                 // A journaled local answer is newer than the shared one. Otherwise the shared view
                 // counts, since another instance may have removed the answer.
-                (_, Ok(shared)) if !self.local.is_marked(Changed::Answer(key)).await? => Ok(shared),
-                (local, Ok(_) | Err(LinkError::Away | LinkError::Refused)) => local,
+                (_, Ok(shared))
+                    if !self
+                        .local
+                        .awaits_replication(RecordKey::Answer(key))
+                        .await? =>
+                {
+                    Ok(shared)
+                }
+                (local, Ok(_) | Err(RedisCallError::Unavailable | RedisCallError::Rejected)) => {
+                    local
+                }
             }
         })
     }
 
-    fn cached_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
         Box::pin(async move {
-            let (local, shared) = join(self.local.cached_keys(), self.remote.cached_keys()).await;
+            let (local, shared) = join(self.local.answer_keys(), self.reader.answer_keys()).await;
             let mut keys = local?;
             let shared = shared.unwrap_or_default();
             keys.retain(|key| !shared.contains(key));
@@ -436,18 +496,18 @@ impl Store for SharedStore {
         })
     }
 
-    fn write_cached(&self, key: CacheKey, answer: CachedAnswer) -> Written<'_> {
-        self.and_hand_over(self.local.write_cached(key, answer))
+    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> WriteFuture<'_> {
+        self.replicate_and_wait(self.local.put_answer(key, answer))
     }
 
-    fn remove_cached(&self, keys: Vec<CacheKey>) -> Written<'_> {
-        self.and_hand_over(self.local.remove_cached(keys))
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> WriteFuture<'_> {
+        self.replicate_and_wait(self.local.remove_answers(keys))
     }
 
-    fn handed_over(&self) -> BoxFuture<'_, ()> {
+    fn flush_replication(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if self.remote.link.is_up() {
-                let _ = timeout(LEAVING, self.all_handed_over()).await;
+            if self.reader.client.is_up() {
+                let _ = timeout(SHUTDOWN_FLUSH_TIMEOUT, self.wait_replicated()).await;
             }
         })
     }
@@ -456,18 +516,18 @@ impl Store for SharedStore {
         true
     }
 
-    fn hangs(&self) -> bool {
-        self.local.hangs()
+    fn is_stalled(&self) -> bool {
+        self.local.is_stalled()
     }
 
     fn problem(&self) -> Option<&'static str> {
         self.local.problem().or_else(|| {
-            self.remote
-                .link
+            self.reader
+                .client
                 .health()
                 .borrow()
-                .trouble
-                .map(Trouble::sentence)
+                .outage
+                .map(OutageReason::describe)
         })
     }
 }

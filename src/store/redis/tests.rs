@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use tokio::time::timeout;
 
-use super::instance::{Instance, PATIENCE};
-use super::link::HOT;
+use super::instance::{STEP_TIMEOUT, TestInstance};
+use super::link::HOT_PATH_TIMEOUT;
 use super::server::Redis;
-use super::turns::SharedTurns;
-use crate::chat::{Amendment, At, Feedback, Followup, TurnState};
-use crate::store::contract::{cached, conversation, done, key, message, saying, turn, turn_id};
+use super::turns::TurnStreams;
+use crate::chat::{Feedback, Followup, Timestamp, TurnState, TurnUpdate};
+use crate::store::contract::{
+    cache_key, cached_answer, completed, conversation, message, turn, turn_id, with_text,
+};
 use crate::store::{ConversationRecord, Store as _};
 
 /// How long a busy machine may take to run a ready task.
@@ -21,13 +23,13 @@ const SLACK: std::time::Duration = std::time::Duration::from_millis(400);
 async fn instance_works_without_redis_and_replicates_once_it_is_up() {
     let mut redis = Redis::start(&[]);
     redis.kill();
-    let one = Instance::alone(&redis.url());
+    let one = TestInstance::start(&redis.url());
     let id = conversation(1);
     one.store
-        .begin(
+        .create_conversation(
             id,
             ConversationRecord {
-                began: At(1),
+                started_at: Timestamp(1),
                 subject: Some("ann".into()),
             },
         )
@@ -36,18 +38,22 @@ async fn instance_works_without_redis_and_replicates_once_it_is_up() {
     for ms in 1..=300 {
         drop(
             one.store
-                .write_turn(id, done(turn(ms, &ms.to_string(), "?"), "a")),
+                .write_turn(id, completed(turn(ms, &ms.to_string(), "?"), "a")),
         );
     }
     let started = Instant::now();
     one.store.write_turn(id, turn(301, "m", "?")).await.unwrap();
     assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 9);
-    assert!(started.elapsed() < HOT + SLACK, "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < HOT_PATH_TIMEOUT + SLACK,
+        "{:?}",
+        started.elapsed()
+    );
     assert!(one.store.problem().is_some());
     redis.restart();
-    one.joined().await;
-    one.handed_over().await;
-    let other = Instance::join(&redis).await;
+    one.wait_connected().await;
+    one.wait_replicated().await;
+    let other = TestInstance::start_connected(&redis).await;
     let turns = other.store.turns(id, None, 1000).await.unwrap();
     assert!(
         turns
@@ -65,43 +71,43 @@ async fn instance_works_without_redis_and_replicates_once_it_is_up() {
 #[tokio::test]
 async fn stalled_redis_delays_only_the_first_read() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     one.store.write_turn(id, turn(5, "m", "?")).await.unwrap();
-    one.handed_over().await;
+    one.wait_replicated().await;
     redis.pause();
-    for limit in [HOT + SLACK, SLACK, SLACK] {
+    for limit in [HOT_PATH_TIMEOUT + SLACK, SLACK, SLACK] {
         let started = Instant::now();
         assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
         assert!(started.elapsed() < limit, "{:?}", started.elapsed());
     }
     redis.go_on();
-    one.joined().await;
+    one.wait_connected().await;
 }
 
 #[tokio::test]
 async fn records_lost_by_redis_are_replicated_again() {
     let mut redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
-    let other = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
+    let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     for round in 1..=5 {
         one.store
-            .write_turn(id, done(turn(round, &round.to_string(), "?"), "a"))
+            .write_turn(id, completed(turn(round, &round.to_string(), "?"), "a"))
             .await
             .unwrap();
-        one.handed_over().await;
+        one.wait_replicated().await;
         redis.restart();
-        one.joined().await;
-        other.joined().await;
+        one.wait_connected().await;
+        other.wait_connected().await;
     }
     // The lost connection may be noticed only after a pass through the journal.
     let replicated_again = async {
         while other.store.turns(id, None, 9).await.unwrap().len() < 5 {
-            one.handed_over().await;
+            one.wait_replicated().await;
         }
     };
-    tokio::time::timeout(PATIENCE, replicated_again)
+    tokio::time::timeout(STEP_TIMEOUT, replicated_again)
         .await
         .unwrap();
 }
@@ -109,10 +115,10 @@ async fn records_lost_by_redis_are_replicated_again() {
 #[tokio::test]
 async fn missing_turn_is_an_error_while_redis_is_down() {
     let mut redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
     assert_eq!(one.store.turn(conversation(1), turn_id(5)).await, Ok(None));
     redis.kill();
-    one.left().await;
+    one.wait_disconnected().await;
     assert!(one.store.turn(conversation(1), turn_id(5)).await.is_err());
     one.store
         .write_turn(conversation(1), turn(5, "m", "?"))
@@ -130,66 +136,75 @@ async fn missing_turn_is_an_error_while_redis_is_down() {
 #[tokio::test]
 async fn update_on_one_instance_is_visible_on_all() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
-    let other = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
+    let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     let followup = Followup {
         text: "late".into(),
         provider: "p".into(),
         model: "m".into(),
-        at: At(9),
+        at: Timestamp(9),
     };
     one.store
-        .write_turn(id, done(turn(5, "m", "?"), "sorry"))
+        .write_turn(id, completed(turn(5, "m", "?"), "sorry"))
         .await
         .unwrap();
-    one.store.write_waiting(id, turn_id(5), true).await.unwrap();
-    one.handed_over().await;
-    assert_eq!(other.store.waiting().await.unwrap(), [(id, turn_id(5))]);
+    one.store
+        .set_followup_pending(id, turn_id(5), true)
+        .await
+        .unwrap();
+    one.wait_replicated().await;
+    assert_eq!(
+        other.store.pending_followups().await.unwrap(),
+        [(id, turn_id(5))]
+    );
     other
         .store
-        .amend(id, turn_id(5), Amendment::Feedback(Feedback::Down))
+        .update_turn(id, turn_id(5), TurnUpdate::Feedback(Feedback::Down))
         .await
         .unwrap();
     other
         .store
-        .amend(id, turn_id(5), Amendment::Followup(followup.clone()))
+        .update_turn(id, turn_id(5), TurnUpdate::Followup(followup.clone()))
         .await
         .unwrap();
-    other.handed_over().await;
+    other.wait_replicated().await;
     let seen = one.store.turn(id, turn_id(5)).await.unwrap().unwrap();
     assert_eq!(
         (seen.feedback, seen.followup.as_ref()),
         (Some(Feedback::Down), Some(&followup))
     );
     // A repeated pending mark has no effect, since the turn has its follow-up.
-    one.store.write_waiting(id, turn_id(5), true).await.unwrap();
-    one.handed_over().await;
-    assert_eq!(other.store.waiting().await.unwrap(), []);
+    one.store
+        .set_followup_pending(id, turn_id(5), true)
+        .await
+        .unwrap();
+    one.wait_replicated().await;
+    assert_eq!(other.store.pending_followups().await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn less_complete_view_does_not_replace_the_turn() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
-    let other = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
+    let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     let running = turn(5, "m", "?");
     one.store
-        .write_turn(id, done(running.clone(), "whole"))
+        .write_turn(id, completed(running.clone(), "whole"))
         .await
         .unwrap();
-    one.handed_over().await;
+    one.wait_replicated().await;
     other
         .store
-        .write_turn(id, saying(running, "a part of it").interrupted())
+        .write_turn(id, with_text(running, "a part of it").into_interrupted())
         .await
         .unwrap();
-    other.handed_over().await;
+    other.wait_replicated().await;
     for instance in [&one, &other] {
         let seen = instance
             .store
-            .turn_of(id, message("m"))
+            .turn_by_message(id, message("m"))
             .await
             .unwrap()
             .unwrap();
@@ -200,26 +215,26 @@ async fn less_complete_view_does_not_replace_the_turn() {
 #[tokio::test]
 async fn deletion_on_one_instance_also_removes_the_copy_on_another() {
     let mut redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
-    let other = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
+    let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     one.store
-        .begin(
+        .create_conversation(
             id,
             ConversationRecord {
-                began: At(1),
+                started_at: Timestamp(1),
                 subject: None,
             },
         )
         .await
         .unwrap();
     one.store
-        .write_turn(id, done(turn(5, "m", "secret"), "a"))
+        .write_turn(id, completed(turn(5, "m", "secret"), "a"))
         .await
         .unwrap();
-    one.handed_over().await;
-    other.store.forget(id).await.unwrap();
-    other.handed_over().await;
+    one.wait_replicated().await;
+    other.store.delete_conversation(id).await.unwrap();
+    other.wait_replicated().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
     assert_eq!(one.store.turn(id, turn_id(5)).await.unwrap(), None);
     // The reads dropped its local copy, so the turn stays gone without Redis.
@@ -228,17 +243,17 @@ async fn deletion_on_one_instance_also_removes_the_copy_on_another() {
         .await
         .unwrap();
     redis.kill();
-    one.left().await;
+    one.wait_disconnected().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn records_of_an_unknown_version_stay_unchanged() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     let hash = format!("failsoft:c:{id}");
-    let answer = format!("failsoft:a:{}", key(1));
+    let answer = format!("failsoft:a:{}", cache_key(1));
     for (field, place) in [
         (format!("t:{}", turn_id(5)), hash.as_str()),
         ("v".into(), answer.as_str()),
@@ -253,24 +268,24 @@ async fn records_of_an_unknown_version_stay_unchanged() {
     ]);
     redis.tell(&["SET", "failsoft:l", "9from tomorrow"]);
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
-    assert_eq!(one.store.cached(key(1)).await.unwrap(), None);
+    assert_eq!(one.store.get_answer(cache_key(1)).await.unwrap(), None);
     one.store
-        .write_turn(id, done(turn(5, "m", "?"), "mine"))
+        .write_turn(id, completed(turn(5, "m", "?"), "mine"))
         .await
         .unwrap();
     one.store
-        .write_cached(key(1), cached(1, 5, "mine"))
+        .put_answer(cache_key(1), cached_answer(1, 5, "mine"))
         .await
         .unwrap();
-    one.store.remove_cached(vec![key(1)]).await.unwrap();
+    one.store.remove_answers(vec![cache_key(1)]).await.unwrap();
     one.store
-        .write_life(crate::chat::Life {
-            first: At(1),
-            last: At(2),
+        .save_service_lifetime(crate::chat::ServiceLifetime {
+            first_start: Timestamp(1),
+            last_seen: Timestamp(2),
         })
         .await
         .unwrap();
-    one.handed_over().await;
+    one.wait_replicated().await;
     for (place, field) in [
         (hash.as_str(), format!("t:{}", turn_id(5))),
         (answer.as_str(), "v".into()),
@@ -286,7 +301,7 @@ async fn records_of_an_unknown_version_stay_unchanged() {
 #[tokio::test]
 async fn keys_of_another_type_disable_sharing_only() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     for place in [
         format!("failsoft:c:{id}"),
@@ -299,28 +314,28 @@ async fn keys_of_another_type_disable_sharing_only() {
         redis.tell(&["LPUSH", &place, "rubbish"]);
     }
     one.store
-        .begin(
+        .create_conversation(
             id,
             ConversationRecord {
-                began: At(1),
+                started_at: Timestamp(1),
                 subject: None,
             },
         )
         .await
         .unwrap();
     one.store
-        .write_turn(id, done(turn(5, "m", "?"), "mine"))
+        .write_turn(id, completed(turn(5, "m", "?"), "mine"))
         .await
         .unwrap();
     one.store
-        .write_cached(key(1), cached(1, 5, "mine"))
+        .put_answer(cache_key(1), cached_answer(1, 5, "mine"))
         .await
         .unwrap();
-    one.handed_over().await;
+    one.wait_replicated().await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
     assert_eq!(
         one.store
-            .turn_of(id, message("m"))
+            .turn_by_message(id, message("m"))
             .await
             .unwrap()
             .unwrap()
@@ -329,11 +344,19 @@ async fn keys_of_another_type_disable_sharing_only() {
     );
     assert!(one.store.conversation(id).await.unwrap().is_some());
     assert_eq!(
-        one.store.cached(key(1)).await.unwrap().unwrap().text,
+        one.store
+            .get_answer(cache_key(1))
+            .await
+            .unwrap()
+            .unwrap()
+            .text,
         "mine"
     );
     assert_eq!(
-        (one.store.waiting().await, one.store.incidents().await),
+        (
+            one.store.pending_followups().await,
+            one.store.incidents().await
+        ),
         (Ok(vec![]), Ok(vec![]))
     );
     // Other records are still shared.
@@ -341,8 +364,8 @@ async fn keys_of_another_type_disable_sharing_only() {
         .write_turn(conversation(2), turn(6, "m", "?"))
         .await
         .unwrap();
-    one.handed_over().await;
-    let other = Instance::join(&redis).await;
+    one.wait_replicated().await;
+    let other = TestInstance::start_connected(&redis).await;
     assert_eq!(
         other
             .store
@@ -357,16 +380,16 @@ async fn keys_of_another_type_disable_sharing_only() {
 #[tokio::test]
 async fn keys_expire_without_further_writes() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
     one.store
         .write_turn(conversation(1), turn(5, "m", "?"))
         .await
         .unwrap();
     one.store
-        .write_cached(key(1), cached(1, 5, "a"))
+        .put_answer(cache_key(1), cached_answer(1, 5, "a"))
         .await
         .unwrap();
-    one.handed_over().await;
+    one.wait_replicated().await;
     let names = redis.tell(&["KEYS", "failsoft:[aco]:*"]);
     assert_eq!(names.lines().count(), 3, "{names}");
     for name in names.lines() {
@@ -378,25 +401,25 @@ async fn keys_expire_without_further_writes() {
 #[tokio::test]
 async fn a_late_answer_that_an_instance_died_with_is_for_another() {
     let redis = Redis::start(&[]);
-    let one = Instance::join(&redis).await;
-    let other = Instance::join(&redis).await;
+    let one = TestInstance::start_connected(&redis).await;
+    let other = TestInstance::start_connected(&redis).await;
     let [one_turns, other_turns] = [(&one, "one"), (&other, "other")]
-        .map(|(at, name)| SharedTurns::new(at.link.clone(), name.into()));
-    assert!(one_turns.claim_late(turn_id(1)).await);
+        .map(|(at, name)| TurnStreams::new(at.client.clone(), name.into()));
+    assert!(one_turns.claim_followup(turn_id(1)).await);
     assert!(
-        !other_turns.claim_late(turn_id(1)).await,
+        !other_turns.claim_followup(turn_id(1)).await,
         "the first instance is alive"
     );
-    assert!(one_turns.claim_late(turn_id(1)).await);
+    assert!(one_turns.claim_followup(turn_id(1)).await);
     // Both instances have the same name and write the same heartbeat. Delete it until neither has
     // had the time to write it again.
     let claimed = async {
         loop {
             redis.tell(&["DEL", "failsoft:here:one"]);
-            if other_turns.claim_late(turn_id(1)).await {
+            if other_turns.claim_followup(turn_id(1)).await {
                 return;
             }
         }
     };
-    timeout(PATIENCE, claimed).await.unwrap();
+    timeout(STEP_TIMEOUT, claimed).await.unwrap();
 }

@@ -14,74 +14,76 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::keys;
-use super::link::{BEHIND, HOT, Link, LinkError, PREFIX, SIGN};
+use super::link::{
+    BACKGROUND_TIMEOUT, HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisCallError, RedisClient,
+};
 use super::scripts;
 use crate::chat::{ClientMsgId, ConversationId, Followup, TurnId};
 
 /// The lifetime of an unrenewed lease. After it, a dead instance's turns count as interrupted.
-pub const LEASE: Duration = Duration::from_secs(5);
+pub const TURN_LEASE: Duration = Duration::from_secs(5);
 
 /// The lifetime of a turn's stream after the last frame.
-const STREAM_STAYS: Duration = Duration::from_secs(10 * 60);
+const STREAM_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// Batches kept per turn: at one every 50 ms, more than six minutes.
-const BATCHES: usize = 8192;
+const MAX_BATCHES: usize = 8192;
 
 /// The time an instance has for a follow-up before another one may try, unless it dies first.
-const LATE_LEASE: Duration = Duration::from_secs(5 * 60);
+const FOLLOWUP_LEASE: Duration = Duration::from_secs(5 * 60);
 
-const AT_ONCE: usize = 64;
+const BATCH_SIZE: usize = 64;
 
 const CHANNEL: &str = "turns";
 
 /// A message between instances about a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
+pub enum TurnMessage {
     #[serde(rename = "opened")]
-    Opened(ConversationId, TurnId),
+    Started(ConversationId, TurnId),
     #[serde(rename = "stop")]
-    Stop(ConversationId, TurnId),
+    StopRequested(ConversationId, TurnId),
     /// A visitor on another instance follows the turn.
     #[serde(rename = "followed")]
     Followed(ConversationId, TurnId),
     #[serde(rename = "late")]
-    Late(ConversationId, TurnId, Followup),
+    FollowupReady(ConversationId, TurnId, Followup),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    Mine,
+pub enum ClaimReply {
+    Granted,
     /// Another instance's turn is running in the conversation.
     Busy(TurnId),
     /// The message has a turn already.
-    Known(TurnId),
+    AlreadyStarted(TurnId),
 }
 
 #[derive(Debug)]
-pub struct Batch {
+pub struct FrameBatch {
     pub conversation: ConversationId,
     pub turn: TurnId,
     /// The new frames, one per line. Empty to only renew the lease.
     pub frames: String,
-    pub ended: bool,
+    pub is_last: bool,
 }
 
 /// An entry of a stream: its id, and its frames, one per line.
-pub type Part = (String, String);
+pub type StreamPart = (String, String);
 
 #[derive(Clone)]
-pub struct SharedTurns {
-    client: Link,
+pub struct TurnStreams {
+    client: RedisClient,
     instance: Arc<str>,
 }
 
-impl SharedTurns {
-    pub fn new(client: Link, instance: Arc<str>) -> Self {
+impl TurnStreams {
+    pub fn new(client: RedisClient, instance: Arc<str>) -> Self {
         Self { client, instance }
     }
 
-    pub fn link(&self) -> &Link {
+    pub fn client(&self) -> &RedisClient {
         &self.client
     }
 
@@ -89,17 +91,17 @@ impl SharedTurns {
     ///
     /// # Errors
     /// As [`RedisClient::call`]. The caller then starts the turn without a claim.
-    pub async fn claim(
+    pub async fn claim_turn(
         &self,
         conversation: ConversationId,
         turn: TurnId,
         message: &ClientMsgId,
         start: &str,
-    ) -> Result<Claimed, LinkError> {
-        let started = self.said(&Told::Opened(conversation, turn));
-        let mut claim = scripts::CLAIM.key(keys::run(conversation));
+    ) -> Result<ClaimReply, RedisCallError> {
+        let started = self.encode(&TurnMessage::Started(conversation, turn));
+        let mut claim = scripts::CLAIM_TURN.key(keys::running_turn(conversation));
         claim
-            .key(keys::runs())
+            .key(keys::running_turns())
             .key(keys::frames(turn))
             .key(keys::conversation(conversation));
         claim
@@ -108,23 +110,23 @@ impl SharedTurns {
             .arg(message.to_string())
             .arg(start);
         claim
-            .arg(millis(LEASE))
-            .arg(millis(STREAM_STAYS))
-            .arg(keys::waits(conversation, turn));
+            .arg(millis(TURN_LEASE))
+            .arg(millis(STREAM_TTL))
+            .arg(keys::turn_member(conversation, turn));
         claim.arg(format!("{PREFIX}{CHANNEL}")).arg(started);
-        let (code, other): (i64, String) = self.client.script(HOT, &claim).await?;
+        let (code, other): (i64, String) = self.client.script(HOT_PATH_TIMEOUT, &claim).await?;
         match (code, other.parse()) {
-            (1, Ok(other)) => Ok(Claimed::Busy(other)),
-            (2, Ok(other)) => Ok(Claimed::Known(other)),
-            _ => Ok(Claimed::Mine),
+            (1, Ok(other)) => Ok(ClaimReply::Busy(other)),
+            (2, Ok(other)) => Ok(ClaimReply::AlreadyStarted(other)),
+            _ => Ok(ClaimReply::Granted),
         }
     }
 
     /// Returns the turns that other instances run in these conversations, in the same order.
-    pub async fn running(
+    pub async fn running_elsewhere(
         &self,
         conversations: &[ConversationId],
-    ) -> Result<Vec<Option<TurnId>>, LinkError> {
+    ) -> Result<Vec<Option<TurnId>>, RedisCallError> {
         if conversations.is_empty() {
             return Ok(Vec::new());
         }
@@ -132,10 +134,10 @@ impl SharedTurns {
         get.arg(
             conversations
                 .iter()
-                .map(|id| keys::run(*id))
+                .map(|id| keys::running_turn(*id))
                 .collect::<Vec<_>>(),
         );
-        let found: Vec<Option<String>> = self.client.command(HOT, &get).await?;
+        let found: Vec<Option<String>> = self.client.command(HOT_PATH_TIMEOUT, &get).await?;
         let elsewhere = |run: Option<String>| {
             let run = run?;
             let (turn, instance) = run.split_once(' ')?;
@@ -148,37 +150,38 @@ impl SharedTurns {
     ///
     /// # Errors
     /// As [`RedisClient::call`]. Some of the frames may have been appended.
-    pub async fn append(&self, batches: &[Batch]) -> Result<(), LinkError> {
-        for chunk in batches.chunks(AT_ONCE) {
-            let mut append = scripts::APPEND.key(keys::runs());
+    pub async fn append(&self, batches: &[FrameBatch]) -> Result<(), RedisCallError> {
+        for chunk in batches.chunks(BATCH_SIZE) {
+            let mut append = scripts::APPEND_FRAMES.key(keys::running_turns());
             append
                 .arg(&*self.instance)
-                .arg(millis(LEASE))
-                .arg(millis(STREAM_STAYS))
-                .arg(BATCHES);
+                .arg(millis(TURN_LEASE))
+                .arg(millis(STREAM_TTL))
+                .arg(MAX_BATCHES);
             for batch in chunk {
                 append
-                    .key(keys::run(batch.conversation))
+                    .key(keys::running_turn(batch.conversation))
                     .key(keys::frames(batch.turn));
                 append
                     .arg(batch.turn.to_string())
-                    .arg(keys::waits(batch.conversation, batch.turn));
-                append.arg(&batch.frames).arg(u8::from(batch.ended));
+                    .arg(keys::turn_member(batch.conversation, batch.turn));
+                append.arg(&batch.frames).arg(u8::from(batch.is_last));
             }
-            self.client.script::<i64>(BEHIND, &append).await?;
+            self.client
+                .script::<i64>(BACKGROUND_TIMEOUT, &append)
+                .await?;
         }
         Ok(())
     }
 
     /// Returns a turn's whole stream.
-    pub async fn frames(&self, turn: TurnId) -> Result<Vec<Part>, LinkError> {
+    pub async fn read_frames(&self, turn: TurnId) -> Result<Vec<StreamPart>, RedisCallError> {
         let key = keys::frames(turn);
         let found: StreamRangeReply = self
             .client
-            .ask(
-                HOT,
-                |mut manager| async move { manager.xrange_all(key).await },
-            )
+            .call(HOT_PATH_TIMEOUT, |mut manager| async move {
+                manager.xrange_all(key).await
+            })
             .await?;
         Ok(found
             .ids
@@ -188,19 +191,21 @@ impl SharedTurns {
     }
 
     /// Returns the new entries of streams, each after the given id. Skips streams without any.
-    pub async fn news(
+    pub async fn read_new_frames(
         &self,
         after: &[(TurnId, String)],
-    ) -> Result<Vec<(TurnId, Vec<Part>)>, LinkError> {
+    ) -> Result<Vec<(TurnId, Vec<StreamPart>)>, RedisCallError> {
         let keys: Vec<_> = after.iter().map(|(turn, _)| keys::frames(*turn)).collect();
         let ids: Vec<_> = after.iter().map(|(_, id)| id.clone()).collect();
         let streams = keys.clone();
         let options = StreamReadOptions::default().count(256);
-        let read = self.client.ask(BEHIND, |mut manager| async move {
-            manager
-                .xread_options::<_, _, Option<StreamReadReply>>(&streams, &ids, &options)
-                .await
-        });
+        let read = self
+            .client
+            .call(BACKGROUND_TIMEOUT, |mut manager| async move {
+                manager
+                    .xread_options::<_, _, Option<StreamReadReply>>(&streams, &ids, &options)
+                    .await
+            });
         let Some(found) = read.await? else {
             return Ok(Vec::new());
         };
@@ -220,68 +225,71 @@ impl SharedTurns {
 
     /// Takes over the turns whose lease has expired, for the time of a lease, so that this instance
     /// ends them.
-    pub async fn lapsed(&self) -> Result<Vec<(ConversationId, TurnId)>, LinkError> {
-        let mut lapsed = scripts::LAPSED.key(keys::runs());
-        lapsed.arg(millis(LEASE)).arg(AT_ONCE);
-        let names: Vec<String> = self.client.script(BEHIND, &lapsed).await?;
-        Ok(names.iter().filter_map(|name| keys::named(name)).collect())
+    pub async fn claim_expired(&self) -> Result<Vec<(ConversationId, TurnId)>, RedisCallError> {
+        let mut lapsed = scripts::CLAIM_EXPIRED_TURNS.key(keys::running_turns());
+        lapsed.arg(millis(TURN_LEASE)).arg(BATCH_SIZE);
+        let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &lapsed).await?;
+        Ok(names
+            .iter()
+            .filter_map(|name| keys::parse_member(name))
+            .collect())
     }
 
     /// Claims a turn's follow-up. Returns `true` if this instance may ask for it, which is always
     /// the case while Redis is unavailable.
-    pub async fn claim_late(&self, turn: TurnId) -> bool {
-        let mut claim = scripts::CLAIM_LATE.key(keys::late(turn));
+    pub async fn claim_followup(&self, turn: TurnId) -> bool {
+        let mut claim = scripts::CLAIM_FOLLOWUP.key(keys::followup_claim(turn));
         claim
             .arg(&*self.instance)
-            .arg(millis(LATE_LEASE))
-            .arg(format!("{PREFIX}{SIGN}"));
+            .arg(millis(FOLLOWUP_LEASE))
+            .arg(format!("{PREFIX}{HEARTBEAT_KEY}"));
         self.client
-            .script::<i64>(BEHIND, &claim)
+            .script::<i64>(BACKGROUND_TIMEOUT, &claim)
             .await
             .map_or(true, |mine| mine == 1)
     }
 
-    pub async fn tell(&self, message: &Told) {
+    pub async fn publish(&self, message: &TurnMessage) {
         // A lost message does no harm: the others also poll.
         let _ = self
             .client
-            .publish(BEHIND, CHANNEL, self.said(message).as_bytes())
+            .publish(BACKGROUND_TIMEOUT, CHANNEL, self.encode(message).as_bytes())
             .await;
     }
 
-    fn said(&self, message: &Told) -> String {
+    fn encode(&self, message: &TurnMessage) -> String {
         serde_json::to_string(&(&*self.instance, message)).unwrap_or_default()
     }
 
     /// Subscribes to the messages of other instances.
-    pub fn hear(&self) -> Heard {
-        Heard {
-            messages: self.client.hear(CHANNEL),
+    pub fn subscribe(&self) -> TurnMessages {
+        TurnMessages {
+            messages: self.client.subscribe(CHANNEL),
             instance: Arc::clone(&self.instance),
         }
     }
 }
 
-pub struct Heard {
+pub struct TurnMessages {
     messages: broadcast::Receiver<Arc<[u8]>>,
     instance: Arc<str>,
 }
 
-impl Heard {
+impl TurnMessages {
     /// # Errors
     /// `MessagesLagged` if some were dropped. The caller then has to read the state they reported.
-    pub async fn next(&mut self) -> Result<Told, Missed> {
+    pub async fn next(&mut self) -> Result<TurnMessage, MessagesLagged> {
         loop {
             match self.messages.recv().await {
                 // A message that cannot be decoded is of a later version.
                 Ok(message) => {
-                    let read = serde_json::from_slice::<(String, Told)>(&message);
+                    let read = serde_json::from_slice::<(String, TurnMessage)>(&message);
                     let message = read.ok().filter(|(from, _)| **from != *self.instance);
                     if let Some((_, message)) = message {
                         return Ok(message);
                     }
                 }
-                Err(broadcast::error::RecvError::Lagged(_)) => return Err(Missed),
+                Err(broadcast::error::RecvError::Lagged(_)) => return Err(MessagesLagged),
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }
@@ -290,7 +298,7 @@ impl Heard {
 
 /// Messages were dropped because the receiver fell behind.
 #[derive(Clone, Copy, Debug)]
-pub struct Missed;
+pub struct MessagesLagged;
 
 fn payload(value: &Value) -> Option<String> {
     ::redis::from_redis_value_ref(value).ok()

@@ -5,9 +5,9 @@
 
 use sled::Db;
 
-use super::layout::{get, meaning, put, remove};
-use crate::chat::{At, ConversationId};
-use crate::store::record::{decode, encode, read};
+use super::layout::{get, map_sled_error, put, remove};
+use crate::chat::{ConversationId, Timestamp};
+use crate::store::record::{decode, encode, try_decode};
 use crate::store::{CacheKey, CachedAnswer, StoreError};
 
 fn answer_key(key: CacheKey) -> String {
@@ -24,14 +24,15 @@ pub(super) fn get_answer(db: &Db, key: CacheKey) -> Result<Option<CachedAnswer>,
 }
 
 /// Returns all keys, oldest answer first.
-pub(super) fn keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
+pub(super) fn answer_keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix("a/") {
-        let (key, bytes) = entry.map_err(|error| meaning(&error))?;
+        let (key, bytes) = entry.map_err(|error| map_sled_error(&error))?;
         let key = std::str::from_utf8(&key)
             .ok()
             .and_then(|key| CacheKey::parse(key.strip_prefix("a/")?));
-        let saved = read::<CachedAnswer>(&bytes).map_or(At(0), |answer| answer.saved);
+        let saved =
+            try_decode::<CachedAnswer>(&bytes).map_or(Timestamp(0), |answer| answer.saved_at);
         found.extend(key.map(|key| (saved, key)));
     }
     found.sort_unstable();
@@ -39,11 +40,11 @@ pub(super) fn keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
 }
 
 /// Counts the answers that cannot be decoded: damaged, or of an unsupported version.
-pub(in crate::store) fn unreadable(db: &Db) -> Result<usize, StoreError> {
+pub(in crate::store) fn count_unreadable(db: &Db) -> Result<usize, StoreError> {
     let mut count = 0;
     for bytes in db.scan_prefix("a/").values() {
-        let bytes = bytes.map_err(|error| meaning(&error))?;
-        count += usize::from(read::<CachedAnswer>(&bytes).is_none());
+        let bytes = bytes.map_err(|error| map_sled_error(&error))?;
+        count += usize::from(try_decode::<CachedAnswer>(&bytes).is_none());
     }
     Ok(count)
 }
@@ -66,10 +67,13 @@ pub(super) fn remove_answer(db: &Db, key: CacheKey) -> Result<(), StoreError> {
     old_origin.map_or(Ok(()), |old| remove(db, origin_key(old, key)))
 }
 
-pub(super) fn forget(db: &Db, conversation: ConversationId) -> Result<(), StoreError> {
+pub(super) fn remove_from_conversation(
+    db: &Db,
+    conversation: ConversationId,
+) -> Result<(), StoreError> {
     let prefix = format!("o/{conversation}/");
     for origin in db.scan_prefix(&prefix).keys() {
-        let origin = origin.map_err(|error| meaning(&error))?;
+        let origin = origin.map_err(|error| map_sled_error(&error))?;
         let key = std::str::from_utf8(&origin)
             .ok()
             .and_then(|key| CacheKey::parse(key.strip_prefix(&prefix)?));
@@ -87,7 +91,7 @@ pub(super) fn forget(db: &Db, conversation: ConversationId) -> Result<(), StoreE
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::store::contract::{cached, conversation, key};
+    use crate::store::contract::{cache_key, cached_answer, conversation};
 
     fn tree() -> Db {
         sled::Config::new().temporary(true).open().unwrap()
@@ -96,20 +100,23 @@ mod tests {
     #[test]
     fn answer_of_another_version_reads_as_missing_and_sorts_first() {
         let db = tree();
-        put_answer(&db, key(1), &cached(1, 5, "old")).unwrap();
-        put_answer(&db, key(2), &cached(1, 9, "new")).unwrap();
-        let mut later = encode(&cached(1, 9, "new")).unwrap();
+        put_answer(&db, cache_key(1), &cached_answer(1, 5, "old")).unwrap();
+        put_answer(&db, cache_key(2), &cached_answer(1, 9, "new")).unwrap();
+        let mut later = encode(&cached_answer(1, 9, "new")).unwrap();
         *later.first_mut().unwrap() += 1;
-        put(&db, &answer_key(key(2)), later).unwrap();
-        assert_eq!(get_answer(&db, key(2)).unwrap(), None);
-        assert_eq!(get_answer(&db, key(1)).unwrap(), Some(cached(1, 5, "old")));
-        assert_eq!(keys(&db).unwrap(), [key(2), key(1)]);
-        assert_eq!(unreadable(&db), Ok(1));
-        put_answer(&db, key(2), &cached(1, 10, "replaced")).unwrap();
-        assert_eq!(unreadable(&db), Ok(0));
+        put(&db, &answer_key(cache_key(2)), later).unwrap();
+        assert_eq!(get_answer(&db, cache_key(2)).unwrap(), None);
         assert_eq!(
-            get_answer(&db, key(2)).unwrap(),
-            Some(cached(1, 10, "replaced"))
+            get_answer(&db, cache_key(1)).unwrap(),
+            Some(cached_answer(1, 5, "old"))
+        );
+        assert_eq!(answer_keys(&db).unwrap(), [cache_key(2), cache_key(1)]);
+        assert_eq!(count_unreadable(&db), Ok(1));
+        put_answer(&db, cache_key(2), &cached_answer(1, 10, "replaced")).unwrap();
+        assert_eq!(count_unreadable(&db), Ok(0));
+        assert_eq!(
+            get_answer(&db, cache_key(2)).unwrap(),
+            Some(cached_answer(1, 10, "replaced"))
         );
     }
 
@@ -117,23 +124,26 @@ mod tests {
     fn the_index_of_origins_is_as_long_as_it_must_be() {
         let db = tree();
         let origins = || db.scan_prefix("o/").count();
-        put_answer(&db, key(1), &cached(1, 5, "first")).unwrap();
-        put_answer(&db, key(1), &cached(2, 6, "second")).unwrap();
+        put_answer(&db, cache_key(1), &cached_answer(1, 5, "first")).unwrap();
+        put_answer(&db, cache_key(1), &cached_answer(2, 6, "second")).unwrap();
         assert_eq!(origins(), 1);
-        forget(&db, conversation(1)).unwrap();
-        assert!(get_answer(&db, key(1)).unwrap().is_some());
+        remove_from_conversation(&db, conversation(1)).unwrap();
+        assert!(get_answer(&db, cache_key(1)).unwrap().is_some());
         put_answer(
             &db,
-            key(1),
+            cache_key(1),
             &CachedAnswer {
                 conversation: None,
-                ..cached(1, 7, "warmed")
+                ..cached_answer(1, 7, "warmed")
             },
         )
         .unwrap();
         assert_eq!(origins(), 0);
-        put_answer(&db, key(3), &cached(3, 5, "first")).unwrap();
-        remove_answer(&db, key(3)).unwrap();
-        assert_eq!((origins(), get_answer(&db, key(3)).unwrap()), (0, None));
+        put_answer(&db, cache_key(3), &cached_answer(3, 5, "first")).unwrap();
+        remove_answer(&db, cache_key(3)).unwrap();
+        assert_eq!(
+            (origins(), get_answer(&db, cache_key(3)).unwrap()),
+            (0, None)
+        );
     }
 }

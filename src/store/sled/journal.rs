@@ -19,46 +19,46 @@ use std::ops::Bound;
 use sled::{Db, IVec};
 
 use super::cached;
-use super::layout::{self, meaning};
-use super::queue::Op;
-use crate::chat::{ConversationId, Incident, Life, TurnId, TurnRecord};
+use super::layout::{self, map_sled_error};
+use super::queue::WriteOp;
+use crate::chat::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
 use crate::store::record::decode;
 use crate::store::{CacheKey, CachedAnswer, ConversationRecord, StoreError};
 
 /// The identity of a changed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub enum RecordKey {
     Answer(CacheKey),
-    Forgotten(ConversationId),
+    DeletedConversation(ConversationId),
     /// An incident, by its key in the tree.
     Incident(String),
-    Life,
+    ServiceLifetime,
     Conversation(ConversationId),
     Turn(ConversationId, TurnId),
 }
 
 /// The current state of a changed record. `None` stands for a record that no longer exists.
 #[derive(Debug)]
-pub enum Standing {
+pub enum RecordState {
     Answer(CacheKey, Option<CachedAnswer>),
-    Forgotten(ConversationId),
+    DeletedConversation(ConversationId),
     /// An incident, with its key in the tree.
     Incident(String, Option<Incident>),
-    Life(Option<Life>),
+    ServiceLifetime(Option<ServiceLifetime>),
     Conversation(ConversationId, Option<ConversationRecord>),
     /// A turn, and whether it waits for a follow-up.
     Turn(ConversationId, TurnId, Option<Box<TurnRecord>>, bool),
 }
 
-impl Changed {
-    fn key(&self) -> String {
+impl RecordKey {
+    fn entry_key(&self) -> String {
         match self {
-            Changed::Answer(key) => format!("j/a/{key}"),
-            Changed::Forgotten(id) => format!("j/f/{id}"),
-            Changed::Incident(key) => format!("j/{key}"),
-            Changed::Life => "j/l/".into(),
-            Changed::Conversation(id) => format!("j/n/{id}"),
-            Changed::Turn(conversation, turn) => format!("j/t/{turn}/{conversation}"),
+            RecordKey::Answer(key) => format!("j/a/{key}"),
+            RecordKey::DeletedConversation(id) => format!("j/f/{id}"),
+            RecordKey::Incident(key) => format!("j/{key}"),
+            RecordKey::ServiceLifetime => "j/l/".into(),
+            RecordKey::Conversation(id) => format!("j/n/{id}"),
+            RecordKey::Turn(conversation, turn) => format!("j/t/{turn}/{conversation}"),
         }
     }
 
@@ -66,14 +66,14 @@ impl Changed {
         let key = std::str::from_utf8(key).ok()?.strip_prefix("j/")?;
         let (kind, name) = key.split_once('/')?;
         match kind {
-            "a" => Some(Changed::Answer(CacheKey::parse(name)?)),
-            "f" => Some(Changed::Forgotten(name.parse().ok()?)),
-            "i" => Some(Changed::Incident(key.to_owned())),
-            "l" => Some(Changed::Life),
-            "n" => Some(Changed::Conversation(name.parse().ok()?)),
+            "a" => Some(RecordKey::Answer(CacheKey::parse(name)?)),
+            "f" => Some(RecordKey::DeletedConversation(name.parse().ok()?)),
+            "i" => Some(RecordKey::Incident(key.to_owned())),
+            "l" => Some(RecordKey::ServiceLifetime),
+            "n" => Some(RecordKey::Conversation(name.parse().ok()?)),
             "t" => {
                 let (turn, conversation) = name.split_once('/')?;
-                Some(Changed::Turn(
+                Some(RecordKey::Turn(
                     conversation.parse().ok()?,
                     turn.parse().ok()?,
                 ))
@@ -83,99 +83,117 @@ impl Changed {
     }
 
     /// Lists the records that an operation changes and other instances need.
-    fn of(op: &Op) -> Vec<Self> {
+    fn changed_by(op: &WriteOp) -> Vec<Self> {
         match op {
-            Op::Begin(id, _) => vec![Changed::Conversation(*id)],
-            Op::Turn(conversation, turn) => vec![Changed::Turn(*conversation, turn.turn)],
-            Op::Amend(conversation, turn, _) | Op::Waiting(conversation, turn, _) => {
-                vec![Changed::Turn(*conversation, *turn)]
+            WriteOp::CreateConversation(id, _) => vec![RecordKey::Conversation(*id)],
+            WriteOp::WriteTurn(conversation, turn) => {
+                vec![RecordKey::Turn(*conversation, turn.turn)]
             }
-            Op::Forget(id) => vec![Changed::Forgotten(*id)],
-            Op::Incident(incident) => vec![Changed::Incident(layout::incident_key(incident))],
-            Op::Life(_) => vec![Changed::Life],
-            Op::Cached(key, _) => vec![Changed::Answer(*key)],
-            Op::Uncached(keys) => keys.iter().map(|key| Changed::Answer(*key)).collect(),
+            WriteOp::UpdateTurn(conversation, turn, _)
+            | WriteOp::SetFollowupPending(conversation, turn, _) => {
+                vec![RecordKey::Turn(*conversation, *turn)]
+            }
+            WriteOp::DeleteConversation(id) => vec![RecordKey::DeletedConversation(*id)],
+            WriteOp::WriteIncident(incident) => {
+                vec![RecordKey::Incident(layout::incident_key(incident))]
+            }
+            WriteOp::SaveServiceLifetime(_) => vec![RecordKey::ServiceLifetime],
+            WriteOp::PutAnswer(key, _) => vec![RecordKey::Answer(*key)],
+            WriteOp::RemoveAnswers(keys) => {
+                keys.iter().map(|key| RecordKey::Answer(*key)).collect()
+            }
             _ => Vec::new(),
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    pub changed: Changed,
-    number: IVec,
+pub struct JournalEntry {
+    pub record: RecordKey,
+    change_number: IVec,
 }
 
-impl Mark {
-    pub fn name(&self) -> String {
-        self.changed.key()
+impl JournalEntry {
+    pub fn key(&self) -> String {
+        self.record.entry_key()
     }
 }
 
-pub(super) fn mark(db: &Db, op: &Op) -> Result<(), StoreError> {
-    for record in Changed::of(op) {
-        let number = db.generate_id().map_err(|error| meaning(&error))?;
-        layout::put(db, &record.key(), number.to_be_bytes().to_vec())?;
+pub(super) fn record_changes(db: &Db, op: &WriteOp) -> Result<(), StoreError> {
+    for record in RecordKey::changed_by(op) {
+        let number = db.generate_id().map_err(|error| map_sled_error(&error))?;
+        layout::put(db, &record.entry_key(), number.to_be_bytes().to_vec())?;
     }
     Ok(())
 }
 
 /// Returns the next entries in key order, with `after` only those behind it.
-pub(super) fn marks(db: &Db, after: Option<&Mark>, limit: usize) -> Result<Vec<Mark>, StoreError> {
+pub(super) fn read_entries(
+    db: &Db,
+    after: Option<&JournalEntry>,
+    limit: usize,
+) -> Result<Vec<JournalEntry>, StoreError> {
     let from = after.map_or(Bound::Included(b"j/".to_vec()), |entry| {
-        Bound::Excluded(entry.changed.key().into_bytes())
+        Bound::Excluded(entry.record.entry_key().into_bytes())
     });
     let mut found = Vec::new();
     for entry in db
         .range((from, Bound::Excluded(b"j0".to_vec())))
         .take(limit)
     {
-        let (key, number) = entry.map_err(|error| meaning(&error))?;
+        let (key, number) = entry.map_err(|error| map_sled_error(&error))?;
         // Entries of a later version are left for that version to replicate.
-        found.extend(Changed::parse(&key).map(|changed| Mark { changed, number }));
+        found.extend(RecordKey::parse(&key).map(|changed| JournalEntry {
+            record: changed,
+            change_number: number,
+        }));
     }
     Ok(found)
 }
 
-pub(super) fn standing(db: &Db, record: &Changed) -> Result<Standing, StoreError> {
+pub(super) fn read_state(db: &Db, record: &RecordKey) -> Result<RecordState, StoreError> {
     Ok(match record {
-        Changed::Answer(key) => Standing::Answer(*key, cached::get_answer(db, *key)?),
-        Changed::Forgotten(id) => Standing::Forgotten(*id),
-        Changed::Incident(key) => {
+        RecordKey::Answer(key) => RecordState::Answer(*key, cached::get_answer(db, *key)?),
+        RecordKey::DeletedConversation(id) => RecordState::DeletedConversation(*id),
+        RecordKey::Incident(key) => {
             let bytes = layout::get(db, key)?;
-            Standing::Incident(
+            RecordState::Incident(
                 key.clone(),
                 bytes.and_then(|bytes| decode("incident", &bytes)),
             )
         }
-        Changed::Life => Standing::Life(layout::life(db)?),
+        RecordKey::ServiceLifetime => RecordState::ServiceLifetime(layout::service_lifetime(db)?),
         // An unreadable record is left for the version that wrote it.
-        Changed::Conversation(id) => {
-            Standing::Conversation(*id, layout::conversation(db, *id).ok().flatten())
+        RecordKey::Conversation(id) => {
+            RecordState::Conversation(*id, layout::conversation(db, *id).ok().flatten())
         }
-        Changed::Turn(conversation, turn) => {
+        RecordKey::Turn(conversation, turn) => {
             let record = layout::turn(db, *conversation, *turn)?.map(Box::new);
-            Standing::Turn(
+            RecordState::Turn(
                 *conversation,
                 *turn,
                 record,
-                layout::waits(db, *conversation, *turn)?,
+                layout::is_followup_pending(db, *conversation, *turn)?,
             )
         }
     })
 }
 
-pub(super) fn is_marked(db: &Db, record: &Changed) -> Result<bool, StoreError> {
-    Ok(layout::get(db, &record.key())?.is_some())
+pub(super) fn awaits_replication(db: &Db, record: &RecordKey) -> Result<bool, StoreError> {
+    Ok(layout::get(db, &record.entry_key())?.is_some())
 }
 
 /// Removes entries. An entry stays if its record changed since it was read.
-pub(super) fn unmark(db: &Db, entries: &[Mark]) -> Result<(), StoreError> {
+pub(super) fn clear_entries(db: &Db, entries: &[JournalEntry]) -> Result<(), StoreError> {
     for entry in entries {
         // A failed swap means that the record changed again, and the new entry has to stay.
         let _ = db
-            .compare_and_swap(entry.changed.key(), Some(&entry.number), None::<IVec>)
-            .map_err(|error| meaning(&error))?;
+            .compare_and_swap(
+                entry.record.entry_key(),
+                Some(&entry.change_number),
+                None::<IVec>,
+            )
+            .map_err(|error| map_sled_error(&error))?;
     }
     Ok(())
 }
@@ -184,42 +202,43 @@ pub(super) fn unmark(db: &Db, entries: &[Mark]) -> Result<(), StoreError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::store::contract::{cached, conversation, key, turn, turn_id};
+    use crate::store::contract::{cache_key, cached_answer, conversation, turn, turn_id};
 
     #[test]
     fn entries_are_ordered_and_stay_until_cleared_unchanged() {
         let db = sled::Config::new().temporary(true).open().unwrap();
-        let late = Op::Turn(conversation(1), turn(9, "m", "?"));
-        let early = Op::Turn(conversation(2), turn(5, "m", "?"));
+        let late = WriteOp::WriteTurn(conversation(1), turn(9, "m", "?"));
+        let early = WriteOp::WriteTurn(conversation(2), turn(5, "m", "?"));
         for op in [
             &late,
             &early,
-            &Op::Forget(conversation(3)),
-            &Op::Cached(key(1), cached(1, 1, "a")),
+            &WriteOp::DeleteConversation(conversation(3)),
+            &WriteOp::PutAnswer(cache_key(1), cached_answer(1, 1, "a")),
             &early,
         ] {
-            mark(&db, op).unwrap();
+            record_changes(&db, op).unwrap();
         }
-        let all = marks(&db, None, 9).unwrap();
-        let names: Vec<_> = all.iter().map(|entry| entry.changed.clone()).collect();
+        let all = read_entries(&db, None, 9).unwrap();
+        let names: Vec<_> = all.iter().map(|entry| entry.record.clone()).collect();
         let expected = [
-            Changed::Answer(key(1)),
-            Changed::Forgotten(conversation(3)),
-            Changed::Turn(conversation(2), turn_id(5)),
-            Changed::Turn(conversation(1), turn_id(9)),
+            RecordKey::Answer(cache_key(1)),
+            RecordKey::DeletedConversation(conversation(3)),
+            RecordKey::Turn(conversation(2), turn_id(5)),
+            RecordKey::Turn(conversation(1), turn_id(9)),
         ];
         assert_eq!(names, expected);
-        assert_eq!(marks(&db, Some(&all[1]), 1).unwrap(), all[2..3]);
-        mark(&db, &late).unwrap();
-        unmark(&db, &all).unwrap();
-        let left: Vec<_> = marks(&db, None, 9)
+        assert_eq!(read_entries(&db, Some(&all[1]), 1).unwrap(), all[2..3]);
+        record_changes(&db, &late).unwrap();
+        clear_entries(&db, &all).unwrap();
+        let left: Vec<_> = read_entries(&db, None, 9)
             .unwrap()
             .into_iter()
-            .map(|entry| entry.changed)
+            .map(|entry| entry.record)
             .collect();
-        assert_eq!(left, [Changed::Turn(conversation(1), turn_id(9))]);
+        assert_eq!(left, [RecordKey::Turn(conversation(1), turn_id(9))]);
         assert!(
-            is_marked(&db, &left[0]).unwrap() && !is_marked(&db, &Changed::Answer(key(1))).unwrap()
+            awaits_replication(&db, &left[0]).unwrap()
+                && !awaits_replication(&db, &RecordKey::Answer(cache_key(1))).unwrap()
         );
     }
 }

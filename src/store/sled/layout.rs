@@ -26,12 +26,15 @@ use sled::{Db, Error};
 
 use super::cached;
 use super::journal;
-use super::queue::Op;
+use super::queue::WriteOp;
 use crate::chat::{
-    Amendment, ClientMsgId, ConversationId, Incident, Life, TurnId, TurnRecord, TurnState,
+    ClientMsgId, ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord, TurnState,
+    TurnUpdate,
 };
 use crate::store::record::{decode, encode};
-use crate::store::{BreakerRecord, ConversationRecord, INCIDENTS, SpentRecord, StoreError};
+use crate::store::{
+    BreakerRecord, ConversationRecord, DailySpendRecord, MAX_INCIDENTS, StoreError,
+};
 
 fn conversation_key(id: ConversationId) -> String {
     format!("c/{id}")
@@ -47,7 +50,7 @@ fn subject_key(id: ConversationId, record: &ConversationRecord) -> Option<String
     Some(format!(
         "{}{:016x}/{id}",
         subject_prefix(subject),
-        record.began.0
+        record.started_at.0
     ))
 }
 
@@ -63,7 +66,7 @@ fn running_key(conversation: ConversationId, turn: TurnId) -> String {
     format!("r/{conversation}/{turn}")
 }
 
-fn waiting_key(conversation: ConversationId, turn: TurnId) -> String {
+fn pending_key(conversation: ConversationId, turn: TurnId) -> String {
     format!("w/{conversation}/{turn}")
 }
 
@@ -71,7 +74,7 @@ fn breaker_key(provider: &str) -> String {
     format!("b/{provider}")
 }
 
-fn spent_key(provider: &str) -> String {
+fn daily_spend_key(provider: &str) -> String {
     format!("s/{provider}")
 }
 
@@ -79,14 +82,14 @@ pub(super) fn incident_key(incident: &Incident) -> String {
     format!("i/{:020}-{}", incident.started.0, incident.id)
 }
 
-fn note_key(name: &str) -> String {
+fn document_key(name: &str) -> String {
     format!("n/{name}")
 }
 
-const LIFE: &str = "l";
+const LIFETIME_KEY: &str = "l";
 
 /// Parses a `CONVERSATION/TURN` key below `index`.
-fn named(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
+fn parse_index_key(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
     let (conversation, turn) = std::str::from_utf8(key)
         .ok()?
         .strip_prefix(index)?
@@ -95,19 +98,19 @@ fn named(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> {
 }
 
 /// Maps an error of sled. Its message contains paths and is not passed on.
-pub(super) fn meaning(error: &Error) -> StoreError {
+pub(super) fn map_sled_error(error: &Error) -> StoreError {
     use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     match error {
         // sled keeps a large page in its own file, which may be missing or truncated.
         Error::Io(io) if !matches!(io.kind(), NotFound | InvalidData | UnexpectedEof) => {
-            StoreError::Broken(format!("the disk refuses ({})", io.kind()))
+            StoreError::Unavailable(format!("the disk refuses ({})", io.kind()))
         }
         _ => StoreError::Damaged("part of it cannot be read".into()),
     }
 }
 
 pub(super) fn get(db: &Db, key: &str) -> Result<Option<sled::IVec>, StoreError> {
-    db.get(key).map_err(|error| meaning(&error))
+    db.get(key).map_err(|error| map_sled_error(&error))
 }
 
 ///
@@ -125,9 +128,12 @@ pub(super) fn conversation(
     record.map(Some).ok_or_else(unreadable)
 }
 
-pub(super) fn newest_of(db: &Db, subject: &str) -> Result<Option<ConversationId>, StoreError> {
+pub(super) fn latest_conversation(
+    db: &Db,
+    subject: &str,
+) -> Result<Option<ConversationId>, StoreError> {
     for key in db.scan_prefix(subject_prefix(subject)).keys().rev() {
-        let key = key.map_err(|error| meaning(&error))?;
+        let key = key.map_err(|error| map_sled_error(&error))?;
         let name = std::str::from_utf8(&key)
             .ok()
             .and_then(|key| key.rsplit('/').next());
@@ -151,18 +157,18 @@ pub(super) fn turn(
     Ok(bytes.and_then(|bytes| decode("turn", &bytes)))
 }
 
-pub(super) fn turn_of(
+pub(super) fn turn_by_message(
     db: &Db,
     conversation: ConversationId,
     message: &ClientMsgId,
 ) -> Result<Option<TurnRecord>, StoreError> {
-    match opened(db, conversation, message)? {
+    match turn_id_of_message(db, conversation, message)? {
         Some(id) => turn(db, conversation, id),
         None => Ok(None),
     }
 }
 
-fn opened(
+fn turn_id_of_message(
     db: &Db,
     conversation: ConversationId,
     message: &ClientMsgId,
@@ -189,7 +195,7 @@ pub(super) fn turns(
         if found.len() >= limit {
             break;
         }
-        let (_, bytes) = entry.map_err(|error| meaning(&error))?;
+        let (_, bytes) = entry.map_err(|error| map_sled_error(&error))?;
         found.extend(decode::<TurnRecord>("turn", &bytes));
     }
     found.reverse();
@@ -199,56 +205,61 @@ pub(super) fn turns(
 /// Returns the conversation's last turn according to the keys.
 pub(super) fn last_turn(db: &Db, id: ConversationId) -> Result<Option<TurnId>, StoreError> {
     let last = db.scan_prefix(format!("t/{id}/")).keys().next_back();
-    let key = last.transpose().map_err(|error| meaning(&error))?;
-    Ok(key.and_then(|key| named(&key, "t/")).map(|(_, turn)| turn))
+    let key = last.transpose().map_err(|error| map_sled_error(&error))?;
+    Ok(key
+        .and_then(|key| parse_index_key(&key, "t/"))
+        .map(|(_, turn)| turn))
 }
 
 pub(super) fn breakers(db: &Db) -> Result<Vec<BreakerRecord>, StoreError> {
-    all(db, "b/", "breaker")
+    read_all(db, "b/", "breaker")
 }
 
-pub(super) fn spent(db: &Db) -> Result<Vec<SpentRecord>, StoreError> {
-    all(db, "s/", "daily spend")
+pub(super) fn daily_spend(db: &Db) -> Result<Vec<DailySpendRecord>, StoreError> {
+    read_all(db, "s/", "daily spend")
 }
 
 pub(super) fn incidents(db: &Db) -> Result<Vec<Incident>, StoreError> {
-    all(db, "i/", "incident")
+    read_all(db, "i/", "incident")
 }
 
-pub(super) fn life(db: &Db) -> Result<Option<Life>, StoreError> {
-    Ok(get(db, LIFE)?.and_then(|bytes| decode("service lifetime", &bytes)))
+pub(super) fn service_lifetime(db: &Db) -> Result<Option<ServiceLifetime>, StoreError> {
+    Ok(get(db, LIFETIME_KEY)?.and_then(|bytes| decode("service lifetime", &bytes)))
 }
 
-pub(super) fn waits(
+pub(super) fn is_followup_pending(
     db: &Db,
     conversation: ConversationId,
     turn: TurnId,
 ) -> Result<bool, StoreError> {
-    Ok(get(db, &waiting_key(conversation, turn))?.is_some())
+    Ok(get(db, &pending_key(conversation, turn))?.is_some())
 }
 
-pub(super) fn note(db: &Db, name: &str) -> Result<Option<String>, StoreError> {
-    Ok(get(db, &note_key(name))?.and_then(|bytes| decode("document", &bytes)))
+pub(super) fn document(db: &Db, name: &str) -> Result<Option<String>, StoreError> {
+    Ok(get(db, &document_key(name))?.and_then(|bytes| decode("document", &bytes)))
 }
 
 /// Returns the turns waiting for a follow-up, oldest first.
-pub(super) fn waiting(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
+pub(super) fn pending_followups(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
     let mut found = Vec::new();
     for key in db.scan_prefix("w/").keys() {
-        found.extend(named(&key.map_err(|error| meaning(&error))?, "w/"));
+        found.extend(parse_index_key(
+            &key.map_err(|error| map_sled_error(&error))?,
+            "w/",
+        ));
     }
     found.sort_by_key(|(conversation, turn)| (*turn, *conversation));
     Ok(found)
 }
 
-fn all<T: DeserializeOwned>(
+fn read_all<T: DeserializeOwned>(
     db: &Db,
     prefix: &str,
     kind: &'static str,
 ) -> Result<Vec<T>, StoreError> {
     let mut found = Vec::new();
     for entry in db.scan_prefix(prefix) {
-        let (_, bytes) = entry.map_err(|error| meaning(&error))?;
+        let (_, bytes) = entry.map_err(|error| map_sled_error(&error))?;
         found.extend(decode::<T>(kind, &bytes));
     }
     Ok(found)
@@ -257,11 +268,13 @@ fn all<T: DeserializeOwned>(
 pub(super) fn put(db: &Db, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
     db.insert(key, value)
         .map(drop)
-        .map_err(|error| meaning(&error))
+        .map_err(|error| map_sled_error(&error))
 }
 
 pub(super) fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
-    db.remove(key).map(drop).map_err(|error| meaning(&error))
+    db.remove(key)
+        .map(drop)
+        .map_err(|error| map_sled_error(&error))
 }
 
 /// Applies a change. It is visible at once and durable after the next flush.
@@ -269,9 +282,9 @@ pub(super) fn remove(db: &Db, key: impl AsRef<[u8]>) -> Result<(), StoreError> {
 /// A crash leaves a prefix of the single writes, so they are ordered such that every prefix is
 /// consistent: a turn is written after the keys that lead to it, and leaves the index of running
 /// turns after it has ended. sled's batches would do too, but at the price of two flushes each.
-pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
+pub(super) fn apply(db: &Db, op: &WriteOp) -> Result<(), StoreError> {
     match op {
-        Op::Begin(id, record) => {
+        WriteOp::CreateConversation(id, record) => {
             let key = conversation_key(*id);
             match get(db, &key)? {
                 Some(_) => Ok(()),
@@ -283,13 +296,17 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
                 }
             }
         }
-        Op::Turn(conversation, turn) => write_turn(db, *conversation, turn),
-        Op::Amend(conversation, turn, change) => amend(db, *conversation, *turn, change),
-        Op::Waiting(conversation, turn, true) => {
-            put(db, &waiting_key(*conversation, *turn), Vec::new())
+        WriteOp::WriteTurn(conversation, turn) => write_turn(db, *conversation, turn),
+        WriteOp::UpdateTurn(conversation, turn, change) => {
+            update_turn(db, *conversation, *turn, change)
         }
-        Op::Waiting(conversation, turn, false) => remove(db, waiting_key(*conversation, *turn)),
-        Op::Checkpoint(conversation, turn) => {
+        WriteOp::SetFollowupPending(conversation, turn, true) => {
+            put(db, &pending_key(*conversation, *turn), Vec::new())
+        }
+        WriteOp::SetFollowupPending(conversation, turn, false) => {
+            remove(db, pending_key(*conversation, *turn))
+        }
+        WriteOp::Checkpoint(conversation, turn) => {
             // The index decides, so a turn that ended or was deleted meanwhile does not come back.
             let is_running = get(db, &running_key(*conversation, turn.turn))?.is_some();
             if is_running && turn.state == TurnState::Running {
@@ -297,21 +314,25 @@ pub(super) fn apply(db: &Db, op: &Op) -> Result<(), StoreError> {
             }
             Ok(())
         }
-        Op::Forget(id) | Op::Outdated(id) => forget(db, *id),
-        Op::Unmark(marks) => journal::unmark(db, marks),
-        Op::Breaker(provider, Some(record)) => put(db, &breaker_key(provider), encode(record)?),
-        Op::Breaker(provider, None) => remove(db, breaker_key(provider)),
-        Op::Spent(record) => put(db, &spent_key(&record.provider), encode(record)?),
-        Op::Incident(incident) => write_incident(db, incident),
-        Op::Life(life) => put(db, LIFE, encode(life)?),
-        Op::Note(name, text) => put(db, &note_key(name), encode(text)?),
-        Op::Cached(key, answer) => cached::put_answer(db, *key, answer),
-        Op::Uncached(keys) => keys
+        WriteOp::DeleteConversation(id) | WriteOp::DropLocal(id) => delete_conversation(db, *id),
+        WriteOp::ClearEntries(marks) => journal::clear_entries(db, marks),
+        WriteOp::WriteBreaker(provider, Some(record)) => {
+            put(db, &breaker_key(provider), encode(record)?)
+        }
+        WriteOp::WriteBreaker(provider, None) => remove(db, breaker_key(provider)),
+        WriteOp::SaveDailySpend(record) => {
+            put(db, &daily_spend_key(&record.provider), encode(record)?)
+        }
+        WriteOp::WriteIncident(incident) => write_incident(db, incident),
+        WriteOp::SaveServiceLifetime(life) => put(db, LIFETIME_KEY, encode(life)?),
+        WriteOp::PutDocument(name, text) => put(db, &document_key(name), encode(text)?),
+        WriteOp::PutAnswer(key, answer) => cached::put_answer(db, *key, answer),
+        WriteOp::RemoveAnswers(keys) => keys
             .iter()
             .try_for_each(|key| cached::remove_answer(db, *key)),
         #[cfg(test)]
         #[allow(clippy::panic)]
-        Op::Panic => panic!("test panic"),
+        WriteOp::Panic => panic!("test panic"),
     }
 }
 
@@ -323,7 +344,7 @@ fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Resul
     }
     // If a crash prevented the write of the message's first turn, this turn takes the message.
     let message = message_key(conversation, &turn.client_msg_id);
-    let has_turn = match opened(db, conversation, &turn.client_msg_id)? {
+    let has_turn = match turn_id_of_message(db, conversation, &turn.client_msg_id)? {
         Some(first) => first == turn.turn || get(db, &turn_key(conversation, first))?.is_some(),
         None => false,
     };
@@ -337,38 +358,38 @@ fn write_turn(db: &Db, conversation: ConversationId, turn: &TurnRecord) -> Resul
     Ok(())
 }
 
-fn amend(
+fn update_turn(
     db: &Db,
     conversation: ConversationId,
     id: TurnId,
-    change: &Amendment,
+    change: &TurnUpdate,
 ) -> Result<(), StoreError> {
     if let Some(mut record) = turn(db, conversation, id)? {
-        record.amend(change.clone());
+        record.apply(change.clone());
         put(db, &turn_key(conversation, id), encode(&record)?)?;
     }
     // Last, so that a crash in between leaves the turn pending.
-    if matches!(change, Amendment::Followup(_)) {
-        remove(db, waiting_key(conversation, id))?;
+    if matches!(change, TurnUpdate::Followup(_)) {
+        remove(db, pending_key(conversation, id))?;
     }
     Ok(())
 }
 
 fn write_incident(db: &Db, incident: &Incident) -> Result<(), StoreError> {
     put(db, &incident_key(incident), encode(incident)?)?;
-    let too_many = db.scan_prefix("i/").count().saturating_sub(INCIDENTS);
+    let too_many = db.scan_prefix("i/").count().saturating_sub(MAX_INCIDENTS);
     for key in db.scan_prefix("i/").keys().take(too_many) {
-        remove(db, key.map_err(|error| meaning(&error))?)?;
+        remove(db, key.map_err(|error| map_sled_error(&error))?)?;
     }
     Ok(())
 }
 
-fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
-    cached::forget(db, id)?;
+fn delete_conversation(db: &Db, id: ConversationId) -> Result<(), StoreError> {
+    cached::remove_from_conversation(db, id)?;
     // The record goes last, so that the owner is known while anything is left.
     for kind in ["t", "m", "r", "w"] {
         for key in db.scan_prefix(format!("{kind}/{id}/")).keys() {
-            remove(db, key.map_err(|error| meaning(&error))?)?;
+            remove(db, key.map_err(|error| map_sled_error(&error))?)?;
         }
     }
     if let Ok(Some(record)) = conversation(db, id)
@@ -386,21 +407,21 @@ fn forget(db: &Db, id: ConversationId) -> Result<(), StoreError> {
 pub(crate) fn interrupt_running(db: &Db) -> Result<Vec<(ConversationId, TurnId)>, StoreError> {
     let mut interrupted = Vec::new();
     for key in db.scan_prefix("r/").keys() {
-        let key = key.map_err(|error| meaning(&error))?;
-        if let Some((conversation, id)) = named(&key, "r/")
+        let key = key.map_err(|error| map_sled_error(&error))?;
+        if let Some((conversation, id)) = parse_index_key(&key, "r/")
             && let Some(record) = turn(db, conversation, id)?
             && record.state != TurnState::Done
         {
             put(
                 db,
                 &turn_key(conversation, id),
-                encode(&record.interrupted())?,
+                encode(&record.into_interrupted())?,
             )?;
-            put(db, &waiting_key(conversation, id), Vec::new())?;
+            put(db, &pending_key(conversation, id), Vec::new())?;
             interrupted.push((conversation, id));
         }
         remove(db, key)?;
     }
-    db.flush().map_err(|error| meaning(&error))?;
+    db.flush().map_err(|error| map_sled_error(&error))?;
     Ok(interrupted)
 }

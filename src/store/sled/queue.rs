@@ -10,87 +10,90 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::journal::Mark;
-use crate::chat::{Amendment, ConversationId, Incident, Life, TurnId, TurnRecord};
-use crate::store::record::weight;
+use super::journal::JournalEntry;
+use crate::chat::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord, TurnUpdate};
+use crate::store::record::turn_memory_bytes;
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, SpentRecord, StoreError,
+    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, StoreError,
 };
 
 /// The number of waiting writes: twice the default `limits.turns`, so only a stalled disk fills
 /// the queue.
-const MOST: usize = 4096;
+const MAX_PENDING_WRITES: usize = 4096;
 
 /// Limit on the text of the waiting writes and checkpoints, in bytes.
-pub(super) const MOST_BYTES: usize = 64 << 20;
+pub(super) const MAX_PENDING_BYTES: usize = 64 << 20;
 
 /// Delay in which checkpoints gather, so that the writer thread does not wake for each. Together
 /// with the interval between two checkpoints of a turn, it stays under the half second that a crash
 /// may cost.
-const GATHER: Duration = Duration::from_millis(25);
+const CHECKPOINT_DELAY: Duration = Duration::from_millis(25);
 
 #[derive(Debug)]
-pub(super) enum Op {
+pub(super) enum WriteOp {
     /// Writes a conversation's record unless it has one.
-    Begin(ConversationId, ConversationRecord),
-    Turn(ConversationId, TurnRecord),
-    Amend(ConversationId, TurnId, Amendment),
-    Waiting(ConversationId, TurnId, bool),
+    CreateConversation(ConversationId, ConversationRecord),
+    WriteTurn(ConversationId, TurnRecord),
+    UpdateTurn(ConversationId, TurnId, TurnUpdate),
+    SetFollowupPending(ConversationId, TurnId, bool),
     Checkpoint(ConversationId, TurnRecord),
-    Forget(ConversationId),
+    DeleteConversation(ConversationId),
     /// Writes a breaker's state, or removes it if `None`.
-    Breaker(String, Option<BreakerRecord>),
-    Spent(SpentRecord),
-    Incident(Incident),
-    Life(Life),
+    WriteBreaker(String, Option<BreakerRecord>),
+    SaveDailySpend(DailySpendRecord),
+    WriteIncident(Incident),
+    SaveServiceLifetime(ServiceLifetime),
     /// Writes a document of the service: its name and text.
-    Note(String, String),
-    Cached(CacheKey, CachedAnswer),
-    Uncached(Vec<CacheKey>),
+    PutDocument(String, String),
+    PutAnswer(CacheKey, CachedAnswer),
+    RemoveAnswers(Vec<CacheKey>),
     /// Deletes the local copy of a conversation that another instance deleted. Not replicated.
-    Outdated(ConversationId),
-    Unmark(Vec<Mark>),
+    DropLocal(ConversationId),
+    ClearEntries(Vec<JournalEntry>),
     #[cfg(test)]
     Panic,
 }
 
-impl Op {
+impl WriteOp {
     /// `true` if nobody waits for it to be on disk.
     ///
     /// A lost checkpoint is covered by the turn's final write, a journal entry too many costs one
     /// more replication, and a lost cached answer costs one provider call.
-    pub(super) fn is_light(&self) -> bool {
-        matches!(self, Op::Checkpoint(..) | Op::Unmark(_) | Op::Cached(..))
+    pub(super) fn is_best_effort(&self) -> bool {
+        matches!(
+            self,
+            WriteOp::Checkpoint(..) | WriteOp::ClearEntries(_) | WriteOp::PutAnswer(..)
+        )
     }
 
-    pub(super) fn weight(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         match self {
-            Op::Turn(_, turn) | Op::Checkpoint(_, turn) => weight(turn),
-            Op::Cached(_, answer) => answer.weight(),
-            Op::Note(_, text) => 256 + text.len(),
-            Op::Uncached(keys) => 256 + 32 * keys.len(),
-            Op::Unmark(marks) => 256 + 128 * marks.len(),
-            Op::Amend(_, _, Amendment::Followup(followup)) => 256 + followup.text.len(),
+            WriteOp::WriteTurn(_, turn) | WriteOp::Checkpoint(_, turn) => turn_memory_bytes(turn),
+            WriteOp::PutAnswer(_, answer) => answer.memory_bytes(),
+            WriteOp::PutDocument(_, text) => 256 + text.len(),
+            WriteOp::RemoveAnswers(keys) => 256 + 32 * keys.len(),
+            WriteOp::ClearEntries(marks) => 256 + 128 * marks.len(),
+            WriteOp::UpdateTurn(_, _, TurnUpdate::Followup(followup)) => 256 + followup.text.len(),
             _ => 256,
         }
     }
 }
 
-pub(super) type Told = oneshot::Receiver<Result<(), StoreError>>;
+pub(super) type WriteReceipt = oneshot::Receiver<Result<(), StoreError>>;
 
 #[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) op: Op,
+pub(super) struct PendingWrite {
+    pub(super) op: WriteOp,
     waiter: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
-impl Pending {
-    pub(super) fn is_owed(&self) -> bool {
-        !self.op.is_light()
+impl PendingWrite {
+    pub(super) fn must_be_retried(&self) -> bool {
+        !self.op.is_best_effort()
     }
 
     /// Sends the result to the waiting caller. Only the first call has an effect.
-    pub(super) fn tell(&mut self, result: Result<(), StoreError>) {
+    pub(super) fn complete(&mut self, result: Result<(), StoreError>) {
         if let Some(waiter) = self.waiter.take() {
             // The caller may have given up. The write still stands.
             let _ = waiter.send(result);
@@ -99,95 +102,101 @@ impl Pending {
 }
 
 #[derive(Default)]
-struct Waiting {
-    ops: VecDeque<Pending>,
+struct WriteBacklog {
+    writes: VecDeque<PendingWrite>,
     checkpoints: BTreeMap<(ConversationId, TurnId), TurnRecord>,
     /// When the first of the current checkpoints was queued.
-    since: Option<Instant>,
+    first_checkpoint_at: Option<Instant>,
     bytes: usize,
-    closed: bool,
+    is_closed: bool,
 }
 
-impl Waiting {
+impl WriteBacklog {
     fn drop_checkpoint(&mut self, key: &(ConversationId, TurnId)) {
         if let Some(old) = self.checkpoints.remove(key) {
-            self.bytes -= weight(&old);
+            self.bytes -= turn_memory_bytes(&old);
         }
         if self.checkpoints.is_empty() {
-            self.since = None;
+            self.first_checkpoint_at = None;
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.checkpoints.is_empty()
+        self.writes.is_empty() && self.checkpoints.is_empty()
     }
 
     /// Time until there is something to drain. `None` while the queue is empty.
     fn due_in(&self) -> Option<Duration> {
-        if self.closed || !self.ops.is_empty() {
+        if self.is_closed || !self.writes.is_empty() {
             return Some(Duration::ZERO);
         }
-        Some((self.since? + GATHER).saturating_duration_since(Instant::now()))
+        Some(
+            (self.first_checkpoint_at? + CHECKPOINT_DELAY)
+                .saturating_duration_since(Instant::now()),
+        )
     }
 }
 
 #[derive(Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    came: Condvar,
+pub(super) struct WriteQueue {
+    backlog: Mutex<WriteBacklog>,
+    arrived: Condvar,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl WriteQueue {
+    fn lock(&self) -> MutexGuard<'_, WriteBacklog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a write without waiting.
     ///
     /// # Errors
     /// `Unavailable` if the queue is full or closed.
-    pub(super) fn push(&self, op: Op) -> Result<Told, StoreError> {
+    pub(super) fn push(&self, op: WriteOp) -> Result<WriteReceipt, StoreError> {
         let mut backlog = self.lock();
-        if let Op::Turn(conversation, turn) = &op {
+        if let WriteOp::WriteTurn(conversation, turn) = &op {
             backlog.drop_checkpoint(&(*conversation, turn.turn));
         }
-        let bytes = backlog.bytes + op.weight();
-        if backlog.closed {
-            return Err(StoreError::Broken("it is closed".into()));
+        let bytes = backlog.bytes + op.memory_bytes();
+        if backlog.is_closed {
+            return Err(StoreError::Unavailable("it is closed".into()));
         }
-        if backlog.ops.len() >= MOST || bytes > MOST_BYTES {
-            return Err(StoreError::Broken("too many writes wait".into()));
+        if backlog.writes.len() >= MAX_PENDING_WRITES || bytes > MAX_PENDING_BYTES {
+            return Err(StoreError::Unavailable("too many writes wait".into()));
         }
         let (waiter, receipt) = oneshot::channel();
         backlog.bytes = bytes;
-        backlog.ops.push_back(Pending {
+        backlog.writes.push_back(PendingWrite {
             op,
             waiter: Some(waiter),
         });
         drop(backlog);
-        self.came.notify_one();
+        self.arrived.notify_one();
         Ok(receipt)
     }
 
     /// Queues a checkpoint in place of an older one of the same turn.
     ///
     /// A full queue drops it: the turn's next checkpoint follows soon.
-    pub(super) fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
+    pub(super) fn push_checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
         let mut backlog = self.lock();
         let key = (conversation, turn.turn);
         // A replacement inherits the waiting time of the checkpoint that it replaces.
-        let since = backlog.since;
+        let since = backlog.first_checkpoint_at;
         backlog.drop_checkpoint(&key);
-        let bytes = backlog.bytes + weight(&turn);
-        if backlog.closed || backlog.checkpoints.len() >= MOST || bytes > MOST_BYTES {
+        let bytes = backlog.bytes + turn_memory_bytes(&turn);
+        if backlog.is_closed
+            || backlog.checkpoints.len() >= MAX_PENDING_WRITES
+            || bytes > MAX_PENDING_BYTES
+        {
             return;
         }
         backlog.bytes = bytes;
         backlog.checkpoints.insert(key, turn);
-        backlog.since = since.or_else(|| Some(Instant::now()));
+        backlog.first_checkpoint_at = since.or_else(|| Some(Instant::now()));
         drop(backlog);
         if since.is_none() {
-            self.came.notify_one();
+            self.arrived.notify_one();
         }
     }
 
@@ -195,7 +204,7 @@ impl Queue {
     ///
     /// Returns what there is, possibly nothing, once `wait_limit` is over. Returns `None` once the
     /// queue is closed and empty.
-    pub(super) fn take(&self, wait_limit: Option<Duration>) -> Option<Vec<Pending>> {
+    pub(super) fn drain(&self, wait_limit: Option<Duration>) -> Option<Vec<PendingWrite>> {
         let deadline = wait_limit.map(|limit| Instant::now() + limit);
         let mut backlog = self.lock();
         loop {
@@ -206,29 +215,29 @@ impl Queue {
             }
             backlog = match [due, left].into_iter().flatten().min() {
                 None => self
-                    .came
+                    .arrived
                     .wait(backlog)
                     .unwrap_or_else(PoisonError::into_inner),
                 Some(time) => {
-                    self.came
+                    self.arrived
                         .wait_timeout(backlog, time)
                         .unwrap_or_else(PoisonError::into_inner)
                         .0
                 }
             };
         }
-        if backlog.is_empty() && backlog.closed {
+        if backlog.is_empty() && backlog.is_closed {
             return None;
         }
         backlog.bytes = 0;
-        backlog.since = None;
+        backlog.first_checkpoint_at = None;
         let checkpoints = std::mem::take(&mut backlog.checkpoints);
-        let mut drained = Vec::from(std::mem::take(&mut backlog.ops));
+        let mut drained = Vec::from(std::mem::take(&mut backlog.writes));
         drained.extend(
             checkpoints
                 .into_iter()
-                .map(|((conversation, _), turn)| Pending {
-                    op: Op::Checkpoint(conversation, turn),
+                .map(|((conversation, _), turn)| PendingWrite {
+                    op: WriteOp::Checkpoint(conversation, turn),
                     waiter: None,
                 }),
         );
@@ -237,8 +246,8 @@ impl Queue {
 
     /// Refuses further writes. Waiting writes can still be drained.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.came.notify_one();
+        self.lock().is_closed = true;
+        self.arrived.notify_one();
     }
 }
 
@@ -246,29 +255,29 @@ impl Queue {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::store::contract::{conversation, saying, turn};
+    use crate::store::contract::{conversation, turn, with_text};
 
-    fn kinds_and_texts(writes: &[Pending]) -> Vec<(&'static str, String)> {
-        let kind_and_text = |pending: &Pending| match &pending.op {
-            Op::Turn(_, turn) => ("turn", turn.text.clone()),
-            Op::Checkpoint(_, turn) => ("checkpoint", turn.text.clone()),
+    fn kinds_and_texts(writes: &[PendingWrite]) -> Vec<(&'static str, String)> {
+        let kind_and_text = |pending: &PendingWrite| match &pending.op {
+            WriteOp::WriteTurn(_, turn) => ("turn", turn.text.clone()),
+            WriteOp::Checkpoint(_, turn) => ("checkpoint", turn.text.clone()),
             other => ("other", format!("{other:?}")),
         };
         writes.iter().map(kind_and_text).collect()
     }
 
     fn turn_with_text(text: &str) -> TurnRecord {
-        saying(turn(1, "m", "what?"), text)
+        with_text(turn(1, "m", "what?"), text)
     }
 
     #[test]
     fn only_the_newest_checkpoint_of_a_turn_waits() {
-        let queue = Queue::default();
+        let queue = WriteQueue::default();
         for text in ["a", "ab", "abc"] {
-            queue.checkpoint(conversation(1), turn_with_text(text));
+            queue.push_checkpoint(conversation(1), turn_with_text(text));
         }
         assert_eq!(
-            kinds_and_texts(&queue.take(None).unwrap()),
+            kinds_and_texts(&queue.drain(None).unwrap()),
             [("checkpoint", "abc".into())]
         );
         assert_eq!(queue.lock().bytes, 0);
@@ -276,16 +285,16 @@ mod tests {
 
     #[test]
     fn write_replaces_an_earlier_checkpoint_and_precedes_a_later_one() {
-        let queue = Queue::default();
-        queue.checkpoint(conversation(1), turn_with_text("a"));
+        let queue = WriteQueue::default();
+        queue.push_checkpoint(conversation(1), turn_with_text("a"));
         queue
-            .push(Op::Turn(conversation(1), turn_with_text("ab")))
+            .push(WriteOp::WriteTurn(conversation(1), turn_with_text("ab")))
             .unwrap();
-        queue.checkpoint(conversation(1), turn_with_text("abc"));
+        queue.push_checkpoint(conversation(1), turn_with_text("abc"));
         queue
-            .push(Op::Turn(conversation(2), turn_with_text("other")))
+            .push(WriteOp::WriteTurn(conversation(2), turn_with_text("other")))
             .unwrap();
-        let drained = kinds_and_texts(&queue.take(None).unwrap());
+        let drained = kinds_and_texts(&queue.drain(None).unwrap());
         let expected = [("turn", "ab"), ("turn", "other"), ("checkpoint", "abc")];
         assert_eq!(
             drained,
@@ -295,36 +304,38 @@ mod tests {
 
     #[test]
     fn checkpoints_are_delayed_and_drained_together_with_a_write() {
-        let queue = Queue::default();
+        let queue = WriteQueue::default();
         let started = Instant::now();
-        queue.checkpoint(conversation(1), turn_with_text("a"));
+        queue.push_checkpoint(conversation(1), turn_with_text("a"));
         assert!(
-            queue.take(Some(Duration::ZERO)).unwrap().len() == 1,
+            queue.drain(Some(Duration::ZERO)).unwrap().len() == 1,
             "an elapsed wait limit returns what there is"
         );
-        queue.checkpoint(conversation(1), turn_with_text("ab"));
-        queue.checkpoint(conversation(2), turn_with_text("b"));
-        assert_eq!(queue.take(None).unwrap().len(), 2);
-        assert!(started.elapsed() >= GATHER);
-        queue.checkpoint(conversation(1), turn_with_text("abc"));
-        queue.push(Op::Forget(conversation(3))).unwrap();
+        queue.push_checkpoint(conversation(1), turn_with_text("ab"));
+        queue.push_checkpoint(conversation(2), turn_with_text("b"));
+        assert_eq!(queue.drain(None).unwrap().len(), 2);
+        assert!(started.elapsed() >= CHECKPOINT_DELAY);
+        queue.push_checkpoint(conversation(1), turn_with_text("abc"));
+        queue
+            .push(WriteOp::DeleteConversation(conversation(3)))
+            .unwrap();
         assert_eq!(queue.lock().due_in(), Some(Duration::ZERO));
-        assert_eq!(queue.take(None).unwrap().len(), 2);
+        assert_eq!(queue.drain(None).unwrap().len(), 2);
         assert_eq!(queue.lock().due_in(), None);
     }
 
     #[test]
     fn replacing_a_checkpoint_does_not_restart_its_delay() {
-        let queue = Queue::default();
-        queue.checkpoint(conversation(1), turn_with_text("a"));
-        let since = queue.lock().since;
-        queue.checkpoint(conversation(1), turn_with_text("ab"));
-        assert_eq!(queue.lock().since, since);
+        let queue = WriteQueue::default();
+        queue.push_checkpoint(conversation(1), turn_with_text("a"));
+        let since = queue.lock().first_checkpoint_at;
+        queue.push_checkpoint(conversation(1), turn_with_text("ab"));
+        assert_eq!(queue.lock().first_checkpoint_at, since);
         queue
-            .push(Op::Turn(conversation(1), turn_with_text("abc")))
+            .push(WriteOp::WriteTurn(conversation(1), turn_with_text("abc")))
             .unwrap();
         assert_eq!(
-            queue.lock().since,
+            queue.lock().first_checkpoint_at,
             None,
             "the write replaced the checkpoint"
         );
@@ -332,31 +343,52 @@ mod tests {
 
     #[test]
     fn full_queue_refuses_writes_until_it_is_drained() {
-        let queue = Queue::default();
-        let fill = |op: fn() -> Op| (0..=MOST).take_while(|_| queue.push(op()).is_ok()).count();
-        assert_eq!(fill(|| Op::Forget(conversation(1))), MOST);
-        assert_eq!(queue.take(None).unwrap().len(), MOST);
-        let heavy = || Op::Turn(conversation(1), turn_with_text(&"x".repeat(MOST_BYTES / 8)));
+        let queue = WriteQueue::default();
+        let fill = |op: fn() -> WriteOp| {
+            (0..=MAX_PENDING_WRITES)
+                .take_while(|_| queue.push(op()).is_ok())
+                .count()
+        };
+        assert_eq!(
+            fill(|| WriteOp::DeleteConversation(conversation(1))),
+            MAX_PENDING_WRITES
+        );
+        assert_eq!(queue.drain(None).unwrap().len(), MAX_PENDING_WRITES);
+        let heavy = || {
+            WriteOp::WriteTurn(
+                conversation(1),
+                turn_with_text(&"x".repeat(MAX_PENDING_BYTES / 8)),
+            )
+        };
         assert_eq!(fill(heavy), 7);
-        queue.checkpoint(conversation(3), turn_with_text(&"x".repeat(MOST_BYTES / 8)));
-        assert_eq!(queue.take(None).unwrap().len(), 7);
+        queue.push_checkpoint(
+            conversation(3),
+            turn_with_text(&"x".repeat(MAX_PENDING_BYTES / 8)),
+        );
+        assert_eq!(queue.drain(None).unwrap().len(), 7);
         assert_eq!(fill(heavy), 7);
     }
 
     #[test]
     fn closed_queue_returns_waiting_writes_and_then_none() {
-        let queue = Queue::default();
-        queue.push(Op::Forget(conversation(1))).unwrap();
+        let queue = WriteQueue::default();
+        queue
+            .push(WriteOp::DeleteConversation(conversation(1)))
+            .unwrap();
         queue.close();
-        assert!(queue.push(Op::Forget(conversation(1))).is_err());
-        queue.checkpoint(conversation(1), turn_with_text("late"));
-        assert_eq!(queue.take(None).unwrap().len(), 1);
-        assert!(queue.take(None).is_none());
+        assert!(
+            queue
+                .push(WriteOp::DeleteConversation(conversation(1)))
+                .is_err()
+        );
+        queue.push_checkpoint(conversation(1), turn_with_text("late"));
+        assert_eq!(queue.drain(None).unwrap().len(), 1);
+        assert!(queue.drain(None).is_none());
     }
 
     #[test]
     fn drain_returns_nothing_after_its_wait_limit() {
-        let drained = Queue::default().take(Some(Duration::from_millis(1)));
+        let drained = WriteQueue::default().drain(Some(Duration::from_millis(1)));
         assert!(drained.unwrap().is_empty());
     }
 }

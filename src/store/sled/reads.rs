@@ -7,67 +7,67 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A hung disk must not use up the blocking pool, which other tasks need too.
-const MOST: usize = 64;
+const MAX_CONCURRENT_READS: usize = 64;
 
-pub(super) struct Reads {
-    places: Arc<Semaphore>,
-    begun: Mutex<Begun>,
+pub(super) struct ReadPool {
+    permits: Arc<Semaphore>,
+    active: Mutex<ActiveReads>,
 }
 
 #[derive(Default)]
-struct Begun {
-    all: BTreeMap<u64, Instant>,
-    last: u64,
+struct ActiveReads {
+    started: BTreeMap<u64, Instant>,
+    last_id: u64,
 }
 
 /// A running read. It ends on drop, on the thread that reads: its caller may have given up before.
-pub(super) struct Read {
-    reads: Arc<Reads>,
-    number: u64,
-    _place: OwnedSemaphorePermit,
+pub(super) struct ReadGuard {
+    pool: Arc<ReadPool>,
+    id: u64,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Default for Reads {
+impl Default for ReadPool {
     fn default() -> Self {
         Self {
-            places: Arc::new(Semaphore::new(MOST)),
-            begun: Mutex::default(),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)),
+            active: Mutex::default(),
         }
     }
 }
 
-impl Reads {
+impl ReadPool {
     /// Starts a read once a permit is free. Returns `None` if the semaphore is closed.
-    pub(super) async fn begin(self: &Arc<Self>) -> Option<Read> {
-        let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
+    pub(super) async fn start(self: &Arc<Self>) -> Option<ReadGuard> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         let mut active = self.lock();
-        active.last += 1;
-        let number = active.last;
-        active.all.insert(number, Instant::now());
+        active.last_id += 1;
+        let number = active.last_id;
+        active.started.insert(number, Instant::now());
         drop(active);
-        Some(Read {
-            reads: Arc::clone(self),
-            number,
-            _place: permit,
+        Some(ReadGuard {
+            pool: Arc::clone(self),
+            id: number,
+            _permit: permit,
         })
     }
 
-    pub(super) fn hang(&self, limit: Duration) -> bool {
+    pub(super) fn is_stalled(&self, limit: Duration) -> bool {
         // Keys ascend in the order in which the reads started.
         self.lock()
-            .all
+            .started
             .first_key_value()
             .is_some_and(|(_, started)| started.elapsed() > limit)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Begun> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ActiveReads> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Read {
+impl Drop for ReadGuard {
     fn drop(&mut self) {
-        self.reads.lock().all.remove(&self.number);
+        self.pool.lock().started.remove(&self.id);
     }
 }
 
@@ -78,12 +78,12 @@ mod tests {
 
     #[tokio::test]
     async fn stalled_read_is_reported_until_it_returns() {
-        let reads = Arc::new(Reads::default());
-        let first = reads.begin().await.unwrap();
-        drop(reads.begin().await.unwrap());
-        assert!(!reads.hang(Duration::from_secs(60)));
-        while !reads.hang(Duration::ZERO) {}
+        let reads = Arc::new(ReadPool::default());
+        let first = reads.start().await.unwrap();
+        drop(reads.start().await.unwrap());
+        assert!(!reads.is_stalled(Duration::from_secs(60)));
+        while !reads.is_stalled(Duration::ZERO) {}
         drop(first);
-        assert!(!reads.hang(Duration::ZERO));
+        assert!(!reads.is_stalled(Duration::ZERO));
     }
 }

@@ -17,37 +17,37 @@ use sled::Db;
 
 use super::journal;
 use super::layout;
-use super::queue::{MOST_BYTES, Pending, Queue};
+use super::queue::{MAX_PENDING_BYTES, PendingWrite, WriteQueue};
 use crate::store::StoreError;
 use crate::store::open::reopen;
 
-const HEAL_EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
+const REOPEN_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
 /// A longer flush is reported on the status page: visitors are no longer told that their message is
 /// saved.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW_FLUSH: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-pub(super) struct Shared {
-    pub(super) queue: Queue,
-    pub(super) health: Health,
-    pub(super) journals: AtomicBool,
+pub(super) struct WriterState {
+    pub(super) queue: WriteQueue,
+    pub(super) health: StoreHealth,
+    pub(super) is_journal_enabled: AtomicBool,
     /// Flushes that a caller waited for.
-    pub(super) flushes: AtomicU64,
+    pub(super) flush_count: AtomicU64,
     tree: RwLock<Option<Db>>,
 }
 
-impl Shared {
+impl WriterState {
     /// # Errors
     /// `Unavailable` while no tree is open.
     pub(super) fn tree(&self) -> Result<Db, StoreError> {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        tree.clone().ok_or_else(closed)
+        tree.clone().ok_or_else(tree_unavailable)
     }
 
     /// Replaces the tree and returns the old one. The caller must close that outside of the lock,
     /// which readers need.
-    fn set_tree(&self, tree: Option<Db>) -> Option<Db> {
+    fn replace_tree(&self, tree: Option<Db>) -> Option<Db> {
         std::mem::replace(
             &mut *self.tree.write().unwrap_or_else(PoisonError::into_inner),
             tree,
@@ -55,39 +55,45 @@ impl Shared {
     }
 }
 
-fn closed() -> StoreError {
-    StoreError::Broken("the disk does not take it".into())
+fn tree_unavailable() -> StoreError {
+    StoreError::Unavailable("the disk does not take it".into())
 }
 
 /// Closes a tree. That writes to disk, may take long and may panic.
-fn close<T>(tree: T) {
+fn close_tree<T>(tree: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(tree)));
 }
 
 #[derive(Default)]
-pub(super) struct Health {
-    broken: AtomicBool,
+pub(super) struct StoreHealth {
+    is_failed: AtomicBool,
     is_damaged: AtomicBool,
-    flushing: Mutex<Option<Instant>>,
+    flush_started: Mutex<Option<Instant>>,
 }
 
-impl Health {
+impl StoreHealth {
     /// Reports that a record which should exist could not be read.
-    pub(super) fn damaged(&self) {
+    pub(super) fn mark_damaged(&self) {
         self.is_damaged.store(true, Ordering::Relaxed);
     }
 
     /// Sets when the running group of writes started, or `None` after it.
-    pub(super) fn set_flushing(&self, since: Option<Instant>) {
-        *self.flushing.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    pub(super) fn set_flush_started(&self, since: Option<Instant>) {
+        *self
+            .flush_started
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// The current problem as a sentence for the public status page.
     pub(super) fn problem(&self) -> Option<&'static str> {
-        let flushing = *self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.broken.load(Ordering::Relaxed) {
+        let flushing = *self
+            .flush_started
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.is_failed.load(Ordering::Relaxed) {
             Some("Conversations cannot be saved at the moment: the disk does not take them.")
-        } else if flushing.is_some_and(|since| since.elapsed() > SLOW) {
+        } else if flushing.is_some_and(|since| since.elapsed() > SLOW_FLUSH) {
             Some("Conversations are saved late: the disk is slow.")
         } else if self.is_damaged.load(Ordering::Relaxed) {
             Some("A part of the saved conversations cannot be read.")
@@ -105,19 +111,19 @@ impl Health {
 /// # Errors
 /// `Unavailable` if the thread cannot be started or the tree's file cannot be opened.
 pub(super) fn start(
-    state: Arc<Shared>,
+    state: Arc<WriterState>,
     db: Db,
     folder: PathBuf,
     lock: File,
 ) -> Result<(), StoreError> {
     let mut writer = Writer {
-        shared: state,
+        state: state,
         folder,
-        disk: None,
-        owed: VecDeque::new(),
+        tree: None,
+        retained: VecDeque::new(),
         retry_at: Instant::now(),
     };
-    writer.resume(db)?;
+    writer.resume_with(db)?;
     std::thread::Builder::new()
         .name("store".into())
         .spawn(move || {
@@ -125,60 +131,62 @@ pub(super) fn start(
             drop(lock);
         })
         .map(drop)
-        .map_err(|_| StoreError::Broken("no thread to write with".into()))
+        .map_err(|_| StoreError::Unavailable("no thread to write with".into()))
 }
 
-struct Disk {
+struct OpenTree {
     db: Db,
     /// sled waits for its writes to this file, but flushes neither the file length nor the drive's
     /// own cache.
     file: File,
 }
 
-impl Disk {
+impl OpenTree {
     /// Applies all writes and flushes once if a caller waits. Returns each write's own result, or
     /// the error that makes the whole tree unusable.
     ///
     /// After a panic, `at` is the index of the write that was being applied.
     fn commit(
         &self,
-        batch: &[Pending],
-        state: &Shared,
+        batch: &[PendingWrite],
+        state: &WriterState,
         at: &AtomicUsize,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut results = Vec::with_capacity(batch.len());
-        let journal_enabled = state.journals.load(Ordering::Relaxed);
+        let journal_enabled = state.is_journal_enabled.load(Ordering::Relaxed);
         for pending in batch {
             // The journal comes first: an entry too many costs one more replication, a missing one
             // loses the record for the other instances.
             let journaled = if journal_enabled {
-                journal::mark(&self.db, &pending.op)
+                journal::record_changes(&self.db, &pending.op)
             } else {
                 Ok(())
             };
             match journaled.and_then(|()| layout::apply(&self.db, &pending.op)) {
-                Err(error @ StoreError::Broken(_)) => return Err(error),
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 result => results.push(result),
             }
             at.fetch_add(1, Ordering::Relaxed);
         }
-        if !batch.iter().all(|pending| pending.op.is_light()) {
-            let broken = |kind: std::io::ErrorKind| StoreError::Broken(kind.to_string());
-            self.db.flush().map_err(|error| layout::meaning(&error))?;
+        if !batch.iter().all(|pending| pending.op.is_best_effort()) {
+            let broken = |kind: std::io::ErrorKind| StoreError::Unavailable(kind.to_string());
+            self.db
+                .flush()
+                .map_err(|error| layout::map_sled_error(&error))?;
             self.file
                 .sync_data()
                 .map_err(|error| broken(error.kind()))?;
-            state.flushes.fetch_add(1, Ordering::Relaxed);
+            state.flush_count.fetch_add(1, Ordering::Relaxed);
         }
         Ok(results)
     }
 }
 
 struct Writer {
-    shared: Arc<Shared>,
+    state: Arc<WriterState>,
     folder: PathBuf,
-    disk: Option<Disk>,
-    owed: VecDeque<Pending>,
+    tree: Option<OpenTree>,
+    retained: VecDeque<PendingWrite>,
     retry_at: Instant,
 }
 
@@ -186,100 +194,100 @@ impl Writer {
     fn run(mut self) {
         loop {
             // Without a tree, wake up regularly to try to reopen it.
-            let wait_limit = self.disk.is_none().then_some(HEAL_EVERY);
-            let Some(batch) = self.shared.queue.take(wait_limit) else {
+            let wait_limit = self.tree.is_none().then_some(REOPEN_INTERVAL);
+            let Some(batch) = self.state.queue.drain(wait_limit) else {
                 break;
             };
-            match self.disk.take() {
+            match self.tree.take() {
                 Some(tree) => self.write(tree, batch),
-                None => self.owe(batch, &closed()),
+                None => self.keep_for_retry(batch, &tree_unavailable()),
             }
-            if self.disk.is_none() && Instant::now() >= self.retry_at {
-                self.heal();
+            if self.tree.is_none() && Instant::now() >= self.retry_at {
+                self.try_reopen();
             }
         }
-        close((self.disk.take(), self.shared.set_tree(None)));
+        close_tree((self.tree.take(), self.state.replace_tree(None)));
     }
 
-    fn resume(&mut self, db: Db) -> Result<(), StoreError> {
+    fn resume_with(&mut self, db: Db) -> Result<(), StoreError> {
         let file = File::open(self.folder.join("db"));
-        let file = file.map_err(|error| StoreError::Broken(error.kind().to_string()))?;
-        close(self.shared.set_tree(Some(db.clone())));
-        self.shared.health.broken.store(false, Ordering::Relaxed);
-        self.disk = Some(Disk { db, file });
+        let file = file.map_err(|error| StoreError::Unavailable(error.kind().to_string()))?;
+        close_tree(self.state.replace_tree(Some(db.clone())));
+        self.state.health.is_failed.store(false, Ordering::Relaxed);
+        self.tree = Some(OpenTree { db, file });
         Ok(())
     }
 
-    fn write(&mut self, tree: Disk, mut batch: Vec<Pending>) {
+    fn write(&mut self, tree: OpenTree, mut batch: Vec<PendingWrite>) {
         let at = AtomicUsize::new(0);
-        self.shared.health.set_flushing(Some(Instant::now()));
-        let result = catch_unwind(AssertUnwindSafe(|| tree.commit(&batch, &self.shared, &at)));
-        self.shared.health.set_flushing(None);
+        self.state.health.set_flush_started(Some(Instant::now()));
+        let result = catch_unwind(AssertUnwindSafe(|| tree.commit(&batch, &self.state, &at)));
+        self.state.health.set_flush_started(None);
         match result {
             Ok(Ok(results)) => {
                 for (pending, result) in batch.iter_mut().zip(results) {
                     if result.is_err() {
-                        self.shared.health.damaged();
+                        self.state.health.mark_damaged();
                     }
-                    pending.tell(result);
+                    pending.complete(result);
                 }
-                self.disk = Some(tree);
+                self.tree = Some(tree);
             }
-            Ok(Err(error)) => self.fail(tree, batch, &error),
+            Ok(Err(error)) => self.mark_failed(tree, batch, &error),
             Err(_) => {
-                let error = StoreError::Broken("a fault of the database".into());
+                let error = StoreError::Unavailable("a fault of the database".into());
                 let culprit = at.into_inner();
                 if culprit < batch.len() {
                     // A retry would panic again.
-                    batch.remove(culprit).tell(Err(error.clone()));
+                    batch.remove(culprit).complete(Err(error.clone()));
                 }
-                self.fail(tree, batch, &error);
+                self.mark_failed(tree, batch, &error);
             }
         }
     }
 
-    fn fail(&mut self, tree: Disk, batch: Vec<Pending>, error: &StoreError) {
+    fn mark_failed(&mut self, tree: OpenTree, batch: Vec<PendingWrite>, error: &StoreError) {
         tracing::error!(%error, "store failed: nothing is saved until it is reopened");
-        self.shared.health.broken.store(true, Ordering::Relaxed);
-        self.owe(batch, error);
-        let old_db = self.shared.set_tree(None);
+        self.state.health.is_failed.store(true, Ordering::Relaxed);
+        self.keep_for_retry(batch, error);
+        let old_db = self.state.replace_tree(None);
         // Closing an inconsistent tree may hang. It then cannot be reopened either, but this thread
         // keeps answering.
         let _ = std::thread::Builder::new()
             .name("store-close".into())
-            .spawn(move || close((tree, old_db)));
-        self.retry_at = Instant::now() + HEAL_EVERY;
+            .spawn(move || close_tree((tree, old_db)));
+        self.retry_at = Instant::now() + REOPEN_INTERVAL;
     }
 
     /// Fails all writes and keeps those that are to be applied later.
-    fn owe(&mut self, batch: Vec<Pending>, error: &StoreError) {
+    fn keep_for_retry(&mut self, batch: Vec<PendingWrite>, error: &StoreError) {
         for mut pending in batch {
-            pending.tell(Err(error.clone()));
-            if pending.is_owed() {
-                self.owed.push_back(pending);
+            pending.complete(Err(error.clone()));
+            if pending.must_be_retried() {
+                self.retained.push_back(pending);
             }
         }
         let mut bytes = self
-            .owed
+            .retained
             .iter()
-            .map(|pending| pending.op.weight())
+            .map(|pending| pending.op.memory_bytes())
             .sum::<usize>();
-        while bytes > MOST_BYTES
-            && let Some(oldest) = self.owed.pop_front()
+        while bytes > MAX_PENDING_BYTES
+            && let Some(oldest) = self.retained.pop_front()
         {
-            bytes -= oldest.op.weight();
+            bytes -= oldest.op.memory_bytes();
         }
     }
 
-    fn heal(&mut self) {
-        self.retry_at = Instant::now() + HEAL_EVERY;
+    fn try_reopen(&mut self) {
+        self.retry_at = Instant::now() + REOPEN_INTERVAL;
         let opened = reopen(&self.folder);
         if let Some(db) = opened
-            && self.resume(db).is_ok()
-            && let Some(tree) = self.disk.take()
+            && self.resume_with(db).is_ok()
+            && let Some(tree) = self.tree.take()
         {
-            tracing::info!(retained = self.owed.len(), "store reopened");
-            let retained = Vec::from(std::mem::take(&mut self.owed));
+            tracing::info!(retained = self.retained.len(), "store reopened");
+            let retained = Vec::from(std::mem::take(&mut self.retained));
             self.write(tree, retained);
         }
     }

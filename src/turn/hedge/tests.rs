@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::chat::{Failure, Fault, Finish, Frame, ProviderState, Source};
-use crate::provider::paused::{Paused, pass};
-use crate::provider::scripted::{Act, Script, breaks, fails, says, silent};
-use crate::turn::desk::Wishes;
+use crate::chat::{AnswerSource, Failure, FaultKind, FinishReason, Frame, ProviderState};
+use crate::provider::paused::{Paused, advance};
+use crate::provider::scripted::{Script, ScriptStep, break_after, fail_with, hang, reply};
+use crate::turn::desk::TurnOptions;
 use crate::turn::log::Cancel;
-use crate::turn::reader::Reader;
-use crate::turn::stage::{House, Stage};
+use crate::turn::reader::ProtocolClient;
+use crate::turn::stage::{TestService, TestServiceBuilder};
 
 fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -16,30 +16,30 @@ fn ms(milliseconds: u64) -> Duration {
 
 /// The script after a silence.
 fn late(milliseconds: u64, mut script: Script) -> Script {
-    script.insert(0, Act::Wait(ms(milliseconds)));
+    script.insert(0, ScriptStep::Pause(ms(milliseconds)));
     script
 }
 
 /// Hedges after a second.
-fn hedging<const N: usize>(scripts: [Vec<Script>; N]) -> House {
-    let mut builder = House::following(scripts);
+fn hedging<const N: usize>(scripts: [Vec<Script>; N]) -> TestServiceBuilder {
+    let mut builder = TestServiceBuilder::with_scripts(scripts);
     builder.settings.routing.hedge_after = ms(1_000);
     builder
 }
 
-async fn ask(service: &Stage) -> Reader {
-    ask_with(service, service.desk.usual()).await
+async fn ask(service: &TestService) -> ProtocolClient {
+    ask_with(service, service.turns.default_options()).await
 }
 
-async fn ask_with(service: &Stage, options: Wishes) -> Reader {
-    let log = service.ask_with("m", options);
-    let client = Reader::follow(&log).await;
+async fn ask_with(service: &TestService, options: TurnOptions) -> ProtocolClient {
+    let log = service.ask_with_options("m", options);
+    let client = ProtocolClient::follow(&log).await;
     service.assert_idle().await;
     client
 }
 
 /// The attempts in `done`: number, provider, outcome and milliseconds of each.
-fn tried(client: &Reader) -> Vec<String> {
+fn tried(client: &ProtocolClient) -> Vec<String> {
     let attempts = client.done().tried.iter();
     attempts
         .map(|tried| {
@@ -55,7 +55,7 @@ fn tried(client: &Reader) -> Vec<String> {
 }
 
 /// The `attempt` frames: number and provider of each, and the failed provider before it.
-fn announced(client: &Reader) -> Vec<String> {
+fn announced(client: &ProtocolClient) -> Vec<String> {
     let attempt = |frame: &Frame| match frame {
         Frame::Attempt {
             attempt,
@@ -75,10 +75,10 @@ fn announced(client: &Reader) -> Vec<String> {
 }
 
 /// The successes and failures of each provider.
-async fn outcomes(service: &Stage) -> Vec<(u64, u64)> {
+async fn outcomes(service: &TestService) -> Vec<(u64, u64)> {
     let mut counts = Vec::new();
-    for stand in &service.stands {
-        let vitals = stand.vitals().await;
+    for stand in &service.providers {
+        let vitals = stand.status().await;
         counts.push((vitals.successes, vitals.failures));
     }
     counts
@@ -87,16 +87,16 @@ async fn outcomes(service: &Stage) -> Vec<(u64, u64)> {
 #[actix_rt::test(system = "Paused")]
 async fn first_token_in_time_prevents_hedging() {
     for script in [
-        late(999, says("Hello.")),
+        late(999, reply("Hello.")),
         vec![
-            Act::Wait(ms(900)),
-            Act::Think,
-            Act::Wait(ms(4_000)),
-            Act::Say("Hello.".into()),
-            Act::End(Finish::Stop),
+            ScriptStep::Pause(ms(900)),
+            ScriptStep::Think,
+            ScriptStep::Pause(ms(4_000)),
+            ScriptStep::Say("Hello.".into()),
+            ScriptStep::Finish(FinishReason::Stop),
         ],
     ] {
-        let service = hedging([vec![script], vec![]]).open();
+        let service = hedging([vec![script], vec![]]).start();
         let client = ask(&service).await;
         assert_eq!(
             (client.done().text.as_str(), service.calls(1).len()),
@@ -108,7 +108,7 @@ async fn first_token_in_time_prevents_hedging() {
 
 #[actix_rt::test(system = "Paused")]
 async fn second_provider_answers_if_the_first_stays_silent() {
-    let service = hedging([vec![silent()], vec![late(500, says("Hello."))]]).open();
+    let service = hedging([vec![hang()], vec![late(500, reply("Hello."))]]).start();
     let client = ask(&service).await;
     assert_eq!(announced(&client), ["1 a", "2 b"]);
     assert_eq!(tried(&client), ["1 a stopped 1500", "2 b ok 500"]);
@@ -129,10 +129,10 @@ async fn second_provider_answers_if_the_first_stays_silent() {
 #[actix_rt::test(system = "Paused")]
 async fn first_provider_wins_if_it_sends_the_first_token() {
     let service = hedging([
-        vec![late(1_400, says("Hello."))],
-        vec![late(500, says("Good day."))],
+        vec![late(1_400, reply("Hello."))],
+        vec![late(500, reply("Good day."))],
     ])
-    .open();
+    .start();
     let client = ask(&service).await;
     assert_eq!(announced(&client), ["1 a"]);
     assert_eq!(tried(&client), ["1 a ok 1400", "2 b stopped 400"]);
@@ -146,12 +146,12 @@ async fn first_provider_wins_if_it_sends_the_first_token() {
 #[actix_rt::test(system = "Paused")]
 async fn thinking_counts_as_first_token() {
     let thinks = vec![
-        Act::Think,
-        Act::Wait(ms(3_000)),
-        Act::Say("Hello.".into()),
-        Act::End(Finish::Stop),
+        ScriptStep::Think,
+        ScriptStep::Pause(ms(3_000)),
+        ScriptStep::Say("Hello.".into()),
+        ScriptStep::Finish(FinishReason::Stop),
     ];
-    let service = hedging([vec![silent()], vec![late(100, thinks)]]).open();
+    let service = hedging([vec![hang()], vec![late(100, thinks)]]).start();
     let client = ask(&service).await;
     assert_eq!(tried(&client), ["1 a stopped 1100", "2 b ok 3100"]);
 }
@@ -159,26 +159,26 @@ async fn thinking_counts_as_first_token() {
 #[actix_rt::test(system = "Paused")]
 async fn failure_during_a_hedge_leaves_the_other_attempt() {
     let first_fails = hedging([
-        vec![late(1_200, fails(Fault::Reset))],
-        vec![late(900, says("Hello."))],
+        vec![late(1_200, fail_with(FaultKind::Reset))],
+        vec![late(900, reply("Hello."))],
     ])
-    .open();
+    .start();
     let client = ask(&first_fails).await;
     assert_eq!(announced(&client), ["1 a", "2 b after a"]);
     assert_eq!(tried(&client), ["1 a reset 1200", "2 b ok 900"]);
     assert_eq!(outcomes(&first_fails).await, [(0, 1), (1, 0)]);
 
     let second_fails = hedging([
-        vec![late(3_000, says("Hello."))],
-        vec![fails(Fault::ServerError)],
+        vec![late(3_000, reply("Hello."))],
+        vec![fail_with(FaultKind::ServerError)],
     ])
-    .open();
+    .start();
     let client = ask(&second_fails).await;
     assert_eq!(announced(&client), ["1 a"]);
     assert_eq!(tried(&client), ["1 a ok 3000", "2 b server_error 0"]);
     assert_eq!(outcomes(&second_fails).await, [(1, 0), (0, 1)]);
-    let empty = vec![Act::End(Finish::Stop)];
-    let says_nothing = hedging([vec![late(3_000, says("Hello."))], vec![empty]]).open();
+    let empty = vec![ScriptStep::Finish(FinishReason::Stop)];
+    let says_nothing = hedging([vec![late(3_000, reply("Hello."))], vec![empty]]).start();
     assert_eq!(
         tried(&ask(&says_nothing).await),
         ["1 a ok 3000", "2 b malformed 0"]
@@ -188,11 +188,11 @@ async fn failure_during_a_hedge_leaves_the_other_attempt() {
 #[actix_rt::test(system = "Paused")]
 async fn third_provider_is_asked_after_both_fail() {
     let service = hedging([
-        vec![late(1_200, fails(Fault::Reset))],
-        vec![late(1_000, breaks("", Fault::Overloaded))],
-        vec![says("Hello.")],
+        vec![late(1_200, fail_with(FaultKind::Reset))],
+        vec![late(1_000, break_after("", FaultKind::Overloaded))],
+        vec![reply("Hello.")],
     ])
-    .open();
+    .start();
     let client = ask(&service).await;
     assert_eq!(announced(&client), ["1 a", "2 b after a", "3 c after b"]);
     assert_eq!(
@@ -204,8 +204,8 @@ async fn third_provider_is_asked_after_both_fail() {
 #[actix_rt::test(system = "Paused")]
 async fn abandoned_provider_may_be_asked_again() {
     // The second attempt wins and breaks. The first provider was slow, not broken.
-    let slow = vec![silent(), says("Hello world.")];
-    let service = hedging([slow, vec![breaks("Hello", Fault::Reset)]]).open();
+    let slow = vec![hang(), reply("Hello world.")];
+    let service = hedging([slow, vec![break_after("Hello", FaultKind::Reset)]]).start();
     let client = ask(&service).await;
     assert_eq!(announced(&client), ["1 a", "2 b", "3 a after b"]);
     assert_eq!(
@@ -214,10 +214,10 @@ async fn abandoned_provider_may_be_asked_again() {
     );
     // The first attempt wins and breaks. The number of the second was never shown.
     let service = hedging([
-        vec![late(1_500, breaks("Hello", Fault::Reset))],
-        vec![late(900, says("x")), says("Hello.")],
+        vec![late(1_500, break_after("Hello", FaultKind::Reset))],
+        vec![late(900, reply("x")), reply("Hello.")],
     ]);
-    let client = ask(&service.open()).await;
+    let client = ask(&service.start()).await;
     assert_eq!(announced(&client), ["1 a", "3 b after a"]);
     assert_eq!(
         tried(&client),
@@ -232,32 +232,32 @@ async fn abandoned_provider_may_be_asked_again() {
 #[actix_rt::test(system = "Paused")]
 async fn hedges_count_towards_max_attempts() {
     let mut two = hedging([
-        vec![silent()],
-        vec![late(100, breaks("Hel", Fault::Reset))],
-        vec![says("Hello.")],
+        vec![hang()],
+        vec![late(100, break_after("Hel", FaultKind::Reset))],
+        vec![reply("Hello.")],
     ]);
     two.settings.routing.max_attempts = 2;
-    let client = ask(&two.clone().open()).await;
+    let client = ask(&two.clone().start()).await;
     assert_eq!(tried(&client), ["1 a stopped 1100", "2 b reset 100"]);
-    assert_eq!(client.done().source, Source::Fallback);
+    assert_eq!(client.done().source, AnswerSource::Fallback);
     // With a limit of one attempt, hedging is off.
     two.settings.routing.max_attempts = 1;
-    let client = ask(&two.open()).await;
+    let client = ask(&two.start()).await;
     assert_eq!(tried(&client), ["1 a timeout 5000"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn hedges_are_limited_by_the_retry_budget() {
     let mut builder = hedging([
-        vec![late(2_000, says("Hello."))],
-        vec![late(500, says("Good day."))],
+        vec![late(2_000, reply("Hello."))],
+        vec![late(500, reply("Good day."))],
     ]);
     builder.settings.retry.budget = 0.0;
-    let service = builder.open();
+    let service = builder.start();
     let mut hedged = 0;
     for number in 0..12 {
         let log = service.ask(&format!("m{number}"));
-        let client = Reader::follow(&log).await;
+        let client = ProtocolClient::follow(&log).await;
         hedged += usize::from(client.done().tried.len() == 2);
     }
     assert_eq!(
@@ -268,11 +268,11 @@ async fn hedges_are_limited_by_the_retry_budget() {
 
 #[actix_rt::test(system = "Paused")]
 async fn no_failover_disables_hedging() {
-    let service = hedging([vec![], vec![late(2_000, says("Hello."))]]).open();
-    let options = Wishes {
-        first: Some("b".into()),
-        only_first: true,
-        ..service.desk.usual()
+    let service = hedging([vec![], vec![late(2_000, reply("Hello."))]]).start();
+    let options = TurnOptions {
+        preferred_provider: Some("b".into()),
+        no_failover: true,
+        ..service.turns.default_options()
     };
     let client = ask_with(&service, options).await;
     assert_eq!(tried(&client), ["1 b ok 2000"]);
@@ -280,16 +280,16 @@ async fn no_failover_disables_hedging() {
 
 #[actix_rt::test(system = "Paused")]
 async fn single_provider_is_not_hedged() {
-    let service = hedging([vec![late(2_000, says("Hello."))]]).open();
+    let service = hedging([vec![late(2_000, reply("Hello."))]]).start();
     assert_eq!(tried(&ask(&service).await), ["1 a ok 2000"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn no_hedge_after_the_first_token_timeout() {
-    let mut builder = hedging([vec![silent()], vec![says("Hello.")]]);
+    let mut builder = hedging([vec![hang()], vec![reply("Hello.")]]);
     builder.settings.routing.hedge_after = ms(5_000);
     assert_eq!(
-        tried(&ask(&builder.open()).await),
+        tried(&ask(&builder.start()).await),
         ["1 a timeout 5000", "2 b ok 0"]
     );
 }
@@ -297,10 +297,10 @@ async fn no_hedge_after_the_first_token_timeout() {
 #[actix_rt::test(system = "Paused")]
 async fn no_hedge_with_too_little_time_left() {
     for (turn_limit, hedged) in [(1_499, false), (1_501, true)] {
-        let mut builder = hedging([vec![silent()], vec![says("Hello.")]]);
+        let mut builder = hedging([vec![hang()], vec![reply("Hello.")]]);
         builder.settings.timeouts.turn = ms(turn_limit);
         assert_eq!(
-            ask(&builder.open()).await.done().source == Source::Ai,
+            ask(&builder.start()).await.done().source == AnswerSource::Ai,
             hedged,
             "{turn_limit}"
         );
@@ -309,7 +309,7 @@ async fn no_hedge_with_too_little_time_left() {
 
 #[actix_rt::test(system = "Paused")]
 async fn both_attempts_keep_their_own_limits() {
-    let service = hedging([vec![silent()], vec![silent()], vec![says("Hello.")]]).open();
+    let service = hedging([vec![hang()], vec![hang()], vec![reply("Hello.")]]).start();
     let client = ask(&service).await;
     // The second attempt of a turn may take ten seconds to its first token.
     assert_eq!(
@@ -322,15 +322,15 @@ async fn both_attempts_keep_their_own_limits() {
 #[actix_rt::test(system = "Paused")]
 async fn stop_ends_both_attempts() {
     for after in [500, 1_500] {
-        let service = hedging([vec![silent()], vec![silent()]]).open();
+        let service = hedging([vec![hang()], vec![hang()]]).start();
         let log = service.ask("m");
         let mut follower = log.follow();
-        pass(ms(after)).await;
+        advance(ms(after)).await;
         log.cancel(Cancel::Stopped);
-        let mut client = Reader::default();
-        client.read(&mut follower).await;
+        let mut client = ProtocolClient::default();
+        client.read_to_end(&mut follower).await;
         service.assert_idle().await;
-        assert_eq!(client.done().finish, Finish::Stopped);
+        assert_eq!(client.done().finish, FinishReason::Stopped);
         assert!(
             tried(&client).iter().all(|line| line.contains("stopped")),
             "{:?}",
@@ -344,78 +344,80 @@ async fn stop_ends_both_attempts() {
 #[actix_rt::test(system = "Paused")]
 async fn panic_in_one_client_leaves_the_other_attempt() {
     let service = hedging([
-        vec![late(1_200, vec![Act::Panic])],
-        vec![late(900, says("Hello."))],
+        vec![late(1_200, vec![ScriptStep::Panic])],
+        vec![late(900, reply("Hello."))],
     ])
-    .open();
+    .start();
     let client = ask(&service).await;
     assert_eq!(tried(&client), ["1 a malformed 1200", "2 b ok 900"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn content_filter_refusal_wins_the_hedge() {
-    let refuses = late(200, vec![Act::Fail(Failure::of(Fault::Policy))]);
-    let service = hedging([vec![silent()], vec![refuses]]).open();
+    let refuses = late(200, vec![ScriptStep::Fail(Failure::new(FaultKind::Policy))]);
+    let service = hedging([vec![hang()], vec![refuses]]).start();
     let client = ask(&service).await;
-    assert_eq!(client.done().finish, Finish::ContentFilter);
+    assert_eq!(client.done().finish, FinishReason::ContentFilter);
     assert_eq!(tried(&client), ["1 a stopped 1200", "2 b ok 200"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn usage_of_the_abandoned_attempt_is_paid() {
-    let used = vec![Act::Used(1_000, 0), Act::Hang];
-    let service = hedging([vec![used], vec![says("Hello.")]]).open();
+    let used = vec![ScriptStep::ReportUsage(1_000, 0), ScriptStep::Hang];
+    let service = hedging([vec![used], vec![reply("Hello.")]]).start();
     let client = ask(&service).await;
-    let cost = service.stands[0].vitals().await.used.cost_usd;
+    let cost = service.providers[0].status().await.usage_totals.cost_usd;
     assert!((cost - 0.001).abs() < 1e-9, "{cost}");
     assert!(client.done().cost_usd.is_some_and(|total| total > cost));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn always_overtaken_provider_keeps_its_breaker_closed_and_shows_its_latency() {
-    let service = hedging([vec![says("Hello.")], vec![says("Hello.")]]).open();
+    let service = hedging([vec![reply("Hello.")], vec![reply("Hello.")]]).start();
     // The provider's usual latency is low, so every later call would count as slow.
     for number in 0..30 {
-        Reader::follow(&service.ask(&format!("well{number}"))).await;
-        pass(ms(3_000)).await;
+        ProtocolClient::follow(&service.ask(&format!("well{number}"))).await;
+        advance(ms(3_000)).await;
     }
-    service.stands[0].upstream.follow([silent()]);
+    service.providers[0].client.set_scripts([hang()]);
     // Slow enough for the retry budget.
     for number in 0..30 {
-        let client = Reader::follow(&service.ask(&format!("hung{number}"))).await;
+        let client = ProtocolClient::follow(&service.ask(&format!("hung{number}"))).await;
         assert_eq!(tried(&client), ["1 a stopped 1000", "2 b ok 0"]);
-        pass(ms(6_000)).await;
+        advance(ms(6_000)).await;
     }
-    let vitals = service.stands[0].vitals().await;
+    let vitals = service.providers[0].status().await;
     assert_eq!(
-        (vitals.state, vitals.failures, vitals.strikes),
+        (vitals.state, vitals.failures, vitals.failed_probes),
         (ProviderState::Closed, 0, 0)
     );
     assert!(
-        vitals.first_token.is_some_and(|recent| recent.p99 >= 1_000),
+        vitals
+            .first_token_latency
+            .is_some_and(|recent| recent.p99 >= 1_000),
         "{:?}",
-        vitals.first_token
+        vitals.first_token_latency
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn abandoned_attempt_does_not_reset_consecutive_failures() {
-    let resets = || fails(Fault::Reset);
-    let scripts = vec![resets(), resets(), resets(), resets(), silent(), resets()];
-    let mut builder = hedging([scripts, vec![says("Hello.")]]);
-    builder.plans[0].retry.same_provider = 0;
-    let service = builder.open();
+    let resets = || fail_with(FaultKind::Reset);
+    let scripts = vec![resets(), resets(), resets(), resets(), hang(), resets()];
+    let mut builder = hedging([scripts, vec![reply("Hello.")]]);
+    builder.providers[0].retry.same_provider = 0;
+    let service = builder.start();
     for number in 0..6 {
         assert_eq!(
-            service.stands[0].vitals().await.state,
+            service.providers[0].status().await.state,
             ProviderState::Closed,
             "before {number}"
         );
-        let client = Reader::follow(&service.ask(&format!("m{number}"))).await;
+        let client = ProtocolClient::follow(&service.ask(&format!("m{number}"))).await;
         assert_eq!(client.done().text, "Hello.");
     }
     assert_eq!(
-        service.stands[0].vitals().await.state,
+        service.providers[0].status().await.state,
         ProviderState::Open,
         "four failures, and the fifth after the abandoned attempt"
     );
@@ -423,10 +425,10 @@ async fn abandoned_attempt_does_not_reset_consecutive_failures() {
 
 #[actix_rt::test(system = "Paused")]
 async fn hanging_provider_is_detected_by_turns_without_hedging() {
-    let service = hedging([vec![silent()], vec![says("Hello.")]]).open();
+    let service = hedging([vec![hang()], vec![reply("Hello.")]]).start();
     let mut turns = 0;
-    while service.stands[0].vitals().await.state == ProviderState::Closed {
-        let client = Reader::follow(&service.ask(&format!("m{turns}"))).await;
+    while service.providers[0].status().await.state == ProviderState::Closed {
+        let client = ProtocolClient::follow(&service.ask(&format!("m{turns}"))).await;
         assert_eq!(client.done().text, "Hello.");
         turns += 1;
         assert!(turns < 60, "the hanging provider is never detected");

@@ -14,7 +14,7 @@ pub struct Follower {
     published: watch::Receiver<u64>,
     /// The last frame read. `None` if the next read has to be a snapshot.
     cursor: Option<u64>,
-    over: bool,
+    is_finished: bool,
 }
 
 impl Follower {
@@ -27,33 +27,33 @@ impl Follower {
             log,
             published,
             cursor,
-            over: false,
+            is_finished: false,
         }
     }
 
     /// Waits for the next encoded frames. Returns `None` after the end of the turn. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<ByteString>> {
-        while !self.over {
+        while !self.is_finished {
             // Mark the current value as seen before reading, so that no later change is missed.
             self.published.borrow_and_update();
             let (frames, is_last) = {
                 let state = self.log.lock();
-                if state.held || self.cursor == Some(state.seq) {
+                if state.is_held_back || self.cursor == Some(state.seq) {
                     (
                         Vec::new(),
-                        state.record.state != TurnState::Running && !state.held,
+                        state.record.state != TurnState::Running && !state.is_held_back,
                     )
                 } else {
-                    let (frames, cursor) = state.read(self.cursor);
+                    let (frames, cursor) = state.frames_after(self.cursor);
                     self.cursor = Some(cursor);
                     (frames, state.record.state != TurnState::Running)
                 }
             };
-            self.over = is_last;
+            self.is_finished = is_last;
             if !frames.is_empty() {
                 return Some(frames);
             }
-            if !self.over && self.published.changed().await.is_err() {
+            if !self.is_finished && self.published.changed().await.is_err() {
                 return None;
             }
         }
@@ -69,7 +69,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.log.control.send_modify(|control| {
             control.followers = control.followers.saturating_sub(1);
-            control.alone_since = Instant::now();
+            control.orphaned_since = Instant::now();
         });
     }
 }

@@ -4,48 +4,48 @@
 
 use bytestring::ByteString;
 
-use super::encode;
+use super::encode_frame;
 use crate::chat::{Frame, TurnId};
 
 /// A frame without the fields that its log knows.
-pub(super) enum Kept {
+pub(super) enum StoredFrame {
     /// The most common frame: a few bytes of text. Encoded it would be many times as long.
     Token {
         attempt: u32,
         text: Box<str>,
     },
-    Other(Box<str>),
+    Encoded(Box<str>),
 }
 
-impl Kept {
-    pub(super) fn of(frame: Frame) -> Self {
+impl StoredFrame {
+    pub(super) fn from_frame(frame: Frame) -> Self {
         match frame {
             Frame::Token { attempt, text, .. } => Self::Token {
                 attempt,
                 text: text.into(),
             },
-            other => Self::Other((&*encode(&other)).into()),
+            other => Self::Encoded((&*encode_frame(&other)).into()),
         }
     }
 
     /// Returns the frame as sent to clients.
-    pub(super) fn encoded(&self, turn: TurnId, seq: u64) -> ByteString {
+    pub(super) fn encode(&self, turn: TurnId, seq: u64) -> ByteString {
         match self {
-            Self::Token { attempt, text } => encode(&Token {
+            Self::Token { attempt, text } => encode_frame(&TokenFrame {
                 kind: "token",
                 turn,
                 seq,
                 attempt: *attempt,
                 text,
             }),
-            Self::Other(frame) => (&**frame).into(),
+            Self::Encoded(frame) => (&**frame).into(),
         }
     }
 }
 
 /// A [`Frame::Token`] that borrows its text from the log.
 #[derive(serde::Serialize)]
-struct Token<'a> {
+struct TokenFrame<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     turn: TurnId,
@@ -60,13 +60,16 @@ mod tests {
 
     #[test]
     fn stored_token_encodes_like_its_frame() {
-        let turn = TurnId::after(None, 1, 2);
+        let turn = TurnId::next_after(None, 1, 2);
         let frame = Frame::Token {
             turn,
             seq: 7,
             attempt: 2,
             text: "a\n\"é\"".into(),
         };
-        assert_eq!(Kept::of(frame.clone()).encoded(turn, 7), encode(&frame));
+        assert_eq!(
+            StoredFrame::from_frame(frame.clone()).encode(turn, 7),
+            encode_frame(&frame)
+        );
     }
 }

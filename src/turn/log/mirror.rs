@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::told::Question;
-use super::{Inner, Kept, LogWriter, TurnLog};
-use crate::chat::{Done, Finish, Frame, TurnRecord, TurnState};
-use crate::turn::seam::Owner;
+use super::told::DurabilityNote;
+use super::{LogState, LogWriter, StoredFrame, TurnLog};
+use crate::chat::{Done, FinishReason, Frame, TurnRecord, TurnState};
+use crate::turn::seam::TextSource;
 
 /// The only writer of a replicated log. If dropped before the end, it ends the turn as interrupted.
-pub struct Mirror(LogWriter);
+pub struct ReplicaLog(LogWriter);
 
-impl Mirror {
+impl ReplicaLog {
     /// Creates a log from a turn's first frame. Returns `None` if `first` is a different frame.
-    pub fn open(first: &Frame) -> Option<Self> {
+    pub fn from_start_frame(first: &Frame) -> Option<Self> {
         let Frame::Start {
             turn,
             client_msg_id,
@@ -24,9 +24,9 @@ impl Mirror {
         else {
             return None;
         };
-        let record = TurnRecord::asked(*turn, client_msg_id.clone(), *at, text.clone(), *retry_of);
-        let writer = LogWriter::open(record);
-        writer.log().write(|state| state.held = false);
+        let record = TurnRecord::new(*turn, client_msg_id.clone(), *at, text.clone(), *retry_of);
+        let writer = LogWriter::new(record);
+        writer.log().update(|state| state.is_held_back = false);
         Some(Self(writer))
     }
 
@@ -35,26 +35,26 @@ impl Mirror {
     }
 
     /// Applies frames from the stream, one per line. Frames that the log already has are ignored.
-    pub fn take(&mut self, lines: &str) {
+    pub fn apply_lines(&mut self, lines: &str) {
         for line in lines.lines() {
             // An unreadable line is from another version. The next snapshot or the end repairs the
             // text.
             if let Ok(frame) = serde_json::from_str::<Frame>(line) {
-                self.log().write(|state| state.take(frame));
-            } else if let Ok(Question { durable }) = serde_json::from_str(line) {
+                self.log().update(|state| state.apply_frame(frame));
+            } else if let Ok(DurabilityNote { durable }) = serde_json::from_str(line) {
                 self.log().durability.send_replace(Some(durable));
             }
         }
     }
 
     /// Returns the `done` frame that ends the turn with this record.
-    pub fn last(&self, record: &TurnRecord) -> Frame {
-        Frame::Done(Box::new(record.done(self.log().lock().seq + 1)))
+    pub fn done_frame(&self, record: &TurnRecord) -> Frame {
+        Frame::Done(Box::new(record.done_frame(self.log().lock().seq + 1)))
     }
 }
 
-impl Inner {
-    fn take(&mut self, frame: Frame) {
+impl LogState {
+    fn apply_frame(&mut self, frame: Frame) {
         let seq = frame.seq();
         let snapshot = matches!(frame, Frame::Snapshot { .. });
         // A snapshot or the end may skip numbers, other frames may not.
@@ -75,12 +75,12 @@ impl Inner {
                 self.record.attempts = *attempt;
                 self.record.provider = Some(Arc::clone(provider));
                 self.record.model = Some(Arc::clone(model));
-                self.last_failure.clone_from(after);
+                self.previous_failure.clone_from(after);
             }
             Frame::Token { attempt, text, .. } => {
                 let provider = self.record.provider.clone().unwrap_or_else(|| "".into());
-                self.seam.mirror(
-                    Owner {
+                self.merger.append_replica(
+                    TextSource {
                         attempt: *attempt,
                         provider,
                     },
@@ -89,8 +89,8 @@ impl Inner {
             }
             Frame::Restart { attempt, to, .. } => {
                 let provider = to.clone().unwrap_or_else(|| "".into());
-                let _ = self.seam.replace(
-                    Owner {
+                let _ = self.merger.replace(
+                    TextSource {
                         attempt: *attempt,
                         provider,
                     },
@@ -112,21 +112,21 @@ impl Inner {
                 self.record.attempts = self.record.attempts.max(*attempt);
                 self.record.provider.clone_from(provider);
                 self.record.model.clone_from(model);
-                let owner = Owner {
+                let owner = TextSource {
                     attempt: *attempt,
                     provider: provider.clone().unwrap_or_else(|| "".into()),
                 };
-                self.seam.restore(owner, text.clone(), drafts.clone());
+                self.merger.restore(owner, text.clone(), drafts.clone());
             }
             Frame::Done(done) => {
                 let provider = done.provider.clone().unwrap_or_else(|| "".into());
-                let owner = Owner {
+                let owner = TextSource {
                     attempt: done.attempts,
                     provider,
                 };
-                self.seam
+                self.merger
                     .restore(owner, done.text.clone(), done.drafts.clone());
-                self.record = ended(&self.record, done);
+                self.record = record_from_done(&self.record, done);
             }
         }
         if seq > self.seq + 1 || snapshot {
@@ -135,17 +135,17 @@ impl Inner {
         }
         self.seq = seq;
         if !snapshot {
-            if self.frames.len() == super::KEPT_FRAMES {
+            if self.frames.len() == super::MAX_RETAINED_FRAMES {
                 self.frames.pop_front();
             }
-            self.frames.push_back(Kept::of(frame));
+            self.frames.push_back(StoredFrame::from_frame(frame));
         }
     }
 }
 
 /// Returns the turn's record with the fields of its `done` frame.
-fn ended(record: &TurnRecord, done: &Done) -> TurnRecord {
-    let interrupted = done.finish == Finish::Interrupted;
+fn record_from_done(record: &TurnRecord, done: &Done) -> TurnRecord {
+    let interrupted = done.finish == FinishReason::Interrupted;
     TurnRecord {
         text: done.text.clone(),
         state: if interrupted {
@@ -175,17 +175,17 @@ fn ended(record: &TurnRecord, done: &Done) -> TurnRecord {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::encode;
+    use super::super::encode_frame;
     use super::*;
-    use crate::chat::{At, Failure, Fault, Source, TurnId};
-    use crate::turn::seam::Start;
+    use crate::chat::{AnswerSource, Failure, FaultKind, Timestamp, TurnId};
+    use crate::turn::seam::ContinuationMode;
 
     fn started() -> LogWriter {
-        let turn = TurnId::after(None, 5, 7);
-        LogWriter::open(TurnRecord::asked(
+        let turn = TurnId::next_after(None, 5, 7);
+        LogWriter::new(TurnRecord::new(
             turn,
             "m".parse().unwrap(),
-            At(5),
+            Timestamp(5),
             "What?".into(),
             None,
         ))
@@ -193,25 +193,26 @@ mod tests {
 
     fn released() -> LogWriter {
         let writer = started();
-        LogWriter::confirm(writer.log(), true);
+        LogWriter::release(writer.log(), true);
         writer
     }
 
     /// Sends new frames to the replica, each batch twice, as after a retry.
-    fn replicate(log: &TurnLog, mirror: &mut Mirror, cursor: &mut u64) {
-        while let Some((lines, end, _)) = log.news(*cursor) {
-            mirror.take(&lines);
-            mirror.take(&lines);
+    fn replicate(log: &TurnLog, mirror: &mut ReplicaLog, cursor: &mut u64) {
+        while let Some((lines, end, _)) = log.frames_since(*cursor) {
+            mirror.apply_lines(&lines);
+            mirror.apply_lines(&lines);
             *cursor = end;
         }
     }
 
-    fn replica_of(log: &TurnLog) -> (Mirror, u64) {
-        let (lines, cursor, _) = log.news(0).unwrap();
+    fn replica_of(log: &TurnLog) -> (ReplicaLog, u64) {
+        let (lines, cursor, _) = log.frames_since(0).unwrap();
         let mut lines = lines.lines();
         let mut mirror =
-            Mirror::open(&serde_json::from_str(lines.next().unwrap()).unwrap()).unwrap();
-        lines.for_each(|line| mirror.take(line));
+            ReplicaLog::from_start_frame(&serde_json::from_str(lines.next().unwrap()).unwrap())
+                .unwrap();
+        lines.for_each(|line| mirror.apply_lines(line));
         (mirror, cursor)
     }
 
@@ -229,24 +230,24 @@ mod tests {
         let mut writer = released();
         let log = Arc::clone(writer.log());
         let (mut replica, mut cursor) = replica_of(&log);
-        writer.attempt(1, "a".into(), "m".into(), Start::Anew);
-        assert!(writer.text("One two\nthree"));
+        writer.start_attempt(1, "a".into(), "m".into(), ContinuationMode::Restart);
+        assert!(writer.push_text("One two\nthree"));
         replicate(&log, &mut replica, &mut cursor);
         assert_eq!(replica.log().record(), log.record());
-        writer.failed("a".into(), Failure::of(Fault::Reset));
-        writer.attempt(2, "b".into(), "n".into(), Start::Anew);
-        assert!(writer.text("Other ") && writer.text("text"));
+        writer.fail_attempt("a".into(), Failure::new(FaultKind::Reset));
+        writer.start_attempt(2, "b".into(), "n".into(), ContinuationMode::Restart);
+        assert!(writer.push_text("Other ") && writer.push_text("text"));
         replicate(&log, &mut replica, &mut cursor);
         assert_eq!(replica.log().record(), log.record());
         assert_eq!(replica.log().record().drafts.len(), 1);
-        writer.replace(Source::Fallback, "Sorry.");
-        let record = writer.ending(|record| {
+        writer.replace_text(AnswerSource::Fallback, "Sorry.");
+        let record = writer.final_record(|record| {
             record.state = TurnState::Done;
-            record.finish = Some(Finish::Stop);
+            record.finish = Some(FinishReason::Stop);
         });
-        writer.done(record);
+        writer.finish(record);
         replicate(&log, &mut replica, &mut cursor);
-        assert!(replica.log().ended());
+        assert!(replica.log().is_finished());
         for after in 0..=cursor {
             assert_eq!(
                 frames(replica.log(), after).await,
@@ -264,32 +265,34 @@ mod tests {
             for claimed in [false, true] {
                 let mut writer = started();
                 let log = Arc::clone(writer.log());
-                let start = log.lock().read(Some(0)).0.remove(0);
-                let mut replica = Mirror::open(&serde_json::from_str(&start).unwrap()).unwrap();
+                let start = log.lock().frames_after(Some(0)).0.remove(0);
+                let mut replica =
+                    ReplicaLog::from_start_frame(&serde_json::from_str(&start).unwrap()).unwrap();
                 let mut cursor = u64::from(claimed);
                 replicate(&log, &mut replica, &mut cursor);
                 assert!(
-                    !replica.log().durable().await,
+                    !replica.log().await_durability().await,
                     "claimed, nothing else is known"
                 );
                 if let Some(confirmed) = confirmed {
-                    LogWriter::confirm(&log, confirmed);
+                    LogWriter::release(&log, confirmed);
                 }
-                writer.attempt(1, "a".into(), "m".into(), Start::Anew);
+                writer.start_attempt(1, "a".into(), "m".into(), ContinuationMode::Restart);
                 replicate(&log, &mut replica, &mut cursor);
                 assert_eq!(
-                    replica.log().durable().await,
+                    replica.log().await_durability().await,
                     durable,
                     "{confirmed:?}, {claimed}"
                 );
-                let last = encode(&replica.last(&replica.log().record().interrupted()));
-                replica.take(&last);
+                let last =
+                    encode_frame(&replica.done_frame(&replica.log().record().into_interrupted()));
+                replica.apply_lines(&last);
                 assert!(
-                    replica.log().ended(),
+                    replica.log().is_finished(),
                     "another instance reports the death of the writer"
                 );
                 assert_eq!(
-                    replica.log().durable().await,
+                    replica.log().await_durability().await,
                     durable,
                     "{confirmed:?}, {claimed}"
                 );
@@ -302,12 +305,12 @@ mod tests {
         for durable in [true, false] {
             let mut writer = started();
             let log = Arc::clone(writer.log());
-            LogWriter::confirm(&log, durable);
-            writer.attempt(1, "a".into(), "m".into(), Start::Anew);
+            LogWriter::release(&log, durable);
+            writer.start_attempt(1, "a".into(), "m".into(), ContinuationMode::Restart);
             for n in 0..300 {
-                assert!(writer.text(&format!("{n} ")));
+                assert!(writer.push_text(&format!("{n} ")));
             }
-            assert_eq!(replica_of(&log).0.log().durable().await, durable);
+            assert_eq!(replica_of(&log).0.log().await_durability().await, durable);
         }
     }
 
@@ -315,10 +318,10 @@ mod tests {
     async fn late_or_lagging_replica_receives_the_text() {
         let mut writer = released();
         let log = Arc::clone(writer.log());
-        writer.attempt(1, "a".into(), "m".into(), Start::Anew);
+        writer.start_attempt(1, "a".into(), "m".into(), ContinuationMode::Restart);
         let push_300 = |writer: &mut LogWriter| {
             for n in 0..300 {
-                assert!(writer.text(&format!("{n} ")));
+                assert!(writer.push_text(&format!("{n} ")));
             }
         };
         push_300(&mut writer);
@@ -336,19 +339,19 @@ mod tests {
     fn replica_of_a_dead_instance_is_interrupted_with_its_text() {
         let mut writer = released();
         let log = Arc::clone(writer.log());
-        writer.attempt(1, "a".into(), "m".into(), Start::Anew);
-        assert!(writer.text("so far"));
+        writer.start_attempt(1, "a".into(), "m".into(), ContinuationMode::Restart);
+        assert!(writer.push_text("so far"));
         let (mut replica, cursor) = replica_of(&log);
-        let record = replica.log().record().interrupted();
-        let last = replica.last(&record);
+        let record = replica.log().record().into_interrupted();
+        let last = replica.done_frame(&record);
         assert_eq!(
             (record.text.as_str(), record.state),
             ("so far", TurnState::Interrupted)
         );
-        replica.take(&serde_json::to_string(&last).unwrap());
+        replica.apply_lines(&serde_json::to_string(&last).unwrap());
         assert_eq!(
             (replica.log().record().finish, last.seq()),
-            (Some(Finish::Interrupted), cursor + 1)
+            (Some(FinishReason::Interrupted), cursor + 1)
         );
     }
 }

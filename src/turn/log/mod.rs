@@ -19,23 +19,24 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use follower::Follower;
-pub use mirror::Mirror;
+pub use mirror::ReplicaLog;
 pub use writer::LogWriter;
 
-use kept::Kept;
+use kept::StoredFrame;
 
-use super::seam::{Owner, Seam, Show};
-use super::tally::Restart;
+use super::seam::{MergeResult, TextMerger, TextSource};
+use super::tally::RestartEvent;
 use crate::chat::{
-    After, Amendment, ClientMsgId, Failure, Frame, Outcome, Source, TurnId, TurnRecord, TurnState,
+    AnswerSource, AttemptOutcome, ClientMsgId, Failure, Frame, PreviousFailure, TurnId, TurnRecord,
+    TurnState, TurnUpdate,
 };
 
 /// The number of frames a log retains for slow followers: some seconds of a fast answer. A follower
 /// that is further behind gets a snapshot instead.
-const KEPT_FRAMES: usize = 256;
+const MAX_RETAINED_FRAMES: usize = 256;
 
 /// The longest wait for the write of a question: slightly longer than the store's own limit.
-const KNOWN_WITHIN: Duration = Duration::from_millis(300);
+const DURABILITY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The reason why a turn is cancelled before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +49,15 @@ pub enum Cancel {
 
 /// A part of a turn's text that comes from one attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TextPart {
+pub struct TextChunk {
     pub text: String,
     pub attempt: u32,
     /// `None` for text that no provider produced.
     pub provider: Option<Arc<str>>,
     pub model: Option<Arc<str>>,
-    pub source: Source,
+    pub source: AnswerSource,
     /// `true` if no text follows.
-    pub ended: bool,
+    pub is_final: bool,
 }
 
 /// The influence of followers on a turn.
@@ -64,7 +65,7 @@ pub struct TextPart {
 struct Control {
     followers: usize,
     /// The start of the current time without followers. Meaningless while there are some.
-    alone_since: Instant,
+    orphaned_since: Instant,
     cancel: Option<Cancel>,
 }
 
@@ -72,44 +73,44 @@ struct Control {
 pub struct TurnLog {
     turn: TurnId,
     client_msg_id: ClientMsgId,
-    state: Mutex<Inner>,
+    state: Mutex<LogState>,
     /// The number of the last readable frame. Followers wait for it to change.
-    published: watch::Sender<u64>,
+    published_seq: watch::Sender<u64>,
     /// `true` if the question is on disk, `None` while that is unknown.
     durability: watch::Sender<Option<bool>>,
     control: watch::Sender<Control>,
 }
 
-struct Inner {
+struct LogState {
     /// The turn as it would be stored now, except for its text and drafts, which the merger holds
     /// until the turn ends.
     record: TurnRecord,
-    seam: Seam,
+    merger: TextMerger,
     seq: u64,
     /// The last frames. The last of them has number `seq`.
-    frames: VecDeque<Kept>,
-    held: bool,
+    frames: VecDeque<StoredFrame>,
+    is_held_back: bool,
     /// `false` if nobody reads frames: then none are retained.
-    framed: bool,
+    has_frames: bool,
     /// `false` if nobody reads before the end: then new text wakes no follower.
-    streamed: bool,
+    is_streamed: bool,
     /// The failure that broke off the shown text.
-    torn: Option<Outcome>,
-    last_failure: Option<After>,
-    failure: Option<Failure>,
+    break_reason: Option<AttemptOutcome>,
+    previous_failure: Option<PreviousFailure>,
+    failure_details: Option<Failure>,
     /// The retractions of shown text, in order.
-    restarts: Vec<Restart>,
+    restarts: Vec<RestartEvent>,
     /// The origin of the text, in order. Only recorded if the log has no frames.
-    speakers: Vec<Speaker>,
+    spans: Vec<TextSpan>,
 }
 
 /// The origin of the text from a byte offset on.
-struct Speaker {
-    from: usize,
+struct TextSpan {
+    start: usize,
     attempt: u32,
     provider: Option<Arc<str>>,
     model: Option<Arc<str>>,
-    source: Source,
+    source: AnswerSource,
 }
 
 impl TurnLog {
@@ -123,11 +124,11 @@ impl TurnLog {
 
     /// Returns `true` if this is the turn's question. Used to detect a message id that is reused
     /// with a different text.
-    pub fn asks(&self, question: &str) -> bool {
+    pub fn has_question(&self, question: &str) -> bool {
         self.lock().record.question == question
     }
 
-    pub fn ended(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.lock().record.state != TurnState::Running
     }
 
@@ -137,7 +138,7 @@ impl TurnLog {
     }
 
     /// Returns the record of an ended turn if `wanted` accepts it. It is cloned only then.
-    pub fn ended_as(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
+    pub fn finished_record(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
         let state = self.lock();
         (state.record.state != TurnState::Running && wanted(&state.record))
             .then(|| state.record.clone())
@@ -150,46 +151,45 @@ impl TurnLog {
 
     /// The last failed attempt with the provider's message: for API callers, not for visitors.
     pub fn last_failure(&self) -> Option<Failure> {
-        self.lock().failure.clone()
+        self.lock().failure_details.clone()
     }
 
     /// Returns the text from byte `at` to the end of the part that one attempt produced. Empty
     /// until the log is released.
-    pub fn text_after(&self, at: usize) -> TextPart {
+    pub fn text_from(&self, at: usize) -> TextChunk {
         let state = self.lock();
-        let shown = if state.held { "" } else { state.seam.shown() };
+        let shown = if state.is_held_back {
+            ""
+        } else {
+            state.merger.shown()
+        };
         let next = state
-            .speakers
+            .spans
             .iter()
-            .position(|span| span.from > at)
-            .unwrap_or(state.speakers.len());
-        let end = state
-            .speakers
-            .get(next)
-            .map_or(shown.len(), |span| span.from);
-        let span = next
-            .checked_sub(1)
-            .and_then(|index| state.speakers.get(index));
-        TextPart {
+            .position(|span| span.start > at)
+            .unwrap_or(state.spans.len());
+        let end = state.spans.get(next).map_or(shown.len(), |span| span.start);
+        let span = next.checked_sub(1).and_then(|index| state.spans.get(index));
+        TextChunk {
             text: shown.get(at..end).unwrap_or_default().to_owned(),
             attempt: span.map_or(0, |span| span.attempt),
             provider: span.and_then(|span| span.provider.clone()),
             model: span.and_then(|span| span.model.clone()),
-            source: span.map_or(Source::Ai, |span| span.source),
-            ended: !state.held && state.record.state != TurnState::Running,
+            source: span.map_or(AnswerSource::Ai, |span| span.source),
+            is_final: !state.is_held_back && state.record.state != TurnState::Running,
         }
     }
 
     /// Returns a receiver that changes whenever there is more to read.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.published.subscribe()
+        self.published_seq.subscribe()
     }
 
     /// Returns the bytes of shown text and the number of drafts. A change means that there is
     /// something to save.
     pub fn progress(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.seam.shown().len(), state.seam.drafts().len())
+        (state.merger.shown().len(), state.merger.drafts().len())
     }
 
     #[cfg(test)]
@@ -198,15 +198,15 @@ impl TurnLog {
     }
 
     /// Applies an update to the record of an ended turn.
-    pub fn amend(&self, change: Amendment) {
-        self.lock().record.amend(change);
+    pub fn apply_update(&self, change: TurnUpdate) {
+        self.lock().record.apply(change);
     }
 
     /// Waits until it is known whether the question is on disk. Returns `false` after 300 ms, for
     /// example if the instance that should write it is gone.
-    pub async fn durable(&self) -> bool {
+    pub async fn await_durability(&self) -> bool {
         let mut durable = self.durability.subscribe();
-        let known = timeout(KNOWN_WITHIN, durable.wait_for(Option::is_some)).await;
+        let known = timeout(DURABILITY_TIMEOUT, durable.wait_for(Option::is_some)).await;
         matches!(known, Ok(Ok(known)) if *known == Some(true))
     }
 
@@ -223,7 +223,7 @@ impl TurnLog {
 
     fn follow_from(self: &Arc<Self>, cursor: Option<u64>) -> Follower {
         self.control.send_modify(|control| control.followers += 1);
-        Follower::new(Arc::clone(self), self.published.subscribe(), cursor)
+        Follower::new(Arc::clone(self), self.published_seq.subscribe(), cursor)
     }
 
     /// Ends the turn now: the writer drops the attempt, which closes the provider's connection.
@@ -237,7 +237,7 @@ impl TurnLog {
     }
 
     /// Returns the reason of the cancellation, if the turn was cancelled.
-    pub fn told_to_end(&self) -> Option<Cancel> {
+    pub fn cancel_reason(&self) -> Option<Cancel> {
         self.control.borrow().cancel
     }
 
@@ -254,7 +254,7 @@ impl TurnLog {
                 if now.followers > 0 {
                     std::future::pending::<()>().await;
                 }
-                tokio::time::sleep(orphan_grace.saturating_sub(now.alone_since.elapsed())).await;
+                tokio::time::sleep(orphan_grace.saturating_sub(now.orphaned_since.elapsed())).await;
             };
             tokio::select! {
                 () = orphaned => return Cancel::Interrupted,
@@ -263,60 +263,64 @@ impl TurnLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the log under its lock, then wakes the followers.
-    fn write<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        self.written(|_| true, change)
+    fn update<T>(&self, change: impl FnOnce(&mut LogState) -> T) -> T {
+        self.update_and_wake_if(|_| true, change)
     }
 
     /// Like `update`, but wakes the followers only if `wakes` returns `true`.
-    fn written<T>(&self, wakes: fn(&Inner) -> bool, change: impl FnOnce(&mut Inner) -> T) -> T {
+    fn update_and_wake_if<T>(
+        &self,
+        wakes: fn(&LogState) -> bool,
+        change: impl FnOnce(&mut LogState) -> T,
+    ) -> T {
         let mut state = self.lock();
         let out = change(&mut state);
         let seq = state.seq;
-        let shown = !state.held && wakes(&state);
+        let shown = !state.is_held_back && wakes(&state);
         drop(state);
         if shown {
-            self.published.send_replace(seq);
+            self.published_seq.send_replace(seq);
         }
         out
     }
 }
 
-impl Inner {
+impl LogState {
     fn current_record(&self) -> TurnRecord {
         let mut record = self.record.clone();
         if record.state != TurnState::Running {
             return record;
         }
-        self.seam.shown().clone_into(&mut record.text);
-        record.drafts = self.seam.drafts().to_vec();
+        self.merger.shown().clone_into(&mut record.text);
+        record.drafts = self.merger.drafts().to_vec();
         record
     }
 
-    fn append(&mut self, frame: impl FnOnce(TurnId, u64) -> Frame) {
+    fn append_frame(&mut self, frame: impl FnOnce(TurnId, u64) -> Frame) {
         if self.record.state != TurnState::Running {
             return;
         }
         self.seq += 1;
-        if !self.framed {
+        if !self.has_frames {
             return;
         }
         let frame = frame(self.record.turn, self.seq);
-        if self.frames.len() == KEPT_FRAMES {
+        if self.frames.len() == MAX_RETAINED_FRAMES {
             self.frames.pop_front();
         }
-        self.frames.push_back(Kept::of(frame));
+        self.frames.push_back(StoredFrame::from_frame(frame));
     }
 
     /// Records the origin of the text from byte `from` on, for logs without frames.
-    fn spoken(&mut self, attempt: u32, from: usize) {
-        if self.framed
+    fn record_span(&mut self, attempt: u32, from: usize) {
+        if self.has_frames
             || self
-                .speakers
+                .spans
                 .last()
                 .is_some_and(|last| last.attempt == attempt)
         {
@@ -324,9 +328,9 @@ impl Inner {
         }
         let provider = self.record.provider.clone();
         let model = self.record.model.clone();
-        let source = self.record.source.unwrap_or(Source::Ai);
-        self.speakers.push(Speaker {
-            from,
+        let source = self.record.source.unwrap_or(AnswerSource::Ai);
+        self.spans.push(TextSpan {
+            start: from,
             attempt,
             provider,
             model,
@@ -335,32 +339,34 @@ impl Inner {
     }
 
     /// Writes the frames that show the result of a merge.
-    fn show(&mut self, result: Show, previous_source: Option<Owner>) {
-        let source = self.seam.owner().cloned();
+    fn apply_merge(&mut self, result: MergeResult, previous_source: Option<TextSource>) {
+        let source = self.merger.owner().cloned();
         let attempt = source.as_ref().map_or(0, |source| source.attempt);
         let text = match result {
-            Show::Nothing | Show::Misfit => return,
-            Show::More(text) => {
-                self.spoken(attempt, self.seam.shown().len() - text.len());
+            MergeResult::NoChange | MergeResult::Mismatch => return,
+            MergeResult::Append(text) => {
+                self.record_span(attempt, self.merger.shown().len() - text.len());
                 text
             }
-            Show::Anew(text) => {
-                self.speakers.clear();
-                self.spoken(attempt, 0);
-                let reason = self
-                    .torn
-                    .or(self.last_failure.as_ref().map(|previous| previous.reason));
+            MergeResult::Restart(text) => {
+                self.spans.clear();
+                self.record_span(attempt, 0);
+                let reason = self.break_reason.or(self
+                    .previous_failure
+                    .as_ref()
+                    .map(|previous| previous.reason));
                 let from = previous_source.map_or_else(|| "".into(), |source| source.provider);
                 let to = source
                     .filter(|source| source.attempt > 0)
                     .map(|source| source.provider);
-                let reason = reason.unwrap_or(Outcome::from(crate::chat::Fault::Diverged));
-                self.restarts.push(Restart {
+                let reason =
+                    reason.unwrap_or(AttemptOutcome::from(crate::chat::FaultKind::Diverged));
+                self.restarts.push(RestartEvent {
                     from: Arc::clone(&from),
                     to: to.clone(),
                     reason,
                 });
-                self.append(|turn, seq| Frame::Restart {
+                self.append_frame(|turn, seq| Frame::Restart {
                     turn,
                     seq,
                     attempt,
@@ -372,7 +378,7 @@ impl Inner {
             }
         };
         if !text.is_empty() {
-            self.append(|turn, seq| Frame::Token {
+            self.append_frame(|turn, seq| Frame::Token {
                 turn,
                 seq,
                 attempt,
@@ -382,37 +388,37 @@ impl Inner {
     }
 
     /// Appends `done`. Later frames are ignored.
-    fn end(&mut self, record: TurnRecord) {
-        self.append(|_, seq| Frame::Done(Box::new(record.done(seq))));
+    fn finish(&mut self, record: TurnRecord) {
+        self.append_frame(|_, seq| Frame::Done(Box::new(record.done_frame(seq))));
         self.record = record;
     }
 
     /// Returns the frames that a follower at `cursor` still needs, and its new cursor.
-    fn read(&self, cursor: Option<u64>) -> (Vec<ByteString>, u64) {
+    fn frames_after(&self, cursor: Option<u64>) -> (Vec<ByteString>, u64) {
         let turn = self.record.turn;
         let first_kept = self.seq + 1 - self.frames.len() as u64;
         if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
             let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
             let frames = (first_kept..).zip(&self.frames).skip(skip);
             return (
-                frames.map(|(seq, kept)| kept.encoded(turn, seq)).collect(),
+                frames.map(|(seq, kept)| kept.encode(turn, seq)).collect(),
                 self.seq,
             );
         }
         // Too far behind: send a snapshot. It takes the number before `done`, which follows it.
         let ended = self.record.state != TurnState::Running;
         let seq = if ended { self.seq - 1 } else { self.seq };
-        let mut frames = vec![encode(&self.snapshot(seq))];
+        let mut frames = vec![encode_frame(&self.snapshot_frame(seq))];
         frames.extend(
             self.frames
                 .back()
                 .filter(|_| ended)
-                .map(|kept| kept.encoded(turn, self.seq)),
+                .map(|kept| kept.encode(turn, self.seq)),
         );
         (frames, self.seq)
     }
 
-    fn snapshot(&self, seq: u64) -> Frame {
+    fn snapshot_frame(&self, seq: u64) -> Frame {
         let record = &self.record;
         Frame::Snapshot {
             turn: record.turn,
@@ -420,8 +426,8 @@ impl Inner {
             attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
             provider: record.provider.clone(),
             model: record.model.clone(),
-            text: self.seam.shown().to_owned(),
-            drafts: self.seam.drafts().to_vec(),
+            text: self.merger.shown().to_owned(),
+            drafts: self.merger.drafts().to_vec(),
             question: record.question.clone(),
         }
     }
@@ -429,6 +435,6 @@ impl Inner {
 
 /// Encodes a frame for the wire. These types cannot fail to serialise; if one did, followers would
 /// get an empty frame instead of a panic.
-pub fn encode<T: serde::Serialize>(frame: &T) -> ByteString {
+pub fn encode_frame<T: serde::Serialize>(frame: &T) -> ByteString {
     serde_json::to_string(frame).unwrap_or_default().into()
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Inner, TurnLog, encode};
+use super::{LogState, TurnLog, encode_frame};
 use crate::chat::{Frame, TurnState};
 
 /// A line between the frames that reports the state of the question. Older versions ignore it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Question {
+pub(super) struct DurabilityNote {
     /// `true` if the question is on disk.
     pub(super) durable: bool,
 }
@@ -21,17 +21,17 @@ impl TurnLog {
     ///
     /// For `cursor == 0` the result begins with the start frame, even if the log no longer retains
     /// it. The first frames after the start frame carry a `DurabilityNote`.
-    pub fn news(&self, cursor: u64) -> Option<(String, u64, bool)> {
+    pub fn frames_since(&self, cursor: u64) -> Option<(String, u64, bool)> {
         let state = self.lock();
-        if state.held || cursor >= state.seq {
+        if state.is_held_back || cursor >= state.seq {
             return None;
         }
-        let (mut frames, end) = state.read(Some(cursor));
+        let (mut frames, end) = state.frames_after(Some(cursor));
         if cursor == 0 && state.frames.len() as u64 != state.seq {
-            frames.insert(0, encode(&state.start()));
+            frames.insert(0, encode_frame(&state.start_frame()));
         }
         if let Some(durable) = self.durability.borrow().filter(|_| cursor <= 1) {
-            frames.push(encode(&Question { durable }));
+            frames.push(encode_frame(&DurabilityNote { durable }));
         }
         let lines: Vec<&str> = frames.iter().map(|frame| &**frame).collect();
         Some((
@@ -42,20 +42,20 @@ impl TurnLog {
     }
 
     /// Restarts the orphan timeout: another instance reports that somebody follows the turn there.
-    pub fn touch(&self) {
+    pub fn mark_followed(&self) {
         self.control
-            .send_modify(|control| control.alone_since = Instant::now());
+            .send_modify(|control| control.orphaned_since = Instant::now());
     }
 
     /// Returns how long the turn has had no follower, or `None` if it has one.
-    pub fn alone_for(&self) -> Option<Duration> {
+    pub fn orphaned_for(&self) -> Option<Duration> {
         let control = self.control.borrow();
-        (control.followers == 0).then(|| control.alone_since.elapsed())
+        (control.followers == 0).then(|| control.orphaned_since.elapsed())
     }
 }
 
-impl Inner {
-    fn start(&self) -> Frame {
+impl LogState {
+    fn start_frame(&self) -> Frame {
         let record = &self.record;
         Frame::Start {
             turn: record.turn,

@@ -13,49 +13,49 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-pub use self::line::Pace;
-use self::line::{Came, Line, Waiting};
+pub use self::line::RetryPacing;
+use self::line::{FollowupOrder, FollowupOutcome, PendingFollowup};
 pub use self::run::run;
-use super::desk::Desk;
+use super::desk::TurnService;
 use crate::chat::{ConversationId, TurnId};
 
 /// The turns that wait for a follow-up.
-pub struct Outbox {
+pub struct FollowupQueue {
     enabled: watch::Sender<bool>,
-    order: Mutex<Line>,
-    came: Notify,
+    order: Mutex<FollowupOrder>,
+    changed: Notify,
     /// Returns a random number in 0..1.
-    chance: fn() -> f64,
+    random_unit: fn() -> f64,
 }
 
-impl Outbox {
+impl FollowupQueue {
     /// Creates an empty queue. While `enabled` is `false`, it accepts no turns.
-    pub fn new(enabled: bool, pace: Pace, chance: fn() -> f64) -> Self {
+    pub fn new(enabled: bool, pace: RetryPacing, chance: fn() -> f64) -> Self {
         Self {
             enabled: watch::Sender::new(enabled),
-            order: Mutex::new(Line::new(pace)),
-            came: Notify::new(),
-            chance,
+            order: Mutex::new(FollowupOrder::new(pace)),
+            changed: Notify::new(),
+            random_unit: chance,
         }
     }
 
     /// Changes the settings. While disabled, turns that already wait keep waiting.
-    pub fn set(&self, enabled: bool, pace: Pace) {
-        self.line().set_pace(pace);
+    pub fn configure(&self, enabled: bool, pace: RetryPacing) {
+        self.lock_order().set_pacing(pace);
         self.enabled.send_replace(enabled);
     }
 
-    fn is_on(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         *self.enabled.borrow()
     }
 
     /// Removes a deleted conversation. An answer in progress notices the deletion by itself.
-    pub fn forget(&self, conversation: ConversationId) {
-        self.line().forget(conversation);
+    pub fn remove_conversation(&self, conversation: ConversationId) {
+        self.lock_order().remove_conversation(conversation);
     }
 
     /// Waits until follow-ups are enabled.
-    async fn on(&self) {
+    async fn wait_enabled(&self) {
         // `self` owns the sender, so the channel cannot close.
         let _ = self.enabled.subscribe().wait_for(|on| *on).await;
     }
@@ -63,50 +63,58 @@ impl Outbox {
     /// Adds a turn that ended without an AI's answer.
     ///
     /// Call before writing the turn's end, so that a crash in between loses nothing.
-    pub fn enter(&self, service: &Desk, conversation: ConversationId, turn: TurnId) {
-        if !self.is_on() {
+    pub fn enqueue(&self, service: &TurnService, conversation: ConversationId, turn: TurnId) {
+        if !self.is_enabled() {
             return;
         }
         // Not awaited: the write is queued when the call returns, and reaches the disk together
         // with the turn's end.
-        drop(service.store.write_waiting(conversation, turn, true));
-        let dropped = self.line().enter(
-            Waiting { turn, conversation },
+        drop(service.store.set_followup_pending(conversation, turn, true));
+        let dropped = self.lock_order().insert_and_back_off(
+            PendingFollowup { turn, conversation },
             service.clock.now(),
-            (self.chance)(),
+            (self.random_unit)(),
         );
         dropped
             .into_iter()
-            .for_each(|dropped| run::let_go(service, dropped));
-        self.came.notify_one();
+            .for_each(|dropped| run::drop_followup(service, dropped));
+        self.changed.notify_one();
     }
 
     /// Adds a turn of another instance that is gone.
-    pub fn adopt(&self, service: &Desk, conversation: ConversationId, turn: TurnId) {
-        if !self.is_on() {
+    pub fn take_over(&self, service: &TurnService, conversation: ConversationId, turn: TurnId) {
+        if !self.is_enabled() {
             return;
         }
-        drop(service.store.write_waiting(conversation, turn, true));
-        self.stand(service, conversation, turn);
+        drop(service.store.set_followup_pending(conversation, turn, true));
+        self.insert(service, conversation, turn);
     }
 
-    fn stand(&self, service: &Desk, conversation: ConversationId, turn: TurnId) {
-        let dropped = self.line().stand(Waiting { turn, conversation });
+    fn insert(&self, service: &TurnService, conversation: ConversationId, turn: TurnId) {
+        let dropped = self
+            .lock_order()
+            .insert(PendingFollowup { turn, conversation });
         dropped
             .into_iter()
-            .for_each(|dropped| run::let_go(service, dropped));
-        self.came.notify_one();
+            .for_each(|dropped| run::drop_followup(service, dropped));
+        self.changed.notify_one();
     }
 
-    fn begin(&self, now: Duration) -> Option<Waiting> {
-        self.line().begin(now, (self.chance)())
+    fn start_next(&self, now: Duration) -> Option<PendingFollowup> {
+        self.lock_order().start_next(now, (self.random_unit)())
     }
 
-    fn settle(&self, followup: Waiting, outcome: Came, now: Duration) -> bool {
-        self.line().settle(followup, outcome, now, (self.chance)())
+    fn record_outcome(
+        &self,
+        followup: PendingFollowup,
+        outcome: FollowupOutcome,
+        now: Duration,
+    ) -> bool {
+        self.lock_order()
+            .record_outcome(followup, outcome, now, (self.random_unit)())
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn lock_order(&self) -> MutexGuard<'_, FollowupOrder> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,30 +3,33 @@
 use super::*;
 use proptest::prelude::*;
 
-fn source(attempt: u32) -> Owner {
-    Owner {
+fn source(attempt: u32) -> TextSource {
+    TextSource {
         attempt,
         provider: Arc::from(format!("p{attempt}")),
     }
 }
 
-fn after_attempt(first: &str) -> Seam {
-    let mut merger = Seam::default();
-    merger.begin(source(1), Start::Anew);
+fn after_attempt(first: &str) -> TextMerger {
+    let mut merger = TextMerger::default();
+    merger.start_attempt(source(1), ContinuationMode::Restart);
     if !first.is_empty() {
-        assert_eq!(merger.push(first), Show::More(first.into()));
+        assert_eq!(merger.push_text(first), MergeResult::Append(first.into()));
     }
-    merger.begin(source(2), Start::Anew);
+    merger.start_attempt(source(2), ContinuationMode::Restart);
     merger
 }
 
 #[test]
 fn equal_prefix_is_shown_once() {
     let mut merger = after_attempt("Hello wor");
-    assert_eq!(merger.push("Hel"), Show::Nothing);
-    assert_eq!(merger.push("lo world"), Show::More("ld".into()));
-    assert_eq!(merger.push("!"), Show::More("!".into()));
-    assert_eq!(merger.whole(), Show::Nothing);
+    assert_eq!(merger.push_text("Hel"), MergeResult::NoChange);
+    assert_eq!(
+        merger.push_text("lo world"),
+        MergeResult::Append("ld".into())
+    );
+    assert_eq!(merger.push_text("!"), MergeResult::Append("!".into()));
+    assert_eq!(merger.finish_attempt(), MergeResult::NoChange);
     assert_eq!((merger.shown(), merger.drafts().len()), ("Hello world!", 0));
     assert_eq!(merger.owner(), Some(&source(2)));
 }
@@ -34,8 +37,11 @@ fn equal_prefix_is_shown_once() {
 #[test]
 fn first_difference_restarts_the_text() {
     let mut merger = after_attempt("Hello world");
-    assert_eq!(merger.push("Hello"), Show::Nothing);
-    assert_eq!(merger.push(" moon"), Show::Anew("Hello moon".into()));
+    assert_eq!(merger.push_text("Hello"), MergeResult::NoChange);
+    assert_eq!(
+        merger.push_text(" moon"),
+        MergeResult::Restart("Hello moon".into())
+    );
     assert_eq!(merger.drafts()[0].text, "Hello world");
     assert_eq!(
         (merger.drafts()[0].attempt, &*merger.drafts()[0].provider),
@@ -46,16 +52,19 @@ fn first_difference_restarts_the_text() {
 #[test]
 fn shorter_answer_restarts_the_text() {
     let mut merger = after_attempt("Hello world");
-    assert_eq!(merger.push("Hello"), Show::Nothing);
-    assert_eq!(merger.whole(), Show::Anew("Hello".into()));
+    assert_eq!(merger.push_text("Hello"), MergeResult::NoChange);
+    assert_eq!(
+        merger.finish_attempt(),
+        MergeResult::Restart("Hello".into())
+    );
     assert_eq!(merger.owner(), Some(&source(2)));
 }
 
 #[test]
 fn equal_answer_changes_the_owner_without_a_frame() {
     let mut merger = after_attempt("Hello");
-    assert_eq!(merger.push("Hello"), Show::Nothing);
-    assert_eq!(merger.whole(), Show::Nothing);
+    assert_eq!(merger.push_text("Hello"), MergeResult::NoChange);
+    assert_eq!(merger.finish_attempt(), MergeResult::NoChange);
     assert_eq!(
         (merger.owner(), merger.drafts().len()),
         (Some(&source(2)), 0)
@@ -65,11 +74,11 @@ fn equal_answer_changes_the_owner_without_a_frame() {
 #[test]
 fn failure_within_the_prefix_keeps_the_shown_text() {
     let mut merger = after_attempt("Hello world");
-    assert_eq!(merger.push("Hello"), Show::Nothing);
-    merger.begin(source(3), Start::Anew);
+    assert_eq!(merger.push_text("Hello"), MergeResult::NoChange);
+    merger.start_attempt(source(3), ContinuationMode::Restart);
     assert_eq!(
-        merger.push("Hello world, again"),
-        Show::More(", again".into())
+        merger.push_text("Hello world, again"),
+        MergeResult::Append(", again".into())
     );
     assert_eq!(merger.owner(), Some(&source(3)));
 }
@@ -79,29 +88,32 @@ fn replacement_keeps_the_shown_text_as_a_draft() {
     let mut merger = after_attempt("Hello wor");
     assert_eq!(
         merger.replace(source(0), "Sorry."),
-        Show::Anew("Sorry.".into())
+        MergeResult::Restart("Sorry.".into())
     );
     assert_eq!((merger.shown(), merger.drafts().len()), ("Sorry.", 1));
     let mut empty = after_attempt("");
     assert_eq!(
         empty.replace(source(0), "Sorry."),
-        Show::More("Sorry.".into())
+        MergeResult::Append("Sorry.".into())
     );
     assert!(empty.drafts().is_empty());
 }
 
-fn continued(first: &str, start: Start) -> Seam {
+fn continued(first: &str, start: ContinuationMode) -> TextMerger {
     let mut merger = after_attempt(first);
-    merger.begin(source(2), start);
+    merger.start_attempt(source(2), start);
     merger
 }
 
 #[test]
 fn repeated_overlap_is_dropped() {
-    let mut merger = continued("The sky is", Start::Repeats);
-    assert_eq!(merger.push("The sk"), Show::Nothing);
-    assert_eq!(merger.push("y is blue"), Show::More(" blue".into()));
-    assert_eq!(merger.push("."), Show::More(".".into()));
+    let mut merger = continued("The sky is", ContinuationMode::RepeatOverlap);
+    assert_eq!(merger.push_text("The sk"), MergeResult::NoChange);
+    assert_eq!(
+        merger.push_text("y is blue"),
+        MergeResult::Append(" blue".into())
+    );
+    assert_eq!(merger.push_text("."), MergeResult::Append(".".into()));
     assert_eq!(
         (merger.shown(), merger.owner()),
         ("The sky is blue.", Some(&source(2)))
@@ -111,36 +123,43 @@ fn repeated_overlap_is_dropped() {
 
 #[test]
 fn mismatching_continuation_keeps_the_shown_text() {
-    let mut merger = continued("The sky is", Start::Repeats);
-    assert_eq!(merger.push("Of course! "), Show::Misfit);
+    let mut merger = continued("The sky is", ContinuationMode::RepeatOverlap);
+    assert_eq!(merger.push_text("Of course! "), MergeResult::Mismatch);
     assert_eq!(
         (merger.shown(), merger.owner()),
         ("The sky is", Some(&source(1)))
     );
-    let mut merger = continued("The sky is", Start::Repeats);
-    assert_eq!(merger.push("The"), Show::Nothing);
-    assert_eq!(merger.whole(), Show::Misfit, "ended within the overlap");
+    let mut merger = continued("The sky is", ContinuationMode::RepeatOverlap);
+    assert_eq!(merger.push_text("The"), MergeResult::NoChange);
+    assert_eq!(
+        merger.finish_attempt(),
+        MergeResult::Mismatch,
+        "ended within the overlap"
+    );
 }
 
 #[test]
 fn restarted_answer_is_matched_from_its_start() {
     let first = format!("Start. {}", "x".repeat(60));
-    let mut merger = continued(&first, Start::Repeats);
-    assert_eq!(merger.push("Start. "), Show::Nothing);
-    assert_eq!(merger.push(&"x".repeat(60)), Show::Nothing);
-    assert_eq!(merger.push(" End."), Show::More(" End.".into()));
-    // The same in one piece.
-    let mut merger = continued(&first, Start::Repeats);
+    let mut merger = continued(&first, ContinuationMode::RepeatOverlap);
+    assert_eq!(merger.push_text("Start. "), MergeResult::NoChange);
+    assert_eq!(merger.push_text(&"x".repeat(60)), MergeResult::NoChange);
     assert_eq!(
-        merger.push(&format!("{first} End.")),
-        Show::More(" End.".into())
+        merger.push_text(" End."),
+        MergeResult::Append(" End.".into())
+    );
+    // The same in one piece.
+    let mut merger = continued(&first, ContinuationMode::RepeatOverlap);
+    assert_eq!(
+        merger.push_text(&format!("{first} End.")),
+        MergeResult::Append(" End.".into())
     );
 }
 
 #[test]
 fn prefilled_attempt_is_appended() {
-    let mut merger = continued("The sky ", Start::GoesOn);
-    assert_eq!(merger.push(" is"), Show::More("is".into()));
+    let mut merger = continued("The sky ", ContinuationMode::Prefill);
+    assert_eq!(merger.push_text(" is"), MergeResult::Append("is".into()));
     assert_eq!(merger.shown(), "The sky is");
 }
 
@@ -151,8 +170,8 @@ fn chunk_size_does_not_affect_a_continuation() {
         ("one ", " two", "one two"),
         ("one", " two", "one two"),
     ] {
-        for start in [Start::GoesOn, Start::Repeats] {
-            let continuation = if start == Start::Repeats {
+        for start in [ContinuationMode::Prefill, ContinuationMode::RepeatOverlap] {
+            let continuation = if start == ContinuationMode::RepeatOverlap {
                 format!("{}{continuation}", shown.trim_end())
             } else {
                 continuation.to_owned()
@@ -161,11 +180,11 @@ fn chunk_size_does_not_affect_a_continuation() {
                 let mut merger = continued(shown, start);
                 for piece in continuation.as_bytes().chunks(size) {
                     assert_ne!(
-                        merger.push(std::str::from_utf8(piece).unwrap()),
-                        Show::Misfit
+                        merger.push_text(std::str::from_utf8(piece).unwrap()),
+                        MergeResult::Mismatch
                     );
                 }
-                assert_eq!(merger.whole(), Show::Nothing);
+                assert_eq!(merger.finish_attempt(), MergeResult::NoChange);
                 assert_eq!(merger.shown(), expected, "{start:?} in pieces of {size}");
             }
         }
@@ -177,38 +196,50 @@ fn echo_of_the_prefill_is_dropped() {
     let first = format!("Start. {} ", "x".repeat(60));
     for cut in [3, 30, first.len() - 1, first.len(), first.len() + 2] {
         let said = format!("{first}End.");
-        let mut merger = continued(&first, Start::GoesOn);
-        let _ = (merger.push(&said[..cut]), merger.push(&said[cut..]));
+        let mut merger = continued(&first, ContinuationMode::Prefill);
+        let _ = (
+            merger.push_text(&said[..cut]),
+            merger.push_text(&said[cut..]),
+        );
         assert_eq!(
-            (merger.whole(), merger.shown()),
-            (Show::Nothing, said.as_str()),
+            (merger.finish_attempt(), merger.shown()),
+            (MergeResult::NoChange, said.as_str()),
             "{cut}"
         );
     }
     // A text that only starts like the prefill is a continuation, complete or not.
-    let mut merger = continued(&first, Start::GoesOn);
-    assert_eq!(merger.push("Start"), Show::Nothing);
-    assert_eq!(merger.push("ing"), Show::More("Starting".into()));
-    let mut merger = continued(&first, Start::GoesOn);
-    assert_eq!(merger.push("St"), Show::Nothing);
-    assert_eq!(merger.whole(), Show::More("St".into()));
+    let mut merger = continued(&first, ContinuationMode::Prefill);
+    assert_eq!(merger.push_text("Start"), MergeResult::NoChange);
+    assert_eq!(
+        merger.push_text("ing"),
+        MergeResult::Append("Starting".into())
+    );
+    let mut merger = continued(&first, ContinuationMode::Prefill);
+    assert_eq!(merger.push_text("St"), MergeResult::NoChange);
+    assert_eq!(merger.finish_attempt(), MergeResult::Append("St".into()));
     // The echo of a short text may be a real repetition.
-    let mut merger = continued("1", Start::GoesOn);
-    assert_eq!(merger.push("1"), Show::More("1".into()));
+    let mut merger = continued("1", ContinuationMode::Prefill);
+    assert_eq!(merger.push_text("1"), MergeResult::Append("1".into()));
 }
 
 #[test]
 fn append_only_merger_never_retracts() {
-    let mut merger = Seam::rigid();
-    merger.begin(source(1), Start::Anew);
-    assert_eq!(merger.push("Hello"), Show::More("Hello".into()));
-    merger.begin(source(2), Start::Anew);
-    assert_eq!(merger.push("Help"), Show::Misfit);
-    merger.begin(source(3), Start::Anew);
-    assert_eq!(merger.push("Hell"), Show::Nothing);
-    assert_eq!(merger.whole(), Show::Misfit, "shorter");
-    merger.begin(source(3), Start::Anew);
-    assert_eq!(merger.push("Hello you"), Show::More(" you".into()));
+    let mut merger = TextMerger::append_only();
+    merger.start_attempt(source(1), ContinuationMode::Restart);
+    assert_eq!(
+        merger.push_text("Hello"),
+        MergeResult::Append("Hello".into())
+    );
+    merger.start_attempt(source(2), ContinuationMode::Restart);
+    assert_eq!(merger.push_text("Help"), MergeResult::Mismatch);
+    merger.start_attempt(source(3), ContinuationMode::Restart);
+    assert_eq!(merger.push_text("Hell"), MergeResult::NoChange);
+    assert_eq!(merger.finish_attempt(), MergeResult::Mismatch, "shorter");
+    merger.start_attempt(source(3), ContinuationMode::Restart);
+    assert_eq!(
+        merger.push_text("Hello you"),
+        MergeResult::Append(" you".into())
+    );
 }
 
 proptest! {
@@ -218,27 +249,27 @@ proptest! {
     fn texts_are_never_mixed(
         attempts in prop::collection::vec((prop::collection::vec("[ab\u{e9}]{1,3}", 0..6), any::<bool>()), 1..6),
     ) {
-        let mut merger = Seam::default();
+        let mut merger = TextMerger::default();
         let mut client = String::new();
         let mut attempt_texts: Vec<String> = Vec::new();
         for (number, (pieces, is_complete)) in attempts.into_iter().enumerate() {
             let before = client.clone();
-            merger.begin(source(u32::try_from(number).unwrap_or(0) + 1), Start::Anew);
+            merger.start_attempt(source(u32::try_from(number).unwrap_or(0) + 1), ContinuationMode::Restart);
             let mut text = String::new();
-            let apply = |result: Show, client: &mut String| match result {
-                Show::Nothing => {}
-                Show::More(text) => client.push_str(&text),
-                Show::Anew(text) => *client = text,
-                Show::Misfit => panic!("mismatch although text can be retracted"),
+            let apply = |result: MergeResult, client: &mut String| match result {
+                MergeResult::NoChange => {}
+                MergeResult::Append(text) => client.push_str(&text),
+                MergeResult::Restart(text) => *client = text,
+                MergeResult::Mismatch => panic!("mismatch although text can be retracted"),
             };
             for piece in pieces {
                 text.push_str(&piece);
-                apply(merger.push(&piece), &mut client);
+                apply(merger.push_text(&piece), &mut client);
                 prop_assert_eq!(&client, merger.shown());
                 prop_assert!(client == text || (client == before && before.starts_with(&text)));
             }
             if is_complete && !text.is_empty() {
-                apply(merger.whole(), &mut client);
+                apply(merger.finish_attempt(), &mut client);
                 prop_assert_eq!(&client, &text);
             }
             prop_assert_eq!(&client, merger.shown());

@@ -7,71 +7,73 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Sharing, Theirs};
+use super::{RemoteTurn, TurnReplication};
 use crate::chat::{ConversationId, TurnId, TurnRecord, TurnState};
-use crate::store::link::LinkError;
-use crate::store::turns::{Batch, LEASE, Told};
-use crate::turn::desk::Desk;
-use crate::turn::log::{Cancel, encode};
+use crate::store::link::RedisCallError;
+use crate::store::turns::{FrameBatch, TURN_LEASE, TurnMessage};
+use crate::turn::desk::TurnService;
+use crate::turn::log::{Cancel, encode_frame};
 
 /// The interval at which frames are written to and read from Redis.
-const BATCH: Duration = Duration::from_millis(50);
+const BATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The interval at which leases are renewed, and those of other instances checked.
-const RENEW: Duration = Duration::from_secs(1);
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval at which the answering instance is told that somebody here follows its turn.
-const FOLLOWED: Duration = Duration::from_secs(10);
+const FOLLOWED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The time a replica is kept without followers, and its log after the end.
-const STAYS: Duration = Duration::from_secs(5);
+const REPLICA_TTL: Duration = Duration::from_secs(5);
 
 /// The maximum number of ended turns that wait for Redis to come back.
-const WAITING: usize = 1024;
+const MAX_UNPUBLISHED: usize = 1024;
 
 /// The number of conversations that one query covers.
-const ROOMS: usize = 64;
+const CONVERSATIONS_PER_QUERY: usize = 64;
 
 /// Replicates turns for as long as the service runs. Returns at once without Redis.
-pub async fn run(service: Arc<Desk>) {
-    let Some(sharing) = service.sharing.clone() else {
+pub async fn run(service: Arc<TurnService>) {
+    let Some(sharing) = service.replication.clone() else {
         return;
     };
     let loops = futures_util::future::join4(
-        tell(&sharing),
-        read(&sharing),
-        hear(&service, &sharing),
-        end_lapsed(&service, &sharing),
+        publish_loop(&sharing),
+        read_loop(&sharing),
+        message_loop(&service, &sharing),
+        expire_loop(&service, &sharing),
     );
     loops.await;
 }
 
 /// Writes new frames of local turns to their streams.
-async fn tell(sharing: &Sharing) -> Infallible {
+async fn publish_loop(sharing: &TurnReplication) -> Infallible {
     loop {
-        sleep(BATCH).await;
-        let (batches, ends) = batches(sharing);
+        sleep(BATCH_INTERVAL).await;
+        let (batches, ends) = collect_batches(sharing);
         if batches.is_empty() {
             continue;
         }
-        match sharing.turns.append(&batches).await {
+        match sharing.streams.append(&batches).await {
             Ok(()) => {}
             // Sent again with the next batch. Frames that arrive twice do no harm.
-            Err(LinkError::Away) => continue,
+            Err(RedisCallError::Unavailable) => continue,
             // Redis rejected the call, for example because a key has an unexpected type. Other
             // instances get no frames, and read the ended turns from the store.
-            Err(LinkError::Refused) => {
-                sharing.ours().retain(|_, turn| !turn.log.ended());
+            Err(RedisCallError::Rejected) => {
+                sharing
+                    .local_turns()
+                    .retain(|_, turn| !turn.log.is_finished());
                 continue;
             }
         }
-        let mut turns = sharing.ours();
+        let mut turns = sharing.local_turns();
         for (batch, end) in batches.iter().zip(ends) {
-            if batch.ended {
+            if batch.is_last {
                 turns.remove(&batch.turn);
             } else if let Some(turn) = turns.get_mut(&batch.turn) {
-                turn.told = end;
-                turn.renewed = Some(Instant::now());
+                turn.published_seq = end;
+                turn.renewed_at = Some(Instant::now());
             }
         }
     }
@@ -80,159 +82,181 @@ async fn tell(sharing: &Sharing) -> Infallible {
 /// Collects the new frames of local turns, and the number of each turn's last frame.
 ///
 /// A turn without news gets an empty batch when its lease has to be renewed.
-fn batches(sharing: &Sharing) -> (Vec<Batch>, Vec<u64>) {
-    let is_up = sharing.turns.link().is_up();
-    let mut turns = sharing.ours();
+fn collect_batches(sharing: &TurnReplication) -> (Vec<FrameBatch>, Vec<u64>) {
+    let is_up = sharing.streams.client().is_up();
+    let mut turns = sharing.local_turns();
     // Without Redis, ended turns wait for it. If there are too many, others read them from the
     // store.
-    let may_wait = turns.len() <= WAITING;
-    turns.retain(|_, turn| is_up || may_wait || !turn.log.ended());
+    let may_wait = turns.len() <= MAX_UNPUBLISHED;
+    turns.retain(|_, turn| is_up || may_wait || !turn.log.is_finished());
     let new = turns.iter().filter(|_| is_up).filter_map(|(id, turn)| {
-        let batch = |frames, ended| Batch {
+        let batch = |frames, ended| FrameBatch {
             conversation: turn.conversation,
             turn: *id,
             frames,
-            ended,
+            is_last: ended,
         };
-        if let Some((frames, end, ended)) = turn.log.news(turn.told) {
+        if let Some((frames, end, ended)) = turn.log.frames_since(turn.published_seq) {
             return Some((batch(frames, ended), end));
         }
         let is_due = turn
-            .renewed
-            .is_none_or(|renewed| renewed.elapsed() >= RENEW);
-        is_due.then(|| (batch(String::new(), false), turn.told))
+            .renewed_at
+            .is_none_or(|renewed| renewed.elapsed() >= RENEW_INTERVAL);
+        is_due.then(|| (batch(String::new(), false), turn.published_seq))
     });
     new.unzip()
 }
 
 /// Reads new frames of the remote turns that somebody here follows.
-async fn read(sharing: &Sharing) -> Infallible {
+async fn read_loop(sharing: &TurnReplication) -> Infallible {
     let mut last_up = Instant::now();
     loop {
-        sleep(BATCH).await;
-        if sharing.theirs().is_empty() {
+        sleep(BATCH_INTERVAL).await;
+        if sharing.remote_turns().is_empty() {
             continue;
         }
-        if sharing.turns.link().is_up() {
+        if sharing.streams.client().is_up() {
             last_up = Instant::now();
-        } else if last_up.elapsed() > LEASE {
+        } else if last_up.elapsed() > TURN_LEASE {
             // Their fate is unknown, so they end here with the text received so far.
-            sharing.theirs().drain().for_each(|(_, turn)| let_go(turn));
+            sharing
+                .remote_turns()
+                .drain()
+                .for_each(|(_, turn)| release_replica(turn));
             continue;
         }
         let positions: Vec<_> = sharing
-            .theirs()
+            .remote_turns()
             .iter()
-            .map(|(id, turn)| (*id, turn.place.clone()))
+            .map(|(id, turn)| (*id, turn.stream_position.clone()))
             .collect();
-        for (id, parts) in sharing.turns.news(&positions).await.unwrap_or_default() {
-            if let Some(turn) = sharing.theirs().get_mut(&id) {
+        for (id, parts) in sharing
+            .streams
+            .read_new_frames(&positions)
+            .await
+            .unwrap_or_default()
+        {
+            if let Some(turn) = sharing.remote_turns().get_mut(&id) {
                 for (position, lines) in parts {
-                    turn.mirror.take(&lines);
-                    turn.place = position;
+                    turn.replica.apply_lines(&lines);
+                    turn.stream_position = position;
                 }
             }
         }
-        for message in wishes(sharing) {
-            sharing.turns.tell(&message).await;
+        for message in collect_messages(sharing) {
+            sharing.streams.publish(&message).await;
         }
     }
 }
 
 /// Collects the messages for the instances that answer remote turns: stop, or somebody follows.
 /// Releases the replicas that have ended or that nobody follows.
-fn wishes(sharing: &Sharing) -> Vec<Told> {
+fn collect_messages(sharing: &TurnReplication) -> Vec<TurnMessage> {
     let mut messages = Vec::new();
-    let mut turns = sharing.theirs();
+    let mut turns = sharing.remote_turns();
     let released = turns.extract_if(|id, turn| {
-        let log = turn.mirror.log();
-        let conversation = turn.room.id();
-        if !turn.stopped && log.told_to_end() == Some(Cancel::Stopped) {
-            turn.stopped = true;
-            messages.push(Told::Stop(conversation, *id));
+        let log = turn.replica.log();
+        let conversation = turn.conversation.id();
+        if !turn.stop_sent && log.cancel_reason() == Some(Cancel::Stopped) {
+            turn.stop_sent = true;
+            messages.push(TurnMessage::StopRequested(conversation, *id));
         }
-        let orphaned_for = log.alone_for();
-        let is_due = turn.followed.is_none_or(|last| last.elapsed() >= FOLLOWED);
+        let orphaned_for = log.orphaned_for();
+        let is_due = turn
+            .followed_sent_at
+            .is_none_or(|last| last.elapsed() >= FOLLOWED_INTERVAL);
         if orphaned_for.is_none() && is_due {
-            turn.followed = Some(Instant::now());
-            messages.push(Told::Followed(conversation, *id));
+            turn.followed_sent_at = Some(Instant::now());
+            messages.push(TurnMessage::Followed(conversation, *id));
         }
-        log.ended() || orphaned_for.is_some_and(|time| time >= STAYS)
+        log.is_finished() || orphaned_for.is_some_and(|time| time >= REPLICA_TTL)
     });
     let released: Vec<_> = released.collect();
     drop(turns);
-    released.into_iter().for_each(|(_, turn)| let_go(turn));
+    released
+        .into_iter()
+        .for_each(|(_, turn)| release_replica(turn));
     messages
 }
 
 /// Ends a replica, and evicts its log a little later.
-fn let_go(turn: Theirs) {
-    let Theirs { room, mirror, .. } = turn;
+fn release_replica(turn: RemoteTurn) {
+    let RemoteTurn {
+        conversation: room,
+        replica: mirror,
+        ..
+    } = turn;
     let turn = mirror.log().turn();
     drop(mirror);
     tokio::spawn(async move {
-        sleep(STAYS).await;
-        room.drop_log(turn);
+        sleep(REPLICA_TTL).await;
+        room.evict_log(turn);
     });
 }
 
 /// Handles the messages of other instances.
-async fn hear(service: &Arc<Desk>, sharing: &Sharing) -> Infallible {
-    let mut messages = sharing.turns.hear();
+async fn message_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> Infallible {
+    let mut messages = sharing.streams.subscribe();
     let mut connection = 0;
     loop {
-        let received = timeout(RENEW, messages.next()).await;
-        let current = sharing.turns.link().connection();
+        let received = timeout(RENEW_INTERVAL, messages.next()).await;
+        let current = sharing.streams.client().connection_number();
         // Messages may also have been lost before a new connection was made.
-        let may_have_missed =
-            matches!(received, Ok(Err(_))) || current != connection && sharing.turns.link().is_up();
+        let may_have_missed = matches!(received, Ok(Err(_)))
+            || current != connection && sharing.streams.client().is_up();
         if may_have_missed {
             connection = current;
-            for rooms in service.rooms.all().chunks(ROOMS) {
-                sharing.look(rooms).await;
+            for rooms in service.conversations.all().chunks(CONVERSATIONS_PER_QUERY) {
+                sharing.follow_remote_turns(rooms).await;
             }
         }
         if let Ok(Ok(message)) = received {
-            obey(service, sharing, message).await;
+            handle_message(service, sharing, message).await;
         }
     }
 }
 
-async fn obey(service: &Desk, sharing: &Sharing, message: Told) {
-    let local_log = |turn: TurnId| sharing.ours().get(&turn).map(|turn| Arc::clone(&turn.log));
+async fn handle_message(service: &TurnService, sharing: &TurnReplication, message: TurnMessage) {
+    let local_log = |turn: TurnId| {
+        sharing
+            .local_turns()
+            .get(&turn)
+            .map(|turn| Arc::clone(&turn.log))
+    };
     match message {
-        Told::Opened(conversation, turn) => {
-            if let Some(room) = service.rooms.find(conversation) {
-                sharing.follow(&room, turn).await;
+        TurnMessage::Started(conversation, turn) => {
+            if let Some(room) = service.conversations.get(conversation) {
+                sharing.follow_remote(&room, turn).await;
             }
         }
-        Told::Stop(_, turn) => {
+        TurnMessage::StopRequested(_, turn) => {
             if let Some(log) = local_log(turn) {
                 log.cancel(Cancel::Stopped);
             }
         }
-        Told::Followed(_, turn) => {
+        TurnMessage::Followed(_, turn) => {
             if let Some(log) = local_log(turn) {
-                log.touch();
+                log.mark_followed();
             }
         }
-        Told::Late(conversation, turn, late) => {
-            if let Some(room) = service.rooms.find(conversation) {
-                room.follow_up(turn, late);
+        TurnMessage::FollowupReady(conversation, turn, late) => {
+            if let Some(room) = service.conversations.get(conversation) {
+                room.publish_followup(turn, late);
             }
         }
     }
 }
 
 /// Ends the turns whose instance is gone. They are interrupted and get a follow-up.
-async fn end_lapsed(service: &Arc<Desk>, sharing: &Sharing) -> Infallible {
+async fn expire_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> Infallible {
     loop {
-        sleep(RENEW).await;
-        for (conversation, turn) in sharing.turns.lapsed().await.unwrap_or_default() {
-            let is_local = sharing.ours().contains_key(&turn);
-            if !is_local && let Some(batch) = interrupt(service, sharing, conversation, turn).await
+        sleep(RENEW_INTERVAL).await;
+        for (conversation, turn) in sharing.streams.claim_expired().await.unwrap_or_default() {
+            let is_local = sharing.local_turns().contains_key(&turn);
+            if !is_local
+                && let Some(batch) = interrupt_turn(service, sharing, conversation, turn).await
             {
-                let _ = sharing.turns.append(&[batch]).await;
+                let _ = sharing.streams.append(&[batch]).await;
             }
         }
     }
@@ -242,30 +266,30 @@ async fn end_lapsed(service: &Arc<Desk>, sharing: &Sharing) -> Infallible {
 ///
 /// Returns the batch that ends it for the other instances, or `None` if the store failed. The next
 /// check tries again then.
-async fn interrupt(
-    service: &Arc<Desk>,
-    sharing: &Sharing,
+async fn interrupt_turn(
+    service: &Arc<TurnService>,
+    sharing: &TurnReplication,
     conversation: ConversationId,
     turn: TurnId,
-) -> Option<Batch> {
-    let last_batch = |frames| Batch {
+) -> Option<FrameBatch> {
+    let last_batch = |frames| FrameBatch {
         conversation,
         turn,
         frames,
-        ended: true,
+        is_last: true,
     };
     let stored = service.store.turn(conversation, turn).await.ok()?;
-    let replica = sharing.mirror(turn).await.map(|(replica, _)| replica);
+    let replica = sharing.load_replica(turn).await.map(|(replica, _)| replica);
     if replica
         .as_ref()
-        .is_some_and(|replica| replica.log().ended())
+        .is_some_and(|replica| replica.log().is_finished())
     {
         return Some(last_batch(String::new()));
     }
     let done_frame = |record: &TurnRecord| {
         replica
             .as_ref()
-            .map(|replica| encode(&replica.last(record)).to_string())
+            .map(|replica| encode_frame(&replica.done_frame(record)).to_string())
     };
     if let Some(stored) = stored
         .as_ref()
@@ -276,20 +300,25 @@ async fn interrupt(
     }
     // The replica may have more text than the last checkpoint in the store.
     let replicated = replica.as_ref().map(|replica| replica.log().record());
-    let Some(record) = replicated.or(stored.clone()).map(TurnRecord::interrupted) else {
+    let Some(record) = replicated
+        .or(stored.clone())
+        .map(TurnRecord::into_interrupted)
+    else {
         return Some(last_batch(String::new()));
     };
     let frames = done_frame(&record).unwrap_or_default();
-    if stored.is_none() && is_asked_again(service, conversation, &record).await? {
+    if stored.is_none() && has_other_turn(service, conversation, &record).await? {
         return Some(last_batch(frames));
     }
     tracing::warn!(%turn, "instance of a running turn is gone, turn interrupted");
-    let gets_followup = !record.client_msg_id.is_of_call();
+    let gets_followup = !record.client_msg_id.is_http_call();
     service.store.write_turn(conversation, record).await.ok()?;
     // The follow-up is queued here before Redis learns of the end. After a crash in between, the
     // lease expires once more.
     if gets_followup {
-        service.outbox.adopt(service, conversation, turn);
+        service
+            .followup_queue
+            .take_over(service, conversation, turn);
     }
     Some(last_batch(frames))
 }
@@ -299,14 +328,14 @@ async fn interrupt(
 /// This happens if the visitor was disconnected before the message was accepted, and sent it again
 /// to an instance that did not know of this turn. It is one turn, not two. Returns `None` if the
 /// store failed.
-async fn is_asked_again(
-    service: &Desk,
+async fn has_other_turn(
+    service: &TurnService,
     conversation: ConversationId,
     turn: &TurnRecord,
 ) -> Option<bool> {
     let stored = service
         .store
-        .turn_of(conversation, turn.client_msg_id.clone())
+        .turn_by_message(conversation, turn.client_msg_id.clone())
         .await
         .ok()?;
     Some(stored.is_some_and(|stored| stored.turn != turn.turn))

@@ -1,9 +1,9 @@
 //! The metrics as a scrape shows them.
 
 use super::*;
-use crate::chat::{At, ClientMsgId, TurnId};
+use crate::chat::{ClientMsgId, Timestamp, TurnId};
 
-fn lines(metrics: &Tally) -> Vec<String> {
+fn lines(metrics: &TurnMetrics) -> Vec<String> {
     let families: Vec<_> = metrics
         .collectors()
         .iter()
@@ -19,11 +19,11 @@ fn lines(metrics: &Tally) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn metrics() -> Tally {
-    Tally::new(&["a".into(), "b".into()]).unwrap()
+fn metrics() -> TurnMetrics {
+    TurnMetrics::new(&["a".into(), "b".into()]).unwrap()
 }
 
-fn assert_shows(metrics: &Tally, line: &str) {
+fn assert_shows(metrics: &TurnMetrics, line: &str) {
     let lines = lines(metrics);
     assert!(
         lines.iter().any(|shown| shown == line),
@@ -47,9 +47,13 @@ fn known_label_values_start_at_0() {
 #[test]
 fn attempts_and_their_durations_are_counted_by_provider() {
     let metrics = metrics();
-    metrics.first_token("a", Duration::from_millis(200));
-    metrics.attempt("a", Outcome::OK, Duration::from_secs(2));
-    metrics.attempt("b", Outcome::from(Fault::Stalled), Duration::from_secs(15));
+    metrics.record_first_token("a", Duration::from_millis(200));
+    metrics.record_attempt("a", AttemptOutcome::OK, Duration::from_secs(2));
+    metrics.record_attempt(
+        "b",
+        AttemptOutcome::from(FaultKind::Stalled),
+        Duration::from_secs(15),
+    );
     for line in [
         "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
         "failsoft_attempts_total{outcome=\"stalled\",provider=\"b\"} 1",
@@ -66,8 +70,8 @@ fn attempts_and_their_durations_are_counted_by_provider() {
 fn unknown_provider_names_are_not_counted() {
     let metrics = metrics();
     let mut before = lines(&metrics);
-    metrics.attempt("what a visitor said", Outcome::OK, Duration::ZERO);
-    metrics.first_token("what a visitor said", Duration::ZERO);
+    metrics.record_attempt("what a visitor said", AttemptOutcome::OK, Duration::ZERO);
+    metrics.record_first_token("what a visitor said", Duration::ZERO);
     let mut after = lines(&metrics);
     before.sort();
     after.sort();
@@ -77,17 +81,17 @@ fn unknown_provider_names_are_not_counted() {
 #[test]
 fn removed_providers_keep_their_series_until_others_follow() {
     let metrics = metrics();
-    metrics.attempt("a", Outcome::OK, Duration::ZERO);
-    metrics.attempt("b", Outcome::OK, Duration::ZERO);
-    let reason = Outcome::from(Fault::Reset);
+    metrics.record_attempt("a", AttemptOutcome::OK, Duration::ZERO);
+    metrics.record_attempt("b", AttemptOutcome::OK, Duration::ZERO);
+    let reason = AttemptOutcome::from(FaultKind::Reset);
     for (from, to) in [("a", Some("b")), ("b", Some("a")), ("a", None)] {
-        add(
+        increment(
             &metrics.restarts,
-            &[from, to.unwrap_or(NOBODY), reason.as_str()],
+            &[from, to.unwrap_or(NO_PROVIDER_LABEL), reason.as_str()],
         );
     }
-    metrics.follow(&["c".into(), "a".into()]);
-    metrics.attempt("b", Outcome::OK, Duration::ZERO);
+    metrics.set_providers(&["c".into(), "a".into()]);
+    metrics.record_attempt("b", AttemptOutcome::OK, Duration::ZERO);
     for line in [
         "failsoft_attempts_total{outcome=\"ok\",provider=\"a\"} 1",
         "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2",
@@ -97,14 +101,14 @@ fn removed_providers_keep_their_series_until_others_follow() {
         assert_shows(&metrics, line);
     }
     // A provider that comes back goes on from its old count; no counter decreases.
-    metrics.follow(&["b".into()]);
+    metrics.set_providers(&["b".into()]);
     assert_shows(
         &metrics,
         "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 2",
     );
     // Old removed providers are deleted, so labels do not grow with each reload.
-    for number in 0..2 * REMEMBERED {
-        metrics.follow(&[format!("new-{number}").into()]);
+    for number in 0..2 * MAX_REMOVED_PROVIDERS {
+        metrics.set_providers(&[format!("new-{number}").into()]);
     }
     let series_of = |name: &str| {
         lines(&metrics)
@@ -116,12 +120,12 @@ fn removed_providers_keep_their_series_until_others_follow() {
         (series_of("a"), series_of("b"), series_of("new-0")),
         (0, 0, 0)
     );
-    let first_kept = REMEMBERED - 1;
+    let first_kept = MAX_REMOVED_PROVIDERS - 1;
     assert!(
         series_of(&format!("new-{first_kept}")) > 0
             && series_of(&format!("new-{}", first_kept - 1)) == 0
     );
-    metrics.follow(&["b".into()]);
+    metrics.set_providers(&["b".into()]);
     assert_shows(
         &metrics,
         "failsoft_attempts_total{outcome=\"ok\",provider=\"b\"} 0",
@@ -131,26 +135,26 @@ fn removed_providers_keep_their_series_until_others_follow() {
 #[test]
 fn turns_are_counted_by_how_they_ended() {
     let metrics = metrics();
-    let in_flight = metrics.began();
-    let dropped = metrics.began();
+    let in_flight = metrics.turn_started();
+    let dropped = metrics.turn_started();
     assert_shows(&metrics, "failsoft_turns_in_flight 2");
-    let turn = TurnId::after(None, 1, 1);
-    let mut record = TurnRecord::asked(
+    let turn = TurnId::next_after(None, 1, 1);
+    let mut record = TurnRecord::new(
         turn,
-        ClientMsgId::of_turn(turn),
-        At(1),
+        ClientMsgId::for_turn(turn),
+        Timestamp(1),
         "canary".into(),
         None,
     );
-    record.source = Some(Source::Template);
-    record.finish = Some(Finish::Stop);
-    let reason = Outcome::from(Fault::Reset);
-    let restart = |to: Option<&str>| Restart {
+    record.source = Some(AnswerSource::Template);
+    record.finish = Some(FinishReason::Stop);
+    let reason = AttemptOutcome::from(FaultKind::Reset);
+    let restart = |to: Option<&str>| RestartEvent {
         from: "a".into(),
         to: to.map(Into::into),
         reason,
     };
-    in_flight.ended(&record, &[restart(Some("b")), restart(None)]);
+    in_flight.finish(&record, &[restart(Some("b")), restart(None)]);
     drop(dropped);
     for line in [
         "failsoft_turns_started_total 2",
@@ -168,15 +172,15 @@ fn turns_are_counted_by_how_they_ended() {
 #[test]
 fn label_values_are_the_names_in_the_protocol() {
     for finish in [
-        Finish::Stop,
-        Finish::Length,
-        Finish::ContentFilter,
-        Finish::Stopped,
-        Finish::Interrupted,
+        FinishReason::Stop,
+        FinishReason::Length,
+        FinishReason::ContentFilter,
+        FinishReason::Stopped,
+        FinishReason::Interrupted,
     ] {
-        assert_eq!(serde_json::to_value(finish).unwrap(), finish.name());
+        assert_eq!(serde_json::to_value(finish).unwrap(), finish.as_str());
     }
-    for source in Source::ALL {
-        assert_eq!(serde_json::to_value(source).unwrap(), source.name());
+    for source in AnswerSource::ALL {
+        assert_eq!(serde_json::to_value(source).unwrap(), source.as_str());
     }
 }

@@ -1,15 +1,15 @@
 //! The provider that is asked after a failure, the delay before, and the request it gets.
 
 use super::*;
-use crate::provider::breaker::Verdict;
-use crate::provider::scripted::Call;
+use crate::provider::breaker::CallOutcome;
+use crate::provider::scripted::RecordedCall;
 use crate::settings::MidStream;
-use crate::turn::desk::Wishes;
+use crate::turn::desk::TurnOptions;
 
 /// The texts of each call's messages, separated by spaces.
-fn requests(calls: &[Call]) -> Vec<String> {
-    let texts = |call: &Call| {
-        let texts = call.ask.messages.iter().map(|message| &*message.text);
+fn requests(calls: &[RecordedCall]) -> Vec<String> {
+    let texts = |call: &RecordedCall| {
+        let texts = call.request.messages.iter().map(|message| &*message.text);
         texts.collect::<Vec<_>>().join(" ")
     };
     calls.iter().map(texts).collect()
@@ -17,16 +17,21 @@ fn requests(calls: &[Call]) -> Vec<String> {
 
 #[actix_rt::test(system = "Paused")]
 async fn quick_transient_failure_is_retried_after_a_backoff() {
-    for fault in [Fault::Reset, Fault::ServerError] {
-        let harness = House::following([vec![fails(fault), says("Hello.")], vec![]]).open();
-        let reader = answer(&harness).await;
+    for fault in [FaultKind::Reset, FaultKind::ServerError] {
+        let harness =
+            TestServiceBuilder::with_scripts([vec![fail_with(fault), reply("Hello.")], vec![]])
+                .start();
+        let reader = ask_once(&harness).await;
         assert_eq!(
-            tried(&reader),
-            [format!("1 a {} 0", fault.reason()), "2 a ok 0".to_owned()]
+            attempt_lines(&reader),
+            [
+                format!("1 a {} 0", fault.wire_name()),
+                "2 a ok 0".to_owned()
+            ]
         );
         let calls = harness.calls(0);
         assert_eq!(
-            calls[1].at - calls[0].at,
+            calls[1].started_at - calls[0].started_at,
             ms(100),
             "half of the initial 200 ms, since the random number is fixed"
         );
@@ -36,19 +41,28 @@ async fn quick_transient_failure_is_retried_after_a_backoff() {
 
 #[actix_rt::test(system = "Paused")]
 async fn other_failures_go_to_the_next_provider_at_once() {
-    for fault in Fault::ALL {
-        use crate::chat::Class;
+    for fault in FaultKind::ALL {
+        use crate::chat::Recovery;
         if !matches!(
-            fault.class(),
-            Class::NextNow | Class::Block | Class::MoreRoom | Class::Caller
+            fault.recovery(),
+            Recovery::NextProvider
+                | Recovery::Block
+                | Recovery::LargerContext
+                | Recovery::CallerError
         ) {
             continue;
         }
-        let reader =
-            answer(&House::following([vec![fails(fault)], vec![says("Hello.")]]).open()).await;
+        let reader = ask_once(
+            &TestServiceBuilder::with_scripts([vec![fail_with(fault)], vec![reply("Hello.")]])
+                .start(),
+        )
+        .await;
         assert_eq!(
-            tried(&reader),
-            [format!("1 a {} 0", fault.reason()), "2 b ok 0".to_owned()],
+            attempt_lines(&reader),
+            [
+                format!("1 a {} 0", fault.wire_name()),
+                "2 b ok 0".to_owned()
+            ],
             "{fault:?}"
         );
         assert_eq!(
@@ -61,12 +75,12 @@ async fn other_failures_go_to_the_next_provider_at_once() {
 
 #[actix_rt::test(system = "Paused")]
 async fn no_provider_is_retried_after_shown_text() {
-    let reader = first_answer(House::following([
-        vec![breaks("Hel", Fault::Reset)],
-        vec![says("Hello.")],
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![break_after("Hel", FaultKind::Reset)],
+        vec![reply("Hello.")],
     ]))
     .await;
-    assert_eq!(tried(&reader), ["1 a reset 0", "2 b ok 0"]);
+    assert_eq!(attempt_lines(&reader), ["1 a reset 0", "2 b ok 0"]);
     assert_eq!(
         reader.kinds(),
         "start attempt token attempt token done",
@@ -77,26 +91,33 @@ async fn no_provider_is_retried_after_shown_text() {
 #[actix_rt::test(system = "Paused")]
 async fn slow_failure_is_not_retried() {
     let slow = vec![
-        Act::Wait(ms(2_100)),
-        Act::Fail(Failure::of(Fault::ServerError)),
+        ScriptStep::Pause(ms(2_100)),
+        ScriptStep::Fail(Failure::new(FaultKind::ServerError)),
     ];
-    let reader = first_answer(House::following([vec![slow], vec![says("Hello.")]])).await;
-    assert_eq!(tried(&reader), ["1 a server_error 2100", "2 b ok 0"]);
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![slow],
+        vec![reply("Hello.")],
+    ]))
+    .await;
+    assert_eq!(
+        attempt_lines(&reader),
+        ["1 a server_error 2100", "2 b ok 0"]
+    );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn retry_leaves_an_attempt_for_each_untried_provider() {
-    let failing = || vec![fails(Fault::Reset)];
-    let mut builder = House::following([failing(), failing(), failing()]);
-    let exhausted = answer(&builder.clone().open()).await;
+    let failing = || vec![fail_with(FaultKind::Reset)];
+    let mut builder = TestServiceBuilder::with_scripts([failing(), failing(), failing()]);
+    let exhausted = ask_once(&builder.clone().start()).await;
     assert_eq!(
-        tried(&exhausted),
+        attempt_lines(&exhausted),
         ["1 a reset 0", "2 a reset 0", "3 b reset 0", "4 c reset 0"]
     );
     assert_fallback(&exhausted);
     builder.settings.routing.max_attempts = 2;
     assert_eq!(
-        tried(&answer(&builder.open()).await),
+        attempt_lines(&ask_once(&builder.start()).await),
         ["1 a reset 0", "2 b reset 0"]
     );
 }
@@ -104,13 +125,13 @@ async fn retry_leaves_an_attempt_for_each_untried_provider() {
 #[actix_rt::test(system = "Paused")]
 async fn short_retry_after_is_waited_for_and_a_long_one_is_not() {
     let answer_to = async |retry_after| {
-        let harness = House::following([
-            vec![limited(retry_after), says("Hello.")],
-            vec![says("Good day.")],
+        let harness = TestServiceBuilder::with_scripts([
+            vec![rate_limited(retry_after), reply("Hello.")],
+            vec![reply("Good day.")],
         ])
-        .open();
-        let reader = answer(&harness).await;
-        (tried(&reader), reader.done().total_ms)
+        .start();
+        let reader = ask_once(&harness).await;
+        (attempt_lines(&reader), reader.done().total_ms)
     };
     let same_provider = ["1 a rate_limited 0", "2 a ok 0"]
         .map(str::to_owned)
@@ -120,9 +141,10 @@ async fn short_retry_after_is_waited_for_and_a_long_one_is_not() {
         .to_vec();
     assert_eq!(answer_to(s(2)).await, (same_provider, 2_000));
     assert_eq!(answer_to(ms(2_001)).await, (next_provider.clone(), 0));
-    let harness = House::following([vec![fails(Fault::RateLimited)], vec![]]).open();
+    let harness =
+        TestServiceBuilder::with_scripts([vec![fail_with(FaultKind::RateLimited)], vec![]]).start();
     assert_eq!(
-        tried(&answer(&harness).await),
+        attempt_lines(&ask_once(&harness).await),
         next_provider,
         "without a Retry-After"
     );
@@ -130,64 +152,68 @@ async fn short_retry_after_is_waited_for_and_a_long_one_is_not() {
 
 #[actix_rt::test(system = "Paused")]
 async fn retry_after_is_respected_by_later_turns() {
-    let harness = House::following([
-        vec![limited(s(30)), says("Hello.")],
-        vec![says("Good day.")],
+    let harness = TestServiceBuilder::with_scripts([
+        vec![rate_limited(s(30)), reply("Hello.")],
+        vec![reply("Good day.")],
     ])
-    .open();
-    assert_answered(&answer(&harness).await, "b", "Good day.");
+    .start();
+    assert_answered(&ask_once(&harness).await, "b", "Good day.");
     for _ in 0..3 {
-        pass(s(5)).await;
-        assert_answered(&answer(&harness).await, "b", "Good day.");
+        advance(s(5)).await;
+        assert_answered(&ask_once(&harness).await, "b", "Good day.");
     }
     assert_eq!(harness.calls(0).len(), 1, "no call before Retry-After");
-    pass(s(15)).await;
-    assert_answered(&answer(&harness).await, "a", "Hello.");
+    advance(s(15)).await;
+    assert_answered(&ask_once(&harness).await, "a", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn waiting_for_a_provider_ends_when_its_breaker_opens() {
-    let harness =
-        House::following([vec![limited(s(2)), says("Hello.")], vec![says("Good day.")]]).open();
-    let other_call = harness.stands[0].admit().await.unwrap();
+    let harness = TestServiceBuilder::with_scripts([
+        vec![rate_limited(s(2)), reply("Hello.")],
+        vec![reply("Good day.")],
+    ])
+    .start();
+    let other_call = harness.providers[0].try_acquire().await.unwrap();
     let log = harness.ask("m");
-    pass(s(1)).await;
+    advance(s(1)).await;
     assert!(
-        harness.stands[0].admit().await.is_err(),
+        harness.providers[0].try_acquire().await.is_err(),
         "its Retry-After has not passed"
     );
-    other_call.settle(Verdict::Failed {
-        fault: Fault::Unauthorized,
-        started: false,
+    other_call.complete(CallOutcome::Failed {
+        fault: FaultKind::Unauthorized,
+        had_text: false,
         retry_after: None,
     });
-    let reader = Reader::follow(&log).await;
-    assert_eq!(tried(&reader), ["1 a rate_limited 0", "2 b ok 0"]);
+    let reader = ProtocolClient::follow(&log).await;
+    assert_eq!(attempt_lines(&reader), ["1 a rate_limited 0", "2 b ok 0"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn content_filter_refusal_is_the_answer() {
-    let filtered = |text: &str| vec![say(text), Act::End(Finish::ContentFilter)];
+    let filtered = |text: &str| vec![say(text), ScriptStep::Finish(FinishReason::ContentFilter)];
     let scripts = [
-        fails(Fault::Policy),
-        vec![Act::End(Finish::ContentFilter)],
+        fail_with(FaultKind::Policy),
+        vec![ScriptStep::Finish(FinishReason::ContentFilter)],
         filtered(" "),
         filtered("I cannot."),
     ];
     for script in scripts {
-        let harness = House::following([vec![script], vec![says("Hello.")]]).open();
-        let reader = answer(&harness).await;
+        let harness =
+            TestServiceBuilder::with_scripts([vec![script], vec![reply("Hello.")]]).start();
+        let reader = ask_once(&harness).await;
         let done = reader.done();
         assert_eq!(
             (done.finish, done.source, done.attempts),
-            (Finish::ContentFilter, Source::Ai, 1)
+            (FinishReason::ContentFilter, AnswerSource::Ai, 1)
         );
         assert!(
             done.text.contains("filter refused") || done.text == "I cannot.",
             "{}",
             done.text
         );
-        let status = harness.stands[0].vitals().await;
+        let status = harness.providers[0].status().await;
         assert_eq!(
             (status.successes, status.failures),
             (0, 0),
@@ -198,37 +224,37 @@ async fn content_filter_refusal_is_the_answer() {
 
 #[actix_rt::test(system = "Paused")]
 async fn bad_request_tries_one_more_provider_and_moves_no_breaker() {
-    let bad = || vec![fails(Fault::BadRequest)];
-    let harness = House::following([bad(), bad(), vec![says("Hello.")]]).open();
+    let bad = || vec![fail_with(FaultKind::BadRequest)];
+    let harness = TestServiceBuilder::with_scripts([bad(), bad(), vec![reply("Hello.")]]).start();
     for _ in 0..20 {
         let log = harness.ask(&format!("m{}", harness.calls(0).len()));
-        let reader = Reader::follow(&log).await;
-        assert_eq!(tried(&reader), ["1 a refused 0", "2 b refused 0"]);
+        let reader = ProtocolClient::follow(&log).await;
+        assert_eq!(attempt_lines(&reader), ["1 a refused 0", "2 b refused 0"]);
         assert_fallback(&reader);
     }
     assert_eq!(
-        harness.stands[0].vitals().await.state,
+        harness.providers[0].status().await.state,
         ProviderState::Closed
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn preferred_provider_is_asked_first_or_alone() {
-    let harness = House::following([
-        vec![says("A.")],
-        vec![fails(Fault::Timeout)],
-        vec![says("C.")],
+    let harness = TestServiceBuilder::with_scripts([
+        vec![reply("A.")],
+        vec![fail_with(FaultKind::Timeout)],
+        vec![reply("C.")],
     ])
-    .open();
-    let mut options = Wishes {
-        first: Some("b".into()),
-        ..harness.desk.usual()
+    .start();
+    let mut options = TurnOptions {
+        preferred_provider: Some("b".into()),
+        ..harness.turns.default_options()
     };
-    let reader = Reader::follow(&harness.ask_with("1", options.clone())).await;
-    assert_eq!(tried(&reader), ["1 b timeout 0", "2 a ok 0"]);
-    options.only_first = true;
-    let reader = Reader::follow(&harness.ask_with("2", options)).await;
-    assert_eq!(tried(&reader), ["1 b timeout 0"]);
+    let reader = ProtocolClient::follow(&harness.ask_with_options("1", options.clone())).await;
+    assert_eq!(attempt_lines(&reader), ["1 b timeout 0", "2 a ok 0"]);
+    options.no_failover = true;
+    let reader = ProtocolClient::follow(&harness.ask_with_options("2", options)).await;
+    assert_eq!(attempt_lines(&reader), ["1 b timeout 0"]);
     assert_fallback(&reader);
 }
 
@@ -236,12 +262,21 @@ async fn preferred_provider_is_asked_first_or_alone() {
 async fn tokens_and_costs_are_summed_over_attempts() {
     let first = vec![
         say("Hel"),
-        Act::Used(10, 1),
-        Act::Used(10, 2),
-        Act::Fail(Failure::of(Fault::Reset)),
+        ScriptStep::ReportUsage(10, 1),
+        ScriptStep::ReportUsage(10, 2),
+        ScriptStep::Fail(Failure::new(FaultKind::Reset)),
     ];
-    let second = vec![Act::Used(10, 0), say("Hello."), Act::Used(11, 4), end()];
-    let reader = first_answer(House::following([vec![first], vec![second]])).await;
+    let second = vec![
+        ScriptStep::ReportUsage(10, 0),
+        say("Hello."),
+        ScriptStep::ReportUsage(11, 4),
+        end(),
+    ];
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![first],
+        vec![second],
+    ]))
+    .await;
     let usage = reader.done().usage.unwrap();
     assert_eq!(
         (usage.input_tokens, usage.output_tokens, usage.estimated),
@@ -252,9 +287,9 @@ async fn tokens_and_costs_are_summed_over_attempts() {
 
 #[actix_rt::test(system = "Paused")]
 async fn unreported_tokens_are_estimated_only_for_answered_attempts() {
-    let reader = first_answer(House::following([
-        vec![fails(Fault::Timeout)],
-        vec![says("Hello, you.")],
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![fail_with(FaultKind::Timeout)],
+        vec![reply("Hello, you.")],
     ]))
     .await;
     let usage = reader.done().usage.unwrap();
@@ -272,15 +307,15 @@ mod context_limit {
         name: &'static str,
         context_tokens: u32,
         scripts: impl IntoIterator<Item = Script>,
-    ) -> Plan {
-        Plan {
+    ) -> BenchOptions {
+        BenchOptions {
             context_tokens,
-            ..Plan::new(name).with(scripts)
+            ..BenchOptions::new(name).with_scripts(scripts)
         }
     }
 
     fn too_long() -> Script {
-        fails(Fault::TooLong)
+        fail_with(FaultKind::TooLong)
     }
 
     #[actix_rt::test(system = "Paused")]
@@ -291,9 +326,9 @@ mod context_limit {
             plan("c", 200, [too_long()]),
             plan("d", 0, []),
         ];
-        let reader = first_answer(House::of(plans)).await;
+        let reader = first_answer(TestServiceBuilder::with_providers(plans)).await;
         assert_eq!(
-            tried(&reader),
+            attempt_lines(&reader),
             ["1 a refused 0", "2 c refused 0", "3 d ok 0"]
         );
     }
@@ -302,23 +337,25 @@ mod context_limit {
     async fn later_failure_does_not_lead_back_to_a_smaller_context() {
         let plans = [
             plan("a", 100, [too_long()]),
-            plan("b", 200, [fails(Fault::Timeout)]),
+            plan("b", 200, [fail_with(FaultKind::Timeout)]),
             plan("c", 50, []),
             plan("d", 300, []),
         ];
-        let reader = first_answer(House::of(plans)).await;
+        let reader = first_answer(TestServiceBuilder::with_providers(plans)).await;
         assert_eq!(
-            tried(&reader),
+            attempt_lines(&reader),
             ["1 a refused 0", "2 b timeout 0", "3 d ok 0"]
         );
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn history_is_halved_once_when_no_larger_context_is_left() {
-        let harness = House::of([plan("a", 200, [too_long(), says("Hello.")])]).open();
-        harness.remember(4).await;
-        let reader = answer(&harness).await;
-        assert_eq!(tried(&reader), ["1 a refused 0", "2 a ok 0"]);
+        let harness =
+            TestServiceBuilder::with_providers([plan("a", 200, [too_long(), reply("Hello.")])])
+                .start();
+        harness.store_old_turns(4).await;
+        let reader = ask_once(&harness).await;
+        assert_eq!(attempt_lines(&reader), ["1 a refused 0", "2 a ok 0"]);
         let expected = [
             "q1 a1 q2 a2 q3 a3 q4 a4 What is new?",
             "q3 a3 q4 a4 What is new?",
@@ -330,16 +367,16 @@ mod context_limit {
     async fn each_provider_gets_as_much_history_as_fits() {
         // The question takes 13 tokens, each turn 10, and half the context is kept for the answer.
         let plans = [
-            plan("a", 70, [fails(Fault::Timeout)]),
+            plan("a", 70, [fail_with(FaultKind::Timeout)]),
             plan("b", 20, []),
-            plan("c", 100, [breaks("Hello", Fault::Reset)]),
-            plan("d", 0, [says("Hello.")]),
+            plan("c", 100, [break_after("Hello", FaultKind::Reset)]),
+            plan("d", 0, [reply("Hello.")]),
         ];
-        let harness = House::of(plans).open();
-        harness.remember(4).await;
-        let reader = answer(&harness).await;
+        let harness = TestServiceBuilder::with_providers(plans).start();
+        harness.store_old_turns(4).await;
+        let reader = ask_once(&harness).await;
         assert_eq!(
-            tried(&reader),
+            attempt_lines(&reader),
             ["1 a timeout 0", "2 c reset 0", "3 d ok 0"],
             "the question does not fit into b's context"
         );
@@ -352,7 +389,7 @@ mod context_limit {
             requests(&harness.calls(3)),
             ["q1 a1 q2 a2 q3 a3 q4 a4 What is new?"]
         );
-        let max_tokens = |provider: usize| harness.calls(provider)[0].ask.max_tokens;
+        let max_tokens = |provider: usize| harness.calls(provider)[0].request.max_tokens;
         assert_eq!(
             [max_tokens(0), max_tokens(2), max_tokens(3)],
             [37, 57, 1024]
@@ -362,42 +399,43 @@ mod context_limit {
     #[actix_rt::test(system = "Paused")]
     async fn started_answer_is_never_truncated() {
         let plans = [
-            plan("a", 0, [breaks("Hello", Fault::Reset)]),
-            plan("b", 40, [says("Hello.")]),
+            plan("a", 0, [break_after("Hello", FaultKind::Reset)]),
+            plan("b", 40, [reply("Hello.")]),
         ];
-        let harness = House::of(plans.map(|plan| Plan {
-            prefill: true,
+        let harness = TestServiceBuilder::with_providers(plans.map(|plan| BenchOptions {
+            supports_prefill: true,
             ..plan
         }))
-        .open();
-        harness.remember(4).await;
-        let defaults = harness.desk.usual();
-        let log = harness.ask_with(
+        .start();
+        harness.store_old_turns(4).await;
+        let defaults = harness.turns.default_options();
+        let log = harness.ask_with_options(
             "m",
-            Wishes {
+            TurnOptions {
                 mid_stream: MidStream::Continue,
                 ..defaults
             },
         );
-        harness.ended(&log).await;
+        harness.wait_until_done(&log).await;
         assert_eq!(requests(&harness.calls(1)), ["What is new? Hello"]);
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn question_too_long_for_all_gets_the_fallback_without_a_call() {
-        let harness = House::of([plan("a", 20, []), plan("b", 24, [])]).open();
-        let reader = answer(&harness).await;
+        let harness =
+            TestServiceBuilder::with_providers([plan("a", 20, []), plan("b", 24, [])]).start();
+        let reader = ask_once(&harness).await;
         assert_fallback(&reader);
         assert!(harness.calls(0).is_empty() && harness.calls(1).is_empty());
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn fallback_answers_if_half_the_history_is_still_too_long() {
-        let harness = House::of([plan("a", 100, [too_long()])]).open();
-        harness.remember(8).await;
-        let reader = answer(&harness).await;
+        let harness = TestServiceBuilder::with_providers([plan("a", 100, [too_long()])]).start();
+        harness.store_old_turns(8).await;
+        let reader = ask_once(&harness).await;
         assert_eq!(
-            tried(&reader),
+            attempt_lines(&reader),
             ["1 a refused 0", "2 a refused 0"],
             "the history is halved once"
         );
@@ -406,38 +444,45 @@ mod context_limit {
 
     #[actix_rt::test(system = "Paused")]
     async fn request_without_history_is_not_halved() {
-        let reader = first_answer(House::of([plan("a", 100, [too_long()])])).await;
-        assert_eq!(tried(&reader), ["1 a refused 0"]);
+        let reader = first_answer(TestServiceBuilder::with_providers([plan(
+            "a",
+            100,
+            [too_long()],
+        )]))
+        .await;
+        assert_eq!(attempt_lines(&reader), ["1 a refused 0"]);
         assert_fallback(&reader);
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn provider_with_another_failure_is_not_asked_with_half_the_history() {
-        let harness = House::of([
-            plan("a", 0, [too_long(), says("Hello.")]),
-            plan("b", 0, [fails(Fault::Timeout)]),
+        let harness = TestServiceBuilder::with_providers([
+            plan("a", 0, [too_long(), reply("Hello.")]),
+            plan("b", 0, [fail_with(FaultKind::Timeout)]),
         ]);
-        let harness = harness.open();
-        harness.remember(2).await;
-        let reader = answer(&harness).await;
+        let harness = harness.start();
+        harness.store_old_turns(2).await;
+        let reader = ask_once(&harness).await;
         assert_eq!(
-            tried(&reader),
+            attempt_lines(&reader),
             ["1 a refused 0", "2 b timeout 0", "3 a ok 0"]
         );
     }
 
     #[actix_rt::test(system = "Paused")]
     async fn half_the_history_may_fail_over_too() {
-        let broken = [too_long(), fails(Fault::Timeout)];
-        let harness = House::of([plan("a", 100, broken), plan("b", 100, [])]).open();
-        harness.remember(2).await;
-        let reader = answer(&harness).await;
+        let broken = [too_long(), fail_with(FaultKind::Timeout)];
+        let harness =
+            TestServiceBuilder::with_providers([plan("a", 100, broken), plan("b", 100, [])])
+                .start();
+        harness.store_old_turns(2).await;
+        let reader = ask_once(&harness).await;
         assert_eq!(
-            tried(&reader),
+            attempt_lines(&reader),
             ["1 a refused 0", "2 a timeout 0", "3 b ok 0"]
         );
         assert_eq!(
-            harness.stands[0].vitals().await.state,
+            harness.providers[0].status().await.state,
             ProviderState::Closed
         );
     }

@@ -4,12 +4,12 @@ use super::*;
 
 /// A provider that never sends a token.
 fn silence() -> Vec<Script> {
-    vec![silent()]
+    vec![hang()]
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn first_token_timeouts_grow_and_the_last_one_repeats() {
-    let reader = first_answer(House::following([
+    let reader = first_answer(TestServiceBuilder::with_scripts([
         silence(),
         silence(),
         silence(),
@@ -17,7 +17,7 @@ async fn first_token_timeouts_grow_and_the_last_one_repeats() {
     ]))
     .await;
     assert_eq!(
-        tried(&reader),
+        attempt_lines(&reader),
         [
             "1 a timeout 5000",
             "2 b timeout 10000",
@@ -36,14 +36,14 @@ async fn first_token_timeouts_grow_and_the_last_one_repeats() {
 #[actix_rt::test(system = "Paused")]
 async fn slow_answer_within_all_limits_is_accepted() {
     let slow = vec![
-        Act::Wait(ms(4_900)),
+        ScriptStep::Pause(ms(4_900)),
         say("He"),
-        Act::Wait(ms(14_900)),
+        ScriptStep::Pause(ms(14_900)),
         say("llo"),
-        Act::Wait(ms(14_900)),
+        ScriptStep::Pause(ms(14_900)),
         end(),
     ];
-    let reader = first_answer(House::following([vec![slow]])).await;
+    let reader = first_answer(TestServiceBuilder::with_scripts([vec![slow]])).await;
     assert_answered(&reader, "a", "Hello");
     assert_eq!(
         (reader.done().first_token_ms, reader.done().total_ms),
@@ -53,9 +53,18 @@ async fn slow_answer_within_all_limits_is_accepted() {
 
 #[actix_rt::test(system = "Paused")]
 async fn stalled_attempt_is_ended_and_the_text_restarts() {
-    let stalls = vec![say("Hel"), Act::Wait(s(3)), say("lo"), Act::Hang];
-    let reader = first_answer(House::following([vec![stalls], vec![says("Good day.")]])).await;
-    assert_eq!(tried(&reader), ["1 a stalled 18000", "2 b ok 0"]);
+    let stalls = vec![
+        say("Hel"),
+        ScriptStep::Pause(s(3)),
+        say("lo"),
+        ScriptStep::Hang,
+    ];
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![stalls],
+        vec![reply("Good day.")],
+    ]))
+    .await;
+    assert_eq!(attempt_lines(&reader), ["1 a stalled 18000", "2 b ok 0"]);
     assert_eq!(
         reader.kinds(),
         "start attempt token token attempt restart token done"
@@ -66,12 +75,12 @@ async fn stalled_attempt_is_ended_and_the_text_restarts() {
 
 #[actix_rt::test(system = "Paused")]
 async fn missing_end_is_a_stall_too() {
-    let reader = first_answer(House::following([
-        vec![vec![say("Hello."), Act::Hang]],
-        vec![says("Hello.")],
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![vec![say("Hello."), ScriptStep::Hang]],
+        vec![reply("Hello.")],
     ]))
     .await;
-    assert_eq!(tried(&reader), ["1 a stalled 15000", "2 b ok 0"]);
+    assert_eq!(attempt_lines(&reader), ["1 a stalled 15000", "2 b ok 0"]);
     assert_eq!(
         reader.kinds(),
         "start attempt token attempt done",
@@ -83,10 +92,10 @@ async fn missing_end_is_a_stall_too() {
 #[actix_rt::test(system = "Paused")]
 async fn thinking_counts_as_tokens_and_shows_nothing() {
     let mut thinks: Script = (0..4)
-        .flat_map(|_| [Act::Wait(ms(4_900)), Act::Think])
+        .flat_map(|_| [ScriptStep::Pause(ms(4_900)), ScriptStep::Think])
         .collect();
-    thinks.extend([Act::Wait(ms(14_900)), say("Hello."), end()]);
-    let reader = first_answer(House::following([vec![thinks]])).await;
+    thinks.extend([ScriptStep::Pause(ms(14_900)), say("Hello."), end()]);
+    let reader = first_answer(TestServiceBuilder::with_scripts([vec![thinks]])).await;
     assert_answered(&reader, "a", "Hello.");
     assert_eq!(reader.kinds(), "start attempt token done");
     assert_eq!(
@@ -98,35 +107,43 @@ async fn thinking_counts_as_tokens_and_shows_nothing() {
 
 #[actix_rt::test(system = "Paused")]
 async fn thinking_that_stops_is_a_stall() {
-    let reader = first_answer(House::following([
-        vec![vec![Act::Think, Act::Hang]],
-        vec![says("Hello.")],
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![vec![ScriptStep::Think, ScriptStep::Hang]],
+        vec![reply("Hello.")],
     ]))
     .await;
-    assert_eq!(tried(&reader), ["1 a stalled 15000", "2 b ok 0"]);
+    assert_eq!(attempt_lines(&reader), ["1 a stalled 15000", "2 b ok 0"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn usage_does_not_count_as_a_token() {
     let usage = (0..9)
-        .flat_map(|_| [Act::Wait(s(1)), Act::Used(1, 1)])
+        .flat_map(|_| [ScriptStep::Pause(s(1)), ScriptStep::ReportUsage(1, 1)])
         .collect();
-    let reader = first_answer(House::following([vec![usage], vec![says("Hello.")]])).await;
-    assert_eq!(tried(&reader), ["1 a timeout 5000", "2 b ok 0"]);
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![usage],
+        vec![reply("Hello.")],
+    ]))
+    .await;
+    assert_eq!(attempt_lines(&reader), ["1 a timeout 5000", "2 b ok 0"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn endless_answer_ends_at_the_attempt_timeout() {
-    let endless = vec![Act::Forever("ha".to_owned(), ms(500))];
-    let reader = first_answer(House::following([vec![endless], vec![says("Hello.")]])).await;
-    assert_eq!(tried(&reader), ["1 a timeout 90000", "2 b ok 0"]);
+    let endless = vec![ScriptStep::RepeatForever("ha".to_owned(), ms(500))];
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![endless],
+        vec![reply("Hello.")],
+    ]))
+    .await;
+    assert_eq!(attempt_lines(&reader), ["1 a timeout 90000", "2 b ok 0"]);
     assert_answered(&reader, "b", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn turn_timeout_ends_the_last_attempt_and_starts_no_other() {
-    let endless = || vec![vec![Act::Forever("ha".to_owned(), ms(500))]];
-    let reader = first_answer(House::following([
+    let endless = || vec![vec![ScriptStep::RepeatForever("ha".to_owned(), ms(500))]];
+    let reader = first_answer(TestServiceBuilder::with_scripts([
         endless(),
         silence(),
         endless(),
@@ -134,7 +151,7 @@ async fn turn_timeout_ends_the_last_attempt_and_starts_no_other() {
     ]))
     .await;
     assert_eq!(
-        tried(&reader),
+        attempt_lines(&reader),
         [
             "1 a timeout 90000",
             "2 b timeout 10000",
@@ -155,13 +172,13 @@ async fn turn_timeout_ends_the_last_attempt_and_starts_no_other() {
 
 #[actix_rt::test(system = "Paused")]
 async fn no_attempt_starts_in_the_last_half_second() {
-    let mut builder = House::following([silence(), vec![says("Hello.")]]);
+    let mut builder = TestServiceBuilder::with_scripts([silence(), vec![reply("Hello.")]]);
     builder.settings.timeouts.turn = ms(5_499);
     assert_fallback(&first_answer(builder).await);
-    let mut builder = House::following([silence(), vec![says("Hello.")]]);
+    let mut builder = TestServiceBuilder::with_scripts([silence(), vec![reply("Hello.")]]);
     builder.settings.timeouts.turn = ms(5_500);
-    let harness = builder.open();
-    assert_answered(&answer(&harness).await, "b", "Hello.");
+    let harness = builder.start();
+    assert_answered(&ask_once(&harness).await, "b", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -169,14 +186,15 @@ async fn answer_without_text_is_malformed() {
     let empty_answers: [Script; 6] = [
         vec![end()],
         vec![],
-        vec![Act::Think, Act::Used(3, 0), end()],
-        says(" \n\t"),
-        vec![say(" "), Act::Wait(s(1)), say("\u{a0}\n"), end()],
-        vec![Act::End(Finish::Length)],
+        vec![ScriptStep::Think, ScriptStep::ReportUsage(3, 0), end()],
+        reply(" \n\t"),
+        vec![say(" "), ScriptStep::Pause(s(1)), say("\u{a0}\n"), end()],
+        vec![ScriptStep::Finish(FinishReason::Length)],
     ];
     for script in empty_answers {
-        let harness = House::following([vec![script.clone()], vec![says("Hello.")]]).open();
-        let reader = answer(&harness).await;
+        let harness =
+            TestServiceBuilder::with_scripts([vec![script.clone()], vec![reply("Hello.")]]).start();
+        let reader = ask_once(&harness).await;
         assert_answered(&reader, "b", "Hello.");
         assert_eq!(
             reader.kinds(),
@@ -199,19 +217,19 @@ async fn answer_without_text_is_malformed() {
 #[actix_rt::test(system = "Paused")]
 async fn short_text_is_held_back_until_it_is_long_enough() {
     let start_with = |first: Script| {
-        let mut builder = House::following([vec![first], vec![says("Good day.")]]);
+        let mut builder = TestServiceBuilder::with_scripts([vec![first], vec![reply("Good day.")]]);
         builder.settings.quality.min_chars = 5;
-        builder.open()
+        builder.start()
     };
-    let short = answer(&start_with(says(" ok! \n"))).await;
+    let short = ask_once(&start_with(reply(" ok! \n"))).await;
     assert_eq!(
-        (tried(&short), short.kinds().as_str()),
+        (attempt_lines(&short), short.kinds().as_str()),
         (
             vec!["1 a malformed 0".to_owned(), "2 b ok 0".to_owned()],
             "start attempt attempt token done"
         )
     );
-    let cut = answer(&start_with(breaks("ok!", Fault::Stalled))).await;
+    let cut = ask_once(&start_with(break_after("ok!", FaultKind::Stalled))).await;
     assert_eq!(
         cut.kinds(),
         "start attempt attempt token done",
@@ -219,13 +237,13 @@ async fn short_text_is_held_back_until_it_is_long_enough() {
     );
     let grows = vec![
         say(" o"),
-        Act::Wait(s(1)),
+        ScriptStep::Pause(s(1)),
         say("k! "),
-        Act::Wait(s(1)),
+        ScriptStep::Pause(s(1)),
         say("é!"),
         end(),
     ];
-    let grown = answer(&start_with(grows)).await;
+    let grown = ask_once(&start_with(grows)).await;
     assert_answered(&grown, "a", " ok! é!");
     assert_eq!(
         (grown.kinds().as_str(), grown.done().first_token_ms),
@@ -235,24 +253,27 @@ async fn short_text_is_held_back_until_it_is_long_enough() {
 
 #[actix_rt::test(system = "Paused")]
 async fn complete_answer_may_end_at_its_length_limit() {
-    let script = vec![say("Hello and"), Act::End(Finish::Length)];
-    let reader = first_answer(House::following([vec![script]])).await;
+    let script = vec![say("Hello and"), ScriptStep::Finish(FinishReason::Length)];
+    let reader = first_answer(TestServiceBuilder::with_scripts([vec![script]])).await;
     assert_eq!(
         (reader.done().finish, &*reader.text),
-        (Finish::Length, "Hello and")
+        (FinishReason::Length, "Hello and")
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn turn_timeout_is_not_the_providers_failure() {
-    let mut builder = House::following([vec![vec![Act::Forever("ha".to_owned(), ms(500))]]]);
+    let mut builder = TestServiceBuilder::with_scripts([vec![vec![ScriptStep::RepeatForever(
+        "ha".to_owned(),
+        ms(500),
+    )]]]);
     builder.settings.timeouts.turn = s(10);
-    let harness = builder.open();
+    let harness = builder.start();
     for turn in 0..6 {
-        let reader = Reader::follow(&harness.ask(&format!("m{turn}"))).await;
+        let reader = ProtocolClient::follow(&harness.ask(&format!("m{turn}"))).await;
         assert_eq!(reader.done().tried[0].outcome.as_str(), "timeout");
     }
-    let status = harness.stands[0].vitals().await;
+    let status = harness.providers[0].status().await;
     assert_eq!((status.state, status.failures), (ProviderState::Closed, 0));
     harness.assert_idle().await;
 }

@@ -16,12 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::TurnLog;
-use super::reader::Reader;
-use super::stage::{FALLBACK, House, Stage, question};
-use crate::chat::{Failure, Fault, Finish, ProviderState, Source};
-use crate::provider::paused::{Paused, elapse, pass, settled};
-use crate::provider::scripted::{Act, Script, breaks, fails, limited, says, says_slowly, silent};
-use crate::provider::stand::Plan;
+use super::reader::ProtocolClient;
+use super::stage::{FALLBACK_TEXT, TestService, TestServiceBuilder, message};
+use crate::chat::{AnswerSource, Failure, FaultKind, FinishReason, ProviderState};
+use crate::provider::paused::{Paused, advance, advance_clock, run_until_idle};
+use crate::provider::scripted::{
+    Script, ScriptStep, break_after, fail_with, hang, rate_limited, reply, reply_slowly,
+};
+use crate::provider::stand::BenchOptions;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -31,16 +33,16 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn say(text: &str) -> Act {
-    Act::Say(text.to_owned())
+fn say(text: &str) -> ScriptStep {
+    ScriptStep::Say(text.to_owned())
 }
 
-fn end() -> Act {
-    Act::End(Finish::Stop)
+fn end() -> ScriptStep {
+    ScriptStep::Finish(FinishReason::Stop)
 }
 
 /// The attempts in `done`, each as "number provider outcome milliseconds".
-fn tried(reader: &Reader) -> Vec<String> {
+fn attempt_lines(reader: &ProtocolClient) -> Vec<String> {
     let attempts = reader.done().tried.iter();
     attempts
         .map(|attempt| {
@@ -56,39 +58,39 @@ fn tried(reader: &Reader) -> Vec<String> {
 }
 
 /// Asks once, reads to the end, and asserts that no permit or connection is left.
-async fn answer(harness: &Stage) -> Reader {
+async fn ask_once(harness: &TestService) -> ProtocolClient {
     let log = harness.ask("m");
-    let reader = Reader::follow(&log).await;
+    let reader = ProtocolClient::follow(&log).await;
     harness.assert_idle().await;
     reader
 }
 
 /// Starts a service and asks once.
-async fn first_answer(builder: House) -> Reader {
-    answer(&builder.open()).await
+async fn first_answer(builder: TestServiceBuilder) -> ProtocolClient {
+    ask_once(&builder.start()).await
 }
 
-fn assert_fallback(reader: &Reader) {
+fn assert_fallback(reader: &ProtocolClient) {
     let done = reader.done();
     assert_eq!(
         (done.source, done.degraded, &*done.text),
-        (Source::Fallback, true, FALLBACK)
+        (AnswerSource::Fallback, true, FALLBACK_TEXT)
     );
     assert_eq!(
         (done.finish, done.provider.as_deref(), done.model.as_deref()),
-        (Finish::Stop, None, None)
+        (FinishReason::Stop, None, None)
     );
 }
 
-fn assert_answered(reader: &Reader, provider: &str, text: &str) {
+fn assert_answered(reader: &ProtocolClient, provider: &str, text: &str) {
     let done = reader.done();
     assert_eq!(
         (done.source, done.degraded, &*done.text),
-        (Source::Ai, false, text)
+        (AnswerSource::Ai, false, text)
     );
     assert_eq!(
         (done.provider.as_deref(), done.finish),
-        (Some(provider), Finish::Stop)
+        (Some(provider), FinishReason::Stop)
     );
     assert_eq!(done.model.as_deref(), Some(&*format!("{provider}-1")));
 }

@@ -1,22 +1,24 @@
 //! A panic costs its attempt or its turn, nothing else.
 
 use super::*;
-use crate::store::flaky::Trouble;
-use crate::turn::stage::conversation;
+use crate::store::flaky::StoreFault;
+use crate::turn::stage::conversation_id;
 
 fn panics() -> Script {
-    vec![Act::Panic]
+    vec![ScriptStep::Panic]
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn upstream_panic_fails_the_attempt() {
-    let broken = vec![say("Hel"), Act::Wait(ms(1)), Act::Panic];
-    let harness = House::following([vec![panics(), broken], vec![says("Good day.")]]).open();
-    let reader = answer(&harness).await;
-    assert_eq!(tried(&reader), ["1 a malformed 0", "2 b ok 0"]);
+    let broken = vec![say("Hel"), ScriptStep::Pause(ms(1)), ScriptStep::Panic];
+    let harness =
+        TestServiceBuilder::with_scripts([vec![panics(), broken], vec![reply("Good day.")]])
+            .start();
+    let reader = ask_once(&harness).await;
+    assert_eq!(attempt_lines(&reader), ["1 a malformed 0", "2 b ok 0"]);
     assert_answered(&reader, "b", "Good day.");
     let log = harness.ask("n");
-    let reader = Reader::follow(&log).await;
+    let reader = ProtocolClient::follow(&log).await;
     assert_eq!(
         reader.kinds(),
         "start attempt token attempt restart token done"
@@ -25,7 +27,7 @@ async fn upstream_panic_fails_the_attempt() {
     assert_answered(&reader, "b", "Good day.");
     harness.assert_idle().await;
     assert_eq!(
-        harness.stands[0].vitals().await.failures,
+        harness.providers[0].status().await.failures,
         2,
         "the breaker counts both"
     );
@@ -34,39 +36,46 @@ async fn upstream_panic_fails_the_attempt() {
 #[actix_rt::test(system = "Paused")]
 async fn other_turns_continue_while_one_panics() {
     let scripts = [vec![
-        vec![Act::Wait(s(1)), Act::Panic],
-        says_slowly("Hel", s(3), "lo."),
+        vec![ScriptStep::Pause(s(1)), ScriptStep::Panic],
+        reply_slowly("Hel", s(3), "lo."),
     ]];
-    let harness = House::following(scripts).open();
+    let harness = TestServiceBuilder::with_scripts(scripts).start();
     let first = harness.ask("m");
-    settled().await;
-    let conversation = harness.desk.rooms.enter(conversation(2));
+    run_until_idle().await;
+    let conversation = harness
+        .turns
+        .conversations
+        .get_or_create(conversation_id(2));
     let second = harness
-        .desk
-        .open(&conversation, question("m", "?"), harness.desk.usual())
+        .turns
+        .start_turn(
+            &conversation,
+            message("m", "?"),
+            harness.turns.default_options(),
+        )
         .ok()
         .unwrap();
-    assert_answered(&Reader::follow(&second).await, "a", "Hello.");
-    assert_fallback(&Reader::follow(&first).await);
+    assert_answered(&ProtocolClient::follow(&second).await, "a", "Hello.");
+    assert_fallback(&ProtocolClient::follow(&first).await);
     harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn panic_in_a_turn_task_interrupts_the_turn() {
-    let harness = House::following([vec![]]).open();
-    let conversation = harness.room();
-    harness.store.set(Trouble::Panics);
+    let harness = TestServiceBuilder::with_scripts([vec![]]).start();
+    let conversation = harness.conversation();
+    harness.store.set_fault(StoreFault::Panicking);
     let log = harness.ask("m");
-    let reader = Reader::follow(&log).await;
+    let reader = ProtocolClient::follow(&log).await;
     assert_eq!(
         (reader.kinds().as_str(), reader.done().finish),
-        ("start done", Finish::Interrupted)
+        ("start done", FinishReason::Interrupted)
     );
-    assert!(!log.durable().await);
+    assert!(!log.await_durability().await);
     harness.assert_idle().await;
     let counted = harness
-        .desk
-        .tally
+        .turns
+        .metrics
         .collectors()
         .iter()
         .flat_map(|collector| collector.collect())
@@ -88,52 +97,52 @@ async fn panic_in_a_turn_task_interrupts_the_turn() {
         .iter()
         .map(|metric| metric.get_counter().get_value());
     assert_eq!(turns.sum::<f64>(), 1.0, "it ended");
-    pass(s(5)).await;
+    advance(s(5)).await;
     assert!(conversation.logs().is_empty());
-    harness.store.set(Trouble::None);
-    assert_answered(&answer(&harness).await, "a", "Hello.");
+    harness.store.set_fault(StoreFault::None);
+    assert_answered(&ask_once(&harness).await, "a", "Hello.");
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn turn_waits_for_a_router_that_is_restarted() {
-    let mut harness = House::following([vec![]]).open();
+    let mut harness = TestServiceBuilder::with_scripts([vec![]]).start();
     harness.router.crash().await;
     let log = harness.ask("m");
-    pass(ms(150)).await;
-    assert!(!log.ended());
-    harness.router.rebuild();
-    let reader = Reader::follow(&log).await;
+    advance(ms(150)).await;
+    assert!(!log.is_finished());
+    harness.router.restart();
+    let reader = ProtocolClient::follow(&log).await;
     assert_answered(&reader, "a", "Hello.");
     harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn dead_router_leads_to_the_fallback_answer() {
-    let mut harness = House::following([vec![]]).open();
+    let mut harness = TestServiceBuilder::with_scripts([vec![]]).start();
     harness.router.crash().await;
-    let reader = answer(&harness).await;
+    let reader = ask_once(&harness).await;
     assert_fallback(&reader);
     assert!(reader.done().total_ms <= 500, "{}", reader.done().total_ms);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn answer_survives_the_death_of_its_provider_actor() {
-    let mut harness = House::following([
-        vec![says_slowly("Hel", s(3), "lo.")],
-        vec![says("Good day.")],
+    let mut harness = TestServiceBuilder::with_scripts([
+        vec![reply_slowly("Hel", s(3), "lo.")],
+        vec![reply("Good day.")],
     ])
-    .open();
+    .start();
     let log = harness.ask("m");
-    pass(s(1)).await;
-    harness.stands[0].crash().await;
-    assert_answered(&Reader::follow(&log).await, "a", "Hello.");
+    advance(s(1)).await;
+    harness.providers[0].crash_actor().await;
+    assert_answered(&ProtocolClient::follow(&log).await, "a", "Hello.");
     assert_eq!(
-        harness.stands[0].free(),
-        harness.stands[0].places(),
+        harness.providers[0].free_slots(),
+        harness.providers[0].total_slots(),
         "permits live outside the actor"
     );
     let log = harness.ask("n");
-    assert_answered(&Reader::follow(&log).await, "b", "Good day.");
-    harness.stands[0].rebuild();
+    assert_answered(&ProtocolClient::follow(&log).await, "b", "Good day.");
+    harness.providers[0].restart_actor();
     harness.assert_idle().await;
 }

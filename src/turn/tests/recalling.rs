@@ -2,92 +2,98 @@
 //! one turn that asks for all identical questions.
 
 use super::*;
-use crate::degradation::cache::CacheUse;
-use crate::degradation::cache::key::{Scope, key};
-use crate::settings::{CacheSettings, Share};
-use crate::store::flaky::Trouble;
+use crate::degradation::cache::CacheMode;
+use crate::degradation::cache::key::{CacheScope, cache_key};
+use crate::settings::{CacheSettings, CacheSharing};
+use crate::store::flaky::StoreFault;
 use crate::store::{CacheKey, CachedAnswer, Store as _};
-use crate::turn::desk::Wishes;
+use crate::turn::desk::TurnOptions;
 use crate::turn::log::Cancel;
-use crate::turn::stage::conversation;
+use crate::turn::stage::conversation_id;
 
 const QUESTION: &str = "What is new?";
 
-fn start_with_cache<const N: usize>(scripts: [Vec<Script>; N], share: Share) -> Stage {
+fn start_with_cache<const N: usize>(scripts: [Vec<Script>; N], share: CacheSharing) -> TestService {
     let cache = CacheSettings {
         share,
         revalidate: s(600),
         ..CacheSettings::default()
     };
-    let mut builder = House::following(scripts);
+    let mut builder = TestServiceBuilder::with_scripts(scripts);
     builder.settings.cache = cache;
-    builder.open()
+    builder.start()
 }
 
 fn shared_key() -> CacheKey {
-    key(Scope::Shared, "Be kind.", QUESTION).unwrap()
+    cache_key(CacheScope::Shared, "Be kind.", QUESTION).unwrap()
 }
 
 /// Saves a cached answer of this age.
-async fn save_answer(harness: &Stage, age: Duration) {
-    let now = harness.desk.clock.wall();
-    let at = crate::chat::At(now.0 - u64::try_from(age.as_millis()).unwrap());
+async fn save_answer(harness: &TestService, age: Duration) {
+    let now = harness.turns.clock.wall();
+    let at = crate::chat::Timestamp(now.0 - u64::try_from(age.as_millis()).unwrap());
     let answer = CachedAnswer {
         text: "Saved.".into(),
-        saved: at,
+        saved_at: at,
         conversation: None,
         turn: None,
-        first: true,
-        asked: 1,
+        is_context_free: true,
+        asker_count: 1,
     };
     harness
         .store
-        .write_cached(shared_key(), answer)
+        .put_answer(shared_key(), answer)
         .await
         .unwrap();
 }
 
 /// Asks the question in the conversation with this number.
-fn ask_with(harness: &Stage, number: u8, options: Wishes) -> Arc<TurnLog> {
-    let conversation = harness.desk.rooms.enter(conversation(number));
+fn ask_with(harness: &TestService, number: u8, options: TurnOptions) -> Arc<TurnLog> {
+    let conversation = harness
+        .turns
+        .conversations
+        .get_or_create(conversation_id(number));
     harness
-        .desk
-        .open(
+        .turns
+        .start_turn(
             &conversation,
-            question(&format!("m{number}"), QUESTION),
+            message(&format!("m{number}"), QUESTION),
             options,
         )
         .ok()
         .unwrap()
 }
 
-fn ask(harness: &Stage, number: u8) -> Arc<TurnLog> {
-    ask_with(harness, number, harness.desk.usual())
+fn ask(harness: &TestService, number: u8) -> Arc<TurnLog> {
+    ask_with(harness, number, harness.turns.default_options())
 }
 
-async fn answer_to(harness: &Stage, number: u8) -> Reader {
-    Reader::follow(&ask(harness, number)).await
+async fn answer_to(harness: &TestService, number: u8) -> ProtocolClient {
+    ProtocolClient::follow(&ask(harness, number)).await
 }
 
-fn assert_cached(reader: &Reader, source: Source, text: &str, age_s: u64) {
+fn assert_cached(reader: &ProtocolClient, source: AnswerSource, text: &str, age_s: u64) {
     let done = reader.done();
     assert_eq!(
         (done.source, &*done.text, done.age_s),
         (source, text, Some(age_s))
     );
-    assert_eq!((done.finish, &done.provider), (Finish::Stop, &None));
+    assert_eq!((done.finish, &done.provider), (FinishReason::Stop, &None));
     assert_eq!(
         (done.degraded, done.attempts > 0),
-        (source == Source::StaleCache, source == Source::StaleCache)
+        (
+            source == AnswerSource::StaleCache,
+            source == AnswerSource::StaleCache
+        )
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn fresh_answer_is_served_without_a_provider() {
-    let harness = start_with_cache([vec![says("Hello.")]], Share::Always);
+    let harness = start_with_cache([vec![reply("Hello.")]], CacheSharing::Always);
     assert_answered(&answer_to(&harness, 1).await, "a", "Hello.");
     let reader = answer_to(&harness, 2).await;
-    assert_cached(&reader, Source::Cache, "Hello.", 0);
+    assert_cached(&reader, AnswerSource::Cache, "Hello.", 0);
     assert_eq!(reader.kinds(), "start token done");
     assert_eq!(harness.calls(0).len(), 1);
     harness.assert_idle().await;
@@ -95,38 +101,38 @@ async fn fresh_answer_is_served_without_a_provider() {
 
 #[actix_rt::test(system = "Paused")]
 async fn only_default_options_read_the_cache() {
-    let harness = start_with_cache([vec![says("Hello.")]], Share::Always);
+    let harness = start_with_cache([vec![reply("Hello.")]], CacheSharing::Always);
     save_answer(&harness, s(5)).await;
-    let defaults = harness.desk.usual();
+    let defaults = harness.turns.default_options();
     for (number, options) in [
         (
             1,
-            Wishes {
-                cache: CacheUse::Off,
+            TurnOptions {
+                cache_mode: CacheMode::Off,
                 ..defaults.clone()
             },
         ),
         (
             2,
-            Wishes {
-                first: Some("a".into()),
+            TurnOptions {
+                preferred_provider: Some("a".into()),
                 ..defaults.clone()
             },
         ),
         (
             3,
-            Wishes {
-                anonymous: false,
+            TurnOptions {
+                is_anonymous: false,
                 ..defaults.clone()
             },
         ),
     ] {
-        let reader = Reader::follow(&ask_with(&harness, number, options)).await;
+        let reader = ProtocolClient::follow(&ask_with(&harness, number, options)).await;
         assert_answered(&reader, "a", "Hello.");
         assert_eq!(
             harness
                 .store
-                .cached(shared_key())
+                .get_answer(shared_key())
                 .await
                 .unwrap()
                 .unwrap()
@@ -134,16 +140,21 @@ async fn only_default_options_read_the_cache() {
             "Saved."
         );
     }
-    let refresh = Wishes {
-        cache: CacheUse::Refresh,
+    let refresh = TurnOptions {
+        cache_mode: CacheMode::Refresh,
         ..defaults
     };
     assert_answered(
-        &Reader::follow(&ask_with(&harness, 4, refresh)).await,
+        &ProtocolClient::follow(&ask_with(&harness, 4, refresh)).await,
         "a",
         "Hello.",
     );
-    assert_cached(&answer_to(&harness, 5).await, Source::Cache, "Hello.", 0);
+    assert_cached(
+        &answer_to(&harness, 5).await,
+        AnswerSource::Cache,
+        "Hello.",
+        0,
+    );
     assert_eq!(harness.calls(0).len(), 4);
     harness.assert_idle().await;
 }
@@ -151,25 +162,32 @@ async fn only_default_options_read_the_cache() {
 #[actix_rt::test(system = "Paused")]
 async fn retry_is_never_answered_from_the_cache() {
     let harness = start_with_cache(
-        [vec![says("One."), says("Two."), fails(Fault::ServerError)]],
-        Share::Always,
+        [vec![
+            reply("One."),
+            reply("Two."),
+            fail_with(FaultKind::ServerError),
+        ]],
+        CacheSharing::Always,
     );
     let first = ask(&harness, 1);
-    assert_answered(&Reader::follow(&first).await, "a", "One.");
-    let conversation = harness.desk.rooms.enter(conversation(1));
+    assert_answered(&ProtocolClient::follow(&first).await, "a", "One.");
+    let conversation = harness
+        .turns
+        .conversations
+        .get_or_create(conversation_id(1));
     for (name, provider) in [("r1", Some("a")), ("r2", None)] {
-        let mut retry = question(name, QUESTION);
+        let mut retry = message(name, QUESTION);
         retry.retry_of = Some(first.turn());
         let log = harness
-            .desk
-            .open(&conversation, retry, harness.desk.usual())
+            .turns
+            .start_turn(&conversation, retry, harness.turns.default_options())
             .ok()
             .unwrap();
-        let reader = Reader::follow(&log).await;
+        let reader = ProtocolClient::follow(&log).await;
         assert_eq!(reader.done().provider.as_deref(), provider);
         assert!(!matches!(
             reader.done().source,
-            Source::Cache | Source::StaleCache
+            AnswerSource::Cache | AnswerSource::StaleCache
         ));
     }
     harness.assert_idle().await;
@@ -177,21 +195,24 @@ async fn retry_is_never_answered_from_the_cache() {
 
 #[actix_rt::test(system = "Paused")]
 async fn stale_answer_is_served_at_once_and_refreshed_in_the_background() {
-    let harness = start_with_cache([vec![says_slowly("New", s(3), "er.")]], Share::Never);
+    let harness = start_with_cache(
+        [vec![reply_slowly("New", s(3), "er.")]],
+        CacheSharing::Never,
+    );
     save_answer(&harness, s(3700)).await;
     for number in 1..=5 {
         assert_cached(
             &answer_to(&harness, number).await,
-            Source::Cache,
+            AnswerSource::Cache,
             "Saved.",
             3700,
         );
     }
-    pass(s(4)).await;
+    advance(s(4)).await;
     assert_eq!(harness.calls(0).len(), 1, "a single refresh");
     let refreshed = answer_to(&harness, 6).await;
-    assert_cached(&refreshed, Source::Cache, "Newer.", 0);
-    let counts = &harness.desk.counts;
+    assert_cached(&refreshed, AnswerSource::Cache, "Newer.", 0);
+    let counts = &harness.turns.answer_counters;
     assert_eq!(
         counts.ended.load(std::sync::atomic::Ordering::Relaxed),
         6,
@@ -202,16 +223,19 @@ async fn stale_answer_is_served_at_once_and_refreshed_in_the_background() {
 
 #[actix_rt::test(system = "Paused")]
 async fn failed_refresh_keeps_the_old_answer() {
-    let harness = start_with_cache([vec![fails(Fault::ServerError)]], Share::Never);
+    let harness = start_with_cache(
+        [vec![fail_with(FaultKind::ServerError)]],
+        CacheSharing::Never,
+    );
     save_answer(&harness, s(3700)).await;
     for number in 1..=2 {
         assert_cached(
             &answer_to(&harness, number).await,
-            Source::Cache,
+            AnswerSource::Cache,
             "Saved.",
             3700,
         );
-        pass(s(5)).await;
+        advance(s(5)).await;
     }
     assert!(harness.calls(0).len() >= 2);
     harness.assert_idle().await;
@@ -220,29 +244,32 @@ async fn failed_refresh_keeps_the_old_answer() {
 #[actix_rt::test(system = "Paused")]
 async fn old_answer_is_served_only_when_no_provider_can_answer() {
     let harness = start_with_cache(
-        [vec![says("Hello."), fails(Fault::ServerError)]],
-        Share::Never,
+        [vec![reply("Hello."), fail_with(FaultKind::ServerError)]],
+        CacheSharing::Never,
     );
     save_answer(&harness, s(5 * 3600)).await;
     assert_answered(&answer_to(&harness, 1).await, "a", "Hello.");
     assert_cached(
         &answer_to(&harness, 2).await,
-        Source::StaleCache,
+        AnswerSource::StaleCache,
         "Saved.",
         5 * 3600,
     );
-    let off = Wishes {
-        cache: CacheUse::Off,
-        ..harness.desk.usual()
+    let off = TurnOptions {
+        cache_mode: CacheMode::Off,
+        ..harness.turns.default_options()
     };
-    assert_fallback(&Reader::follow(&ask_with(&harness, 3, off)).await);
+    assert_fallback(&ProtocolClient::follow(&ask_with(&harness, 3, off)).await);
     // It replaces text that was already shown.
-    let broken = start_with_cache([vec![breaks("Half an", Fault::Reset)]], Share::Never);
+    let broken = start_with_cache(
+        [vec![break_after("Half an", FaultKind::Reset)]],
+        CacheSharing::Never,
+    );
     save_answer(&broken, s(5 * 3600)).await;
     let reader = answer_to(&broken, 1).await;
     assert_eq!(
         (reader.done().source, &*reader.text),
-        (Source::StaleCache, "Saved.")
+        (AnswerSource::StaleCache, "Saved.")
     );
     assert!(
         reader.kinds().ends_with("restart token done"),
@@ -253,12 +280,15 @@ async fn old_answer_is_served_only_when_no_provider_can_answer() {
 
 #[actix_rt::test(system = "Paused")]
 async fn hanging_store_delays_an_answer_only_up_to_its_timeouts() {
-    let harness = start_with_cache([vec![fails(Fault::ServerError)]], Share::Always);
+    let harness = start_with_cache(
+        [vec![fail_with(FaultKind::ServerError)]],
+        CacheSharing::Always,
+    );
     save_answer(&harness, s(5)).await;
-    harness.store.set(Trouble::Slow(s(30)));
+    harness.store.set_fault(StoreFault::Slow(s(30)));
     let log = ask(&harness, 1);
     let started = tokio::time::Instant::now();
-    assert_fallback(&Reader::follow(&log).await);
+    assert_fallback(&ProtocolClient::follow(&log).await);
     // 250 ms for the history, 50 ms for the cache, a retry, and 250 ms for the end.
     assert!(started.elapsed() < ms(1000), "{:?}", started.elapsed());
     harness.assert_idle().await;
@@ -266,20 +296,28 @@ async fn hanging_store_delays_an_answer_only_up_to_its_timeouts() {
 
 #[actix_rt::test(system = "Paused")]
 async fn one_turn_asks_for_all_identical_questions() {
-    let harness = start_with_cache([vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
+    let harness = start_with_cache(
+        [vec![reply_slowly("Hel", s(2), "lo.")]],
+        CacheSharing::Always,
+    );
     let first = ask(&harness, 1);
-    settled().await;
+    run_until_idle().await;
     let others: Vec<_> = (2..=6).map(|number| ask(&harness, number)).collect();
     let stopped = ask(&harness, 7);
-    settled().await;
+    run_until_idle().await;
     stopped.cancel(Cancel::Stopped);
     assert_eq!(
-        Reader::follow(&stopped).await.done().finish,
-        Finish::Stopped
+        ProtocolClient::follow(&stopped).await.done().finish,
+        FinishReason::Stopped
     );
-    assert_answered(&Reader::follow(&first).await, "a", "Hello.");
+    assert_answered(&ProtocolClient::follow(&first).await, "a", "Hello.");
     for other in &others {
-        assert_cached(&Reader::follow(other).await, Source::Cache, "Hello.", 0);
+        assert_cached(
+            &ProtocolClient::follow(other).await,
+            AnswerSource::Cache,
+            "Hello.",
+            0,
+        );
     }
     assert_eq!(harness.calls(0).len(), 1);
     harness.assert_idle().await;
@@ -287,11 +325,11 @@ async fn one_turn_asks_for_all_identical_questions() {
 
 #[actix_rt::test(system = "Paused")]
 async fn identical_questions_are_asked_separately_without_sharing() {
-    for share in [Share::Never, Share::Repeated] {
-        let harness = start_with_cache([vec![says_slowly("Hel", s(2), "lo.")]], share);
+    for share in [CacheSharing::Never, CacheSharing::Repeated] {
+        let harness = start_with_cache([vec![reply_slowly("Hel", s(2), "lo.")]], share);
         let logs: Vec<_> = (1..=2).map(|number| ask(&harness, number)).collect();
         for log in &logs {
-            assert_answered(&Reader::follow(log).await, "a", "Hello.");
+            assert_answered(&ProtocolClient::follow(log).await, "a", "Hello.");
         }
         assert_eq!(harness.calls(0).len(), 2, "{share:?}");
     }
@@ -301,26 +339,29 @@ async fn identical_questions_are_asked_separately_without_sharing() {
 async fn followers_ask_themselves_after_the_leader_fails() {
     let harness = start_with_cache(
         [
-            vec![fails(Fault::BadRequest)],
-            vec![says_slowly("Hel", s(2), "lo.")],
+            vec![fail_with(FaultKind::BadRequest)],
+            vec![reply_slowly("Hel", s(2), "lo.")],
         ],
-        Share::Always,
+        CacheSharing::Always,
     );
     let logs: Vec<_> = (1..=4).map(|number| ask(&harness, number)).collect();
-    pass(s(1)).await;
+    advance(s(1)).await;
     assert_eq!(
         harness.calls(1).len(),
         4,
         "no turn waits for a second attempt of the leader"
     );
     for log in &logs {
-        assert_answered(&Reader::follow(log).await, "b", "Hello.");
+        assert_answered(&ProtocolClient::follow(log).await, "b", "Hello.");
     }
     assert_eq!((logs.len(), harness.calls(1).len()), (4, 4));
     // A leader stopped by its visitor has no answer for the followers either.
-    let harness = start_with_cache([vec![says_slowly("Hel", s(2), "lo.")]], Share::Always);
+    let harness = start_with_cache(
+        [vec![reply_slowly("Hel", s(2), "lo.")]],
+        CacheSharing::Always,
+    );
     let logs: Vec<_> = (1..=3).map(|number| ask(&harness, number)).collect();
-    settled().await;
+    run_until_idle().await;
     let first = logs.iter().position(|log| log.attempts() == 1).unwrap();
     logs[first].cancel(Cancel::Stopped);
     for (number, log) in logs
@@ -329,8 +370,8 @@ async fn followers_ask_themselves_after_the_leader_fails() {
         .filter(|(number, _)| *number != first)
     {
         assert_eq!(
-            Reader::follow(log).await.done().source,
-            Source::Ai,
+            ProtocolClient::follow(log).await.done().source,
+            AnswerSource::Ai,
             "{number}"
         );
     }
@@ -341,31 +382,42 @@ async fn followers_ask_themselves_after_the_leader_fails() {
 async fn cache_is_warmed_one_question_at_a_time_while_idle() {
     let warm = vec![QUESTION.to_owned(), "What else?".to_owned()];
     let cache = CacheSettings {
-        share: Share::Never,
+        share: CacheSharing::Never,
         warm,
         ..CacheSettings::default()
     };
-    let mut builder = House::following([vec![says_slowly("Hel", s(12), "lo."), says("Hello.")]]);
+    let mut builder = TestServiceBuilder::with_scripts([vec![
+        reply_slowly("Hel", s(12), "lo."),
+        reply("Hello."),
+    ]]);
     builder.settings.cache = cache;
-    let harness = builder.open();
+    let harness = builder.start();
     let busy = ask_with(
         &harness,
         1,
-        Wishes {
-            cache: CacheUse::Off,
-            ..harness.desk.usual()
+        TurnOptions {
+            cache_mode: CacheMode::Off,
+            ..harness.turns.default_options()
         },
     );
-    settled().await;
-    actix::spawn(crate::turn::warm::warm(Arc::clone(&harness.desk)));
-    pass(s(11)).await;
+    run_until_idle().await;
+    actix::spawn(crate::turn::warm::run_warmer(Arc::clone(&harness.turns)));
+    advance(s(11)).await;
     assert_eq!(harness.calls(0).len(), 1, "not while a visitor waits");
-    assert_eq!(Reader::follow(&busy).await.done().source, Source::Ai);
+    assert_eq!(
+        ProtocolClient::follow(&busy).await.done().source,
+        AnswerSource::Ai
+    );
     for calls in [2, 3, 3] {
-        pass(s(10)).await;
+        advance(s(10)).await;
         assert_eq!(harness.calls(0).len(), calls);
     }
-    assert_cached(&answer_to(&harness, 2).await, Source::Cache, "Hello.", 0);
+    assert_cached(
+        &answer_to(&harness, 2).await,
+        AnswerSource::Cache,
+        "Hello.",
+        0,
+    );
     assert_eq!(harness.calls(0).len(), 3);
     harness.assert_idle().await;
 }

@@ -1,10 +1,10 @@
 //! The `attempt` and `restart` frames between attempts.
 
 use super::*;
-use crate::chat::{After, Frame};
+use crate::chat::{Frame, PreviousFailure};
 
 /// Describes each `attempt` and `restart` frame in one line.
-fn transitions(reader: &Reader) -> Vec<String> {
+fn transitions(reader: &ProtocolClient) -> Vec<String> {
     let lines = reader.frames.iter().filter_map(|frame| match frame {
         Frame::Attempt {
             attempt,
@@ -12,9 +12,9 @@ fn transitions(reader: &Reader) -> Vec<String> {
             after,
             ..
         } => {
-            let after = after
-                .as_ref()
-                .map(|After { provider, reason }| format!("{provider} {}", reason.as_str()));
+            let after = after.as_ref().map(|PreviousFailure { provider, reason }| {
+                format!("{provider} {}", reason.as_str())
+            });
             Some(format!(
                 "{attempt} {provider} after {}",
                 after.unwrap_or("nobody".to_owned())
@@ -41,11 +41,11 @@ fn transitions(reader: &Reader) -> Vec<String> {
 #[actix_rt::test(system = "Paused")]
 async fn restart_has_the_reason_of_the_failure_that_broke_the_text() {
     let scripts = [
-        vec![breaks("Hello, you.", Fault::Reset)],
-        vec![breaks("Hello", Fault::ServerError)],
-        vec![says("Good day.")],
+        vec![break_after("Hello, you.", FaultKind::Reset)],
+        vec![break_after("Hello", FaultKind::ServerError)],
+        vec![reply("Good day.")],
     ];
-    let reader = first_answer(House::following(scripts)).await;
+    let reader = first_answer(TestServiceBuilder::with_scripts(scripts)).await;
     assert_eq!(
         transitions(&reader),
         [
@@ -61,12 +61,12 @@ async fn restart_has_the_reason_of_the_failure_that_broke_the_text() {
 #[actix_rt::test(system = "Paused")]
 async fn each_restart_has_its_own_reason() {
     let scripts = [
-        vec![breaks("One.", Fault::Truncated)],
-        vec![breaks("Two.", Fault::Malformed)],
-        vec![breaks("Two. And more.", Fault::Overloaded)],
-        vec![fails(Fault::Timeout)],
+        vec![break_after("One.", FaultKind::Truncated)],
+        vec![break_after("Two.", FaultKind::Malformed)],
+        vec![break_after("Two. And more.", FaultKind::Overloaded)],
+        vec![fail_with(FaultKind::Timeout)],
     ];
-    let reader = first_answer(House::following(scripts)).await;
+    let reader = first_answer(TestServiceBuilder::with_scripts(scripts)).await;
     assert_eq!(
         transitions(&reader),
         [
@@ -90,9 +90,9 @@ async fn each_restart_has_its_own_reason() {
 
 #[actix_rt::test(system = "Paused")]
 async fn answer_shorter_than_the_shown_text_restarts() {
-    let reader = first_answer(House::following([
-        vec![breaks("Hello, you there", Fault::Reset)],
-        vec![says("Hello")],
+    let reader = first_answer(TestServiceBuilder::with_scripts([
+        vec![break_after("Hello, you there", FaultKind::Reset)],
+        vec![reply("Hello")],
     ]))
     .await;
     assert_eq!(transitions(&reader)[2..], ["restart 2 from a to b: reset"]);
@@ -102,23 +102,28 @@ async fn answer_shorter_than_the_shown_text_restarts() {
 #[actix_rt::test(system = "Paused")]
 async fn refusal_after_shown_text_restarts() {
     let scripts = [
-        vec![breaks("Hello", Fault::Reset)],
-        vec![fails(Fault::Policy)],
+        vec![break_after("Hello", FaultKind::Reset)],
+        vec![fail_with(FaultKind::Policy)],
     ];
-    let reader = first_answer(House::following(scripts)).await;
+    let reader = first_answer(TestServiceBuilder::with_scripts(scripts)).await;
     assert_eq!(transitions(&reader)[2..], ["restart 2 from a to b: reset"]);
     assert_eq!(
         (reader.done().finish, reader.done().provider.as_deref()),
-        (Finish::ContentFilter, Some("b"))
+        (FinishReason::ContentFilter, Some("b"))
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn multibyte_characters_are_never_split() {
     let scripts = [
-        vec![breaks("Füchse 狐", Fault::Reset)],
-        vec![vec![say("Fü"), Act::Wait(ms(1)), say("chse 狸!"), end()]],
+        vec![break_after("Füchse 狐", FaultKind::Reset)],
+        vec![vec![
+            say("Fü"),
+            ScriptStep::Pause(ms(1)),
+            say("chse 狸!"),
+            end(),
+        ]],
     ];
-    let reader = first_answer(House::following(scripts)).await;
+    let reader = first_answer(TestServiceBuilder::with_scripts(scripts)).await;
     assert_answered(&reader, "b", "Füchse 狸!");
 }

@@ -8,15 +8,15 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::about;
-use crate::ops::drills::NotBegun;
-use crate::provider::drill::Terms;
-use crate::settings::{DrillSettings, Fault, parse_duration};
-use crate::web::refusal::refuse;
-use crate::web::{State, body};
+use super::with_subject;
+use crate::ops::drills::StartDrillError;
+use crate::provider::drill::DrillSpec;
+use crate::settings::{DrillSettings, InjectedFault, parse_duration};
+use crate::web::refusal::error_response;
+use crate::web::{AppState, body};
 
 #[derive(Deserialize)]
-pub struct Wanted {
+pub struct StartDrill {
     provider: String,
     fault: String,
     r#for: Option<String>,
@@ -24,12 +24,12 @@ pub struct Wanted {
 }
 
 #[derive(Deserialize)]
-pub struct Whose {
+pub struct DrillQuery {
     provider: Option<String>,
 }
 
 /// `GET`: the running drills, and the latest reports, newest first.
-pub async fn list(state: web::Data<State>) -> HttpResponse {
+pub async fn list_drills(state: web::Data<AppState>) -> HttpResponse {
     let running = state.drills.running();
     let reports = state.drills.reports();
     HttpResponse::Ok()
@@ -37,78 +37,80 @@ pub async fn list(state: web::Data<State>) -> HttpResponse {
         .json(json!({ "running": running, "reports": reports }))
 }
 
-pub async fn begin(body: web::Payload, state: web::Data<State>) -> HttpResponse {
-    let request: Wanted = match body::json(body).await {
+pub async fn start_drill(body: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+    let request: StartDrill = match body::read_json(body).await {
         Ok(request) => request,
         Err(response) => return response,
     };
-    let spec = match terms(&request) {
+    let spec = match parse_spec(&request) {
         Ok(spec) => spec,
-        Err(message) => return refuse(StatusCode::BAD_REQUEST, "bad_request", &message),
+        Err(message) => return error_response(StatusCode::BAD_REQUEST, "bad_request", &message),
     };
-    match state.drills.begin(&request.provider, spec, false) {
+    match state.drills.start(&request.provider, spec, false) {
         // Both the provider and the fault are known words here, not text from the caller.
         Ok(drill) => {
             let subject = format!("{}: {}", drill.provider, drill.fault);
-            about(HttpResponse::Ok().json(drill), subject)
+            with_subject(HttpResponse::Ok().json(drill), subject)
         }
-        Err(error) => refused(&error),
+        Err(error) => drill_error(&error),
     }
 }
 
 /// `DELETE`: stops the drill of `?provider=`, or all. Responds when their effects are undone.
-pub async fn end(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let query = match web::Query::<Whose>::from_query(request.query_string()) {
+pub async fn stop_drills(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let query = match web::Query::<DrillQuery>::from_query(request.query_string()) {
         Ok(query) => query.into_inner(),
         Err(_) => {
             let message = "provider: the name of one provider; without it all drills end";
-            return refuse(StatusCode::BAD_REQUEST, "bad_request", message);
+            return error_response(StatusCode::BAD_REQUEST, "bad_request", message);
         }
     };
-    match state.drills.end(query.provider.as_deref()).await {
+    match state.drills.stop(query.provider.as_deref()).await {
         Ok(ended) => {
             let names: Vec<_> = ended.iter().map(|drill| &*drill.provider).collect();
-            about(
+            with_subject(
                 HttpResponse::Ok().json(json!({ "ended": ended })),
                 names.join(", "),
             )
         }
-        Err(error) => refused(&error),
+        Err(error) => drill_error(&error),
     }
 }
 
-fn refused(error: &NotBegun) -> HttpResponse {
+fn drill_error(error: &StartDrillError) -> HttpResponse {
     let (status, code) = match error {
-        NotBegun::NoProvider(_) => (StatusCode::NOT_FOUND, "not_found"),
-        NotBegun::Runs(_) | NotBegun::Disabled => (StatusCode::CONFLICT, "conflict"),
+        StartDrillError::UnknownProvider(_) => (StatusCode::NOT_FOUND, "not_found"),
+        StartDrillError::AlreadyRunning(_) | StartDrillError::ProviderDisabled => {
+            (StatusCode::CONFLICT, "conflict")
+        }
     };
-    refuse(status, code, &error.to_string())
+    error_response(status, code, &error.to_string())
 }
 
-fn terms(request: &Wanted) -> Result<Terms, String> {
-    let fault: Fault = request
+fn parse_spec(request: &StartDrill) -> Result<DrillSpec, String> {
+    let fault: InjectedFault = request
         .fault
         .parse()
         .map_err(|error| format!("fault: {error}"))?;
     let duration = request
         .r#for
         .as_deref()
-        .map_or(Ok(DrillSettings::USUAL), lasts)?;
+        .map_or(Ok(DrillSettings::DEFAULT_DURATION), parse_drill_duration)?;
     let share = request.share.unwrap_or(1.0);
     // Written so that it also rejects NaN.
     if !(share > 0.0 && share <= 1.0) {
         return Err("share: a number above 0 and up to 1".to_owned());
     }
-    Ok(Terms {
+    Ok(DrillSpec {
         fault,
         share,
-        lasts: duration,
+        duration: duration,
     })
 }
 
-fn lasts(text: &str) -> Result<Duration, String> {
+fn parse_drill_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text).map_err(|error| format!("for: {error}"))?;
-    if duration.is_zero() || duration > DrillSettings::LONGEST {
+    if duration.is_zero() || duration > DrillSettings::MAX_DURATION {
         return Err("for: a drill lasts longer than zero and at most 15m".to_owned());
     }
     Ok(duration)
@@ -119,8 +121,8 @@ fn lasts(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn read(body: serde_json::Value) -> Result<Terms, String> {
-        terms(&serde_json::from_value(body).unwrap())
+    fn read(body: serde_json::Value) -> Result<DrillSpec, String> {
+        parse_spec(&serde_json::from_value(body).unwrap())
     }
 
     #[test]
@@ -128,20 +130,20 @@ mod tests {
         let spec = read(json!({ "provider": "a", "fault": "cut" })).unwrap();
         assert_eq!(
             spec,
-            Terms {
-                fault: Fault::Cut,
+            DrillSpec {
+                fault: InjectedFault::Cut,
                 share: 1.0,
-                lasts: Duration::from_secs(30)
+                duration: Duration::from_secs(30)
             }
         );
         let spec =
             read(json!({ "provider": "a", "fault": "slow", "for": "15m", "share": 0.5 })).unwrap();
         assert_eq!(
             spec,
-            Terms {
-                fault: Fault::Slow,
+            DrillSpec {
+                fault: InjectedFault::Slow,
                 share: 0.5,
-                lasts: Duration::from_secs(900)
+                duration: Duration::from_secs(900)
             }
         );
     }

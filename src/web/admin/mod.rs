@@ -17,30 +17,33 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 
-use super::State;
+use super::AppState;
 use super::gate;
-use super::refusal::{not_found, only, refuse};
-use crate::ops::audit::{Entry, Outcome, Peer};
+use super::refusal::{error_response, method_not_allowed, not_found};
+use crate::ops::audit::{AuditEntry, AuditOutcome, PeerKind};
 
 pub fn routes() -> impl HttpServiceFactory {
     web::scope("/admin")
-        .wrap(from_fn(watched))
-        .service(at("/providers/{name}").route(web::post().to(providers::order)))
+        .wrap(from_fn(audit_middleware))
+        .service(admin_route("/providers/{name}").route(web::post().to(providers::update_provider)))
         .service(
-            at("/drills")
-                .route(web::get().to(drills::list))
-                .route(web::post().to(drills::begin))
-                .route(web::delete().to(drills::end)),
+            admin_route("/drills")
+                .route(web::get().to(drills::list_drills))
+                .route(web::post().to(drills::start_drill))
+                .route(web::delete().to(drills::stop_drills)),
         )
-        .service(at("/reload").route(web::post().to(reload::order)))
-        .service(at("/cache").route(web::delete().to(cache::clear)))
-        .service(at("/cache/warm").route(web::post().to(cache::warm)))
-        .service(at("/conversations/{id}").route(web::delete().to(conversations::remove)))
-        .service(at("/audit").route(web::get().to(trail::read)))
-        .default_service(web::to(nothing))
+        .service(admin_route("/reload").route(web::post().to(reload::reload_config)))
+        .service(admin_route("/cache").route(web::delete().to(cache::clear_cache)))
+        .service(admin_route("/cache/warm").route(web::post().to(cache::warm_cache)))
+        .service(
+            admin_route("/conversations/{id}")
+                .route(web::delete().to(conversations::delete_conversation)),
+        )
+        .service(admin_route("/audit").route(web::get().to(trail::list_audit)))
+        .default_service(web::to(unknown_route))
 }
 
-fn action(method: &Method, route: &str) -> &'static str {
+fn action_name(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
         ("POST", "/admin/providers/{name}") => "provider",
         ("GET", "/admin/drills") => "drills",
@@ -57,15 +60,17 @@ fn action(method: &Method, route: &str) -> &'static str {
 
 /// The subject of an action, for the audit log. Handlers attach it to their response. It is a
 /// configured name or a word of the protocol, never text from the caller.
-struct Subject(String);
+struct AuditSubject(String);
 
-fn about(mut response: HttpResponse, subject: impl Into<String>) -> HttpResponse {
-    response.extensions_mut().insert(Subject(subject.into()));
+fn with_subject(mut response: HttpResponse, subject: impl Into<String>) -> HttpResponse {
+    response
+        .extensions_mut()
+        .insert(AuditSubject(subject.into()));
     response
 }
 
 /// A route whose default response is 405.
-fn at(path: &str) -> Resource {
+fn admin_route(path: &str) -> Resource {
     web::resource(path).default_service(web::to(wrong_method))
 }
 
@@ -76,22 +81,22 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
         Some("/admin/cache" | "/admin/conversations/{id}") => "DELETE",
         _ => "POST",
     };
-    only(allowed)
+    method_not_allowed(allowed)
 }
 
 /// 404 for an unknown route. Only operators see it.
-async fn nothing() -> HttpResponse {
+async fn unknown_route() -> HttpResponse {
     let message = "no such route; there are: POST /admin/providers/{name}, POST /admin/reload, GET, POST and DELETE \
                    /admin/drills, DELETE /admin/cache, POST /admin/cache/warm, DELETE /admin/conversations/{id}, GET /admin/audit";
-    refuse(StatusCode::NOT_FOUND, "not_found", message)
+    error_response(StatusCode::NOT_FOUND, "not_found", message)
 }
 
 /// Admits the operator, and records actions and denied requests. Successful reads are not recorded.
-async fn watched<B: MessageBody + 'static>(
+async fn audit_middleware<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, actix_web::Error> {
-    let Some(state) = request.app_data::<web::Data<State>>().cloned() else {
+    let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
         return Ok(request
             .into_response(not_found().await)
             .map_into_right_body());
@@ -103,27 +108,27 @@ async fn watched<B: MessageBody + 'static>(
             .map_into_right_body());
     }
     let is_read = request.method() == Method::GET;
-    let action = action(
+    let action = action_name(
         request.method(),
         request.match_pattern().as_deref().unwrap_or_default(),
     );
-    let peer = Peer::of(gate::address(
+    let peer = PeerKind::from_address(gate::client_address(
         request.request(),
         &settings.server.trusted_proxies,
     ));
-    let response = match keep_out(request.request(), &state) {
+    let response = match deny(request.request(), &state) {
         Some(denied) => request.into_response(denied).map_into_right_body(),
         None => next.call(request).await?.map_into_left_body(),
     };
-    let outcome = Outcome::of_status(response.status().as_u16());
-    if !is_read || outcome == Outcome::Refused {
+    let outcome = AuditOutcome::from_status(response.status().as_u16());
+    if !is_read || outcome == AuditOutcome::Refused {
         let subject = response
             .response()
             .extensions()
-            .get::<Subject>()
+            .get::<AuditSubject>()
             .map(|subject| subject.0.clone());
-        let at = state.lobby.desk.clock.wall();
-        state.audit.note(Entry {
+        let at = state.chat.turns.clock.wall();
+        state.audit_log.record(AuditEntry {
             at,
             action,
             subject,
@@ -134,15 +139,23 @@ async fn watched<B: MessageBody + 'static>(
     Ok(response)
 }
 
-fn keep_out(request: &HttpRequest, state: &State) -> Option<HttpResponse> {
+fn deny(request: &HttpRequest, state: &AppState) -> Option<HttpResponse> {
     let settings = state.settings();
-    if gate::own_page(request, &settings.server).is_err() {
+    if gate::check_own_origin(request, &settings.server).is_err() {
         let message = "pages of other sites may not use this API";
-        return Some(refuse(StatusCode::FORBIDDEN, "forbidden_origin", message));
+        return Some(error_response(
+            StatusCode::FORBIDDEN,
+            "forbidden_origin",
+            message,
+        ));
     }
-    if gate::operator(request, &settings.server).is_err() {
+    if gate::check_admin(request, &settings.server).is_err() {
         let message = "send server.admin_token as Authorization: Bearer TOKEN";
-        return Some(refuse(StatusCode::UNAUTHORIZED, "unauthorized", message));
+        return Some(error_response(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            message,
+        ));
     }
     None
 }

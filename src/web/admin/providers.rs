@@ -5,47 +5,47 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::about;
+use super::with_subject;
 use crate::chat::ProviderState;
-use crate::provider::actor::{Enable, Reset};
-use crate::provider::backend::Backend;
-use crate::router::actor::LAST_LIMIT;
-use crate::web::State;
+use crate::provider::actor::{ResetBreaker, SetEnabled};
+use crate::provider::backend::Provider;
+use crate::router::actor::SECOND_ROUND_TIMEOUT;
+use crate::web::AppState;
 use crate::web::body;
-use crate::web::refusal::{refuse, refuse_until};
+use crate::web::refusal::{error_response, error_with_retry_after};
 
 #[derive(Deserialize)]
-struct Order {
+struct ProviderAction {
     action: String,
 }
 
-pub async fn order(
+pub async fn update_provider(
     name: web::Path<String>,
     body: web::Payload,
-    state: web::Data<State>,
+    state: web::Data<AppState>,
 ) -> HttpResponse {
-    let update: Order = match body::json(body).await {
+    let update: ProviderAction = match body::read_json(body).await {
         Ok(update) => update,
         Err(response) => return response,
     };
-    let table = state.lobby.desk.table();
-    let Some(provider) = table.backend(&name) else {
+    let table = state.chat.turns.config();
+    let Some(provider) = table.provider(&name) else {
         let names: Vec<_> = table
-            .backends
+            .providers
             .iter()
             .map(|provider| &*provider.name)
             .collect();
         let message = format!("no provider has that name; there are: {}", names.join(", "));
-        return refuse(StatusCode::NOT_FOUND, "not_found", &message);
+        return error_response(StatusCode::NOT_FOUND, "not_found", &message);
     };
     let new_state = match update.action.as_str() {
-        "enable" => tell(provider, Enable(true)).await,
-        "disable" => tell(provider, Enable(false)).await,
-        "reset" => tell(provider, Reset).await,
+        "enable" => send_command(provider, SetEnabled(true)).await,
+        "disable" => send_command(provider, SetEnabled(false)).await,
+        "reset" => send_command(provider, ResetBreaker).await,
         _ => {
             let message = "action: one of enable, disable, reset";
-            return about(
-                refuse(StatusCode::BAD_REQUEST, "bad_request", message),
+            return with_subject(
+                error_response(StatusCode::BAD_REQUEST, "bad_request", message),
                 &*provider.name,
             );
         }
@@ -57,25 +57,25 @@ pub async fn order(
         None => {
             let message =
                 "the provider's actor does not answer; nothing may have changed, try again";
-            refuse_until(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 1)
+            error_with_retry_after(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 1)
         }
     };
     // Both the name and the action are known words here, not text from the caller.
-    about(response, format!("{}: {}", provider.name, update.action))
+    with_subject(response, format!("{}: {}", provider.name, update.action))
 }
 
 /// Sends a command to the provider's actor and returns the provider's state afterwards.
 ///
 /// `None` if the actor does not answer, even after the time a restart takes.
-pub async fn tell<M>(provider: &Backend, command: M) -> Option<ProviderState>
+pub async fn send_command<M>(provider: &Provider, command: M) -> Option<ProviderState>
 where
     M: actix::Message<Result = ()> + Send + 'static,
     crate::provider::actor::ProviderActor: actix::Handler<M>,
 {
     let actor = provider.actor.borrow().clone()?;
-    tokio::time::timeout(LAST_LIMIT, actor.send(command))
+    tokio::time::timeout(SECOND_ROUND_TIMEOUT, actor.send(command))
         .await
         .ok()?
         .ok()?;
-    Some(provider.vitals.borrow().state)
+    Some(provider.status.borrow().state)
 }

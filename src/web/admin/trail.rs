@@ -4,10 +4,10 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use serde_json::json;
 
-use crate::web::State;
+use crate::web::AppState;
 
-pub async fn read(state: web::Data<State>) -> HttpResponse {
+pub async fn list_audit(state: web::Data<AppState>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
-        .json(json!({ "entries": state.audit.newest_first() }))
+        .json(json!({ "entries": state.audit_log.recent() }))
 }

@@ -23,37 +23,38 @@ use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
-use self::script::{joined, lean};
+use self::script::{bundle, strip_comments};
 use super::refusal::not_found;
 
-const CHAT: &str = "chat.js";
+const CHAT_ENTRY: &str = "chat.js";
 
-static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 
 #[derive(RustEmbed)]
 #[folder = "static/"]
-struct Files;
+struct StaticFiles;
 
 #[derive(Clone)]
-struct Asset {
+struct StaticAsset {
     etag: String,
     content: Bytes,
     gzipped: Bytes,
 }
 
-static SERVED: LazyLock<Mutex<HashMap<String, Asset>>> = LazyLock::new(Mutex::default);
+static ASSET_CACHE: LazyLock<Mutex<HashMap<String, StaticAsset>>> = LazyLock::new(Mutex::default);
 
-pub async fn file(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
+pub async fn static_file(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
     serve(&request, &name).await
 }
 
 /// `GET /widget.js`: the script that a site embeds.
-pub async fn widget(request: HttpRequest) -> HttpResponse {
+pub async fn widget_script(request: HttpRequest) -> HttpResponse {
     serve(&request, "widget.js").await
 }
 
 async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
-    let Some(Asset {
+    let Some(StaticAsset {
         etag,
         content,
         gzipped,
@@ -83,12 +84,12 @@ async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
         .insert_header((VARY, "accept-encoding"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .insert_header((CORP.clone(), "cross-origin"));
+        .insert_header((CROSS_ORIGIN_RESOURCE_POLICY.clone(), "cross-origin"));
     if is_fresh {
         return response.finish();
     }
-    response.insert_header((CONTENT_TYPE, kind(name)));
-    if header_value(ACCEPT_ENCODING).is_some_and(takes_gzip) {
+    response.insert_header((CONTENT_TYPE, content_type(name)));
+    if header_value(ACCEPT_ENCODING).is_some_and(accepts_gzip) {
         return response
             .insert_header((CONTENT_ENCODING, "gzip"))
             .body(gzipped);
@@ -97,7 +98,7 @@ async fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
 }
 
 /// Returns `true` if an `Accept-Encoding` names gzip with a weight other than zero.
-fn takes_gzip(accepted: &str) -> bool {
+fn accepts_gzip(accepted: &str) -> bool {
     accepted.split(',').any(|item| {
         let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
         let is_refused = weight
@@ -109,8 +110,8 @@ fn takes_gzip(accepted: &str) -> bool {
     })
 }
 
-fn asset(name: &str) -> Option<Asset> {
-    if let Some(asset) = SERVED
+fn asset(name: &str) -> Option<StaticAsset> {
+    if let Some(asset) = ASSET_CACHE
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .get(name)
@@ -118,44 +119,45 @@ fn asset(name: &str) -> Option<Asset> {
         return Some(asset.clone());
     }
     let content = match name {
-        CHAT => Bytes::from(joined(CHAT, &own_scripts())),
-        _ => plain(name)?,
+        CHAT_ENTRY => Bytes::from(bundle(CHAT_ENTRY, &first_party_scripts())),
+        _ => file_content(name)?,
     };
-    let asset = Asset {
+    let asset = StaticAsset {
         etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&content))),
-        gzipped: pack(&content).unwrap_or_else(|_| content.clone()),
+        gzipped: gzip(&content).unwrap_or_else(|_| content.clone()),
         content,
     };
-    let mut served = SERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut served = ASSET_CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     Some(served.entry(name.to_owned()).or_insert(asset).clone())
 }
 
 /// Returns a file, stripped of comments if it is our own script or style.
-fn plain(name: &str) -> Option<Bytes> {
-    let data = Files::get(name)?.data;
+fn file_content(name: &str) -> Option<Bytes> {
+    let data = StaticFiles::get(name)?.data;
     let is_own = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
     Some(match std::str::from_utf8(&data) {
-        Ok(text) if is_own => Bytes::from(lean(text)),
+        Ok(text) if is_own => Bytes::from(strip_comments(text)),
         _ => Bytes::from(data.into_owned()),
     })
 }
 
 /// Returns our own scripts by name, stripped of comments.
-fn own_scripts() -> BTreeMap<String, String> {
-    let names = Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"));
-    let read = |name: &str| String::from_utf8(plain(name)?.into()).ok();
+fn first_party_scripts() -> BTreeMap<String, String> {
+    let names =
+        StaticFiles::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"));
+    let read = |name: &str| String::from_utf8(file_content(name)?.into()).ok();
     names
         .filter_map(|name| Some((name.to_string(), read(&name)?)))
         .collect()
 }
 
-fn pack(content: &[u8]) -> std::io::Result<Bytes> {
+fn gzip(content: &[u8]) -> std::io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(content)?;
     encoder.finish().map(Bytes::from)
 }
 
-fn kind(name: &str) -> &'static str {
+fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map(|(_, end)| end) {
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
@@ -174,9 +176,9 @@ mod tests {
     #[test]
     fn own_scripts_follow_the_bundlers_conventions() {
         for name in
-            Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"))
+            StaticFiles::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"))
         {
-            let data = Files::get(&name).unwrap().data;
+            let data = StaticFiles::get(&name).unwrap().data;
             for (index, line) in std::str::from_utf8(&data).unwrap().lines().enumerate() {
                 let number = index + 1;
                 if ["//", "*", "/*"]
@@ -208,8 +210,8 @@ mod tests {
 
     #[test]
     fn chat_is_one_bundle_without_the_modules_it_shares() {
-        let scripts = own_scripts();
-        let chat = joined(CHAT, &scripts);
+        let scripts = first_party_scripts();
+        let chat = bundle(CHAT_ENTRY, &scripts);
         for part in [
             "class Session",
             "class Transcript",
@@ -234,8 +236,8 @@ mod tests {
         );
         // Duplicate top-level names are an error in the browser. Top-level code is not indented.
         let mut names = std::collections::BTreeSet::new();
-        for part in script::parts(CHAT, &scripts) {
-            let data = Files::get(part).unwrap().data;
+        for part in script::module_order(CHAT_ENTRY, &scripts) {
+            let data = StaticFiles::get(part).unwrap().data;
             for line in std::str::from_utf8(&data).unwrap().lines() {
                 let line = line
                     .trim_start_matches("export ")
@@ -267,7 +269,7 @@ mod tests {
             ("br", false),
             ("", false),
         ] {
-            assert_eq!(takes_gzip(accepted), expected, "{accepted}");
+            assert_eq!(accepts_gzip(accepted), expected, "{accepted}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Strips comments, indentation and empty lines from a script or style sheet.
-pub fn lean(text: &str) -> String {
+pub fn strip_comments(text: &str) -> String {
     let mut stripped = String::with_capacity(text.len());
     let mut in_comment = false;
     for line in text.lines().map(str::trim) {
@@ -29,13 +29,13 @@ pub fn lean(text: &str) -> String {
 /// A dozen small files compress a third worse than one, and each is a request. A module that others
 /// import as well stays separate, because it must exist only once. `scripts` has all own scripts by
 /// name, stripped by [`strip_comments`](lean).
-pub fn joined(entry: &str, scripts: &BTreeMap<String, String>) -> String {
-    let parts = parts(entry, scripts);
+pub fn bundle(entry: &str, scripts: &BTreeMap<String, String>) -> String {
+    let parts = module_order(entry, scripts);
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut code = String::new();
     for name in &parts {
         for line in scripts.get(*name).map_or("", String::as_str).lines() {
-            match import(line) {
+            match parse_import(line) {
                 Some((_, from)) if parts.contains(&from) => {}
                 Some((names, from)) => imports.entry(from).or_default().extend(names.split(", ")),
                 None if *name == entry => code.extend([line, "\n"]),
@@ -51,14 +51,14 @@ pub fn joined(entry: &str, scripts: &BTreeMap<String, String>) -> String {
 }
 
 /// Returns the modules of the bundle, each after its imports.
-pub fn parts<'a>(entry: &'a str, scripts: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+pub fn module_order<'a>(entry: &'a str, scripts: &'a BTreeMap<String, String>) -> Vec<&'a str> {
     let mut modules = Vec::new();
     visit(entry, scripts, &mut modules);
     let outside = scripts
         .iter()
         .filter(|(name, _)| !modules.contains(&name.as_str()));
     let shared: BTreeSet<_> = outside
-        .flat_map(|(_, text)| text.lines().filter_map(import))
+        .flat_map(|(_, text)| text.lines().filter_map(parse_import))
         .collect();
     modules.retain(|name| *name == entry || !shared.iter().any(|(_, from)| from == name));
     modules
@@ -68,7 +68,7 @@ fn visit<'a>(name: &'a str, scripts: &'a BTreeMap<String, String>, found: &mut V
     let Some(text) = scripts.get(name) else {
         return;
     };
-    for (_, needed) in text.lines().filter_map(import) {
+    for (_, needed) in text.lines().filter_map(parse_import) {
         if !found.contains(&needed) {
             visit(needed, scripts, found);
         }
@@ -79,7 +79,7 @@ fn visit<'a>(name: &'a str, scripts: &'a BTreeMap<String, String>, found: &mut V
 }
 
 /// Parses a line that imports from a sibling module, into the names and the module.
-fn import(line: &str) -> Option<(&str, &str)> {
+fn parse_import(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("import { ")?
         .strip_suffix("';")?
         .split_once(" } from './")
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn comments_and_indentation_are_stripped() {
         let script = "// About this.\n/** One. */\nlet a = 1; // of these\n\n/**\n * Two.\n */\n  f('http://x');\n/* three\n */\n";
-        assert_eq!(lean(script), "let a = 1;\nf('http://x');\n");
+        assert_eq!(strip_comments(script), "let a = 1;\nf('http://x');\n");
         assert_eq!(
-            lean("/* Of\n   styles. */\n\na { b: c; }\n  @media x { }\n"),
+            strip_comments("/* Of\n   styles. */\n\na { b: c; }\n  @media x { }\n"),
             "a { b: c; }\n@media x { }\n"
         );
     }
@@ -124,8 +124,11 @@ mod tests {
         let scripts = scripts
             .map(|(name, text)| (name.to_owned(), text.to_owned()))
             .into();
-        assert_eq!(parts("top.js", &scripts), ["two.js", "one.js", "top.js"]);
+        assert_eq!(
+            module_order("top.js", &scripts),
+            ["two.js", "one.js", "top.js"]
+        );
         let expected = "import { all, more, two } from './all.js';\nclass Two {}\nfunction one() {}\nexport const top = one + two;\n";
-        assert_eq!(joined("top.js", &scripts), expected);
+        assert_eq!(bundle("top.js", &scripts), expected);
     }
 }

@@ -3,77 +3,77 @@
 use memchr::memmem;
 use serde::Serialize;
 
-use crate::chat::{Finish, Source, TurnRecord, Usage};
-use crate::turn::log::{TextPart, TurnLog};
+use crate::chat::{AnswerSource, FinishReason, TokenUsage, TurnRecord};
+use crate::turn::log::{TextChunk, TurnLog};
 
 /// Builds the response, or all chunks, of one turn.
 #[derive(Debug)]
-pub struct Shape {
+pub struct ResponseBuilder {
     id: String,
     created: u64,
     /// A streamed response ends with a chunk that has the usage.
     pub include_usage: bool,
-    template: Option<Around>,
+    template: Option<ChunkTemplate>,
 }
 
 /// A chunk without its text. The chunks of one attempt differ only in the text.
 #[derive(Debug)]
-struct Around {
+struct ChunkTemplate {
     attempt: u32,
     before: Vec<u8>,
     after: Vec<u8>,
 }
 
 /// The place of the text in an encoded chunk.
-const EMPTY: &[u8] = b"\"content\":\"\"";
+const EMPTY_CONTENT: &[u8] = b"\"content\":\"\"";
 
 #[derive(Serialize)]
-pub struct Whole<'a> {
+pub struct ChatCompletion<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
     model: &'a str,
-    choices: [WholeChoice<'a>; 1],
-    usage: Tokens,
-    failsoft: About<'a>,
+    choices: [CompletionChoice<'a>; 1],
+    usage: CompletionUsage,
+    failsoft: FailsoftMeta<'a>,
 }
 
 #[derive(Serialize)]
-struct WholeChoice<'a> {
+struct CompletionChoice<'a> {
     index: u8,
-    message: Message<'a>,
+    message: CompletionMessage<'a>,
     logprobs: (),
     finish_reason: &'static str,
 }
 
 #[derive(Serialize)]
-struct Message<'a> {
+struct CompletionMessage<'a> {
     role: &'static str,
     content: &'a str,
     refusal: (),
 }
 
 #[derive(Serialize)]
-pub struct Chunk<'a> {
+pub struct CompletionChunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
     model: &'a str,
-    choices: &'a [Choice<'a>],
+    choices: &'a [ChunkChoice<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Tokens>,
-    failsoft: About<'a>,
+    usage: Option<CompletionUsage>,
+    failsoft: FailsoftMeta<'a>,
 }
 
 #[derive(Serialize)]
-struct Choice<'a> {
+struct ChunkChoice<'a> {
     index: u8,
-    delta: Delta<'a>,
+    delta: ChunkDelta<'a>,
     finish_reason: Option<&'static str>,
 }
 
 #[derive(Serialize, Default)]
-struct Delta<'a> {
+struct ChunkDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,7 @@ struct Delta<'a> {
 }
 
 #[derive(Serialize)]
-struct Tokens {
+struct CompletionUsage {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
@@ -89,13 +89,13 @@ struct Tokens {
 
 /// The field `failsoft`, which tells where the answer comes from.
 #[derive(Serialize)]
-struct About<'a> {
+struct FailsoftMeta<'a> {
     provider: Option<&'a str>,
     attempt: u32,
     source: &'static str,
 }
 
-impl Shape {
+impl ResponseBuilder {
     /// Creates a builder. `started` is the service's start in Unix seconds; `created` is never
     /// earlier.
     pub fn new(log: &TurnLog, started: u64, include_usage: bool) -> Self {
@@ -108,33 +108,33 @@ impl Shape {
         }
     }
 
-    pub fn whole<'a>(&'a self, record: &'a TurnRecord) -> Whole<'a> {
-        let message = Message {
+    pub fn completion<'a>(&'a self, record: &'a TurnRecord) -> ChatCompletion<'a> {
+        let message = CompletionMessage {
             role: "assistant",
             content: &record.text,
             refusal: (),
         };
-        let choice = WholeChoice {
+        let choice = CompletionChoice {
             index: 0,
             message,
             logprobs: (),
-            finish_reason: reason(record.finish),
+            finish_reason: finish_reason(record.finish),
         };
-        Whole {
+        ChatCompletion {
             id: &self.id,
             object: "chat.completion",
             created: self.created,
-            model: named(record.model.as_deref()),
+            model: model_or_default(record.model.as_deref()),
             choices: [choice],
-            usage: tokens(record.usage),
-            failsoft: about(record),
+            usage: completion_usage(record.usage),
+            failsoft: failsoft_meta(record),
         }
     }
 
     /// Encodes a chunk with more text. The first one also has the role.
-    pub fn text(&mut self, part: &TextPart, first: bool) -> Vec<u8> {
+    pub fn text_chunk(&mut self, part: &TextChunk, first: bool) -> Vec<u8> {
         if first {
-            return self.chunk_of(part, Some("assistant"), &part.text);
+            return self.encode_chunk(part, Some("assistant"), &part.text);
         }
         let template = match self
             .template
@@ -142,60 +142,62 @@ impl Shape {
             .filter(|template| template.attempt == part.attempt)
         {
             Some(template) => template,
-            None => Around::of(part.attempt, &self.chunk_of(part, None, "")),
+            None => {
+                ChunkTemplate::from_empty_chunk(part.attempt, &self.encode_chunk(part, None, ""))
+            }
         };
-        let chunk = template.put(&part.text);
+        let chunk = template.with_text(&part.text);
         self.template = Some(template);
         chunk
     }
 
-    fn chunk_of(&self, part: &TextPart, role: Option<&'static str>, text: &str) -> Vec<u8> {
-        let delta = Delta {
+    fn encode_chunk(&self, part: &TextChunk, role: Option<&'static str>, text: &str) -> Vec<u8> {
+        let delta = ChunkDelta {
             role,
             content: Some(text),
         };
-        let about = About {
+        let about = FailsoftMeta {
             provider: part.provider.as_deref(),
             attempt: part.attempt,
-            source: part.source.name(),
+            source: part.source.as_str(),
         };
-        let choice = Choice {
+        let choice = ChunkChoice {
             index: 0,
             delta,
             finish_reason: None,
         };
-        event(&self.chunk(part.model.as_deref(), &[choice], about))
+        encode_event(&self.build_chunk(part.model.as_deref(), &[choice], about))
     }
 
-    pub fn finish(&self, record: &TurnRecord) -> Vec<u8> {
-        let finish_reason = Some(reason(record.finish));
-        let choice = Choice {
+    pub fn finish_chunk(&self, record: &TurnRecord) -> Vec<u8> {
+        let finish_reason = Some(finish_reason(record.finish));
+        let choice = ChunkChoice {
             index: 0,
-            delta: Delta::default(),
+            delta: ChunkDelta::default(),
             finish_reason,
         };
-        event(&self.chunk(record.model.as_deref(), &[choice], about(record)))
+        encode_event(&self.build_chunk(record.model.as_deref(), &[choice], failsoft_meta(record)))
     }
 
-    pub fn usage(&self, record: &TurnRecord) -> Vec<u8> {
-        let chunk = self.chunk(record.model.as_deref(), &[], about(record));
-        event(&Chunk {
-            usage: Some(tokens(record.usage)),
+    pub fn usage_chunk(&self, record: &TurnRecord) -> Vec<u8> {
+        let chunk = self.build_chunk(record.model.as_deref(), &[], failsoft_meta(record));
+        encode_event(&CompletionChunk {
+            usage: Some(completion_usage(record.usage)),
             ..chunk
         })
     }
 
-    fn chunk<'a>(
+    fn build_chunk<'a>(
         &'a self,
         model: Option<&'a str>,
-        choices: &'a [Choice<'a>],
-        about: About<'a>,
-    ) -> Chunk<'a> {
-        Chunk {
+        choices: &'a [ChunkChoice<'a>],
+        about: FailsoftMeta<'a>,
+    ) -> CompletionChunk<'a> {
+        CompletionChunk {
             id: &self.id,
             object: "chat.completion.chunk",
             created: self.created,
-            model: named(model),
+            model: model_or_default(model),
             choices,
             usage: None,
             failsoft: about,
@@ -203,11 +205,12 @@ impl Shape {
     }
 }
 
-impl Around {
+impl ChunkTemplate {
     /// Splits a chunk with empty text. The first match is the right one: within JSON strings
     /// quotation marks are escaped.
-    fn of(attempt: u32, chunk: &[u8]) -> Self {
-        let end = memmem::find(chunk, EMPTY).map_or(chunk.len(), |start| start + EMPTY.len());
+    fn from_empty_chunk(attempt: u32, chunk: &[u8]) -> Self {
+        let end = memmem::find(chunk, EMPTY_CONTENT)
+            .map_or(chunk.len(), |start| start + EMPTY_CONTENT.len());
         let (before, after) = chunk.split_at(end);
         let before = before.strip_suffix(b"\"\"").unwrap_or(before);
         Self {
@@ -217,7 +220,7 @@ impl Around {
         }
     }
 
-    fn put(&self, text: &str) -> Vec<u8> {
+    fn with_text(&self, text: &str) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.before.len() + text.len() + 16 + self.after.len());
         bytes.extend_from_slice(&self.before);
         let _ = serde_json::to_writer(&mut bytes, text);
@@ -227,7 +230,7 @@ impl Around {
 }
 
 /// Encodes a server-sent event. Serialises directly into bytes, since there is one for each token.
-pub fn event(data: &impl Serialize) -> Vec<u8> {
+pub fn encode_event(data: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(384);
     bytes.extend_from_slice(b"data: ");
     // These types always encode. A failure would show as an event that is not JSON.
@@ -237,39 +240,39 @@ pub fn event(data: &impl Serialize) -> Vec<u8> {
 }
 
 /// Returns the model, or `failsoft` for an answer without one.
-fn named(model: Option<&str>) -> &str {
+fn model_or_default(model: Option<&str>) -> &str {
     model.unwrap_or("failsoft")
 }
 
-fn about(record: &TurnRecord) -> About<'_> {
-    let source = record.source.map_or("ai", Source::name);
+fn failsoft_meta(record: &TurnRecord) -> FailsoftMeta<'_> {
+    let source = record.source.map_or("ai", AnswerSource::as_str);
     let attempt = if record.provider.is_some() {
         record.attempts
     } else {
         0
     };
-    About {
+    FailsoftMeta {
         provider: record.provider.as_deref(),
         attempt,
         source,
     }
 }
 
-fn reason(finish: Option<Finish>) -> &'static str {
+fn finish_reason(finish: Option<FinishReason>) -> &'static str {
     match finish {
-        Some(Finish::Length) => "length",
-        Some(Finish::ContentFilter) => "content_filter",
+        Some(FinishReason::Length) => "length",
+        Some(FinishReason::ContentFilter) => "content_filter",
         _ => "stop",
     }
 }
 
-fn tokens(usage: Option<Usage>) -> Tokens {
-    let Usage {
+fn completion_usage(usage: Option<TokenUsage>) -> CompletionUsage {
+    let TokenUsage {
         input_tokens,
         output_tokens,
         ..
     } = usage.unwrap_or_default();
-    Tokens {
+    CompletionUsage {
         prompt_tokens: input_tokens,
         completion_tokens: output_tokens,
         total_tokens: input_tokens + output_tokens,
@@ -282,16 +285,16 @@ mod tests {
 
     use super::*;
 
-    fn part(text: &str, attempt: u32, name: &str) -> TextPart {
+    fn part(text: &str, attempt: u32, name: &str) -> TextChunk {
         let name = Some(name.into());
         let text = text.to_owned();
-        TextPart {
+        TextChunk {
             text,
             attempt,
             provider: name.clone(),
             model: name,
-            source: Source::Ai,
-            ended: false,
+            source: AnswerSource::Ai,
+            is_final: false,
         }
     }
 
@@ -302,12 +305,12 @@ mod tests {
             parts in prop::collection::vec(("\\PC{0,12}", 1u32..3), 1..6),
             name in prop_oneof![Just("\"content\":\"\"".to_owned()), "\\PC{1,8}"],
         ) {
-            let mut shape = Shape { id: name.clone(), created: 7, include_usage: false, template: None };
+            let mut shape = ResponseBuilder { id: name.clone(), created: 7, include_usage: false, template: None };
             for (index, (text, attempt)) in parts.iter().enumerate() {
                 let part = part(text, *attempt, &format!("{name} {attempt}"));
                 let role = (index == 0).then_some("assistant");
-                let expected = shape.chunk_of(&part, role, text);
-                prop_assert_eq!(shape.text(&part, index == 0), expected);
+                let expected = shape.encode_chunk(&part, role, text);
+                prop_assert_eq!(shape.text_chunk(&part, index == 0), expected);
             }
         }
     }

@@ -7,19 +7,19 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use crate::chat::{Failure, Fault};
+use crate::chat::{Failure, FaultKind};
 use crate::turn::log::{Cancel, TurnLog};
 
 /// `Retry-After` if no provider is available and none says when it will be.
-const NOBODY_S: u64 = 10;
+const DEFAULT_RETRY_AFTER_S: u64 = 10;
 
 /// The maximum `Retry-After`: a provider may recover, or be enabled, before the announced time.
-const LONGEST_S: u64 = 60;
+const MAX_RETRY_AFTER_S: u64 = 60;
 
-const RESTART_S: u64 = 2;
+const RESTART_RETRY_AFTER_S: u64 = 2;
 
 #[derive(Debug, PartialEq)]
-pub struct Problem {
+pub struct ApiError {
     status: u16,
     param: Option<String>,
     code: Option<&'static str>,
@@ -29,7 +29,7 @@ pub struct Problem {
     should_retry: bool,
 }
 
-impl Problem {
+impl ApiError {
     pub fn new(status: u16, code: Option<&'static str>, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -42,7 +42,7 @@ impl Problem {
     }
 
     /// A field with an invalid value.
-    pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn invalid_field(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             param: Some(param.into()),
             ..Self::new(400, None, message)
@@ -50,14 +50,14 @@ impl Problem {
     }
 
     /// A valid field that asks for a feature that does not exist here.
-    pub fn unsupported(param: &str, message: &str) -> Self {
+    pub fn unsupported_field(param: &str, message: &str) -> Self {
         Self {
             code: Some("unsupported_parameter"),
-            ..Self::field(param, message)
+            ..Self::invalid_field(param, message)
         }
     }
 
-    pub fn body(message: impl Into<String>) -> Self {
+    pub fn invalid_body(message: impl Into<String>) -> Self {
         Self::new(400, None, message)
     }
 
@@ -66,7 +66,7 @@ impl Problem {
         Self {
             status: 404,
             code: Some("model_not_found"),
-            ..Self::field("model", message)
+            ..Self::invalid_field("model", message)
         }
     }
 
@@ -80,7 +80,7 @@ impl Problem {
     }
 
     /// The address exceeds its rate limit. Automatic retries after that time are welcome.
-    pub fn too_many(wait: Duration) -> Self {
+    pub fn rate_limited(wait: Duration) -> Self {
         let message = "too many requests from this address; wait a little and ask again";
         let seconds = wait.as_secs().saturating_add(1);
         Self {
@@ -94,12 +94,12 @@ impl Problem {
     /// reason.
     ///
     /// `soonest` is the time until a provider may be asked again, if it is known.
-    pub fn of(log: &TurnLog, soonest: Option<Duration>) -> Self {
-        if log.told_to_end() == Some(Cancel::Interrupted) {
-            return Self::restarting();
+    pub fn from_turn(log: &TurnLog, soonest: Option<Duration>) -> Self {
+        if log.cancel_reason() == Some(Cancel::Interrupted) {
+            return Self::shutting_down();
         }
         let failure = log.last_failure();
-        let rejected = failure.filter(|failure| failure.fault.class().is_the_requests());
+        let rejected = failure.filter(|failure| failure.fault.recovery().is_caller_fault());
         let Some(Failure {
             fault,
             detail,
@@ -107,8 +107,8 @@ impl Problem {
             ..
         }) = rejected
         else {
-            let seconds = soonest.map_or(NOBODY_S, |wait| {
-                wait.as_secs().saturating_add(1).min(LONGEST_S)
+            let seconds = soonest.map_or(DEFAULT_RETRY_AFTER_S, |wait| {
+                wait.as_secs().saturating_add(1).min(MAX_RETRY_AFTER_S)
             });
             return Self::unavailable("no provider can answer at the moment", seconds);
         };
@@ -118,7 +118,7 @@ impl Problem {
             &*detail
         };
         match (fault, status) {
-            (Fault::TooLong, _) => Self::new(400, Some("context_length_exceeded"), message),
+            (FaultKind::TooLong, _) => Self::new(400, Some("context_length_exceeded"), message),
             (_, Some(422)) => Self::new(422, None, message),
             _ => Self::new(400, None, message),
         }
@@ -126,20 +126,23 @@ impl Problem {
 
     /// The instance shuts down. Automatic retries are welcome: another instance, or the next
     /// process, will answer.
-    pub fn restarting() -> Self {
+    pub fn shutting_down() -> Self {
         Self {
             should_retry: true,
-            ..Self::unavailable("the service is restarting; try again", RESTART_S)
+            ..Self::unavailable(
+                "the service is restarting; try again",
+                RESTART_RETRY_AFTER_S,
+            )
         }
     }
 
     /// The text broke off and could not be continued. What was sent is incomplete.
-    pub fn interrupted() -> Self {
+    pub fn stream_interrupted() -> Self {
         let message = "the answer broke off, and no provider could continue it; the text sent so far is incomplete";
         Self::new(502, Some("stream_interrupted"), message)
     }
 
-    pub fn object(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let kind = if self.status < 500 {
             "invalid_request_error"
         } else {
@@ -148,7 +151,7 @@ impl Problem {
         json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
     }
 
-    pub fn answer(&self) -> HttpResponse {
+    pub fn to_response(&self) -> HttpResponse {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = HttpResponse::build(status);
         if status == StatusCode::UNAUTHORIZED {
@@ -159,6 +162,6 @@ impl Problem {
                 .insert_header((RETRY_AFTER, seconds.to_string()))
                 .insert_header(("x-should-retry", self.should_retry.to_string()));
         }
-        response.json(self.object())
+        response.json(self.to_json())
     }
 }

@@ -18,109 +18,113 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::body;
-use super::gate::{self, Shut};
-use super::{PATIENCE, State};
-use crate::chat::{Finish, Source, TurnRecord};
-use crate::degradation::cache::CacheUse;
+use super::gate::{self, AccessDenied};
+use super::{API_ORPHAN_GRACE, AppState};
+use crate::chat::{AnswerSource, FinishReason, TurnRecord};
+use crate::degradation::cache::CacheMode;
 use crate::settings::MidStream;
-use crate::turn::desk::{Refused, Wishes};
+use crate::turn::desk::{OpenTurnError, TurnOptions};
 use crate::turn::log::{Follower, TurnLog};
 
-use answer::Shape;
-use errors::Problem;
-use request::Request;
-use stream::Chunks;
+use answer::ResponseBuilder;
+use errors::ApiError;
+use request::CompletionRequest;
+use stream::ChunkStream;
 
 /// The time that a streamed response delays its headers for the first text. They name the provider
 /// that answers, which is not known before.
-const HEAD_LIMIT: Duration = Duration::from_secs(8);
+const FIRST_TEXT_TIMEOUT: Duration = Duration::from_secs(8);
 
-static ACCEL: HeaderName = HeaderName::from_static("x-accel-buffering");
+static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub async fn complete(
+pub async fn chat_completions(
     http: HttpRequest,
     body: web::Payload,
-    state: web::Data<State>,
+    state: web::Data<AppState>,
 ) -> HttpResponse {
-    match asked(&http, body, &state).await {
+    match parse_and_start(&http, body, &state).await {
         Ok((log, request)) => {
-            let shape = Shape::new(&log, state.created, request.include_usage);
+            let shape = ResponseBuilder::new(&log, state.started_at_s, request.include_usage);
             // Dropped with the response. Without a follower the turn is cancelled.
             let follower = log.follow();
             if request.stream {
-                let response = streamed(log, follower, shape, || soonest(&state)).await;
+                let response = respond_stream(log, follower, shape, || retry_after(&state)).await;
                 if http.version() < Version::HTTP_11 {
-                    to_the_end(response)
+                    close_delimited(response)
                 } else {
                     response
                 }
             } else {
-                whole(&log, follower, &shape, || soonest(&state)).await
+                respond_complete(&log, follower, &shape, || retry_after(&state)).await
             }
         }
-        Err(error) => error.answer(),
+        Err(error) => error.to_response(),
     }
 }
 
 /// Starts the turn of a request. The body is read only after the access check.
-async fn asked(
+async fn parse_and_start(
     http: &HttpRequest,
     body: web::Payload,
-    state: &State,
-) -> Result<(Arc<TurnLog>, Request), Problem> {
-    let_in(http, state)?;
-    in_time(http, state)?;
-    let body = body::read(body).await.map_err(|error| {
-        let (status, message) = error.told();
-        Problem::new(status, None, message)
+    state: &AppState,
+) -> Result<(Arc<TurnLog>, CompletionRequest), ApiError> {
+    authorize(http, state)?;
+    check_rate(http, state)?;
+    let body = body::read_body(body).await.map_err(|error| {
+        let (status, message) = error.status_and_message();
+        ApiError::new(status, None, message)
     })?;
-    let request = request::read(&body)?;
-    let options = wishes(http, state, &request)?;
-    match state.lobby.desk.open_unkept(request.ask.clone(), options) {
+    let request = request::parse(&body)?;
+    let options = turn_options(http, state, &request)?;
+    match state
+        .chat
+        .turns
+        .start_ephemeral_turn(request.chat_request.clone(), options)
+    {
         Ok(log) => Ok((log, request)),
-        Err(Refused::Draining) => Err(Problem::restarting()),
-        Err(Refused::Full | Refused::Room(_)) => Err(Problem::unavailable(
+        Err(OpenTurnError::Draining) => Err(ApiError::shutting_down()),
+        Err(OpenTurnError::AtCapacity | OpenTurnError::Conflict(_)) => Err(ApiError::unavailable(
             "the service is full; try again soon",
             5,
         )),
     }
 }
 
-pub async fn models(http: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    if let Err(error) = let_in(&http, &state) {
-        return error.answer();
+pub async fn list_models(http: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    if let Err(error) = authorize(&http, &state) {
+        return error.to_response();
     }
-    let data: Vec<_> = names(&state)
+    let data: Vec<_> = model_names(&state)
         .iter()
-        .map(|name| model(name, &state))
+        .map(|name| model_json(name, &state))
         .collect();
     HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
 }
 
-pub async fn one_model(
+pub async fn get_model(
     http: HttpRequest,
     name: web::Path<String>,
-    state: web::Data<State>,
+    state: web::Data<AppState>,
 ) -> HttpResponse {
-    if let Err(error) = let_in(&http, &state) {
-        return error.answer();
+    if let Err(error) = authorize(&http, &state) {
+        return error.to_response();
     }
-    match names(&state)
+    match model_names(&state)
         .iter()
         .find(|known| known.as_ref() == name.as_str())
     {
-        Some(name) => HttpResponse::Ok().json(model(name, &state)),
-        None => Problem::unknown_model().answer(),
+        Some(name) => HttpResponse::Ok().json(model_json(name, &state)),
+        None => ApiError::unknown_model().to_response(),
     }
 }
 
-pub async fn nothing() -> HttpResponse {
-    Problem::new(404, Some("unknown_url"), "there is nothing here").answer()
+pub async fn unknown_route() -> HttpResponse {
+    ApiError::new(404, Some("unknown_url"), "there is nothing here").to_response()
 }
 
 /// An error in OpenAI's shape, for checks that run before the routes.
-pub fn refuse(status: StatusCode, code: &'static str, message: &str) -> HttpResponse {
-    Problem::new(status.as_u16(), Some(code), message).answer()
+pub fn error_response(status: StatusCode, code: &'static str, message: &str) -> HttpResponse {
+    ApiError::new(status.as_u16(), Some(code), message).to_response()
 }
 
 pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
@@ -129,26 +133,26 @@ pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
     } else {
         "GET, HEAD"
     };
-    let error = Problem::new(
+    let error = ApiError::new(
         405,
         Some("method_not_allowed"),
         format!("use {allowed} for this address"),
     );
-    let mut response = error.answer();
+    let mut response = error.to_response();
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-fn model(name: &str, state: &State) -> serde_json::Value {
-    json!({ "id": name, "object": "model", "created": state.created, "owned_by": "failsoft" })
+fn model_json(name: &str, state: &AppState) -> serde_json::Value {
+    json!({ "id": name, "object": "model", "created": state.started_at_s, "owned_by": "failsoft" })
 }
 
 /// Returns the valid values of `model`: `auto`, the providers' names and their models.
-fn names(state: &State) -> Vec<Arc<str>> {
-    let table = state.lobby.desk.table();
-    let providers = &table.backends;
+fn model_names(state: &AppState) -> Vec<Arc<str>> {
+    let table = state.chat.turns.config();
+    let providers = &table.providers;
     let mut names: Vec<Arc<str>> = vec!["auto".into()];
     let provider_names = providers.iter().map(|provider| &provider.name);
     let models = providers.iter().map(|provider| &provider.model);
@@ -160,12 +164,12 @@ fn names(state: &State) -> Vec<Arc<str>> {
     names
 }
 
-fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
-    gate::api(http, &state.settings().server).map_err(|denied| match denied {
-        Shut::ForeignOrigin => {
-            Problem::new(403, Some("forbidden_origin"), "pages of other sites may not use this API")
+fn authorize(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
+    gate::check_api(http, &state.settings().server).map_err(|denied| match denied {
+        AccessDenied::ForeignOrigin => {
+            ApiError::new(403, Some("forbidden_origin"), "pages of other sites may not use this API")
         }
-        Shut::NoKey => Problem::new(
+        AccessDenied::MissingKey => ApiError::new(
             401,
             Some("invalid_api_key"),
             "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from this machine are allowed",
@@ -175,26 +179,30 @@ fn let_in(http: &HttpRequest, state: &State) -> Result<(), Problem> {
 
 /// Checks the rate limit of the address. Local programs are exempt, since they all share one
 /// address.
-fn in_time(http: &HttpRequest, state: &State) -> Result<(), Problem> {
-    if gate::is_here(http) {
+fn check_rate(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
+    if gate::is_local(http) {
         return Ok(());
     }
-    let address = gate::address(http, &state.settings().server.trusted_proxies);
+    let address = gate::client_address(http, &state.settings().server.trusted_proxies);
     state
-        .lobby
-        .rates
-        .take_alone(address)
-        .map_err(Problem::too_many)
+        .chat
+        .rate_limiter
+        .check_address(address)
+        .map_err(ApiError::rate_limited)
 }
 
-fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes, Problem> {
+fn turn_options(
+    http: &HttpRequest,
+    state: &AppState,
+    request: &CompletionRequest,
+) -> Result<TurnOptions, ApiError> {
     let is_off = |name: &str| {
         http.headers()
             .get(name)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
     };
-    let table = state.lobby.desk.table();
-    let providers = &table.backends;
+    let table = state.chat.turns.config();
+    let providers = &table.providers;
     let by_name = providers
         .iter()
         .find(|provider| *provider.name == *request.model);
@@ -206,7 +214,7 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
     let named = match by_name.or_else(by_model) {
         Some(provider) => Some(Arc::clone(&provider.name)),
         None if request.model == "auto" => None,
-        None => return Err(Problem::unknown_model()),
+        None => return Err(ApiError::unknown_model()),
     };
     let only_first = is_off("x-failover");
     // Without failover and without a named provider, the first configured one is meant.
@@ -216,35 +224,35 @@ fn wishes(http: &HttpRequest, state: &State, request: &Request) -> Result<Wishes
             .filter(|_| only_first)
             .map(|provider| Arc::clone(&provider.name))
     });
-    Ok(Wishes {
-        first,
-        only_first,
-        patience: PATIENCE,
+    Ok(TurnOptions {
+        preferred_provider: first,
+        no_failover: only_first,
+        orphan_grace: API_ORPHAN_GRACE,
         // Text that was sent cannot be retracted.
         mid_stream: if request.stream {
             MidStream::Continue
         } else {
             MidStream::Restart
         },
-        rigid: request.stream,
-        degraded: !is_off("x-degraded-answers"),
-        pass_on: true,
-        cache: CacheUse::Off,
-        anonymous: true,
-        late: false,
+        append_only: request.stream,
+        allow_fallback: !is_off("x-degraded-answers"),
+        surface_caller_errors: true,
+        cache_mode: CacheMode::Off,
+        is_anonymous: true,
+        is_background: false,
     })
 }
 
 /// Returns the shortest time until an unavailable provider may be asked again, if any provider says
 /// so.
-fn soonest(state: &State) -> Option<Duration> {
-    let turns = &state.lobby.desk;
+fn retry_after(state: &AppState) -> Option<Duration> {
+    let turns = &state.chat.turns;
     let now = turns.clock.wall();
-    let table = turns.table();
+    let table = turns.config();
     let retry_times = table
-        .backends
+        .providers
         .iter()
-        .filter_map(|provider| provider.vitals.borrow().waits_until());
+        .filter_map(|provider| provider.status.borrow().unavailable_until());
     retry_times
         .filter(|at| *at > now)
         .min()
@@ -252,59 +260,71 @@ fn soonest(state: &State) -> Option<Duration> {
 }
 
 /// Waits for the end of the turn and responds with the complete answer.
-async fn whole(
+async fn respond_complete(
     log: &TurnLog,
     _follower: Follower,
-    shape: &Shape,
+    shape: &ResponseBuilder,
     soonest: impl FnOnce() -> Option<Duration>,
 ) -> HttpResponse {
     let mut changes = log.changes();
-    while !log.ended() && changes.changed().await.is_ok() {}
+    while !log.is_finished() && changes.changed().await.is_ok() {}
     let record = log.record();
-    match failed(log, &record, soonest) {
-        Some(error) => told(error.answer(), &record, record.provider.as_deref(), None),
+    match turn_error(log, &record, soonest) {
+        Some(error) => add_headers(
+            error.to_response(),
+            &record,
+            record.provider.as_deref(),
+            None,
+        ),
         None => {
-            let response = HttpResponse::Ok().json(shape.whole(&record));
-            told(response, &record, record.provider.as_deref(), record.source)
+            let response = HttpResponse::Ok().json(shape.completion(&record));
+            add_headers(response, &record, record.provider.as_deref(), record.source)
         }
     }
 }
 
 /// Waits for the first text, so that the headers can name the provider, then streams.
-async fn streamed(
+async fn respond_stream(
     log: Arc<TurnLog>,
     follower: Follower,
-    shape: Shape,
+    shape: ResponseBuilder,
     soonest: impl FnOnce() -> Option<Duration>,
 ) -> HttpResponse {
     let mut changes = log.changes();
     let first = async {
-        while log.text_after(0).text.is_empty() && !log.ended() && changes.changed().await.is_ok() {
-        }
+        while log.text_from(0).text.is_empty()
+            && !log.is_finished()
+            && changes.changed().await.is_ok()
+        {}
     };
     // After the timeout the headers go out without the provider. Each chunk names it anyway.
-    drop(tokio::time::timeout(HEAD_LIMIT, first).await);
-    let part = log.text_after(0);
+    drop(tokio::time::timeout(FIRST_TEXT_TIMEOUT, first).await);
+    let part = log.text_from(0);
     let record = log.record();
-    if let Some(error) = failed(&log, &record, soonest).filter(|_| part.text.is_empty()) {
-        return told(error.answer(), &record, record.provider.as_deref(), None);
+    if let Some(error) = turn_error(&log, &record, soonest).filter(|_| part.text.is_empty()) {
+        return add_headers(
+            error.to_response(),
+            &record,
+            record.provider.as_deref(),
+            None,
+        );
     }
     let response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
         .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((ACCEL.clone(), "no"))
-        .streaming(Chunks::new(log, follower, shape).stream());
+        .insert_header((X_ACCEL_BUFFERING.clone(), "no"))
+        .streaming(ChunkStream::new(log, follower, shape).into_stream());
     let provider = if part.text.is_empty() {
         &record.provider
     } else {
         &part.provider
     };
-    told(response, &record, provider.as_deref(), Some(part.source))
+    add_headers(response, &record, provider.as_deref(), Some(part.source))
 }
 
 /// Ends the response by closing the connection instead of using chunks, which HTTP/1.0 does not
 /// have.
-fn to_the_end(mut response: HttpResponse) -> HttpResponse {
+fn close_delimited(mut response: HttpResponse) -> HttpResponse {
     response.head_mut().no_chunking(true);
     response
         .head_mut()
@@ -312,26 +332,26 @@ fn to_the_end(mut response: HttpResponse) -> HttpResponse {
     response
 }
 
-fn failed(
+fn turn_error(
     log: &TurnLog,
     record: &TurnRecord,
     soonest: impl FnOnce() -> Option<Duration>,
-) -> Option<Problem> {
-    let failed = record.finish == Some(Finish::Interrupted);
-    failed.then(|| Problem::of(log, soonest()))
+) -> Option<ApiError> {
+    let failed = record.finish == Some(FinishReason::Interrupted);
+    failed.then(|| ApiError::from_turn(log, soonest()))
 }
 
 /// Adds the headers that say who answered, and how. An error has no source.
-fn told(
+fn add_headers(
     mut response: HttpResponse,
     record: &TurnRecord,
     provider: Option<&str>,
-    source: Option<Source>,
+    source: Option<AnswerSource>,
 ) -> HttpResponse {
-    let degraded = source.is_some_and(Source::degraded);
+    let degraded = source.is_some_and(AnswerSource::is_degraded);
     for (name, value) in [
         ("x-provider", provider.unwrap_or("none")),
-        ("x-source", source.map_or("none", Source::name)),
+        ("x-source", source.map_or("none", AnswerSource::as_str)),
         ("x-degraded", if degraded { "true" } else { "false" }),
         ("x-attempts", &record.attempts.to_string()),
         ("x-request-id", &record.turn.to_string()),

@@ -5,92 +5,93 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::errors::Problem;
-use crate::chat::{Ask, Message, Role};
+use super::errors::ApiError;
+use crate::chat::{ChatMessage, ChatRequest, MessageRole};
 
 #[derive(Debug)]
-pub struct Request {
+pub struct CompletionRequest {
     /// `auto`, a provider's name, or a model.
     pub model: String,
-    pub ask: Ask,
+    pub chat_request: ChatRequest,
     pub stream: bool,
     /// A streamed response ends with a chunk that has the usage.
     pub include_usage: bool,
 }
 
 /// The answer's token limit if the caller sets none.
-const USUAL_TOKENS: u32 = 4096;
+const DEFAULT_MAX_TOKENS: u32 = 4096;
 
-const MESSAGES: usize = 2048;
+const MAX_MESSAGES: usize = 2048;
 
 /// The maximum number of stop sequences, as at OpenAI.
-const STOPS: usize = 4;
+const MAX_STOP_SEQUENCES: usize = 4;
 
 /// Parses a body. The error names the first field that is invalid or not supported.
-pub fn read(body: &[u8]) -> Result<Request, Problem> {
+pub fn parse(body: &[u8]) -> Result<CompletionRequest, ApiError> {
     let value: Value = serde_json::from_slice(body)
-        .map_err(|error| Problem::body(format!("the body is not JSON: {error}")))?;
+        .map_err(|error| ApiError::invalid_body(format!("the body is not JSON: {error}")))?;
     let Value::Object(fields) = value else {
-        return Err(Problem::body("the body is not a JSON object"));
+        return Err(ApiError::invalid_body("the body is not a JSON object"));
     };
-    refuse_unoffered(&fields)?;
-    let model = match known(&fields, "model") {
+    reject_unsupported(&fields)?;
+    let model = match present(&fields, "model") {
         Some(Value::String(model)) => model.clone(),
         _ => {
-            return Err(Problem::field(
+            return Err(ApiError::invalid_field(
                 "model",
                 "model must be a string: auto, a provider's name or a model",
             ));
         }
     };
-    let stream = flag(&fields, "stream")?;
-    let include_usage = match known(&fields, "stream_options") {
-        Some(Value::Object(options)) => flag(options, "include_usage")?,
+    let stream = parse_bool(&fields, "stream")?;
+    let include_usage = match present(&fields, "stream_options") {
+        Some(Value::Object(options)) => parse_bool(options, "include_usage")?,
         _ => false,
     };
-    let (system, messages) = conversation(&fields)?;
-    let max_tokens = tokens(&fields, "max_completion_tokens")?.or(tokens(&fields, "max_tokens")?);
-    let ask = Ask {
+    let (system, messages) = parse_messages(&fields)?;
+    let max_tokens = parse_token_limit(&fields, "max_completion_tokens")?
+        .or(parse_token_limit(&fields, "max_tokens")?);
+    let ask = ChatRequest {
         system,
         messages,
-        max_tokens: max_tokens.unwrap_or(USUAL_TOKENS),
-        goes_on: false,
-        temperature: temperature(&fields)?,
-        stop: stops(&fields)?,
+        max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        ends_with_prefill: false,
+        temperature: parse_temperature(&fields)?,
+        stop: parse_stop(&fields)?,
     };
-    Ok(Request {
+    Ok(CompletionRequest {
         model,
-        ask,
+        chat_request: ask,
         stream,
         include_usage,
     })
 }
 
 /// Returns a field that is present and not null.
-fn known<'f>(fields: &'f Map<String, Value>, name: &str) -> Option<&'f Value> {
+fn present<'f>(fields: &'f Map<String, Value>, name: &str) -> Option<&'f Value> {
     fields.get(name).filter(|value| !value.is_null())
 }
 
-fn refuse_unoffered(fields: &Map<String, Value>) -> Result<(), Problem> {
+fn reject_unsupported(fields: &Map<String, Value>) -> Result<(), ApiError> {
     for name in ["tools", "functions"] {
-        if known(fields, name)
+        if present(fields, name)
             .is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty()))
         {
-            return Err(Problem::unsupported(
+            return Err(ApiError::unsupported_field(
                 name,
                 &format!("{name} are not supported; leave the field out"),
             ));
         }
     }
-    if known(fields, "n").is_some_and(|n| n.as_u64() != Some(1)) {
-        return Err(Problem::unsupported(
+    if present(fields, "n").is_some_and(|n| n.as_u64() != Some(1)) {
+        return Err(ApiError::unsupported_field(
             "n",
             "n must be 1: one answer per request",
         ));
     }
     let text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
-    if known(fields, "response_format").is_some_and(|format| !text(format)) {
-        return Err(Problem::unsupported(
+    if present(fields, "response_format").is_some_and(|format| !text(format)) {
+        return Err(ApiError::unsupported_field(
             "response_format",
             "only the response_format text is supported; leave the field out",
         ));
@@ -98,23 +99,23 @@ fn refuse_unoffered(fields: &Map<String, Value>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool, Problem> {
-    match known(fields, name) {
+fn parse_bool(fields: &Map<String, Value>, name: &str) -> Result<bool, ApiError> {
+    match present(fields, name) {
         None => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(_) => Err(Problem::field(
+        Some(_) => Err(ApiError::invalid_field(
             name,
             format!("{name} must be true or false"),
         )),
     }
 }
 
-fn tokens(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, Problem> {
-    match known(fields, name) {
+fn parse_token_limit(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, ApiError> {
+    match present(fields, name) {
         None => Ok(None),
         Some(value) => match value.as_u64().and_then(|tokens| u32::try_from(tokens).ok()) {
             Some(tokens) if tokens > 0 => Ok(Some(tokens)),
-            _ => Err(Problem::field(
+            _ => Err(ApiError::invalid_field(
                 name,
                 format!("{name} must be a whole number above 0"),
             )),
@@ -122,30 +123,30 @@ fn tokens(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, Proble
     }
 }
 
-fn temperature(fields: &Map<String, Value>) -> Result<Option<f64>, Problem> {
-    match known(fields, "temperature")
+fn parse_temperature(fields: &Map<String, Value>) -> Result<Option<f64>, ApiError> {
+    match present(fields, "temperature")
         .map(|value| value.as_f64().filter(|number| (0.0..=2.0).contains(number)))
     {
         None => Ok(None),
         Some(Some(temperature)) => Ok(Some(temperature)),
-        Some(None) => Err(Problem::field(
+        Some(None) => Err(ApiError::invalid_field(
             "temperature",
             "temperature must be a number from 0 to 2",
         )),
     }
 }
 
-fn stops(fields: &Map<String, Value>) -> Result<Arc<[String]>, Problem> {
+fn parse_stop(fields: &Map<String, Value>) -> Result<Arc<[String]>, ApiError> {
     let invalid = || {
-        Problem::field(
+        ApiError::invalid_field(
             "stop",
-            format!("stop must be a string, or an array of at most {STOPS} strings"),
+            format!("stop must be a string, or an array of at most {MAX_STOP_SEQUENCES} strings"),
         )
     };
-    match known(fields, "stop") {
+    match present(fields, "stop") {
         None => Ok(Arc::default()),
         Some(Value::String(stop)) => Ok(Arc::new([stop.clone()])),
-        Some(Value::Array(list)) if list.len() <= STOPS => list
+        Some(Value::Array(list)) if list.len() <= MAX_STOP_SEQUENCES => list
             .iter()
             .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(invalid))
             .collect(),
@@ -154,46 +155,46 @@ fn stops(fields: &Map<String, Value>) -> Result<Arc<[String]>, Problem> {
 }
 
 /// Returns the system texts joined into one, and the other messages with alternating roles.
-fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>), Problem> {
-    let list = match known(fields, "messages") {
-        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES => list,
+fn parse_messages(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[ChatMessage]>), ApiError> {
+    let list = match present(fields, "messages") {
+        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MAX_MESSAGES => list,
         Some(Value::Array(list)) if list.is_empty() => {
-            return Err(Problem::field(
+            return Err(ApiError::invalid_field(
                 "messages",
                 "messages must have at least one message",
             ));
         }
         _ => {
-            return Err(Problem::field(
+            return Err(ApiError::invalid_field(
                 "messages",
-                format!("messages must be an array of 1 to {MESSAGES} messages"),
+                format!("messages must be an array of 1 to {MAX_MESSAGES} messages"),
             ));
         }
     };
     let mut system: Vec<String> = Vec::new();
-    let mut merged: Vec<(Role, String)> = Vec::new();
+    let mut merged: Vec<(MessageRole, String)> = Vec::new();
     for (index, message) in list.iter().enumerate() {
         let at = format!("messages[{index}]");
-        let text = content(message.get("content"), &at)?;
-        refuse_calls(message, &at)?;
+        let text = parse_content(message.get("content"), &at)?;
+        reject_tool_calls(message, &at)?;
         let role = match message.get("role").and_then(Value::as_str) {
             Some("system" | "developer") => {
                 system.push(text);
                 continue;
             }
-            Some("user") => Role::User,
+            Some("user") => MessageRole::User,
             // Without tools there are no results, and as a user message they would mean something else.
             Some(role @ ("tool" | "function")) => {
                 let name = format!("{at}.role");
                 let message = format!(
                     "{name} is {role}, and tools are not supported; leave such messages out"
                 );
-                return Err(Problem::unsupported(&name, &message));
+                return Err(ApiError::unsupported_field(&name, &message));
             }
-            Some("assistant") => Role::Assistant,
+            Some("assistant") => MessageRole::Assistant,
             _ => {
                 let expected = "must be system, developer, user or assistant";
-                return Err(Problem::field(
+                return Err(ApiError::invalid_field(
                     format!("{at}.role"),
                     format!("{at}.role {expected}"),
                 ));
@@ -210,18 +211,18 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
     }
     if merged.is_empty() {
         // Some providers reject a conversation of system texts only.
-        merged.push((Role::User, system.join("\n\n")));
+        merged.push((MessageRole::User, system.join("\n\n")));
         system.clear();
     }
     if merged.iter().all(|(_, text)| text.trim().is_empty()) {
-        return Err(Problem::field(
+        return Err(ApiError::invalid_field(
             "messages",
             "messages must have a message with text",
         ));
     }
     let messages = merged
         .into_iter()
-        .map(|(role, text)| Message {
+        .map(|(role, text)| ChatMessage {
             role,
             text: text.into(),
         })
@@ -230,7 +231,7 @@ fn conversation(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[Message]>
 }
 
 /// Rejects tool calls. Without its calls a message would have another meaning.
-fn refuse_calls(message: &Value, at: &str) -> Result<(), Problem> {
+fn reject_tool_calls(message: &Value, at: &str) -> Result<(), ApiError> {
     let is_empty = |calls: &Value| calls.is_null() || calls.as_array().is_some_and(Vec::is_empty);
     match ["tool_calls", "function_call"]
         .iter()
@@ -241,12 +242,12 @@ fn refuse_calls(message: &Value, at: &str) -> Result<(), Problem> {
             let name = format!("{at}.{name}");
             let problem =
                 format!("{name} is a tool call, and tools are not supported; leave it out");
-            Err(Problem::unsupported(&name, &problem))
+            Err(ApiError::unsupported_field(&name, &problem))
         }
     }
 }
 
-fn content(value: Option<&Value>, at: &str) -> Result<String, Problem> {
+fn parse_content(value: Option<&Value>, at: &str) -> Result<String, ApiError> {
     let name = format!("{at}.content");
     match value {
         None | Some(Value::Null) => Ok(String::new()),
@@ -255,14 +256,14 @@ fn content(value: Option<&Value>, at: &str) -> Result<String, Problem> {
             let text =
                 |part: &Value| match (part.get("type").and_then(Value::as_str), part.get("text")) {
                     (Some("text"), Some(Value::String(text))) => Ok(text.clone()),
-                    _ => Err(Problem::unsupported(
+                    _ => Err(ApiError::unsupported_field(
                         &name,
                         &format!("{name} may have parts of type text only"),
                     )),
                 };
             parts.iter().map(text).collect()
         }
-        Some(_) => Err(Problem::field(
+        Some(_) => Err(ApiError::invalid_field(
             &name,
             format!("{name} must be a string or an array of text parts"),
         )),
@@ -274,7 +275,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn roles_and_texts(ask: &Ask) -> Vec<(Role, &str)> {
+    fn roles_and_texts(ask: &ChatRequest) -> Vec<(MessageRole, &str)> {
         ask.messages
             .iter()
             .map(|message| (message.role, &*message.text))
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn typical_client_request_is_accepted() {
-        let request = read(
+        let request = parse(
             br#"{"model":"auto","messages":[{"role":"system","content":"S"},{"role":"developer","content":"D"},
                 {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"x"},
                 {"role":"user","content":"c"},{"role":"assistant","content":null},{"role":"assistant","content":"d"},
@@ -291,23 +292,26 @@ mod tests {
                 "tools":null,"n":1,"response_format":{"type":"text"},"stop":"X","temperature":0.5,"seed":4,"later":{}}"#,
         );
         let request = request.unwrap();
-        assert_eq!(&*request.ask.system, "S\n\nD");
+        assert_eq!(&*request.chat_request.system, "S\n\nD");
         let expected = [
-            (Role::User, "ab\n\nc"),
-            (Role::Assistant, "d"),
-            (Role::User, "e"),
+            (MessageRole::User, "ab\n\nc"),
+            (MessageRole::Assistant, "d"),
+            (MessageRole::User, "e"),
         ];
-        assert_eq!(roles_and_texts(&request.ask), expected);
+        assert_eq!(roles_and_texts(&request.chat_request), expected);
         assert_eq!(
             (
-                request.ask.max_tokens,
+                request.chat_request.max_tokens,
                 request.stream,
                 request.include_usage
             ),
             (7, true, true)
         );
         assert_eq!(
-            (request.ask.temperature, request.ask.stop.as_ref()),
+            (
+                request.chat_request.temperature,
+                request.chat_request.stop.as_ref()
+            ),
             (Some(0.5), &["X".to_owned()][..])
         );
     }
@@ -315,10 +319,13 @@ mod tests {
     #[test]
     fn system_texts_without_other_messages_become_a_user_message() {
         let request =
-            read(br#"{"model":"auto","messages":[{"role":"system","content":"S"}]}"#).unwrap();
+            parse(br#"{"model":"auto","messages":[{"role":"system","content":"S"}]}"#).unwrap();
         assert_eq!(
-            (&*request.ask.system, roles_and_texts(&request.ask)),
-            ("", vec![(Role::User, "S")])
+            (
+                &*request.chat_request.system,
+                roles_and_texts(&request.chat_request)
+            ),
+            ("", vec![(MessageRole::User, "S")])
         );
     }
 
@@ -374,7 +381,7 @@ mod tests {
                 Some("stream"),
             ),
         ] {
-            let error = read(body.as_bytes()).unwrap_err();
+            let error = parse(body.as_bytes()).unwrap_err();
             let expected = match field {
                 Some(field) => format!("param: Some(\"{field}\")"),
                 None => "param: None".to_owned(),
@@ -389,8 +396,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bodies_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
-            let _ = read(&body);
-            let _ = read(format!(r#"{{"model":"a","messages":[{text}]}}"#).as_bytes());
+            let _ = parse(&body);
+            let _ = parse(format!(r#"{{"model":"a","messages":[{text}]}}"#).as_bytes());
         }
     }
 }

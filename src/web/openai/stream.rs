@@ -13,21 +13,21 @@ use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::answer::{Shape, event};
-use super::errors::Problem;
-use crate::chat::Finish;
+use super::answer::{ResponseBuilder, encode_event};
+use super::errors::ApiError;
+use crate::chat::FinishReason;
 use crate::turn::log::{Follower, TurnLog};
 
 /// The interval of comments while no text arrives, since clients and proxies drop silent
 /// connections.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-pub struct Chunks {
+pub struct ChunkStream {
     log: Arc<TurnLog>,
     changes: watch::Receiver<u64>,
     /// Keeps the turn alive for as long as the connection.
     _follower: Follower,
-    shape: Shape,
+    shape: ResponseBuilder,
     /// The bytes of text that were sent.
     sent: usize,
     has_started: bool,
@@ -39,10 +39,10 @@ pub struct Chunks {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Chunks {
-    pub fn new(log: Arc<TurnLog>, follower: Follower, shape: Shape) -> Self {
+impl ChunkStream {
+    pub fn new(log: Arc<TurnLog>, follower: Follower, shape: ResponseBuilder) -> Self {
         let changes = log.changes();
-        let comment_due = Instant::now() + KEEP_ALIVE;
+        let comment_due = Instant::now() + KEEP_ALIVE_INTERVAL;
         Self {
             log,
             changes,
@@ -57,7 +57,7 @@ impl Chunks {
         }
     }
 
-    pub fn stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
         unfold(self, |mut chunks| async move {
             let bytes = chunks.next().await?;
             Some((Ok(bytes), chunks))
@@ -74,15 +74,15 @@ impl Chunks {
             }
             // Mark the changes as seen before reading the log, so that none is missed in between.
             self.changes.borrow_and_update();
-            let part = self.log.text_after(self.sent);
+            let part = self.log.text_from(self.sent);
             if !part.text.is_empty() {
                 self.sent += part.text.len();
-                self.comment_due = Instant::now() + KEEP_ALIVE;
+                self.comment_due = Instant::now() + KEEP_ALIVE_INTERVAL;
                 let is_first = !std::mem::replace(&mut self.has_started, true);
-                return Some(self.shape.text(&part, is_first).into());
+                return Some(self.shape.text_chunk(&part, is_first).into());
             }
-            if part.ended {
-                self.end();
+            if part.is_final {
+                self.queue_ending();
                 continue;
             }
             tokio::select! {
@@ -92,7 +92,7 @@ impl Chunks {
                     let now = Instant::now();
                     let is_due = now >= self.comment_due;
                     if is_due {
-                        self.comment_due = now + KEEP_ALIVE;
+                        self.comment_due = now + KEEP_ALIVE_INTERVAL;
                     }
                     self.timer.as_mut().reset(self.comment_due);
                     if is_due {
@@ -104,21 +104,23 @@ impl Chunks {
     }
 
     /// Queues the events after the text: the finish, or an error without the end mark.
-    fn end(&mut self) {
+    fn queue_ending(&mut self) {
         self.is_over = true;
         let record = self.log.record();
-        if matches!(record.finish, Some(Finish::Interrupted) | None) {
+        if matches!(record.finish, Some(FinishReason::Interrupted) | None) {
             let error = if self.has_started {
-                Problem::interrupted()
+                ApiError::stream_interrupted()
             } else {
-                Problem::of(&self.log, None)
+                ApiError::from_turn(&self.log, None)
             };
-            self.ending.push_back(event(&error.object()).into());
+            self.ending.push_back(encode_event(&error.to_json()).into());
             return;
         }
-        self.ending.push_back(self.shape.finish(&record).into());
+        self.ending
+            .push_back(self.shape.finish_chunk(&record).into());
         if self.shape.include_usage {
-            self.ending.push_back(self.shape.usage(&record).into());
+            self.ending
+                .push_back(self.shape.usage_chunk(&record).into());
         }
         self.ending
             .push_back(Bytes::from_static(b"data: [DONE]\n\n"));

@@ -7,34 +7,40 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::*;
-use crate::chat::{At, ClientMsgId, Failure, Fault, TurnId, TurnState};
+use crate::chat::{ClientMsgId, Failure, FaultKind, Timestamp, TurnId, TurnState};
 use crate::turn::log::LogWriter;
-use crate::turn::seam::Start;
+use crate::turn::seam::ContinuationMode;
 
 /// Starts a turn, and returns what its response needs.
-fn turn() -> (LogWriter, Arc<TurnLog>, Follower, Shape) {
-    let turn = TurnId::after(None, 1, 2);
-    let record = TurnRecord::asked(turn, ClientMsgId::of_turn(turn), At(5000), "q".into(), None);
-    let writer = LogWriter::open_unframed(record, true);
+fn turn() -> (LogWriter, Arc<TurnLog>, Follower, ResponseBuilder) {
+    let turn = TurnId::next_after(None, 1, 2);
+    let record = TurnRecord::new(
+        turn,
+        ClientMsgId::for_turn(turn),
+        Timestamp(5000),
+        "q".into(),
+        None,
+    );
+    let writer = LogWriter::without_frames(record, true);
     let log = Arc::clone(writer.log());
-    LogWriter::confirm(&log, false);
+    LogWriter::release(&log, false);
     let follower = log.follow();
-    let shape = Shape::new(&log, 0, false);
+    let shape = ResponseBuilder::new(&log, 0, false);
     (writer, log, follower, shape)
 }
 
 fn write_text(writer: &mut LogWriter, text: &str) {
-    writer.attempt(1, "alpha".into(), "model".into(), Start::Anew);
-    assert!(writer.text(text));
+    writer.start_attempt(1, "alpha".into(), "model".into(), ContinuationMode::Restart);
+    assert!(writer.push_text(text));
 }
 
-fn end(writer: LogWriter, finish: Finish) {
-    let record = writer.ending(|record| {
+fn end(writer: LogWriter, finish: FinishReason) {
+    let record = writer.final_record(|record| {
         record.state = TurnState::Done;
-        record.source = Some(Source::Ai);
+        record.source = Some(AnswerSource::Ai);
         record.finish = Some(finish);
     });
-    writer.done(record);
+    writer.finish(record);
 }
 
 fn seconds_since(start: Instant) -> f64 {
@@ -44,7 +50,7 @@ fn seconds_since(start: Instant) -> f64 {
 #[tokio::test(start_paused = true)]
 async fn comments_are_sent_while_no_text_arrives() {
     let (mut writer, log, follower, shape) = turn();
-    let mut chunks = pin!(Chunks::new(log, follower, shape).stream());
+    let mut chunks = pin!(ChunkStream::new(log, follower, shape).into_stream());
     let started = Instant::now();
     for beat in 1..=3 {
         assert_eq!(chunks.next().await.unwrap().unwrap(), ": keep-alive\n\n");
@@ -60,7 +66,7 @@ async fn comments_are_sent_while_no_text_arrives() {
     // Also between two texts.
     assert_eq!(chunks.next().await.unwrap().unwrap(), ": keep-alive\n\n");
     assert_eq!(seconds_since(started), 40.0);
-    end(writer, Finish::Stop);
+    end(writer, FinishReason::Stop);
     let rest: Vec<_> = chunks
         .map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap())
         .collect()
@@ -77,13 +83,13 @@ async fn headers_wait_for_the_first_text_up_to_eight_seconds() {
         tokio::time::advance(Duration::from_secs(3)).await;
         write_text(&mut writer, "Well, ");
     };
-    let (response, ()) = tokio::join!(streamed(log, follower, shape, || None), first_text);
+    let (response, ()) = tokio::join!(respond_stream(log, follower, shape, || None), first_text);
     assert_eq!(seconds_since(started), 3.0);
     assert_eq!(response.headers().get("x-provider").unwrap(), "alpha");
 
     let (_writer, log, follower, shape) = turn();
     let started = Instant::now();
-    let response = streamed(log, follower, shape, || None).await;
+    let response = respond_stream(log, follower, shape, || None).await;
     assert_eq!(
         (seconds_since(started), response.status()),
         (8.0, StatusCode::OK)
@@ -97,22 +103,22 @@ async fn headers_wait_for_the_first_text_up_to_eight_seconds() {
 #[tokio::test(start_paused = true)]
 async fn failure_without_text_is_a_status_before_the_headers_and_an_event_after_them() {
     let fail = |writer: &mut LogWriter| {
-        writer.attempt(1, "alpha".into(), "model".into(), Start::Anew);
-        writer.failed(
+        writer.start_attempt(1, "alpha".into(), "model".into(), ContinuationMode::Restart);
+        writer.fail_attempt(
             "alpha".into(),
-            Failure::with(Fault::BadRequest, "messages are too few"),
+            Failure::with_detail(FaultKind::BadRequest, "messages are too few"),
         );
     };
     let (mut writer, log, follower, shape) = turn();
     fail(&mut writer);
-    end(writer, Finish::Interrupted);
-    let response = streamed(log, follower, shape, || None).await;
+    end(writer, FinishReason::Interrupted);
+    let response = respond_stream(log, follower, shape, || None).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 
     let (mut writer, log, follower, shape) = turn();
-    let response = streamed(log, follower, shape, || None).await;
+    let response = respond_stream(log, follower, shape, || None).await;
     fail(&mut writer);
-    end(writer, Finish::Interrupted);
+    end(writer, FinishReason::Interrupted);
     let text = body::to_bytes(response.into_body()).await.ok().unwrap();
     let text = std::str::from_utf8(&text).unwrap();
     assert!(
@@ -126,8 +132,8 @@ async fn failure_without_text_is_a_status_before_the_headers_and_an_event_after_
 async fn shutdown_is_reported_as_a_restart_of_the_service() {
     let (writer, log, follower, shape) = turn();
     log.cancel(crate::turn::log::Cancel::Interrupted);
-    end(writer, Finish::Interrupted);
-    let response = streamed(log, follower, shape, || None).await;
+    end(writer, FinishReason::Interrupted);
+    let response = respond_stream(log, follower, shape, || None).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers().get("retry-after").unwrap(), "2");
     let text = body::to_bytes(response.into_body()).await.ok().unwrap();

@@ -1,8 +1,8 @@
 //! Arabic.
 
-use super::Words;
+use super::Locale;
 
-pub const WORDS: Words = Words {
+pub const AR: Locale = Locale {
     lang: "ar",
     dir: "rtl",
     needs_scripts: "تحتاج هذه المحادثة إلى JavaScript، وهو معطل أو محظور في هذا المتصفح. اسمح به لهذا الموقع وأعد تحميل الصفحة.",

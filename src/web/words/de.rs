@@ -1,8 +1,8 @@
 //! German.
 
-use super::Words;
+use super::Locale;
 
-pub const WORDS: Words = Words {
+pub const DE: Locale = Locale {
     lang: "de",
     dir: "ltr",
     needs_scripts: "Dieser Chat braucht JavaScript, das in diesem Browser abgeschaltet oder blockiert ist. Erlauben Sie es für diese Seite und laden Sie sie neu.",

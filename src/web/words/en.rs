@@ -1,8 +1,8 @@
 //! English.
 
-use super::Words;
+use super::Locale;
 
-pub const WORDS: Words = Words {
+pub const EN: Locale = Locale {
     lang: "en",
     dir: "ltr",
     needs_scripts: "This chat needs JavaScript, which is off or blocked in this browser. Allow it for this site and reload the page.",

@@ -1,8 +1,8 @@
 //! Spanish.
 
-use super::Words;
+use super::Locale;
 
-pub const WORDS: Words = Words {
+pub const ES: Locale = Locale {
     lang: "es",
     dir: "ltr",
     needs_scripts: "Este chat necesita JavaScript, que está desactivado o bloqueado en este navegador. Permítalo para este sitio y vuelva a cargar la página.",

@@ -1,8 +1,8 @@
 //! French.
 
-use super::Words;
+use super::Locale;
 
-pub const WORDS: Words = Words {
+pub const FR: Locale = Locale {
     lang: "fr",
     dir: "ltr",
     needs_scripts: "Ce chat a besoin de JavaScript, qui est désactivé ou bloqué dans ce navigateur. Autorisez-le pour ce site et rechargez la page.",

@@ -13,7 +13,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::ACCEPT_LANGUAGE;
 
 /// The texts in one language. Names in braces are placeholders.
-pub struct Words {
+pub struct Locale {
     pub lang: &'static str,
     /// The direction of writing: `ltr` or `rtl`.
     pub dir: &'static str,
@@ -109,18 +109,18 @@ pub struct Words {
 }
 
 /// Follows a provider's trouble in an English incident cause, if a drill caused it.
-const STAGED: &str = " (an outage drill)";
+const DRILL_SUFFIX: &str = " (an outage drill)";
 
 /// All languages, the default first.
-const ALL: [&Words; 5] = [&en::WORDS, &de::WORDS, &es::WORDS, &fr::WORDS, &ar::WORDS];
+const LOCALES: [&Locale; 5] = [&en::EN, &de::DE, &es::ES, &fr::FR, &ar::AR];
 
-impl Words {
+impl Locale {
     /// Selects the language of a request: `?lang=`, else the best available one of
     /// `Accept-Language`.
     ///
     /// The chat's script makes its own choice; the guess here lets the page preload the right
     /// texts.
-    pub fn wanted(request: &HttpRequest) -> &'static Self {
+    pub fn negotiate(request: &HttpRequest) -> &'static Self {
         let from_query = request
             .query_string()
             .split('&')
@@ -129,25 +129,26 @@ impl Words {
             .headers()
             .get(ACCEPT_LANGUAGE)
             .and_then(|list| list.to_str().ok());
-        Self::first_supported(from_query.chain(best_first(from_header.unwrap_or_default())))
+        Self::first_supported(from_query.chain(by_quality(from_header.unwrap_or_default())))
     }
 
     pub const fn english() -> &'static Self {
-        &en::WORDS
+        &en::EN
     }
 
     fn first_supported<'a>(languages: impl Iterator<Item = &'a str>) -> &'static Self {
         let mut names =
             languages.filter_map(|language| language.trim().split(['-', '_', ';']).next());
         let known = names.find_map(|name| {
-            ALL.into_iter()
+            LOCALES
+                .into_iter()
                 .find(|words| words.lang.eq_ignore_ascii_case(name))
         });
-        known.unwrap_or(&en::WORDS)
+        known.unwrap_or(&en::EN)
     }
 
     /// Translates a phrase. An unknown phrase is returned as it is.
-    pub fn said<'a>(&self, phrase: &'a str) -> &'a str {
+    pub fn translate<'a>(&self, phrase: &'a str) -> &'a str {
         self.phrases
             .iter()
             .find(|(english, _)| *english == phrase)
@@ -155,13 +156,13 @@ impl Words {
     }
 
     /// Translates an incident's cause: providers and their troubles, separated by semicolons.
-    pub fn cause(&self, cause: &str) -> String {
+    pub fn translate_cause(&self, cause: &str) -> String {
         let translate = |part: &str| match part.rsplit_once(": ") {
-            Some((name, trouble)) => match trouble.strip_suffix(STAGED) {
-                Some(trouble) => format!("{name}: {} ({})", self.said(trouble), self.staged),
-                None => format!("{name}: {}", self.said(trouble)),
+            Some((name, trouble)) => match trouble.strip_suffix(DRILL_SUFFIX) {
+                Some(trouble) => format!("{name}: {} ({})", self.translate(trouble), self.staged),
+                None => format!("{name}: {}", self.translate(trouble)),
             },
-            None => self.said(part).to_owned(),
+            None => self.translate(part).to_owned(),
         };
         cause
             .split("; ")
@@ -173,7 +174,7 @@ impl Words {
 
 /// Returns the languages of an `Accept-Language` list by weight, in the order of the list for equal
 /// weights. Languages with weight zero are left out.
-fn best_first(list: &str) -> impl Iterator<Item = &str> {
+fn by_quality(list: &str) -> impl Iterator<Item = &str> {
     let weighted = list.split(',').map(|item| {
         let (name, rest) = item.split_once(';').unwrap_or((item, ""));
         (
@@ -189,7 +190,7 @@ fn best_first(list: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Replaces the placeholders in braces. An unknown placeholder is removed.
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub fn interpolate(template: &str, values: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -212,12 +213,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::chat::Fault;
-    use crate::provider::backend::trouble_in_words;
+    use crate::chat::FaultKind;
+    use crate::provider::backend::describe_fault;
 
     /// Returns all texts in the order of the fields.
-    fn texts(words: &Words) -> Vec<&'static str> {
-        let Words {
+    fn texts(words: &Locale) -> Vec<&'static str> {
+        let Locale {
             lang,
             dir,
             needs_scripts,
@@ -340,8 +341,8 @@ mod tests {
 
     #[test]
     fn every_language_has_all_texts_and_placeholders() {
-        let english = texts(&en::WORDS);
-        for words in ALL {
+        let english = texts(&en::EN);
+        for words in LOCALES {
             for (text, english) in texts(words).iter().zip(&english) {
                 assert!(
                     !text.trim().is_empty() && placeholders(text) == placeholders(english),
@@ -351,14 +352,14 @@ mod tests {
             }
             assert_eq!(words.dir == "rtl", words.lang == "ar");
             // Every phrase that visitors can see is translated.
-            let troubles = Fault::ALL.into_iter().map(trouble_in_words);
+            let troubles = FaultKind::ALL.into_iter().map(describe_fault);
             for phrase in troubles.chain([
                 "today's budget is spent",
                 "it is available again",
                 "it is preferred",
             ]) {
                 assert!(
-                    (words.said(phrase) == phrase) == (words.lang == "en"),
+                    (words.translate(phrase) == phrase) == (words.lang == "en"),
                     "{}: {phrase}",
                     words.lang
                 );
@@ -376,7 +377,7 @@ mod tests {
             (&["pt", "ar_EG"], "ar"),
         ] {
             assert_eq!(
-                Words::first_supported(wanted.iter().copied()).lang,
+                Locale::first_supported(wanted.iter().copied()).lang,
                 lang,
                 "{wanted:?}"
             );
@@ -394,7 +395,7 @@ mod tests {
             ("", "en"),
         ] {
             assert_eq!(
-                Words::first_supported(best_first(list)).lang,
+                Locale::first_supported(by_quality(list)).lang,
                 lang,
                 "{list}"
             );
@@ -404,15 +405,15 @@ mod tests {
     #[test]
     fn incident_causes_are_translated() {
         assert_eq!(
-            de::WORDS.cause("a: it refuses our key; b:c: its rate limit"),
+            de::DE.translate_cause("a: it refuses our key; b:c: its rate limit"),
             "a: unser Schlüssel wird abgelehnt; b:c: Anfragegrenze erreicht"
         );
         assert_eq!(
-            en::WORDS.cause("a: it refuses our key"),
+            en::EN.translate_cause("a: it refuses our key"),
             "a: it refuses our key"
         );
         assert_eq!(
-            fr::WORDS.cause("The service was not running."),
+            fr::FR.translate_cause("The service was not running."),
             "Le service ne tournait pas."
         );
     }
@@ -420,9 +421,9 @@ mod tests {
     #[test]
     fn placeholders_are_replaced_once() {
         assert_eq!(
-            fill("{a} and {b}, {c}", &[("a", "{b}"), ("b", "2")]),
+            interpolate("{a} and {b}, {c}", &[("a", "{b}"), ("b", "2")]),
             "{b} and 2, "
         );
-        assert_eq!(fill("nothing {", &[]), "nothing ");
+        assert_eq!(interpolate("nothing {", &[]), "nothing ");
     }
 }

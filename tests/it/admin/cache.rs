@@ -24,9 +24,9 @@ async fn asked(app: &TestApp) -> Value {
 }
 
 async fn until_saved(app: &TestApp, count: usize) {
-    let store = &app.lobby.desk.store;
+    let store = &app.lobby.turns.store;
     soon("answers to be saved", async {
-        while store.cached_keys().await.unwrap().len() != count {}
+        while store.answer_keys().await.unwrap().len() != count {}
     })
     .await;
 }

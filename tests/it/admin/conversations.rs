@@ -39,11 +39,11 @@ async fn a_conversation_is_deleted_under_those_who_are_in_it() {
     let alpha = ScriptedProvider::answering("Whole.").await;
     let service = service(&alpha).await;
     let app = &service.app;
-    let store = &app.lobby.desk.store;
+    let store = &app.lobby.turns.store;
     let mut client = WsClient::open(app).await;
     client.answered("First?").await;
     soon("answers to be saved", async {
-        while store.cached_keys().await.unwrap().len() != 2 {}
+        while store.answer_keys().await.unwrap().len() != 2 {}
     })
     .await;
     alpha.once(vec![
@@ -148,7 +148,7 @@ async fn a_conversation_that_is_older_than_it_is_kept_is_forgotten() {
         heard(&mut old).await.last().map(String::as_str),
         Some("close 1008")
     );
-    assert_eq!(app.lobby.desk.store.turns(id, None, 9).await, Ok(vec![]));
+    assert_eq!(app.lobby.turns.store.turns(id, None, 9).await, Ok(vec![]));
     let empty: Value = WsClient::join(app, &old.conversation).await.welcome["history"].clone();
     assert_eq!(empty, json!([]));
 }

@@ -23,7 +23,9 @@ async fn halting_provider(gate: &Gate) -> ScriptedProvider {
 }
 
 /// Waits until nothing is left of a provider's actor, nor of what could rebuild it.
-async fn gone(mut vitals: tokio::sync::watch::Receiver<failsoft::provider::backend::Vitals>) {
+async fn gone(
+    mut vitals: tokio::sync::watch::Receiver<failsoft::provider::backend::ProviderStatus>,
+) {
     soon("the end of a provider's actor", async {
         while vitals.changed().await.is_ok() {}
     })
@@ -61,7 +63,7 @@ async fn under_a_hundred_streams_providers_come_change_and_go_and_no_turn_is_cut
         asked.iter().sum::<usize>() == TURNS && asked.iter().all(|asked| *asked > 0),
         "{asked:?}"
     );
-    let [old_alpha, old_beta] = ["alpha", "beta"].map(|name| app.backend(name).vitals.clone());
+    let [old_alpha, old_beta] = ["alpha", "beta"].map(|name| app.backend(name).status.clone());
 
     // One goes, one gets another key, one comes, one stays.
     let after = [

@@ -49,7 +49,7 @@ pub fn configuration(tables: &[String]) -> String {
     text
 }
 
-fn read(file: &Path) -> Result<failsoft::settings::Loaded, failsoft::settings::Problems> {
+fn read(file: &Path) -> Result<failsoft::settings::LoadedConfig, failsoft::settings::ConfigErrors> {
     Settings::load(Some(file), &|_| None)
 }
 

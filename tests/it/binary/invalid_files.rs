@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use failsoft::chat::At;
+use failsoft::chat::Timestamp;
 use failsoft::store::{self, CacheKey, CachedAnswer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,20 +14,20 @@ use super::ws_client::Visitor;
 
 /// Two saved answers, the second as a later version of the program would write it.
 async fn save(data: &std::path::Path) {
-    let opened = store::open(data, At(0)).unwrap();
+    let opened = store::open(data, Timestamp(0)).unwrap();
     for byte in [1, 2] {
         let (conversation, turn) = (None, None);
         let answer = CachedAnswer {
             text: "Saved.".into(),
-            saved: At(0),
+            saved_at: Timestamp(0),
             conversation,
             turn,
-            first: true,
-            asked: 0,
+            is_context_free: true,
+            asker_count: 0,
         };
         opened
             .store
-            .write_cached(CacheKey([byte; 32]), answer)
+            .put_answer(CacheKey([byte; 32]), answer)
             .await
             .unwrap();
     }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use failsoft::chat::{At, ConversationId, Finish, Source, TurnId, TurnRecord, TurnState};
+use failsoft::chat::{
+    AnswerSource, ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState,
+};
 use failsoft::store;
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -117,12 +119,12 @@ fn turn(n: u8, at: u64) -> TurnRecord {
     TurnRecord {
         state,
         text: "A sentence of an answer as long as answers are. ".repeat(12),
-        source: ended.then_some(Source::Ai),
-        finish: ended.then_some(Finish::Stop),
-        ..TurnRecord::asked(
-            TurnId::after(None, at, u64::from(n)),
+        source: ended.then_some(AnswerSource::Ai),
+        finish: ended.then_some(FinishReason::Stop),
+        ..TurnRecord::new(
+            TurnId::next_after(None, at, u64::from(n)),
             format!("m{at}").parse().unwrap(),
-            At(at),
+            Timestamp(at),
             format!("Question {at} of {n}"),
             None,
         )
@@ -131,7 +133,7 @@ fn turn(n: u8, at: u64) -> TurnRecord {
 
 /// Writes conversations as a service does, and returns when the folder is free again.
 async fn fill(data: &Path) {
-    let opened = store::open(data, At(0)).unwrap();
+    let opened = store::open(data, Timestamp(0)).unwrap();
     assert_eq!(opened.problems, [""; 0]);
     for n in 1..=CONVERSATIONS {
         let written = (1..=TURNS).map(|at| opened.store.write_turn(conversation(n), turn(n, at)));

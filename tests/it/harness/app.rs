@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use failsoft::app::App;
-use failsoft::degradation::{Checks, DegradationActor};
-use failsoft::provider::backend::{Backend, Vitals, Whereabouts};
-use failsoft::session::lobby::Lobby;
-use failsoft::settings::{Dialect, Loaded, Problems, Secret, Settings, Source};
+use failsoft::degradation::{DegradationActor, SelfCheckConfig};
+use failsoft::provider::backend::{AddrWatch, Provider, ProviderStatus};
+use failsoft::session::lobby::ChatService;
+use failsoft::settings::{ConfigErrors, Dialect, LoadedConfig, ProviderSource, Secret, Settings};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -24,9 +24,9 @@ pub struct TestApp {
     /// The port of loopback that it listens on.
     pub port: u16,
     /// What sessions are served with.
-    pub lobby: Arc<Lobby>,
+    pub lobby: Arc<ChatService>,
     /// Where the DegradationActor is.
-    pub degradation: Whereabouts<DegradationActor>,
+    pub degradation: AddrWatch<DegradationActor>,
     data: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
@@ -48,7 +48,7 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     settings.limits.messages_per_minute = 10_000;
     settings.limits.messages_per_minute_per_ip = 10_000;
     for (name, scripted) in providers {
-        let mut provider = settings.provider(name, Dialect::OpenAi);
+        let mut provider = settings.new_provider(name, Dialect::OpenAi);
         provider.base_url = scripted.base_url();
         provider.model = format!("{name}-model");
         provider.api_key = Some(Secret::new("sk-canary-key"));
@@ -58,9 +58,12 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
 }
 
 /// Reads the same again and again.
-fn as_it_is(settings: &Settings) -> impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static {
-    let (settings, warnings, source, file) = (settings.clone(), Vec::new(), Source::File, None);
-    let loaded = Loaded {
+fn as_it_is(
+    settings: &Settings,
+) -> impl Fn() -> Result<LoadedConfig, ConfigErrors> + Send + Sync + 'static {
+    let (settings, warnings, source, file) =
+        (settings.clone(), Vec::new(), ProviderSource::File, None);
+    let loaded = LoadedConfig {
         settings,
         warnings,
         source,
@@ -83,7 +86,7 @@ impl TestApp {
     /// A service whose data folder is `data` within this one.
     pub async fn in_folder(settings: Settings, data: Arc<TempDir>) -> Self {
         let read = as_it_is(&settings);
-        Self::built(settings, data, Checks::EVERY, read).await
+        Self::built(settings, data, SelfCheckConfig::DEFAULT_INTERVAL, read).await
     }
 
     /// A service that looks so often after what answers without a provider.
@@ -94,9 +97,12 @@ impl TestApp {
 
     /// A service that reads this file at a reload.
     pub async fn reading(settings: Settings, data: Arc<TempDir>, file: PathBuf) -> Self {
-        Self::built(settings, data, Checks::EVERY, move || {
-            Settings::load(Some(&file), &|_| None)
-        })
+        Self::built(
+            settings,
+            data,
+            SelfCheckConfig::DEFAULT_INTERVAL,
+            move || Settings::load(Some(&file), &|_| None),
+        )
         .await
     }
 
@@ -104,7 +110,7 @@ impl TestApp {
         mut settings: Settings,
         data: Arc<TempDir>,
         self_check: Duration,
-        read: impl Fn() -> Result<Loaded, Problems> + Send + Sync + 'static,
+        read: impl Fn() -> Result<LoadedConfig, ConfigErrors> + Send + Sync + 'static,
     ) -> Self {
         let folder = data.path().join("data");
         // A test says nothing of these, so no reload finds them changed.
@@ -123,8 +129,8 @@ impl TestApp {
         let folder = Arc::clone(&data);
         let thread = std::thread::spawn(move || {
             let ran = actix::System::new().block_on(async {
-                let app = App::build_with(settings, read, self_check).await?;
-                let parts = (app.port(), app.lobby(), app.degradation());
+                let app = App::build_with_self_check(settings, read, self_check).await?;
+                let parts = (app.port(), app.chat_service(), app.degradation());
                 assert!(built.send(parts).is_ok(), "the test is gone");
                 app.run_until_stopped(async { drop(stopped.await) }).await
             });
@@ -197,8 +203,8 @@ impl TestApp {
     }
 
     /// A backend.
-    pub fn backend(&self, name: &str) -> Arc<Backend> {
-        Arc::clone(self.lobby.desk.table().backend(name).unwrap())
+    pub fn backend(&self, name: &str) -> Arc<Provider> {
+        Arc::clone(self.lobby.turns.config().provider(name).unwrap())
     }
 
     /// Waits until a provider's vitals are so.
@@ -206,9 +212,9 @@ impl TestApp {
     pub fn vitals(
         &self,
         name: &str,
-        so: impl FnMut(&Vitals) -> bool,
-    ) -> impl Future<Output = Vitals> {
-        let mut vitals = self.backend(name).vitals.clone();
+        so: impl FnMut(&ProviderStatus) -> bool,
+    ) -> impl Future<Output = ProviderStatus> {
+        let mut vitals = self.backend(name).status.clone();
         soon("a provider's vitals", async move {
             vitals.wait_for(so).await.unwrap().clone()
         })
@@ -220,9 +226,9 @@ impl TestApp {
         let place = std::panic::Location::caller();
         let lobby = Arc::clone(&self.lobby);
         let rest = async move {
-            lobby.desk.places.none_taken().await;
-            for backend in lobby.desk.table().backends.iter() {
-                let mut vitals = backend.vitals.clone();
+            lobby.turns.turn_limit.wait_idle().await;
+            for backend in lobby.turns.config().providers.iter() {
+                let mut vitals = backend.status.clone();
                 drop(
                     vitals
                         .wait_for(|vitals| vitals.in_flight == 0)

@@ -120,11 +120,11 @@ async fn once_they_are_known_to_be_down_nobody_waits() {
     let open = async {
         while app
             .lobby
-            .desk
-            .table()
-            .backends
+            .turns
+            .config()
+            .providers
             .iter()
-            .any(|one| one.vitals.borrow().state == ProviderState::Closed)
+            .any(|one| one.status.borrow().state == ProviderState::Closed)
         {
             app.stream("What?").await.ended().await;
         }

@@ -195,10 +195,10 @@ async fn a_restart_neither_repeats_an_alert_nor_forgets_its_end() {
     WsClient::open(&app).await.answered("One").await;
     let incident = receiver.event("mode_changed").await.json()["incident"].clone();
     // What was delivered is noted a moment later.
-    let store = &app.lobby.desk.store;
+    let store = &app.lobby.turns.store;
     let noted = async {
         while !store
-            .note("alerts/webhook".into())
+            .get_document("alerts/webhook".into())
             .await
             .unwrap()
             .is_some_and(|one| one.contains("mode"))

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use failsoft::chat::At;
-use failsoft::degradation::cache::key::{Scope, key};
-use failsoft::settings::{Settings, Share};
+use failsoft::chat::Timestamp;
+use failsoft::degradation::cache::key::{CacheScope, cache_key};
+use failsoft::settings::{CacheSharing, Settings};
 use failsoft::store::{CacheKey, CachedAnswer};
 use serde_json::{Value, json};
 
@@ -17,13 +17,20 @@ use crate::harness::{
 const QUESTION: &str = "What are your opening hours?";
 
 /// A service that saves answers, with one provider.
-async fn service(share: Share, change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestApp) {
+async fn service(
+    share: CacheSharing,
+    change: impl FnOnce(&mut Settings),
+) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("From nine to five.").await;
     let app = TestApp::start(saving(&alpha, share, change)).await;
     (alpha, app)
 }
 
-fn saving(alpha: &ScriptedProvider, share: Share, change: impl FnOnce(&mut Settings)) -> Settings {
+fn saving(
+    alpha: &ScriptedProvider,
+    share: CacheSharing,
+    change: impl FnOnce(&mut Settings),
+) -> Settings {
     let mut settings = settings(&[("alpha", alpha)]);
     settings.cache.enabled = true;
     settings.cache.share = share;
@@ -46,9 +53,9 @@ async fn told_anew(app: &TestApp, question: &str, saved: usize) -> Value {
 }
 
 async fn until_saved(app: &TestApp, count: usize) {
-    let store = &app.lobby.desk.store;
+    let store = &app.lobby.turns.store;
     soon("answers to be saved", async {
-        while store.cached_keys().await.unwrap().len() != count {}
+        while store.answer_keys().await.unwrap().len() != count {}
     })
     .await;
 }
@@ -70,8 +77,8 @@ async fn told_with(client: &mut WsClient, options: Value) -> Value {
 }
 
 fn shared() -> CacheKey {
-    key(
-        Scope::Shared,
+    cache_key(
+        CacheScope::Shared,
         &Settings::default().chat.system_prompt,
         QUESTION,
     )
@@ -80,29 +87,29 @@ fn shared() -> CacheKey {
 
 /// Saves an answer that nobody asked for, as old as that.
 async fn save(app: &TestApp, text: &str, hours: u64) {
-    let saved = At(app.lobby.desk.clock.wall().0 - hours * 3_600_000);
+    let saved = Timestamp(app.lobby.turns.clock.wall().0 - hours * 3_600_000);
     let (conversation, turn) = (None, None);
     let answer = CachedAnswer {
         text: text.into(),
-        saved,
+        saved_at: saved,
         conversation,
         turn,
-        first: true,
-        asked: 0,
+        is_context_free: true,
+        asker_count: 0,
     };
     app.lobby
-        .desk
+        .turns
         .store
-        .write_cached(shared(), answer)
+        .put_answer(shared(), answer)
         .await
         .unwrap();
     // It was not there when the service looked for what is saved.
-    app.lobby.desk.shelf.open().await;
+    app.lobby.turns.answer_cache.load().await;
 }
 
 #[tokio::test]
 async fn a_fresh_answer_asks_no_provider_and_is_streamed_as_any() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
     let mut client = WsClient::open(&app).await;
     let shown = client.answered(" what are your OPENING hours ").await;
@@ -152,7 +159,7 @@ async fn a_fresh_answer_asks_no_provider_and_is_streamed_as_any() {
 
 #[tokio::test]
 async fn programs_neither_read_nor_write_saved_answers() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     let ask = || app.completion(&question(QUESTION)).send();
     assert_eq!(ask().await.status, 200);
     assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
@@ -162,7 +169,7 @@ async fn programs_neither_read_nor_write_saved_answers() {
 
 #[tokio::test]
 async fn a_visitors_own_answer_is_not_told_to_another() {
-    let (alpha, app) = service(Share::Never, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Never, |_| {}).await;
     for saved in 1..=4 {
         assert_eq!(told_anew(&app, QUESTION, saved).await["source"], "ai");
     }
@@ -173,7 +180,7 @@ async fn a_visitors_own_answer_is_not_told_to_another() {
 
 #[tokio::test]
 async fn what_was_asked_from_three_conversations_is_told_to_the_third() {
-    let (alpha, app) = service(Share::Repeated, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Repeated, |_| {}).await;
     for (saved, source) in [(2, "ai"), (3, "ai"), (3, "cache"), (3, "cache")] {
         assert_eq!(told_anew(&app, QUESTION, saved).await["source"], source);
     }
@@ -187,13 +194,13 @@ async fn what_was_asked_from_three_conversations_is_told_to_the_third() {
     }
     // Also when the process that counted is gone.
     let folder = app.stopped().await;
-    let app = TestApp::in_folder(saving(&alpha, Share::Repeated, |_| {}), folder).await;
+    let app = TestApp::in_folder(saving(&alpha, CacheSharing::Repeated, |_| {}), folder).await;
     assert_eq!(told_anew(&app, QUESTION, 7).await["source"], "cache");
 }
 
 #[tokio::test]
 async fn an_old_answer_is_told_in_an_outage_alone_and_with_its_age() {
-    let (alpha, app) = service(Share::Never, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Never, |_| {}).await;
     save(&app, "From eight to four.", 2).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(told(&mut client, QUESTION).await["source"], "ai");
@@ -221,7 +228,7 @@ async fn an_old_answer_is_told_in_an_outage_alone_and_with_its_age() {
 
 #[tokio::test]
 async fn visitors_may_ask_for_an_answer_of_today() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
     assert_eq!(
         told_with(&mut WsClient::open(&app).await, json!({ "cache": "use" })).await["text"],
@@ -250,7 +257,7 @@ async fn visitors_may_ask_for_an_answer_of_today() {
 
 #[tokio::test]
 async fn where_visitors_may_not_choose_their_options_do_not_count() {
-    let (alpha, app) = service(Share::Always, |settings| {
+    let (alpha, app) = service(CacheSharing::Always, |settings| {
         settings.chat.visitor_options = false
     })
     .await;
@@ -264,7 +271,7 @@ async fn where_visitors_may_not_choose_their_options_do_not_count() {
 
 #[tokio::test]
 async fn a_retry_asks_a_provider() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask(QUESTION).await;
@@ -280,7 +287,7 @@ async fn a_retry_asks_a_provider() {
 
 #[tokio::test]
 async fn a_thumb_down_takes_an_answer_off_the_shelf() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask(QUESTION).await;
@@ -298,7 +305,7 @@ async fn a_thumb_down_takes_an_answer_off_the_shelf() {
 
 #[tokio::test]
 async fn an_answer_of_another_version_is_as_if_it_were_not_there() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
     let folder = app.stopped().await;
     {
@@ -309,14 +316,14 @@ async fn an_answer_of_another_version_is_as_if_it_were_not_there() {
         tree.insert(&key, bytes).unwrap();
         tree.flush().unwrap();
     }
-    let app = TestApp::in_folder(saving(&alpha, Share::Always, |_| {}), folder).await;
+    let app = TestApp::in_folder(saving(&alpha, CacheSharing::Always, |_| {}), folder).await;
     assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
     assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "cache");
 }
 
 #[tokio::test]
 async fn many_who_ask_at_once_ask_once() {
-    let (alpha, app) = service(Share::Always, |_| {}).await;
+    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     let gate = Gate::default();
     alpha.once(vec![
         spoken(["From ", "nine."]),
@@ -346,16 +353,16 @@ async fn many_who_ask_at_once_ask_once() {
 
 #[tokio::test]
 async fn an_answer_that_ages_is_renewed_behind() {
-    let (alpha, app) = service(Share::Never, |settings| {
+    let (alpha, app) = service(CacheSharing::Never, |settings| {
         settings.cache.revalidate = Duration::from_secs(4 * 3600);
     })
     .await;
     save(&app, "Saved.", 2).await;
     assert_eq!(told_anew(&app, QUESTION, 1).await["text"], "Saved.");
     alpha.until(|counts| counts.asked == 1).await;
-    let store = Arc::clone(&app.lobby.desk.store);
+    let store = Arc::clone(&app.lobby.turns.store);
     let renewed =
-        async { while store.cached(shared()).await.unwrap().unwrap().text == "Saved." {} };
+        async { while store.get_answer(shared()).await.unwrap().unwrap().text == "Saved." {} };
     soon("the renewed answer", renewed).await;
     let done = told_anew(&app, QUESTION, 1).await;
     assert_eq!(
@@ -367,7 +374,7 @@ async fn an_answer_that_ages_is_renewed_behind() {
 
 #[tokio::test]
 async fn the_operators_questions_are_answered_before_anybody_asks() {
-    let (alpha, app) = service(Share::Never, |settings| {
+    let (alpha, app) = service(CacheSharing::Never, |settings| {
         settings.cache.warm = vec![QUESTION.into()]
     })
     .await;
@@ -381,7 +388,10 @@ async fn the_operators_questions_are_answered_before_anybody_asks() {
 #[tokio::test]
 async fn of_more_than_may_be_saved_the_one_used_longest_ago_goes() {
     // Each is saved twice: for its own conversation, and for all.
-    let (alpha, app) = service(Share::Always, |settings| settings.cache.max_entries = 4).await;
+    let (alpha, app) = service(CacheSharing::Always, |settings| {
+        settings.cache.max_entries = 4
+    })
+    .await;
     told_anew(&app, "One?", 2).await;
     told_anew(&app, "Two?", 4).await;
     assert_eq!(told_anew(&app, "One?", 4).await["source"], "cache");
@@ -389,18 +399,18 @@ async fn of_more_than_may_be_saved_the_one_used_longest_ago_goes() {
     told(&mut third, "Three?").await;
     // For its own conversation it is saved last.
     let scopes = [
-        Scope::Own(third.conversation.parse().unwrap()),
-        Scope::Shared,
+        CacheScope::Conversation(third.conversation.parse().unwrap()),
+        CacheScope::Shared,
     ];
-    let [own, shared] =
-        scopes.map(|scope| key(scope, &Settings::default().chat.system_prompt, "Three?").unwrap());
-    let store = &app.lobby.desk.store;
+    let [own, shared] = scopes
+        .map(|scope| cache_key(scope, &Settings::default().chat.system_prompt, "Three?").unwrap());
+    let store = &app.lobby.turns.store;
     soon("the third to be saved", async {
-        while store.cached(own).await.unwrap().is_none() {}
+        while store.get_answer(own).await.unwrap().is_none() {}
     })
     .await;
-    assert!(store.cached(shared).await.unwrap().is_some());
-    assert_eq!(store.cached_keys().await.unwrap().len(), 4);
+    assert!(store.get_answer(shared).await.unwrap().is_some());
+    assert_eq!(store.answer_keys().await.unwrap().len(), 4);
     assert_eq!(
         told(&mut WsClient::open(&app).await, "One?").await["source"],
         "cache"

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use failsoft::settings::Share;
+use failsoft::settings::CacheSharing;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::interval;
@@ -132,7 +132,7 @@ impl Visitor<'_> {
     }
 }
 
-async fn service(share: Share) -> (ScriptedProvider, TestApp) {
+async fn service(share: CacheSharing) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::start(vec![Act::Echo]).await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.cache.enabled = true;
@@ -155,7 +155,7 @@ async fn service(share: Share) -> (ScriptedProvider, TestApp) {
     (alpha, app)
 }
 
-async fn ten_thousand(share: Share, seed: u64) {
+async fn ten_thousand(share: CacheSharing, seed: u64) {
     let (alpha, app) = service(share).await;
     let begun = Instant::now();
     let mut visitors = Vec::new();
@@ -216,7 +216,7 @@ async fn ten_thousand(share: Share, seed: u64) {
     assert_eq!(turns, TURNS);
     // It could have gone wrong: much was told from what is saved, and much not by a provider.
     assert!(
-        share == Share::Never || saved > turns / 20,
+        share == CacheSharing::Never || saved > turns / 20,
         "{saved} saved answers"
     );
     assert!(
@@ -227,15 +227,15 @@ async fn ten_thousand(share: Share, seed: u64) {
 
 #[tokio::test]
 async fn nobody_sees_anothers_word_where_nothing_is_shared() {
-    ten_thousand(Share::Never, 1).await;
+    ten_thousand(CacheSharing::Never, 1).await;
 }
 
 #[tokio::test]
 async fn nobody_sees_anothers_word_where_common_questions_are_shared() {
-    ten_thousand(Share::Repeated, 2).await;
+    ten_thousand(CacheSharing::Repeated, 2).await;
 }
 
 #[tokio::test]
 async fn nobody_sees_anothers_word_where_first_questions_are_shared() {
-    ten_thousand(Share::Always, 3).await;
+    ten_thousand(CacheSharing::Always, 3).await;
 }

@@ -26,7 +26,7 @@ async fn running_turns_finish_and_new_ones_are_refused() {
     client
         .shows(&turn, |shown| shown.text == "The whole ")
         .await;
-    let mut phase = app.lobby.desk.phase.clone();
+    let mut phase = app.lobby.turns.phase.clone();
     app.stop();
     crate::harness::soon("the drain", phase.changed())
         .await

@@ -179,7 +179,7 @@ async fn who_asked_again_or_over_the_api_gets_none() {
         .map(|asked| asked["messages"].as_array().unwrap().last().unwrap()["content"].clone())
         .collect();
     assert_eq!(questions, ["One?", "Two?"]);
-    assert_eq!(app.lobby.desk.store.waiting().await, Ok(vec![]));
+    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
     assert_eq!(
         history(&app, &client.conversation).await[0]["followup"],
         Value::Null
@@ -220,7 +220,7 @@ async fn who_waits_is_known_after_a_restart() {
             (&json!(turn), &json!("Late."))
         );
     }
-    assert_eq!(app.lobby.desk.store.waiting().await, Ok(vec![]));
+    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
     let asked = alpha.asked();
     // Nobody is asked twice, also not by the start after that.
     let app = TestApp::in_folder(with_outbox(&alpha), app.stopped().await).await;
@@ -276,7 +276,14 @@ async fn a_provider_that_fails_again_stops_it_until_it_is_well() {
         "{} late calls",
         alpha.asked() - before - 1
     );
-    let waiting = app.lobby.desk.store.waiting().await.unwrap().len();
+    let waiting = app
+        .lobby
+        .turns
+        .store
+        .pending_followups()
+        .await
+        .unwrap()
+        .len();
     assert!((3..=4).contains(&waiting), "{waiting} wait");
 }
 
@@ -288,5 +295,5 @@ async fn switched_off_nobody_waits() {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     degraded(&mut client, "What?").await;
-    assert_eq!(app.lobby.desk.store.waiting().await, Ok(vec![]));
+    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
 }

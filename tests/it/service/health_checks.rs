@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use failsoft::chat::{Fault, ProviderState};
+use failsoft::chat::{FaultKind, ProviderState};
 use failsoft::settings::{ProbeKind, Settings};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ async fn what_a_listing_found_is_on_the_status_and_moves_no_breaker() {
     assert!(told["checked_at"].is_string(), "with nobody asking: {told}");
 
     alpha.lists(refused());
-    app.vitals("alpha", |vitals| vitals.checks_failed >= 3)
+    app.vitals("alpha", |vitals| vitals.failed_checks >= 3)
         .await;
     let told = app.provider("alpha").await;
     let found = (&told["healthy"], &told["reason"], &told["state"]);
@@ -51,7 +51,7 @@ async fn what_a_listing_found_is_on_the_status_and_moves_no_breaker() {
 
     alpha.lists(vec![listing()]);
     app.vitals("alpha", |vitals| {
-        vitals.check.is_some_and(|check| check.failed.is_none())
+        vitals.last_check.is_some_and(|check| check.fault.is_none())
     })
     .await;
     let told = app.provider("alpha").await;
@@ -76,7 +76,7 @@ async fn what_was_found_expires() {
     held.extend(refused());
     alpha.lists(held);
     gate.open();
-    app.vitals("alpha", |vitals| vitals.checks_failed >= 1)
+    app.vitals("alpha", |vitals| vitals.failed_checks >= 1)
         .await;
     // While the next check gets no answer, the last one is what is known.
     let failed = alpha.counts().listings;
@@ -85,8 +85,8 @@ async fn what_was_found_expires() {
         .await;
     let vitals = app.vitals("alpha", |_| true).await;
     assert_eq!(
-        vitals.check.and_then(|check| check.failed),
-        Some(Fault::Unauthorized)
+        vitals.last_check.and_then(|check| check.fault),
+        Some(FaultKind::Unauthorized)
     );
     let told = app.provider("alpha").await;
     assert_eq!(

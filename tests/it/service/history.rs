@@ -1,26 +1,28 @@
 //! What is kept of a conversation, and its pages.
 
-use failsoft::chat::{At, ConversationId, Finish, Source, TurnId, TurnRecord, TurnState};
+use failsoft::chat::{
+    AnswerSource, ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, settings, spoken, texts};
 
 /// An ended turn of long ago.
 fn old(number: u64) -> TurnRecord {
-    let id = TurnId::after(None, number, 7);
+    let id = TurnId::next_after(None, number, 7);
     let question = format!("question {number}");
-    let asked = TurnRecord::asked(
+    let asked = TurnRecord::new(
         id,
         format!("old{number}").parse().unwrap(),
-        At(number),
+        Timestamp(number),
         question,
         None,
     );
     TurnRecord {
         text: format!("answer {number}"),
         state: TurnState::Done,
-        source: Some(Source::Ai),
-        finish: Some(Finish::Stop),
+        source: Some(AnswerSource::Ai),
+        finish: Some(FinishReason::Stop),
         ..asked
     }
 }
@@ -40,7 +42,7 @@ async fn the_history_comes_in_pages_of_a_hundred() {
     let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=250 {
         app.lobby
-            .desk
+            .turns
             .store
             .write_turn(conversation, old(number))
             .await
@@ -102,7 +104,7 @@ async fn the_model_sees_as_much_as_it_has_room_for() {
     let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=15 {
         app.lobby
-            .desk
+            .turns
             .store
             .write_turn(conversation, old(number))
             .await

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use failsoft::settings::{Prices, Secret, Share};
+use failsoft::settings::{CacheSharing, Prices, Secret};
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -201,7 +201,7 @@ async fn every_metric_says_what_happened() {
         let labels = [("provider", name)];
         assert_eq!(told.get("failsoft_breaker_state", &labels), Some(0.0));
         let quality = told.get("failsoft_answer_quality", &labels);
-        assert_eq!(quality, app.backend(name).vitals.borrow().quality);
+        assert_eq!(quality, app.backend(name).status.borrow().quality_avg);
         assert!(
             quality.is_some_and(|score| score > 0.0 && score <= 1.0),
             "{quality:?}"
@@ -320,7 +320,7 @@ async fn looks_at_the_saved_answers_are_counted() {
     let alpha = ScriptedProvider::answering("Plugh.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.cache.enabled = true;
-    settings.cache.share = Share::Always;
+    settings.cache.share = CacheSharing::Always;
     let app = TestApp::start(settings).await;
     let ask = async |text: &str| {
         let source = WsClient::open(&app)
@@ -398,7 +398,7 @@ async fn breakers_and_health_are_told_as_they_are_now() {
     assert_eq!(up().await, Some(1.0));
     beta.lists(overloaded());
     app.vitals("beta", |vitals| {
-        vitals.check.is_some_and(|check| check.failed.is_some())
+        vitals.last_check.is_some_and(|check| check.fault.is_some())
     })
     .await;
     assert_eq!(up().await, Some(0.0));

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use failsoft::provider::backend::Whereabouts;
-use failsoft::supervised::Crash;
+use failsoft::provider::backend::AddrWatch;
+use failsoft::supervised::CrashForTest;
 use serde_json::json;
 
 use crate::harness::{
@@ -23,13 +23,13 @@ async fn service() -> (ScriptedProvider, TestApp, WsClient) {
 
 /// Makes the router panic, and waits until it has.
 async fn crash_router(app: &TestApp) {
-    let router = app.lobby.desk.router.borrow().clone().unwrap();
-    assert!(soon("the crash", router.send(Crash)).await.is_err());
+    let router = app.lobby.turns.router.borrow().clone().unwrap();
+    assert!(soon("the crash", router.send(CrashForTest)).await.is_err());
 }
 
 async fn crash_provider(app: &TestApp, name: &str) {
     let actor = app.backend(name).actor.borrow().clone().unwrap();
-    assert!(soon("the crash", actor.send(Crash)).await.is_err());
+    assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn the_degradation_actor_panics() {
     alpha.refuse().await;
     for _ in 0..2 {
         let actor = app.degradation.borrow().clone().unwrap();
-        assert!(soon("the crash", actor.send(Crash)).await.is_err());
+        assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
         let shown = client.answered("Xyzzy?").await;
         assert_eq!(shown.text, "Later, please.");
     }
@@ -194,7 +194,7 @@ async fn the_degradation_actor_panics() {
 
 /// How long after its crash an actor is there again; the median of some.
 async fn back_after<A: actix::Actor>(
-    mut place: Whereabouts<A>,
+    mut place: AddrWatch<A>,
     crash: impl AsyncFn() -> (),
 ) -> Duration {
     let mut times = Vec::new();
@@ -215,13 +215,13 @@ async fn back_after<A: actix::Actor>(
 async fn each_actor_is_back_within_100_ms() {
     let (_alpha, app, _client) = service().await;
     let (router, alpha) = (
-        app.lobby.desk.router.clone(),
+        app.lobby.turns.router.clone(),
         app.backend("alpha").actor.clone(),
     );
     let degradation = app.degradation.clone();
     let crash_degradation = async || {
         let actor = app.degradation.borrow().clone().unwrap();
-        assert!(soon("the crash", actor.send(Crash)).await.is_err());
+        assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
     };
     let times = [
         back_after(router, async || crash_router(&app).await).await,
@@ -238,7 +238,7 @@ async fn each_actor_is_back_within_100_ms() {
 #[tokio::test]
 async fn an_actor_that_panics_again_and_again_takes_readiness_away() {
     let (_alpha, app, mut client) = service().await;
-    let mut router = app.lobby.desk.router.clone();
+    let mut router = app.lobby.turns.router.clone();
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
     for _ in 0..12 {
         router.borrow_and_update();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use failsoft::provider::backend::Vitals;
-use failsoft::settings::{Prices, Settings, Strategy};
+use failsoft::provider::backend::ProviderStatus;
+use failsoft::settings::{Prices, RoutingStrategy, Settings};
 use serde_json::json;
 
 use crate::harness::{
@@ -28,7 +28,7 @@ async fn racing(app: &TestApp) -> WsClient {
     client
 }
 
-fn counts(vitals: &Vitals) -> (u64, u64) {
+fn counts(vitals: &ProviderStatus) -> (u64, u64) {
     (vitals.successes, vitals.failures)
 }
 
@@ -105,9 +105,9 @@ async fn a_spent_budget_means_the_next_provider_also_after_a_restart() {
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.answered("What?").await.text, "Alpha.");
     let vitals = app
-        .vitals("alpha", |vitals| vitals.budget_until.is_some())
+        .vitals("alpha", |vitals| vitals.budget_resets_at.is_some())
         .await;
-    assert!(!vitals.spent.estimated, "it told what it used");
+    assert!(!vitals.spend_today.estimated, "it told what it used");
     assert_eq!(
         client.answered("What?").await.path(),
         [("beta".into(), "".into())]
@@ -161,9 +161,9 @@ async fn tokens_that_are_not_told_are_estimated_and_spend_the_budget_too() {
         ("Alpha.", &json!(true))
     );
     let vitals = app
-        .vitals("alpha", |vitals| vitals.budget_until.is_some())
+        .vitals("alpha", |vitals| vitals.budget_resets_at.is_some())
         .await;
-    assert!(vitals.spent.estimated);
+    assert!(vitals.spend_today.estimated);
     assert_eq!(client.answered("What?").await.text, "Beta.");
 }
 
@@ -175,7 +175,7 @@ async fn by_weight_a_conversation_stays_with_who_answered_it() {
         r#"{"error":{"message":"busy"}}"#,
     )];
     let (alpha, beta, mut settings) = two(unwell).await;
-    settings.routing.strategy = Strategy::Weighted;
+    settings.routing.strategy = RoutingStrategy::Weighted;
     settings.providers[0].weight = 1_000_000;
     settings.providers[0].retry.same_provider = 0;
     let app = TestApp::start(settings).await;

@@ -48,9 +48,9 @@ async fn saved_answers_that_a_broken_store_does_not_give_are_said_until_it_gives
     let app = TestApp::checking(settings, Duration::from_millis(100)).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.answered("Is all well?").await.text, "All is well.");
-    let store = &app.lobby.desk.store;
+    let store = &app.lobby.turns.store;
     soon("the answer to be saved", async {
-        while store.cached_keys().await.unwrap().is_empty() {}
+        while store.answer_keys().await.unwrap().is_empty() {}
     })
     .await;
     alpha.refuse().await;

@@ -118,7 +118,13 @@ async fn of_two_hundred_conversations_none_loses_its_question() {
         beta.asked()
     );
     assert_eq!(
-        app.lobby.desk.store.waiting().await.unwrap().len(),
+        app.lobby
+            .turns
+            .store
+            .pending_followups()
+            .await
+            .unwrap()
+            .len(),
         CONVERSATIONS
     );
     let answers = app.status().await["answers"].clone();
@@ -169,7 +175,7 @@ async fn of_two_hundred_conversations_none_loses_its_question() {
         "{CONVERSATIONS} late answers within {:?} of the mending",
         mended.elapsed()
     );
-    assert_eq!(app.lobby.desk.store.waiting().await, Ok(vec![]));
+    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
     // Each question was asked once more, and once only.
     let mut late = asked_late(&alpha, before_alpha);
     for (question, count) in asked_late(&beta, before_beta) {

@@ -8,11 +8,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::question::compose;
+use super::question::nfkc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Personal {
-    Mail,
+pub enum PiiKind {
+    Email,
     /// A link with a query, which often carries an identity or a key.
     Link,
     /// A card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, the Luhn
@@ -23,7 +23,7 @@ pub enum Personal {
     /// A phone number, or an IP address with as many digits.
     Phone,
     /// A run of at least seven digits, such as the number of a customer, an order or a document.
-    Digits,
+    LongNumber,
     /// A long run of letters and digits, such as a key, a token or an identifier.
     Token,
     /// A statement of the speaker's name.
@@ -31,29 +31,29 @@ pub enum Personal {
 }
 
 /// A pattern that compiles on first use. A test checks that each does.
-type Pattern = LazyLock<Result<Regex, regex::Error>>;
+type LazyRegex = LazyLock<Result<Regex, regex::Error>>;
 
-static MAIL: Pattern = LazyLock::new(|| {
+static EMAIL: LazyRegex = LazyLock::new(|| {
     Regex::new(r"(?i)[\w.+-]+\s?(?:@|[(\[]at[)\]])\s?[\w-]+\s?(?:\.|[(\[](?:dot|punkt)[)\]])\s?\w")
 });
 
-static LINK: Pattern =
+static LINK: LazyRegex =
     LazyLock::new(|| Regex::new(r"(?i)\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s?]+\?[^\s?]"));
 
-static CARD: Pattern = LazyLock::new(|| Regex::new(r"\d(?:[ -]?\d){12,}"));
+static CARD: LazyRegex = LazyLock::new(|| Regex::new(r"\d(?:[ -]?\d){12,}"));
 
-static IBAN: Pattern = LazyLock::new(|| Regex::new(r"(?i)\b[a-z]{2}\d{2}(?: ?[a-z0-9]){11,30}"));
+static IBAN: LazyRegex = LazyLock::new(|| Regex::new(r"(?i)\b[a-z]{2}\d{2}(?: ?[a-z0-9]){11,30}"));
 
-static PHONE: Pattern = LazyLock::new(|| Regex::new(r"[+(]{0,2}\d[\d\s()./-]{4,}\d"));
+static PHONE: LazyRegex = LazyLock::new(|| Regex::new(r"[+(]{0,2}\d[\d\s()./-]{4,}\d"));
 
-static LOCAL: Pattern = LazyLock::new(|| Regex::new(r"\b\d{3}[-.]\d{4}\b"));
+static LOCAL_PHONE: LazyRegex = LazyLock::new(|| Regex::new(r"\b\d{3}[-.]\d{4}\b"));
 
-static DIGITS: Pattern = LazyLock::new(|| Regex::new(r"\d{7}"));
+static LONG_NUMBER: LazyRegex = LazyLock::new(|| Regex::new(r"\d{7}"));
 
-static TOKEN: Pattern = LazyLock::new(|| Regex::new(r"[A-Za-z0-9_-]{20,}"));
+static TOKEN: LazyRegex = LazyLock::new(|| Regex::new(r"[A-Za-z0-9_-]{20,}"));
 
 /// "My name is" in many languages, as far as the form alone shows it.
-static NAME: Pattern = LazyLock::new(|| {
+static NAME: LazyRegex = LazyLock::new(|| {
     Regex::new(concat!(
         r"(?i)\b(?:my (?:full |last |first )?name(?:'s| is)|i am called|i'm called|call me|mein name ist|ich hei(?:ß|ss)e|ich bin (?:der|die) ",
         r"|je m['’]appelle|mon nom est|me llamo|mi nombre es|mi chiamo|il mio nome è|(?:o )?meu nome é|(?:eu )?me chamo|chamo-me",
@@ -65,25 +65,28 @@ static NAME: Pattern = LazyLock::new(|| {
 });
 
 /// Returns the first kind of personal data found in a text. Takes time linear in its length.
-pub fn find(text: &str) -> Option<Personal> {
+pub fn detect(text: &str) -> Option<PiiKind> {
     // NFKC turns wide digits and the wide at-sign into the plain ones.
-    let text = &compose(text);
-    let matches = |pattern: &Pattern| pattern.as_ref().is_ok_and(|regex| regex.is_match(text));
-    let any = |pattern: &'static Pattern, is_valid: fn(&str) -> bool| {
+    let text = &nfkc(text);
+    let matches = |pattern: &LazyRegex| pattern.as_ref().is_ok_and(|regex| regex.is_match(text));
+    let any = |pattern: &'static LazyRegex, is_valid: fn(&str) -> bool| {
         pattern
             .iter()
             .flat_map(|regex| regex.find_iter(text))
             .any(|found| is_valid(found.as_str()))
     };
     let checks = [
-        (Personal::Mail, matches(&MAIL)),
-        (Personal::Link, matches(&LINK)),
-        (Personal::Iban, any(&IBAN, has_iban)),
-        (Personal::Card, any(&CARD, has_card)),
-        (Personal::Token, any(&TOKEN, is_token)),
-        (Personal::Phone, any(&PHONE, is_phone) || matches(&LOCAL)),
-        (Personal::Digits, matches(&DIGITS)),
-        (Personal::Name, matches(&NAME)),
+        (PiiKind::Email, matches(&EMAIL)),
+        (PiiKind::Link, matches(&LINK)),
+        (PiiKind::Iban, any(&IBAN, has_iban)),
+        (PiiKind::Card, any(&CARD, has_card)),
+        (PiiKind::Token, any(&TOKEN, looks_like_secret)),
+        (
+            PiiKind::Phone,
+            any(&PHONE, is_phone) || matches(&LOCAL_PHONE),
+        ),
+        (PiiKind::LongNumber, matches(&LONG_NUMBER)),
+        (PiiKind::Name, matches(&NAME)),
     ];
     checks
         .into_iter()
@@ -97,11 +100,11 @@ fn digits(text: &str) -> Vec<u32> {
 /// Returns `true` if a part of this run of digits is a valid card number.
 fn has_card(found: &str) -> bool {
     let digits = digits(found);
-    (13..=19).any(|length| digits.windows(length).any(luhn))
+    (13..=19).any(|length| digits.windows(length).any(passes_luhn_check))
 }
 
 /// Checks the last digit by the Luhn formula.
-fn luhn(digits: &[u32]) -> bool {
+fn passes_luhn_check(digits: &[u32]) -> bool {
     let doubled = |(n, digit): (usize, &u32)| match (n % 2, digit * 2) {
         (0, _) => *digit,
         (_, twice) if twice > 9 => twice - 9,
@@ -113,12 +116,14 @@ fn luhn(digits: &[u32]) -> bool {
 /// Returns `true` if the text starts with a valid IBAN. The match may extend beyond its end.
 fn has_iban(found: &str) -> bool {
     let plain: Vec<char> = found.chars().filter(|c| *c != ' ').collect();
-    (15..=34).filter_map(|length| plain.get(..length)).any(iban)
+    (15..=34)
+        .filter_map(|length| plain.get(..length))
+        .any(has_valid_iban_checksum)
 }
 
 /// Checks the digits of an IBAN: with its first four characters moved to the end and letters read
 /// as 10 to 35, the number modulo 97 is 1.
-fn iban(plain: &[char]) -> bool {
+fn has_valid_iban_checksum(plain: &[char]) -> bool {
     let (head, tail) = plain.split_at(plain.len().min(4));
     let rest = tail.iter().chain(head).try_fold(0, |rest: u32, c| {
         let value = c.to_digit(36)?;
@@ -138,7 +143,7 @@ fn is_phone(found: &str) -> bool {
 
 /// Returns `true` for a date such as `2026-01-31` or `31.01.2026`, optionally followed by an hour.
 fn is_date(found: &str) -> bool {
-    static DATE: Pattern = LazyLock::new(|| {
+    static DATE: LazyRegex = LazyLock::new(|| {
         Regex::new(
             r"^(?:\d{4}([-./])\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(?:\s+\d{1,2})?$",
         )
@@ -147,7 +152,7 @@ fn is_date(found: &str) -> bool {
 }
 
 /// Returns `true` if a long run has both letters and digits, which long words and rules have not.
-fn is_token(found: &str) -> bool {
+fn looks_like_secret(found: &str) -> bool {
     let digits = found.bytes().filter(u8::is_ascii_digit).count();
     digits >= 3 && found.bytes().any(|byte| byte.is_ascii_alphabetic())
 }

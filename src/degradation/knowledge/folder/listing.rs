@@ -7,48 +7,48 @@ use std::time::SystemTime;
 
 /// Limits on a knowledge folder. Whatever exceeds them is skipped and reported.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct FolderLimits {
     /// Documents, in the order of their names.
-    pub files: usize,
-    pub file_bytes: usize,
+    pub max_files: usize,
+    pub max_file_bytes: usize,
     /// Text of all documents together.
-    pub bytes: usize,
-    pub passages: usize,
+    pub max_total_bytes: usize,
+    pub max_passages: usize,
     /// Directory entries of any kind that are visited.
-    pub names: usize,
+    pub max_names: usize,
     /// Levels of nested folders.
-    pub depth: usize,
+    pub max_depth: usize,
 }
 
-impl Default for Limits {
+impl Default for FolderLimits {
     fn default() -> Self {
         let mib = 1024 * 1024;
         Self {
-            files: 2_000,
-            file_bytes: mib,
-            bytes: 16 * mib,
-            passages: 20_000,
-            names: 20_000,
-            depth: 8,
+            max_files: 2_000,
+            max_file_bytes: mib,
+            max_total_bytes: 16 * mib,
+            max_passages: 20_000,
+            max_names: 20_000,
+            max_depth: 8,
         }
     }
 }
 
 /// A document and the metadata that is known without opening it.
 #[derive(Debug, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct Document {
     /// Relative to the folder, with `/` as separator and safe to display.
     pub(super) name: String,
     /// The resolved path, or the reason why the file is not read.
     pub(super) path: Result<PathBuf, String>,
     len: u64,
     modified: Option<SystemTime>,
-    rights: Option<Permissions>,
+    permissions: Option<Permissions>,
 }
 
 #[derive(Default)]
-pub(super) struct Listing {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct FolderListing {
+    pub(super) documents: Vec<Document>,
     /// Problems of the folder as a whole.
     pub(super) problems: Vec<String>,
 }
@@ -58,74 +58,74 @@ pub(super) struct Listing {
 ///
 /// # Errors
 /// The reason why the folder cannot be read, without its path.
-pub(super) fn list(root: &Path, limits: &Limits) -> Result<Listing, String> {
+pub(super) fn list_documents(root: &Path, limits: &FolderLimits) -> Result<FolderListing, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let root = fs::canonicalize(root).map_err(unreadable)?;
-    let mut walk = Walk {
+    let mut walk = FolderWalk {
         root: &root,
         limits,
-        names: 0,
-        found: Listing::default(),
+        names_seen: 0,
+        listing: FolderListing::default(),
     };
-    walk.folder(&root, "", 0).map_err(unreadable)?;
-    Ok(walk.found)
+    walk.visit_folder(&root, "", 0).map_err(unreadable)?;
+    Ok(walk.listing)
 }
 
-struct Walk<'a> {
+struct FolderWalk<'a> {
     root: &'a Path,
-    limits: &'a Limits,
-    names: usize,
-    found: Listing,
+    limits: &'a FolderLimits,
+    names_seen: usize,
+    listing: FolderListing,
 }
 
-impl Walk<'_> {
-    fn folder(&mut self, path: &Path, within: &str, depth: usize) -> std::io::Result<()> {
-        let remaining = self.limits.names.saturating_sub(self.names);
+impl FolderWalk<'_> {
+    fn visit_folder(&mut self, path: &Path, within: &str, depth: usize) -> std::io::Result<()> {
+        let remaining = self.limits.max_names.saturating_sub(self.names_seen);
         let mut children = fs::read_dir(path)?
             .take(remaining + 1)
             .collect::<Result<Vec<_>, _>>()?;
         if children.len() > remaining {
-            self.say(format!(
+            self.add_problem(format!(
                 "holds more than {} names; some were not looked at",
-                self.limits.names
+                self.limits.max_names
             ));
             children.truncate(remaining);
         }
-        self.names += children.len();
+        self.names_seen += children.len();
         children.sort_by_key(DirEntry::file_name);
         for child in children {
             let name = child.file_name();
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let shown = format!("{within}{}", shown(&name));
+            let shown = format!("{within}{}", printable_name(&name));
             match child.file_type() {
-                Ok(kind) if kind.is_dir() => self.folder_within(&child.path(), &shown, depth + 1),
+                Ok(kind) if kind.is_dir() => self.visit_subfolder(&child.path(), &shown, depth + 1),
                 _ if !is_document(&name) => {}
                 Ok(kind) if kind.is_file() => {
-                    self.add(shown, Ok(child.path()), child.metadata().ok())
+                    self.add_document(shown, Ok(child.path()), child.metadata().ok())
                 }
-                Ok(kind) if kind.is_symlink() => self.link(shown, &child.path()),
-                _ => self.add(shown, Err("not a regular file".to_owned()), None),
+                Ok(kind) if kind.is_symlink() => self.add_link(shown, &child.path()),
+                _ => self.add_document(shown, Err("not a regular file".to_owned()), None),
             }
         }
         Ok(())
     }
 
-    fn folder_within(&mut self, path: &Path, name: &str, depth: usize) {
-        if depth > self.limits.depth {
-            self.say(format!(
+    fn visit_subfolder(&mut self, path: &Path, name: &str, depth: usize) {
+        if depth > self.limits.max_depth {
+            self.add_problem(format!(
                 "holds folders that lie deeper than {}; they are left out",
-                self.limits.depth
+                self.limits.max_depth
             ));
-        } else if let Err(error) = self.folder(path, &format!("{name}/"), depth) {
-            self.say(format!("{name} cannot be read: {error}"));
+        } else if let Err(error) = self.visit_folder(path, &format!("{name}/"), depth) {
+            self.add_problem(format!("{name} cannot be read: {error}"));
         }
     }
 
     /// Follows links to files within the folder (clusters mount files this way), never out of it
     /// and never to folders.
-    fn link(&mut self, name: String, path: &Path) {
+    fn add_link(&mut self, name: String, path: &Path) {
         let (path, metadata) = match fs::canonicalize(path) {
             Err(error) => (Err(format!("cannot be read: {error}")), None),
             Ok(target) if !target.starts_with(self.root) => {
@@ -136,31 +136,36 @@ impl Walk<'_> {
                 _ => (Err("not a regular file".to_owned()), None),
             },
         };
-        self.add(name, path, metadata);
+        self.add_document(name, path, metadata);
     }
 
-    fn add(&mut self, name: String, path: Result<PathBuf, String>, metadata: Option<Metadata>) {
-        if self.found.entries.len() == self.limits.files {
-            self.say(format!(
+    fn add_document(
+        &mut self,
+        name: String,
+        path: Result<PathBuf, String>,
+        metadata: Option<Metadata>,
+    ) {
+        if self.listing.documents.len() == self.limits.max_files {
+            self.add_problem(format!(
                 "holds more than {} documents; the last by name are left out",
-                self.limits.files
+                self.limits.max_files
             ));
             return;
         }
-        self.found.entries.push(Entry {
+        self.listing.documents.push(Document {
             name,
             path,
             len: metadata.as_ref().map_or(0, Metadata::len),
             modified: metadata
                 .as_ref()
                 .and_then(|metadata| metadata.modified().ok()),
-            rights: metadata.map(|metadata| metadata.permissions()),
+            permissions: metadata.map(|metadata| metadata.permissions()),
         });
     }
 
-    fn say(&mut self, what: String) {
-        if !self.found.problems.contains(&what) {
-            self.found.problems.push(what);
+    fn add_problem(&mut self, what: String) {
+        if !self.listing.problems.contains(&what) {
+            self.listing.problems.push(what);
         }
     }
 }
@@ -173,7 +178,7 @@ fn is_document(name: &OsStr) -> bool {
 }
 
 /// Replaces control characters, so that a name is safe in the log, the status and answers.
-pub(super) fn shown(name: &OsStr) -> String {
+pub(super) fn printable_name(name: &OsStr) -> String {
     let name = name.to_string_lossy();
     name.chars()
         .map(|c| {

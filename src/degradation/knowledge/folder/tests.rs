@@ -9,14 +9,14 @@ use super::*;
 
 struct TestFolder {
     top: TempDir,
-    folder: Folder,
+    folder: KnowledgeFolder,
 }
 
 impl TestFolder {
     fn new() -> Self {
         let top = tempfile::tempdir().unwrap();
         fs::create_dir(top.path().join("docs")).unwrap();
-        let folder = Folder::new(top.path().join("docs"));
+        let folder = KnowledgeFolder::new(top.path().join("docs"));
         Self { top, folder }
     }
 
@@ -31,7 +31,7 @@ impl TestFolder {
 
     /// Scans and returns the problems and the files that passages come from.
     fn scan(&mut self) -> (Vec<String>, Vec<String>) {
-        let change = self.folder.look().unwrap();
+        let change = self.folder.scan().unwrap();
         let problems: Vec<_> = change.problems.iter().map(ToString::to_string).collect();
         let joined = problems.join("\n");
         assert!(
@@ -112,7 +112,7 @@ fn unreadable_file_is_read_once_it_is_permitted() {
         // The tests run as root, who may read everything.
         return;
     }
-    let change = desk.folder.look().unwrap();
+    let change = desk.folder.scan().unwrap();
     assert_eq!(
         change.problems[0].to_string(),
         "a.md: cannot be read: Permission denied (os error 13)"
@@ -127,38 +127,38 @@ fn exceeded_limits_are_reported() {
     for name in ["a.md", "b.md", "c/d.md", "c/e/f.md"] {
         desk.write(name, "# One\n1\n# Two\n2");
     }
-    type Set = fn(&mut Limits);
+    type Set = fn(&mut FolderLimits);
     let cases: [(Set, &str, usize); 5] = [
         (
-            |limits| limits.files = 2,
+            |limits| limits.max_files = 2,
             "docs: holds more than 2 documents; the last by name are left out",
             4,
         ),
         (
-            |limits| limits.bytes = 40,
+            |limits| limits.max_total_bytes = 40,
             "c/e/f.md: the folder holds more than 40 bytes",
             4,
         ),
         (
-            |limits| limits.passages = 5,
+            |limits| limits.max_passages = 5,
             "docs: the folder holds more than 5 passages; those from c/d.md on are left out",
             5,
         ),
         (
-            |limits| limits.depth = 1,
+            |limits| limits.max_depth = 1,
             "docs: holds folders that lie deeper than 1; they are left out",
             6,
         ),
         (
-            |limits| limits.names = 3,
+            |limits| limits.max_names = 3,
             "docs: holds more than 3 names; some were not looked at",
             4,
         ),
     ];
     for (set, problem, passages) in cases {
-        desk.folder.limits = Limits::default();
+        desk.folder.limits = FolderLimits::default();
         set(&mut desk.folder.limits);
-        desk.folder.forget();
+        desk.folder.force_rescan();
         let (problems, files) = desk.scan();
         assert_eq!(
             (problems.last().map(String::as_str), files.len()),
@@ -171,13 +171,13 @@ fn exceeded_limits_are_reported() {
 fn changes_are_noticed_and_unreadable_folder_removes_nothing() {
     let mut desk = TestFolder::new();
     assert_eq!(desk.scan().0, ["docs: holds no text that could answer"]);
-    assert!(desk.folder.look().is_none());
+    assert!(desk.folder.scan().is_none());
     desk.write("a.md", "one");
     assert_eq!(desk.scan().1, ["a.md"]);
-    assert!(desk.folder.look().is_none());
+    assert!(desk.folder.scan().is_none());
     desk.write("a.md", "another");
     assert_eq!(
-        &*desk.folder.look().unwrap().index.unwrap().passages()[0].text,
+        &*desk.folder.scan().unwrap().index.unwrap().passages()[0].text,
         "another"
     );
     desk.write("b.md", "two");
@@ -188,15 +188,15 @@ fn changes_are_noticed_and_unreadable_folder_removes_nothing() {
     assert_eq!(desk.scan().1, ["c.md"]);
 
     fs::rename(desk.top.path().join("docs"), desk.top.path().join("away")).unwrap();
-    let change = desk.folder.look().unwrap();
+    let change = desk.folder.scan().unwrap();
     assert!(change.index.is_none());
     assert_eq!(
         change.problems[0].to_string(),
         "docs: cannot be read: No such file or directory (os error 2)"
     );
-    assert!(desk.folder.look().is_none(), "reported once");
+    assert!(desk.folder.scan().is_none(), "reported once");
     fs::rename(desk.top.path().join("away"), desk.top.path().join("docs")).unwrap();
     assert_eq!(desk.scan(), (vec![], vec!["c.md".to_owned()]));
-    desk.folder.forget();
-    assert!(desk.folder.look().is_some());
+    desk.folder.force_rescan();
+    assert!(desk.folder.scan().is_some());
 }

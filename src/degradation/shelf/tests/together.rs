@@ -9,7 +9,7 @@ const VISITORS: u64 = 12;
 const ROUNDS: u64 = 3_000;
 
 /// Randomly saves, reads and removes the answers of more visitors than the cache has space for.
-async fn visit(cache: &Shelf, mut random: u64) {
+async fn visit(cache: &AnswerCache, mut random: u64) {
     for _ in 0..ROUNDS {
         // Marsaglia's xorshift.
         random ^= random << 13;
@@ -17,11 +17,11 @@ async fn visit(cache: &Shelf, mut random: u64) {
         random ^= random << 17;
         let asker = first_message(random % VISITORS);
         let record = answered("Hours?", "Always.");
-        let place = cache.place("Hours?", asker).unwrap();
+        let place = cache.slot("Hours?", asker).unwrap();
         match random >> 40 & 3 {
-            0 => cache.evict(asker.conversation, &record).await,
-            1 => drop(cache.find(&place, Need::Fresh, NOW).await),
-            _ => cache.keep(&place, &record, NOW).await,
+            0 => cache.remove(asker.conversation, &record).await,
+            1 => drop(cache.get(&place, AcceptedAge::FreshOnly, NOW).await),
+            _ => cache.put(&place, &record, NOW).await,
         }
     }
 }
@@ -30,10 +30,10 @@ async fn visit(cache: &Shelf, mut random: u64) {
 fn concurrent_changes_keep_the_index_and_the_store_equal() {
     let small = CacheSettings {
         max_entries: MAX_ENTRIES,
-        ..settings(Share::Never)
+        ..settings(CacheSharing::Never)
     };
     let (store, cache) = new_cache(small);
-    block_on(cache.open());
+    block_on(cache.load());
     let running = AtomicUsize::new(4);
     std::thread::scope(|scope| {
         for seed in 1..=4_u64 {
@@ -45,18 +45,18 @@ fn concurrent_changes_keep_the_index_and_the_store_equal() {
             });
         }
         while running.load(Ordering::SeqCst) > 0 {
-            let saved = block_on(store.cached_keys()).unwrap().len();
+            let saved = block_on(store.answer_keys()).unwrap().len();
             assert!(saved <= MAX_ENTRIES, "{saved} are saved");
         }
     });
-    let saved = block_on(store.cached_keys()).unwrap();
+    let saved = block_on(store.answer_keys()).unwrap();
     let mut found = 0;
     for visitor in 0..VISITORS {
         let hit = block_on(lookup(
             &cache,
             first_message(visitor),
             "Hours?",
-            Need::Fresh,
+            AcceptedAge::FreshOnly,
         ));
         found += usize::from(hit.is_some());
     }

@@ -1,39 +1,39 @@
 //! Claims over a real Redis.
 
 use super::*;
-use crate::provider::paused::settled;
+use crate::provider::paused::run_until_idle;
 use crate::settings::Secret;
 use crate::store::server::Redis;
 
-async fn connected(redis: &Redis, name: &str) -> Claims {
-    let link = Link::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
+async fn connected(redis: &Redis, name: &str) -> AlertClaims {
+    let link = RedisClient::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
     let mut health = link.health();
     let up = health.wait_for(|health| health.is_up());
     tokio::time::timeout(Duration::from_secs(20), up)
         .await
         .unwrap()
         .unwrap();
-    Claims::new(link, name.into())
+    AlertClaims::new(link, name.into())
 }
 
-fn matter(level: Level, staged: bool) -> Matter {
-    Matter {
-        cause: Cause::Provider("a".into()),
-        level,
-        staged,
+fn matter(level: AlertSeverity, staged: bool) -> AlertKey {
+    AlertKey {
+        subject: AlertSubject::Provider("a".into()),
+        severity: level,
+        is_drill: staged,
     }
 }
 
-async fn claim(claims: &Claims, sinks: &str, alert: &Matter) -> Verdict {
-    claims.alert(sinks, alert).await.unwrap()
+async fn claim(claims: &AlertClaims, sinks: &str, alert: &AlertKey) -> AlertOwnership {
+    claims.claim(sinks, alert).await.unwrap()
 }
 
 /// Simulates the death of an instance: nobody renews its heartbeat.
-async fn kill_instance(redis: &Redis, claims: Claims, name: &str) {
+async fn kill_instance(redis: &Redis, claims: AlertClaims, name: &str) {
     drop(claims);
     // The connection monitor must end first, or it would renew the key.
-    settled().await;
-    redis.tell(&["DEL", &format!("{PREFIX}{SIGN}{name}")]);
+    run_until_idle().await;
+    redis.tell(&["DEL", &format!("{PREFIX}{HEARTBEAT_KEY}{name}")]);
 }
 
 #[tokio::test]
@@ -42,33 +42,51 @@ async fn one_instance_sends_and_the_others_defer_to_it() {
     let one = connected(&redis, "one").await;
     let other = connected(&redis, "other").await;
     let down = matter(1, false);
-    assert_eq!(claim(&one, "s", &down).await, Verdict::Tell);
-    assert_eq!(claim(&other, "s", &down).await, Verdict::Leave);
+    assert_eq!(claim(&one, "s", &down).await, AlertOwnership::Send);
+    assert_eq!(
+        claim(&other, "s", &down).await,
+        AlertOwnership::OwnedElsewhere
+    );
     assert_eq!(
         claim(&one, "s", &down).await,
-        Verdict::Tell,
+        AlertOwnership::Send,
         "the owner may send again"
     );
     // Separate claims: another severity, a drill, other sinks.
-    assert_eq!(claim(&other, "s", &matter(2, false)).await, Verdict::Tell);
-    assert_eq!(claim(&other, "s", &matter(1, true)).await, Verdict::Tell);
-    assert_eq!(claim(&other, "t", &down).await, Verdict::Tell);
     assert_eq!(
-        other.end("s", &down, &[]).await,
-        Verdict::Leave,
+        claim(&other, "s", &matter(2, false)).await,
+        AlertOwnership::Send
+    );
+    assert_eq!(
+        claim(&other, "s", &matter(1, true)).await,
+        AlertOwnership::Send
+    );
+    assert_eq!(claim(&other, "t", &down).await, AlertOwnership::Send);
+    assert_eq!(
+        other.release("s", &down, &[]).await,
+        AlertOwnership::OwnedElsewhere,
         "the recovery is the owner's too"
     );
-    assert_eq!(one.end("s", &down, &[]).await, Verdict::Tell);
+    assert_eq!(one.release("s", &down, &[]).await, AlertOwnership::Send);
     assert_eq!(
-        other.end("s", &down, &[]).await,
-        Verdict::Leave,
+        other.release("s", &down, &[]).await,
+        AlertOwnership::OwnedElsewhere,
         "also when noticed later"
     );
-    let left: u64 = redis.tell(&["PTTL", &key("s", &down)]).parse().unwrap();
-    assert!(left > 0 && left <= ms(OUTLASTS), "{left}");
+    let left: u64 = redis
+        .tell(&["PTTL", &redis_key("s", &down)])
+        .parse()
+        .unwrap();
+    assert!(left > 0 && left <= millis(RECOVERY_CLAIM_TTL), "{left}");
     let interval = Duration::from_secs(300);
-    assert_eq!(one.sum("s", &down, interval).await, Verdict::Tell);
-    assert_eq!(other.sum("s", &down, interval).await, Verdict::Leave);
+    assert_eq!(
+        one.claim_summary("s", &down, interval).await,
+        AlertOwnership::Send
+    );
+    assert_eq!(
+        other.claim_summary("s", &down, interval).await,
+        AlertOwnership::OwnedElsewhere
+    );
 }
 
 #[tokio::test]
@@ -79,7 +97,7 @@ async fn alerts_of_a_dead_instance_are_taken_over_once() {
         for is_over in [false, true] {
             let one = connected(&redis, "one").await;
             let other = connected(&redis, "other").await;
-            redis.tell(&["DEL", &key("s", &down)]);
+            redis.tell(&["DEL", &redis_key("s", &down)]);
             claim(&one, "s", &down).await;
             one.renew("s", &BTreeMap::from([(down.clone(), is_sent)]))
                 .await;
@@ -89,12 +107,12 @@ async fn alerts_of_a_dead_instance_are_taken_over_once() {
                 .await;
             assert_eq!(
                 claim(&third, "s", &down).await,
-                Verdict::Leave,
+                AlertOwnership::OwnedElsewhere,
                 "a renewal takes no claim away"
             );
             kill_instance(&redis, one, "one").await;
             let taken = if is_over {
-                other.end("s", &down, &[]).await
+                other.release("s", &down, &[]).await
             } else {
                 claim(&other, "s", &down).await
             };
@@ -102,18 +120,22 @@ async fn alerts_of_a_dead_instance_are_taken_over_once() {
             assert_eq!(
                 taken,
                 if is_sent {
-                    Verdict::TakeOver
+                    AlertOwnership::TakeOver
                 } else {
-                    Verdict::Tell
+                    AlertOwnership::Send
                 },
                 "sent {is_sent}, over {is_over}"
             );
             let then = if is_over {
-                third.end("s", &down, &[]).await
+                third.release("s", &down, &[]).await
             } else {
                 claim(&third, "s", &down).await
             };
-            assert_eq!(then, Verdict::Leave, "only one instance takes over");
+            assert_eq!(
+                then,
+                AlertOwnership::OwnedElsewhere,
+                "only one instance takes over"
+            );
         }
     }
 }
@@ -124,17 +146,22 @@ async fn without_redis_every_instance_sends_and_invalid_values_are_overwritten()
     let one = connected(&redis, "one").await;
     let other = connected(&redis, "other").await;
     let down = matter(1, false);
-    redis.tell(&["LPUSH", &key("s", &down), "rubbish"]);
-    assert_eq!(one.end("s", &down, &[]).await, Verdict::Tell);
-    assert_eq!(claim(&one, "s", &down).await, Verdict::Tell);
-    assert_eq!(claim(&other, "s", &down).await, Verdict::Leave);
+    redis.tell(&["LPUSH", &redis_key("s", &down), "rubbish"]);
+    assert_eq!(one.release("s", &down, &[]).await, AlertOwnership::Send);
+    assert_eq!(claim(&one, "s", &down).await, AlertOwnership::Send);
+    assert_eq!(
+        claim(&other, "s", &down).await,
+        AlertOwnership::OwnedElsewhere
+    );
     redis.kill();
     for claims in [&one, &other] {
-        assert_eq!(claims.alert("s", &down).await, None);
+        assert_eq!(claims.claim("s", &down).await, None);
         assert_eq!(
-            claims.sum("s", &down, Duration::from_secs(1)).await,
-            Verdict::Tell
+            claims
+                .claim_summary("s", &down, Duration::from_secs(1))
+                .await,
+            AlertOwnership::Send
         );
-        assert_eq!(claims.end("s", &down, &[]).await, Verdict::Tell);
+        assert_eq!(claims.release("s", &down, &[]).await, AlertOwnership::Send);
     }
 }

@@ -3,23 +3,23 @@
 mod instances;
 
 use super::*;
-use crate::chat::{Incident, Life, ProviderState};
-use crate::provider::backend::{Backend, Vitals};
+use crate::chat::{Incident, ProviderState, ServiceLifetime};
+use crate::provider::backend::{Provider, ProviderStatus};
 use crate::provider::paused::Paused;
-use crate::provider::stand::{Plan, Stand};
-use crate::router::table::Table;
+use crate::provider::stand::{BenchOptions, ProviderBench};
+use crate::router::table::RuntimeConfig;
 use crate::settings::Secret;
 use crate::store::MemoryStore;
-use crate::store::flaky::{Flaky, Trouble};
+use crate::store::flaky::{FlakyStore, StoreFault};
 
 /// A watcher with one sink that sends nothing, and the state it watches.
 struct Watched {
-    watcher: Watcher,
-    vitals: watch::Sender<Vitals>,
+    watcher: AlertWatcher,
+    vitals: watch::Sender<ProviderStatus>,
     view: watch::Sender<Arc<StatusView>>,
-    report: watch::Sender<Arc<Report>>,
-    warnings: watch::Sender<Arc<[Finding]>>,
-    store: Arc<Flaky>,
+    report: watch::Sender<Arc<StatusHistory>>,
+    warnings: watch::Sender<Arc<[AlertCondition]>>,
+    store: Arc<FlakyStore>,
 }
 
 async fn watched(opened_with: &[&str]) -> Watched {
@@ -27,63 +27,63 @@ async fn watched(opened_with: &[&str]) -> Watched {
 }
 
 /// A watcher among instances with these claims.
-async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
-    let stand = Stand::alone(Plan::new("a"));
-    let vitals = watch::Sender::new(Vitals::default());
-    let provider = Arc::into_inner(stand.backend).map(|provider| Backend {
-        vitals: vitals.subscribe(),
+async fn among(claims: Option<AlertClaims>, opened_with: &[&str]) -> Watched {
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let vitals = watch::Sender::new(ProviderStatus::default());
+    let provider = Arc::into_inner(stand.provider).map(|provider| Provider {
+        status: vitals.subscribe(),
         ..provider
     });
     let view = StatusView {
-        mode: Mode::Normal,
-        since: At(0),
+        mode: ServiceMode::Normal,
+        since: Timestamp(0),
         incident: None,
         message: String::new(),
         active: None,
         providers: Vec::new(),
         drill: None,
     };
-    let report = Report {
+    let report = StatusHistory {
         incidents: Vec::new(),
-        life: Life {
-            first: At(0),
-            last: At(0),
+        lifetime: ServiceLifetime {
+            first_start: Timestamp(0),
+            last_seen: Timestamp(0),
         },
-        switched: None,
-        trends: std::collections::HashMap::default(),
+        last_provider_change: None,
+        latency_trends: std::collections::HashMap::default(),
     };
     let view = watch::Sender::new(Arc::new(view));
     let report = watch::Sender::new(Arc::new(report));
-    let store = Arc::new(Flaky::over(Arc::new(MemoryStore::default())));
+    let store = Arc::new(FlakyStore::wrapping(Arc::new(MemoryStore::default())));
     let settings = Arc::new(Settings::default());
-    let config = Table::first(settings, Arc::new([Arc::new(provider.unwrap())]));
+    let config = RuntimeConfig::new(settings, Arc::new([Arc::new(provider.unwrap())]));
     let warnings = watch::Sender::new(Arc::from(Vec::new()));
-    let means = Means {
-        published: watch::channel(Arc::new(config)).1,
+    let means = AlertDeps {
+        config: watch::channel(Arc::new(config)).1,
         status: view.subscribe(),
-        reports: report.subscribe(),
+        history: report.subscribe(),
         warnings: warnings.subscribe(),
         store: Arc::clone(&store) as Arc<dyn Store>,
-        opened_with: opened_with
+        startup_problems: opened_with
             .iter()
             .map(|problem| (*problem).to_owned())
             .collect(),
         claims,
         clock: Clock::start(),
-        random: || 7,
-        chance: || 0.5,
+        random_u64: || 7,
+        random_unit: || 0.5,
     };
-    let mut watcher = Watcher::begin(means, watch::channel(Arc::from(Vec::new())).0).await;
-    let sink = Arc::new(Sink::new(Kind::Webhook, Line::default()));
-    let address = Address {
-        kind: Kind::Webhook,
+    let mut watcher = AlertWatcher::start(means, watch::channel(Arc::from(Vec::new())).0).await;
+    let sink = Arc::new(Sink::new(SinkKind::Webhook, AlertQueue::default()));
+    let address = SinkConfig {
+        kind: SinkKind::Webhook,
         url: Secret::new("http://localhost/"),
         secret: None,
     };
     let task = actix::spawn(std::future::ready(()));
-    watcher.served.push(Served {
+    watcher.running.push(RunningSink {
         sink,
-        address,
+        config: address,
         task,
     });
     Watched {
@@ -99,26 +99,26 @@ async fn among(claims: Option<Claims>, opened_with: &[&str]) -> Watched {
 impl Watched {
     /// Advances the clock, polling as usual, and returns the alerts sent meanwhile.
     async fn after(&mut self, time: Duration) -> Vec<Alert> {
-        let polls = time.as_millis() / LOOK.as_millis();
+        let polls = time.as_millis() / POLL_INTERVAL.as_millis();
         for _ in 0..polls {
-            tokio::time::advance(LOOK).await;
-            self.watcher.look().await;
+            tokio::time::advance(POLL_INTERVAL).await;
+            self.watcher.poll().await;
         }
-        let sink = &self.watcher.served[0].sink;
-        std::iter::from_fn(|| sink.drawn()).collect()
+        let sink = &self.watcher.running[0].sink;
+        std::iter::from_fn(|| sink.pop_delivered()).collect()
     }
 
     fn provider(&self, state: ProviderState) {
         self.vitals.send_modify(|vitals| vitals.state = state);
     }
 
-    fn mode(&self, mode: Mode, incident: Option<&str>) {
+    fn mode(&self, mode: ServiceMode, incident: Option<&str>) {
         self.report.send_modify(|report| {
             let started = Incident {
                 id: "inc-1".into(),
                 mode,
-                started: At(1),
-                ended: incident.is_none().then_some(At(2)),
+                started: Timestamp(1),
+                ended: incident.is_none().then_some(Timestamp(2)),
                 cause: "a: it cannot be reached".into(),
             };
             Arc::make_mut(report).incidents = vec![started];
@@ -146,7 +146,7 @@ async fn an_alert_waits_for_its_incident_but_not_for_long() {
     assert_eq!(watched.after(SECOND).await, []);
     watched.provider(ProviderState::Open);
     assert_eq!(watched.after(SECOND).await, []);
-    watched.mode(Mode::Outage, Some("inc-1"));
+    watched.mode(ServiceMode::Outage, Some("inc-1"));
     let alerts = watched.after(SECOND).await;
     assert_eq!(
         events(&alerts),
@@ -167,11 +167,11 @@ async fn an_alert_waits_for_its_incident_but_not_for_long() {
         events(&watched.after(SECOND).await),
         [("provider_up", Some("inc-1"))]
     );
-    watched.mode(Mode::Normal, None);
+    watched.mode(ServiceMode::Normal, None);
     let alerts = watched.after(SECOND).await;
     assert_eq!(
         (events(&alerts), alerts[0].mode),
-        (vec![("mode_changed", Some("inc-1"))], Mode::Normal)
+        (vec![("mode_changed", Some("inc-1"))], ServiceMode::Normal)
     );
     // An alert without an incident is sent after the grace period.
     watched.after(SECOND * 600).await;
@@ -201,12 +201,12 @@ async fn a_hundred_flaps_yield_three_alerts() {
 #[actix_rt::test(system = "Paused")]
 async fn store_failures_and_startup_problems_are_sent() {
     let mut watched = watched(&[]).await;
-    watched.store.set(Trouble::Fails);
+    watched.store.set_fault(StoreFault::Failing);
     assert_eq!(
         events(&watched.after(SECOND).await),
         [("store_failed", None)]
     );
-    watched.store.set(Trouble::None);
+    watched.store.set_fault(StoreFault::None);
     assert_eq!(
         events(&watched.after(SECOND).await),
         [("store_recovered", None)]
@@ -226,10 +226,15 @@ async fn store_failures_and_startup_problems_are_sent() {
 #[actix_rt::test(system = "Paused")]
 async fn a_spent_budget_is_sent_and_is_no_outage_of_the_provider() {
     let mut watched = watched(&[]).await;
-    let midnight = watched.watcher.means.clock.wall().plus(SECOND * 3_600);
+    let midnight = watched
+        .watcher
+        .deps
+        .clock
+        .wall()
+        .saturating_add(SECOND * 3_600);
     watched
         .vitals
-        .send_modify(|vitals| vitals.budget_until = Some(midnight));
+        .send_modify(|vitals| vitals.budget_resets_at = Some(midnight));
     let alerts = watched.after(SECOND * 3).await;
     assert_eq!(events(&alerts), [("budget_spent", None)]);
     assert_eq!(
@@ -242,13 +247,13 @@ async fn a_spent_budget_is_sent_and_is_no_outage_of_the_provider() {
 async fn an_early_warning_is_sent_and_cleared() {
     let mut watched = watched(&[]).await;
     let warn = |watched: &Watched, level: u8| {
-        let finding = Finding {
-            cause: Cause::Warning(super::super::Figure::FirstToken),
-            level,
+        let finding = AlertCondition {
+            subject: AlertSubject::Warning(super::super::AnomalyMetric::FirstToken),
+            severity: level,
             reason: (level > 0)
                 .then(|| "first_token_p95: Usual is 1.0 s; now it is 4.0 s.".to_owned()),
-            words: "Usual is 1.0 s; now it is 4.0 s.".to_owned(),
-            staged: false,
+            description: "Usual is 1.0 s; now it is 4.0 s.".to_owned(),
+            is_drill: false,
         };
         watched.warnings.send_replace(Arc::from(vec![finding]));
     };

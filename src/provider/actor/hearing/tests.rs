@@ -6,145 +6,154 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{Hear, SpentElsewhere};
-use crate::chat::{Fault, ProviderState};
-use crate::provider::actor::{DrillOver, Reset};
+use super::{ApplyPeerEvent, SetPeerSpend};
+use crate::chat::{FaultKind, ProviderState};
+use crate::provider::actor::{ClearAfterDrill, ResetBreaker};
 use crate::provider::backend::Clock;
-use crate::provider::breaker::Verdict;
+use crate::provider::breaker::CallOutcome;
 use crate::provider::drill;
-use crate::provider::leave::{Held, Leave, Probing};
-use crate::provider::news::News;
-use crate::provider::paused::{Paused, pass, settled};
-use crate::provider::scripted::{fails, says};
-use crate::provider::spending::{self, Spent, Terms};
-use crate::provider::stand::{Plan, Stand};
+use crate::provider::leave::{ProbeCoordinator, ProbeLease, ProbeLeaseResult};
+use crate::provider::news::ProviderEvent;
+use crate::provider::paused::{Paused, advance, run_until_idle};
+use crate::provider::scripted::{fail_with, reply};
+use crate::provider::spending::{self, DailySpend, ProviderPricing};
+use crate::provider::stand::{BenchOptions, ProviderBench};
 use crate::settings;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn failed(fault: Fault, retry_after: Option<Duration>) -> Verdict {
-    Verdict::Failed {
+fn failed(fault: FaultKind, retry_after: Option<Duration>) -> CallOutcome {
+    CallOutcome::Failed {
         fault,
-        started: false,
+        had_text: false,
         retry_after,
     }
 }
 
-async fn call(stand: &Stand, outcome: Verdict) {
-    stand.admit().await.unwrap().settle(outcome);
-    settled().await;
+async fn call(stand: &ProviderBench, outcome: CallOutcome) {
+    stand.try_acquire().await.unwrap().complete(outcome);
+    run_until_idle().await;
 }
 
 /// Returns the event that was published last.
-fn published(stand: &Stand) -> Option<News> {
-    *stand.backend.voice.borrow()
+fn published(stand: &ProviderBench) -> Option<ProviderEvent> {
+    *stand.provider.events.borrow()
 }
 
-async fn receive(stand: &Stand, news: News) {
-    stand.actor().send(Hear(news)).await.unwrap();
+async fn receive(stand: &ProviderBench, news: ProviderEvent) {
+    stand.actor().send(ApplyPeerEvent(news)).await.unwrap();
 }
 
-fn tripped(blocked: bool, fault: Fault) -> News {
-    News::Tripped {
-        blocked,
+fn tripped(blocked: bool, fault: FaultKind) -> ProviderEvent {
+    ProviderEvent::Opened {
+        is_blocked: blocked,
         fault: Some(fault),
-        strikes: 0,
-        lasts: s(10),
+        failed_probes: 0,
+        duration: s(10),
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn transitions_are_published_and_single_failures_are_not() {
-    let stand = Stand::alone(Plan::new("a"));
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
     stand
-        .upstream
-        .follow_when_probed([fails(Fault::Timeout), says("pong")]);
-    call(&stand, Verdict::Whole).await;
-    call(&stand, failed(Fault::BadRequest, None)).await;
+        .client
+        .set_probe_scripts([fail_with(FaultKind::Timeout), reply("pong")]);
+    call(&stand, CallOutcome::Success).await;
+    call(&stand, failed(FaultKind::BadRequest, None)).await;
     for _ in 0..4 {
-        call(&stand, failed(Fault::Timeout, None)).await;
+        call(&stand, failed(FaultKind::Timeout, None)).await;
     }
     assert_eq!(published(&stand), None);
-    call(&stand, failed(Fault::Timeout, None)).await;
-    let trip = News::Tripped {
-        blocked: false,
-        fault: Some(Fault::Timeout),
-        strikes: 0,
-        lasts: s(10),
+    call(&stand, failed(FaultKind::Timeout, None)).await;
+    let trip = ProviderEvent::Opened {
+        is_blocked: false,
+        fault: Some(FaultKind::Timeout),
+        failed_probes: 0,
+        duration: s(10),
     };
     assert_eq!(published(&stand), Some(trip));
-    pass(s(11)).await;
-    let again = News::Tripped {
-        blocked: false,
-        fault: Some(Fault::Timeout),
-        strikes: 1,
-        lasts: s(20),
+    advance(s(11)).await;
+    let again = ProviderEvent::Opened {
+        is_blocked: false,
+        fault: Some(FaultKind::Timeout),
+        failed_probes: 1,
+        duration: s(20),
     };
     assert_eq!(published(&stand), Some(again), "the probe failed");
-    pass(s(21)).await;
-    assert_eq!(published(&stand), Some(News::Well));
+    advance(s(21)).await;
+    assert_eq!(published(&stand), Some(ProviderEvent::Recovered));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn rate_limit_is_published_once_and_so_is_a_reset() {
-    let stand = Stand::alone(Plan::new("a"));
-    let under_way = [stand.admit().await.unwrap(), stand.admit().await.unwrap()];
-    call(&stand, failed(Fault::RateLimited, Some(s(30)))).await;
-    assert_eq!(published(&stand), Some(News::Limited { lasts: s(30) }));
-    let mut events = stand.backend.voice.clone();
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let under_way = [
+        stand.try_acquire().await.unwrap(),
+        stand.try_acquire().await.unwrap(),
+    ];
+    call(&stand, failed(FaultKind::RateLimited, Some(s(30)))).await;
+    assert_eq!(
+        published(&stand),
+        Some(ProviderEvent::RateLimited { duration: s(30) })
+    );
+    let mut events = stand.provider.events.clone();
     events.borrow_and_update();
     for permit in under_way {
-        permit.settle(failed(Fault::RateLimited, Some(s(30))));
+        permit.complete(failed(FaultKind::RateLimited, Some(s(30))));
     }
-    settled().await;
+    run_until_idle().await;
     assert!(
         !events.has_changed().unwrap(),
         "running calls report the same rate limit"
     );
-    stand.actor().send(Reset).await.unwrap();
-    assert_eq!(published(&stand), Some(News::Reset));
+    stand.actor().send(ResetBreaker).await.unwrap();
+    assert_eq!(published(&stand), Some(ProviderEvent::Reset));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn peer_events_are_applied_and_not_published_again() {
     for (fault, blocked, state) in [
-        (Fault::Unauthorized, true, ProviderState::Blocked),
-        (Fault::QuotaSpent, true, ProviderState::Blocked),
-        (Fault::Misconfigured, false, ProviderState::Open),
-        (Fault::ServerError, false, ProviderState::Open),
-        (Fault::Overloaded, false, ProviderState::Open),
-        (Fault::Unreachable, false, ProviderState::Closed),
-        (Fault::Timeout, false, ProviderState::Closed),
-        (Fault::Reset, false, ProviderState::Closed),
+        (FaultKind::Unauthorized, true, ProviderState::Blocked),
+        (FaultKind::QuotaSpent, true, ProviderState::Blocked),
+        (FaultKind::Misconfigured, false, ProviderState::Open),
+        (FaultKind::ServerError, false, ProviderState::Open),
+        (FaultKind::Overloaded, false, ProviderState::Open),
+        (FaultKind::Unreachable, false, ProviderState::Closed),
+        (FaultKind::Timeout, false, ProviderState::Closed),
+        (FaultKind::Reset, false, ProviderState::Closed),
     ] {
-        let stand = Stand::alone(Plan::new("a"));
+        let stand = ProviderBench::standalone(BenchOptions::new("a"));
         receive(&stand, tripped(blocked, fault)).await;
-        let status = stand.vitals().await;
+        let status = stand.status().await;
         assert_eq!(
             (status.state, published(&stand)),
             (state, None),
             "{fault:?}"
         );
-        assert_eq!(stand.admit().await.is_ok(), state == ProviderState::Closed);
+        assert_eq!(
+            stand.try_acquire().await.is_ok(),
+            state == ProviderState::Closed
+        );
         if state == ProviderState::Closed {
-            call(&stand, failed(Fault::Reset, None)).await;
+            call(&stand, failed(FaultKind::Reset, None)).await;
             assert_eq!(
-                stand.vitals().await.state,
+                stand.status().await.state,
                 ProviderState::Open,
                 "warned by {fault:?}"
             );
             continue;
         }
-        assert_eq!(status.reason, Some(fault));
-        receive(&stand, News::Well).await;
+        assert_eq!(status.last_fault, Some(fault));
+        receive(&stand, ProviderEvent::Recovered).await;
         assert_eq!(
-            (stand.vitals().await.state, published(&stand)),
+            (stand.status().await.state, published(&stand)),
             (ProviderState::Closed, None)
         );
         assert_eq!(
-            (stand.upstream.probes().len(), stand.upstream.calls().len()),
+            (stand.client.probes().len(), stand.client.calls().len()),
             (0, 0)
         );
     }
@@ -152,40 +161,40 @@ async fn peer_events_are_applied_and_not_published_again() {
 
 #[actix_rt::test(system = "Paused")]
 async fn rate_limit_of_a_peer_is_waited_out_and_not_published_again() {
-    let stand = Stand::alone(Plan::new("a"));
-    receive(&stand, News::Limited { lasts: s(30) }).await;
-    assert!(stand.vitals().await.retry_at.is_some() && stand.admit().await.is_err());
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    receive(&stand, ProviderEvent::RateLimited { duration: s(30) }).await;
+    assert!(stand.status().await.retry_at.is_some() && stand.try_acquire().await.is_err());
     assert_eq!(published(&stand), None);
     // Up to a fifth of the open time later, so that not all instances resume at once.
-    pass(s(32)).await;
-    assert!(stand.admit().await.is_ok());
+    advance(s(32)).await;
+    assert!(stand.try_acquire().await.is_ok());
     receive(
         &stand,
-        News::Limited {
-            lasts: Duration::MAX,
+        ProviderEvent::RateLimited {
+            duration: Duration::MAX,
         },
     )
     .await;
-    pass(s(24 * 3_600 + 2)).await;
-    assert!(stand.admit().await.is_ok(), "clamped to a day");
-    receive(&stand, News::Limited { lasts: s(600) }).await;
-    receive(&stand, News::Reset).await;
-    assert!(stand.admit().await.is_ok());
+    advance(s(24 * 3_600 + 2)).await;
+    assert!(stand.try_acquire().await.is_ok(), "clamped to a day");
+    receive(&stand, ProviderEvent::RateLimited { duration: s(600) }).await;
+    receive(&stand, ProviderEvent::Reset).await;
+    assert!(stand.try_acquire().await.is_ok());
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn peer_spend_counts_towards_the_budget_and_never_decreases() {
-    let terms = Terms {
+    let terms = ProviderPricing {
         prices: Some((1.0, 2.0)),
         daily_budget_usd: Some(1.0),
     };
-    let stand = Stand::alone(Plan {
-        terms,
-        ..Plan::new("a")
+    let stand = ProviderBench::standalone(BenchOptions {
+        pricing: terms,
+        ..BenchOptions::new("a")
     });
-    let today = spending::day_of(Clock::start().wall());
+    let today = spending::utc_day(Clock::start().wall());
     let others = |day, usd| {
-        SpentElsewhere(Spent {
+        SetPeerSpend(DailySpend {
             day,
             usd,
             estimated: false,
@@ -199,7 +208,7 @@ async fn peer_spend_counts_towards_the_budget_and_never_decreases() {
         (others(today + 1, 0.1), true),
     ] {
         stand.actor().send(message).await.unwrap();
-        assert_eq!(stand.admit().await.is_ok(), admitted, "{message:?}");
+        assert_eq!(stand.try_acquire().await.is_ok(), admitted, "{message:?}");
     }
 }
 
@@ -212,18 +221,18 @@ struct ScriptedCoordinator {
 
 struct RecordedLease(Arc<Mutex<Vec<Duration>>>);
 
-impl Held for RecordedLease {
-    fn give_back(self: Box<Self>, rest: Duration) {
+impl ProbeLease for RecordedLease {
+    fn release(self: Box<Self>, rest: Duration) {
         self.0.lock().unwrap().push(rest);
     }
 }
 
-impl Probing for ScriptedCoordinator {
-    fn ask(&self, _: Duration) -> BoxFuture<'static, Leave> {
+impl ProbeCoordinator for ScriptedCoordinator {
+    fn request_lease(&self, _: Duration) -> BoxFuture<'static, ProbeLeaseResult> {
         let delay = self.waits.lock().unwrap().pop_front().flatten();
         let result = delay.map_or_else(
-            || Leave::Go(Box::new(RecordedLease(Arc::clone(&self.rests)))),
-            Leave::Wait,
+            || ProbeLeaseResult::Granted(Box::new(RecordedLease(Arc::clone(&self.rests)))),
+            ProbeLeaseResult::HeldElsewhere,
         );
         Box::pin(std::future::ready(result))
     }
@@ -237,31 +246,31 @@ async fn probe_needs_a_lease_and_releases_it_with_a_delay_for_peers() {
         .lock()
         .unwrap()
         .extend([Some(s(7)), None, None]);
-    let stand = Stand::alone(Plan {
-        probing: Some(coordinator.clone()),
-        ..Plan::new("a")
+    let stand = ProviderBench::standalone(BenchOptions {
+        probe_coordinator: Some(coordinator.clone()),
+        ..BenchOptions::new("a")
     });
     stand
-        .upstream
-        .follow_when_probed([fails(Fault::ServerError), says("pong")]);
+        .client
+        .set_probe_scripts([fail_with(FaultKind::ServerError), reply("pong")]);
     for _ in 0..5 {
-        call(&stand, failed(Fault::ServerError, None)).await;
+        call(&stand, failed(FaultKind::ServerError, None)).await;
     }
-    pass(s(12)).await;
-    assert_eq!(stand.upstream.probes().len(), 0, "a peer is probing");
-    assert_eq!(stand.vitals().await.state, ProviderState::HalfOpen);
-    pass(s(8)).await;
-    assert_eq!(stand.upstream.probes().len(), 1);
+    advance(s(12)).await;
+    assert_eq!(stand.client.probes().len(), 0, "a peer is probing");
+    assert_eq!(stand.status().await.state, ProviderState::HalfOpen);
+    advance(s(8)).await;
+    assert_eq!(stand.client.probes().len(), 1);
     let rests = || coordinator.rests.lock().unwrap().clone();
     assert_eq!(
         rests(),
         [s(18)],
         "a fifth of ten seconds before its own next probe"
     );
-    pass(s(21)).await;
-    assert_eq!(stand.vitals().await.state, ProviderState::Closed);
+    advance(s(21)).await;
+    assert_eq!(stand.status().await.state, ProviderState::Closed);
     assert_eq!(
-        (stand.upstream.probes().len(), rests()),
+        (stand.client.probes().len(), rests()),
         (2, vec![s(18), s(10)])
     );
 }
@@ -270,55 +279,55 @@ async fn probe_needs_a_lease_and_releases_it_with_a_delay_for_peers() {
 async fn blocked_provider_without_a_lease_waits_for_the_peers_result() {
     let coordinator = Arc::new(ScriptedCoordinator::default());
     coordinator.waits.lock().unwrap().extend([Some(s(55)); 3]);
-    let stand = Stand::alone(Plan {
-        probing: Some(coordinator),
-        ..Plan::new("a")
+    let stand = ProviderBench::standalone(BenchOptions {
+        probe_coordinator: Some(coordinator),
+        ..BenchOptions::new("a")
     });
-    call(&stand, failed(Fault::Unauthorized, None)).await;
-    pass(s(150)).await;
+    call(&stand, failed(FaultKind::Unauthorized, None)).await;
+    advance(s(150)).await;
     assert_eq!(
-        (stand.upstream.probes().len(), stand.vitals().await.state),
+        (stand.client.probes().len(), stand.status().await.state),
         (0, ProviderState::Blocked)
     );
-    receive(&stand, News::Well).await;
-    assert!(stand.admit().await.is_ok());
-    pass(s(600)).await;
-    assert_eq!(stand.upstream.probes().len(), 0);
+    receive(&stand, ProviderEvent::Recovered).await;
+    assert!(stand.try_acquire().await.is_ok());
+    advance(s(600)).await;
+    assert_eq!(stand.client.probes().len(), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn outage_drill_publishes_nothing() {
-    let stand = Stand::alone(Plan::new("a"));
-    let terms = drill::Terms {
-        fault: settings::Fault::Down,
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let terms = drill::DrillSpec {
+        fault: settings::InjectedFault::Down,
         share: 1.0,
-        lasts: s(60),
+        duration: s(60),
     };
     let drill = stand
-        .backend
-        .drills
-        .begin(terms, Clock::start().wall())
+        .provider
+        .fault_switch
+        .start(terms, Clock::start().wall())
         .unwrap();
     for _ in 0..5 {
-        call(&stand, failed(Fault::Timeout, None)).await;
+        call(&stand, failed(FaultKind::Timeout, None)).await;
     }
     assert_eq!(
-        (stand.vitals().await.state, published(&stand)),
+        (stand.status().await.state, published(&stand)),
         (ProviderState::Open, None)
     );
-    stand.backend.drills.end(&drill);
-    stand.actor().send(DrillOver).await.unwrap();
-    stand.backend.drills.lifted();
+    stand.provider.fault_switch.stop(&drill);
+    stand.actor().send(ClearAfterDrill).await.unwrap();
+    stand.provider.fault_switch.mark_recovered();
     assert_eq!(
-        (stand.vitals().await.state, published(&stand)),
+        (stand.status().await.state, published(&stand)),
         (ProviderState::Closed, None),
         "peers are not reset"
     );
     for _ in 0..5 {
-        call(&stand, failed(Fault::Timeout, None)).await;
+        call(&stand, failed(FaultKind::Timeout, None)).await;
     }
     assert!(
-        matches!(published(&stand), Some(News::Tripped { .. })),
+        matches!(published(&stand), Some(ProviderEvent::Opened { .. })),
         "real failures are published again"
     );
 }

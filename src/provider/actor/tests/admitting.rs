@@ -4,61 +4,61 @@ use super::*;
 
 #[actix_rt::test(system = "Paused")]
 async fn full_provider_is_busy_and_stays_closed() {
-    let stand = Stand::alone(Plan {
+    let stand = ProviderBench::standalone(BenchOptions {
         max_concurrent: 2,
-        ..Plan::new("a")
+        ..BenchOptions::new("a")
     });
-    let first = stand.admit().await.unwrap();
-    let second = stand.admit().await.unwrap();
+    let first = stand.try_acquire().await.unwrap();
+    let second = stand.try_acquire().await.unwrap();
     assert_eq!(
-        rejection(stand.admit().await),
-        Refusal {
-            busy: true,
+        rejection(stand.try_acquire().await),
+        AcquireRejection {
+            is_busy: true,
             retry_at: None
         }
     );
-    assert_eq!(stand.vitals().await.in_flight, 2);
+    assert_eq!(stand.status().await.in_flight, 2);
     drop(first);
-    assert!(stand.admit().await.is_ok());
-    second.settle(Verdict::Whole);
-    let status = stand.vitals().await;
+    assert!(stand.try_acquire().await.is_ok());
+    second.complete(CallOutcome::Success);
+    let status = stand.status().await;
     assert_eq!(
-        (status.state, status.in_flight, stand.free()),
+        (status.state, status.in_flight, stand.free_slots()),
         (ProviderState::Closed, 0, 2)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn outcomes_are_counted_once() {
-    let stand = Stand::alone(Plan::new("a"));
-    let permit = stand.admit().await.unwrap();
-    permit.first_token(ms(300));
-    pass(s(2)).await;
-    permit.settle(Verdict::Whole);
-    call(&stand, failed(Fault::Timeout)).await;
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let permit = stand.try_acquire().await.unwrap();
+    permit.record_first_token(ms(300));
+    advance(s(2)).await;
+    permit.complete(CallOutcome::Success);
+    call(&stand, failed(FaultKind::Timeout)).await;
     call(
         &stand,
-        Verdict::Failed {
-            fault: Fault::Reset,
-            started: true,
+        CallOutcome::Failed {
+            fault: FaultKind::Reset,
+            had_text: true,
             retry_after: None,
         },
     )
     .await;
-    drop(stand.admit().await.unwrap());
-    let status = stand.vitals().await;
+    drop(stand.try_acquire().await.unwrap());
+    let status = stand.status().await;
     assert_eq!(
         (
             status.successes,
             status.failures,
-            status.restarts,
+            status.broken_streams,
             status.in_flight
         ),
         (1, 2, 1, 0)
     );
-    assert_eq!(status.reason, Some(Fault::Reset));
+    assert_eq!(status.last_fault, Some(FaultKind::Reset));
     let [first_token, total] =
-        [status.first_token, status.total].map(|latency| latency.unwrap().p50);
+        [status.first_token_latency, status.total_latency].map(|latency| latency.unwrap().p50);
     assert!(
         first_token.abs_diff(300) <= 6 && total.abs_diff(2_000) <= 40,
         "{first_token} {total}"
@@ -68,94 +68,97 @@ async fn outcomes_are_counted_once() {
 /// Permits report in any case, with at most three messages each.
 #[actix_rt::test(system = "Paused")]
 async fn full_mailbox_loses_no_outcome() {
-    let stand = Stand::alone(Plan {
+    let stand = ProviderBench::standalone(BenchOptions {
         max_concurrent: 2,
-        ..Plan::new("a")
+        ..BenchOptions::new("a")
     });
-    let first = stand.admit().await.unwrap();
-    let second = stand.admit().await.unwrap();
+    let first = stand.try_acquire().await.unwrap();
+    let second = stand.try_acquire().await.unwrap();
     let actor = stand.actor();
     // The actor handles no message before this task awaits.
-    let accepted = (0..2 * MAILBOX)
-        .take_while(|_| actor.try_send(Admit).is_ok())
+    let accepted = (0..2 * MAILBOX_CAPACITY)
+        .take_while(|_| actor.try_send(TryAcquire).is_ok())
         .count();
-    assert!((MAILBOX..=MAILBOX + 1).contains(&accepted), "{accepted}");
+    assert!(
+        (MAILBOX_CAPACITY..=MAILBOX_CAPACITY + 1).contains(&accepted),
+        "{accepted}"
+    );
     for permit in [first, second] {
-        permit.first_token(ms(300));
-        permit.settle(Verdict::Whole);
+        permit.record_first_token(ms(300));
+        permit.complete(CallOutcome::Success);
     }
-    settled().await;
-    let status = stand.vitals().await;
+    run_until_idle().await;
+    let status = stand.status().await;
     assert_eq!(
-        (status.successes, status.in_flight, stand.free()),
+        (status.successes, status.in_flight, stand.free_slots()),
         (2, 0, 2)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn abandoned_calls_are_not_counted() {
-    let stand = Stand::alone(Plan::new("a"));
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
     for _ in 0..50 {
-        drop(stand.admit().await.unwrap());
+        drop(stand.try_acquire().await.unwrap());
     }
-    let status = stand.vitals().await;
+    let status = stand.status().await;
     assert_eq!(
         (status.state, status.successes, status.failures),
         (ProviderState::Closed, 0, 0)
     );
-    assert_eq!(stand.free(), stand.places());
+    assert_eq!(stand.free_slots(), stand.total_slots());
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn open_breaker_returns_the_retry_time() {
-    let stand = opened(Plan::new("a")).await;
-    let rejected = rejection(stand.admit().await);
-    assert_eq!((rejected.busy, rejected.retry_at), (false, Some(s(10))));
+    let stand = opened(BenchOptions::new("a")).await;
+    let rejected = rejection(stand.try_acquire().await);
+    assert_eq!((rejected.is_busy, rejected.retry_at), (false, Some(s(10))));
     assert_eq!(
-        stand.free(),
-        stand.places(),
+        stand.free_slots(),
+        stand.total_slots(),
         "the rejected call took no slot"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn rate_limit_is_waited_out_while_closed() {
-    let stand = Stand::alone(Plan::new("a"));
-    let limit = Verdict::Failed {
-        fault: Fault::RateLimited,
-        started: false,
+    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let limit = CallOutcome::Failed {
+        fault: FaultKind::RateLimited,
+        had_text: false,
         retry_after: Some(s(3)),
     };
     call(&stand, limit).await;
-    let status = stand.vitals().await;
+    let status = stand.status().await;
     assert_eq!(
         (status.state, status.retry_at.is_some()),
         (ProviderState::Closed, true)
     );
-    pass(ms(2_999)).await;
-    assert!(stand.admit().await.is_err());
-    pass(ms(1)).await;
-    assert!(stand.admit().await.is_ok());
-    assert_eq!(stand.vitals().await.retry_at, None);
+    advance(ms(2_999)).await;
+    assert!(stand.try_acquire().await.is_err());
+    advance(ms(1)).await;
+    assert!(stand.try_acquire().await.is_ok());
+    assert_eq!(stand.status().await.retry_at, None);
     assert_eq!(probe_count(&stand), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn reset_closes_and_discards_failures() {
-    let stand = opened(Plan::new("a")).await;
-    stand.actor().send(Reset).await.unwrap();
-    let status = stand.vitals().await;
+    let stand = opened(BenchOptions::new("a")).await;
+    stand.actor().send(ResetBreaker).await.unwrap();
+    let status = stand.status().await;
     assert_eq!(
-        (status.state, status.reason, status.retry_at),
+        (status.state, status.last_fault, status.retry_at),
         (ProviderState::Closed, None, None)
     );
     for _ in 0..4 {
-        call(&stand, failed(Fault::ServerError)).await;
+        call(&stand, failed(FaultKind::ServerError)).await;
     }
     assert!(
-        stand.admit().await.is_ok(),
+        stand.try_acquire().await.is_ok(),
         "the earlier failures are discarded"
     );
-    pass(s(60)).await;
+    advance(s(60)).await;
     assert_eq!(probe_count(&stand), 0, "no probe is due");
 }

@@ -3,92 +3,96 @@
 use super::super::changing::Retire;
 use super::*;
 
-fn unchanged(_: &mut Seed) {}
+fn unchanged(_: &mut ProviderParts) {}
 
 #[actix_rt::test(system = "Paused")]
 async fn new_key_closes_the_breaker_and_old_outcomes_do_not_count() {
-    for fault in [Fault::Unauthorized, Fault::RateLimited, Fault::Unreachable] {
-        let mut stand = Stand::alone(Plan::new("a"));
-        let old = stand.admit().await.unwrap();
+    for fault in [
+        FaultKind::Unauthorized,
+        FaultKind::RateLimited,
+        FaultKind::Unreachable,
+    ] {
+        let mut stand = ProviderBench::standalone(BenchOptions::new("a"));
+        let old = stand.try_acquire().await.unwrap();
         for _ in 0..5 {
-            if let Ok(permit) = stand.admit().await {
-                permit.settle(Verdict::Failed {
+            if let Ok(permit) = stand.try_acquire().await {
+                permit.complete(CallOutcome::Failed {
                     fault,
-                    started: false,
+                    had_text: false,
                     retry_after: Some(s(30)),
                 });
-                settled().await;
+                run_until_idle().await;
             }
         }
-        assert!(stand.admit().await.is_err(), "{fault:?}");
-        stand.change(true, unchanged);
-        let status = stand.vitals().await;
+        assert!(stand.try_acquire().await.is_err(), "{fault:?}");
+        stand.reconfigure(true, unchanged);
+        let status = stand.status().await;
         assert_eq!(
             (status.state, status.retry_at),
             (ProviderState::Closed, None),
             "{fault:?}"
         );
         assert!(status.failures > 0, "counts since the start continue");
-        old.settle(failed(Fault::Unauthorized));
+        old.complete(failed(FaultKind::Unauthorized));
         assert_eq!(
-            stand.vitals().await.state,
+            stand.status().await.state,
             ProviderState::Closed,
             "a refusal of the old key"
         );
-        assert!(stand.admit().await.is_ok());
+        assert!(stand.try_acquire().await.is_ok());
         // A refusal of the new key blocks it.
-        call(&stand, failed(Fault::Unauthorized)).await;
-        assert_eq!(stand.vitals().await.state, ProviderState::Blocked);
+        call(&stand, failed(FaultKind::Unauthorized)).await;
+        assert_eq!(stand.status().await.state, ProviderState::Blocked);
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn new_settings_keep_the_breaker_state() {
-    let mut stand = opened(Plan::new("a")).await;
+    let mut stand = opened(BenchOptions::new("a")).await;
     // By the paused clock; the status has wall-clock times, which go on.
-    let until = async |stand: &Stand| {
+    let until = async |stand: &ProviderBench| {
         (
-            stand.vitals().await.state,
-            rejection(stand.admit().await).retry_at,
+            stand.status().await.state,
+            rejection(stand.try_acquire().await).retry_at,
         )
     };
     let before = until(&stand).await;
     assert!(before.1.is_some());
-    stand.change(false, |seed| seed.rules.open_for = s(1));
+    stand.reconfigure(false, |seed| seed.breaker_config.open_for = s(1));
     assert_eq!(until(&stand).await, before);
     // The counts are kept too.
-    let mut stand = Stand::alone(Plan::new("b"));
+    let mut stand = ProviderBench::standalone(BenchOptions::new("b"));
     for _ in 0..4 {
-        call(&stand, failed(Fault::ServerError)).await;
+        call(&stand, failed(FaultKind::ServerError)).await;
     }
-    stand.change(false, unchanged);
-    call(&stand, failed(Fault::ServerError)).await;
-    assert_eq!(stand.vitals().await.state, ProviderState::Open);
+    stand.reconfigure(false, unchanged);
+    call(&stand, failed(FaultKind::ServerError)).await;
+    assert_eq!(stand.status().await.state, ProviderState::Open);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn lower_concurrency_limit_waits_for_running_calls() {
-    let mut stand = Stand::alone(Plan {
+    let mut stand = ProviderBench::standalone(BenchOptions {
         max_concurrent: 3,
-        ..Plan::new("a")
+        ..BenchOptions::new("a")
     });
     let mut under_way: Vec<_> = [
-        stand.admit().await,
-        stand.admit().await,
-        stand.admit().await,
+        stand.try_acquire().await,
+        stand.try_acquire().await,
+        stand.try_acquire().await,
     ]
     .map(Result::unwrap)
     .into();
-    stand.change(false, |seed| seed.max_concurrent = 1);
-    settled().await;
+    stand.reconfigure(false, |seed| seed.max_concurrent = 1);
+    run_until_idle().await;
     under_way.truncate(1);
-    assert!(rejection(stand.admit().await).busy);
-    assert_eq!(stand.vitals().await.in_flight, 1);
+    assert!(rejection(stand.try_acquire().await).is_busy);
+    assert_eq!(stand.status().await.in_flight, 1);
     under_way.clear();
-    assert!(stand.admit().await.is_ok());
-    stand.change(false, |seed| seed.max_concurrent = 2);
-    let two = [stand.admit().await, stand.admit().await];
-    assert!(two.iter().all(Result::is_ok) && stand.admit().await.is_err());
+    assert!(stand.try_acquire().await.is_ok());
+    stand.reconfigure(false, |seed| seed.max_concurrent = 2);
+    let two = [stand.try_acquire().await, stand.try_acquire().await];
+    assert!(two.iter().all(Result::is_ok) && stand.try_acquire().await.is_err());
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -97,21 +101,21 @@ async fn health_check_of_the_old_address_does_not_count() {
         probe: crate::settings::ProbeKind::Models,
         ..HealthSettings::default()
     };
-    let mut stand = Stand::alone(Plan {
+    let mut stand = ProviderBench::standalone(BenchOptions {
         health: check,
-        ..Plan::new("a")
+        ..BenchOptions::new("a")
     });
-    stand.upstream.follow_when_listed([silent()]);
+    stand.client.set_listing_scripts([hang()]);
     // The check is running during the change.
-    pass(s(61)).await;
-    let other = Arc::new(crate::provider::scripted::Scripted::default());
-    stand.change(true, |seed| seed.upstream = other);
-    pass(s(5)).await;
-    let status = stand.vitals().await;
-    assert_eq!((status.check, status.checks), (None, 0));
-    pass(s(65)).await;
+    advance(s(61)).await;
+    let other = Arc::new(crate::provider::scripted::ScriptedClient::default());
+    stand.reconfigure(true, |seed| seed.client = other);
+    advance(s(5)).await;
+    let status = stand.status().await;
+    assert_eq!((status.last_check, status.checks), (None, 0));
+    advance(s(65)).await;
     assert_eq!(
-        stand.vitals().await.checks,
+        stand.status().await.checks,
         1,
         "only one schedule of checks continues"
     );
@@ -121,37 +125,37 @@ async fn health_check_of_the_old_address_does_not_count() {
 async fn retired_actor_finishes_its_calls_and_stops() {
     let store = Arc::new(MemoryStore::default());
     let clock = crate::provider::backend::Clock::start();
-    let mut stand = Stand::start(Plan::new("a"), clock, Arc::clone(&store) as _);
-    let first = stand.admit().await.unwrap();
-    let mut last = stand.admit().await.unwrap();
-    call(&stand, failed(Fault::Unauthorized)).await;
+    let mut stand = ProviderBench::start(BenchOptions::new("a"), clock, Arc::clone(&store) as _);
+    let first = stand.try_acquire().await.unwrap();
+    let mut last = stand.try_acquire().await.unwrap();
+    call(&stand, failed(FaultKind::Unauthorized)).await;
     assert_eq!(store.breakers().await.unwrap().len(), 1);
     let actor = stand.actor();
     actor.do_send(Retire);
-    assert!(stand.admit().await.is_err(), "it takes no more calls");
+    assert!(stand.try_acquire().await.is_err(), "it takes no more calls");
     assert_eq!(
         store.breakers().await.unwrap(),
         [],
         "its saved state is deleted"
     );
     let probes = probe_count(&stand);
-    pass(s(300)).await;
+    advance(s(300)).await;
     assert_eq!(probe_count(&stand), probes, "it is not probed");
-    first.settle(Verdict::Whole);
-    settled().await;
+    first.complete(CallOutcome::Success);
+    run_until_idle().await;
     assert!(actor.connected(), "one call is running");
-    last.used(crate::chat::Usage {
+    last.record_usage(crate::chat::TokenUsage {
         input_tokens: 1_000_000,
         output_tokens: 0,
         estimated: false,
     });
     drop(last);
-    stand.ended().await;
-    let spent = stand.backend.vitals.borrow().spent.usd;
+    stand.wait_for_exit().await;
+    let spent = stand.provider.status.borrow().spend_today.usd;
     assert!((spent - 1.0).abs() < 1e-9, "the last call is paid: {spent}");
     assert_eq!(store.breakers().await.unwrap(), []);
 
-    let mut idle = Stand::alone(Plan::new("b"));
+    let mut idle = ProviderBench::standalone(BenchOptions::new("b"));
     idle.actor().do_send(Retire);
-    idle.ended().await;
+    idle.wait_for_exit().await;
 }

@@ -4,186 +4,204 @@ use super::*;
 
 #[actix_rt::test(system = "Paused")]
 async fn rebuilt_actor_continues_from_the_published_status() {
-    for fault in [Fault::ServerError, Fault::Unauthorized] {
-        let mut stand = Stand::alone(Plan::new("a"));
-        stand.upstream.follow_when_probed([fails(fault)]);
+    for fault in [FaultKind::ServerError, FaultKind::Unauthorized] {
+        let mut stand = ProviderBench::standalone(BenchOptions::new("a"));
+        stand.client.set_probe_scripts([fail_with(fault)]);
         for _ in 0..5 {
-            if let Ok(permit) = stand.admit().await {
-                permit.settle(failed(fault));
+            if let Ok(permit) = stand.try_acquire().await {
+                permit.complete(failed(fault));
             }
         }
-        pass(s(65)).await;
-        let before = stand.vitals().await;
-        stand.crash().await;
-        assert!(stand.actor().send(Admit).await.is_err());
-        stand.rebuild();
-        let after = stand.vitals().await;
+        advance(s(65)).await;
+        let before = stand.status().await;
+        stand.crash_actor().await;
+        assert!(stand.actor().send(TryAcquire).await.is_err());
+        stand.restart_actor();
+        let after = stand.status().await;
         assert_eq!(
-            (after.state, after.strikes, after.reason),
-            (before.state, before.strikes, before.reason)
+            (after.state, after.failed_probes, after.last_fault),
+            (before.state, before.failed_probes, before.last_fault)
         );
         assert_eq!(
             (after.successes, after.failures),
             (before.successes, before.failures)
         );
-        assert!(stand.admit().await.is_err());
-        stand.upstream.follow_when_probed([says("pong")]);
-        pass(s(90)).await;
-        assert_eq!(stand.vitals().await.state, ProviderState::Closed);
+        assert!(stand.try_acquire().await.is_err());
+        stand.client.set_probe_scripts([reply("pong")]);
+        advance(s(90)).await;
+        assert_eq!(stand.status().await.state, ProviderState::Closed);
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn panic_loses_no_permit_and_no_rate_limit() {
-    let mut stand = Stand::alone(Plan {
+    let mut stand = ProviderBench::standalone(BenchOptions {
         max_concurrent: 2,
-        ..Plan::new("a")
+        ..BenchOptions::new("a")
     });
-    let under_way = stand.admit().await.unwrap();
-    let limit = Verdict::Failed {
-        fault: Fault::RateLimited,
-        started: false,
+    let under_way = stand.try_acquire().await.unwrap();
+    let limit = CallOutcome::Failed {
+        fault: FaultKind::RateLimited,
+        had_text: false,
         retry_after: Some(s(20)),
     };
     call(&stand, limit).await;
-    stand.crash().await;
-    stand.rebuild();
-    assert_eq!((stand.vitals().await.in_flight, stand.free()), (1, 1));
-    assert!(stand.admit().await.is_err(), "the rate limit still holds");
-    pass(s(20)).await;
-    let other = stand.admit().await.unwrap();
+    stand.crash_actor().await;
+    stand.restart_actor();
+    assert_eq!((stand.status().await.in_flight, stand.free_slots()), (1, 1));
+    assert!(
+        stand.try_acquire().await.is_err(),
+        "the rate limit still holds"
+    );
+    advance(s(20)).await;
+    let other = stand.try_acquire().await.unwrap();
     assert_eq!(
-        rejection(stand.admit().await),
-        Refusal {
-            busy: true,
+        rejection(stand.try_acquire().await),
+        AcquireRejection {
+            is_busy: true,
             retry_at: None
         }
     );
     drop(other);
-    under_way.settle(Verdict::Whole);
-    assert_eq!((stand.vitals().await.in_flight, stand.free()), (0, 2));
+    under_way.complete(CallOutcome::Success);
+    assert_eq!((stand.status().await.in_flight, stand.free_slots()), (0, 2));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn permit_dropped_while_the_actor_is_down_releases_its_slot() {
-    let mut stand = Stand::alone(Plan::new("a"));
-    let permit = stand.admit().await.unwrap();
-    stand.crash().await;
+    let mut stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let permit = stand.try_acquire().await.unwrap();
+    stand.crash_actor().await;
     drop(permit);
-    stand.rebuild();
+    stand.restart_actor();
     assert_eq!(
-        (stand.vitals().await.in_flight, stand.free()),
-        (0, stand.places())
+        (stand.status().await.in_flight, stand.free_slots()),
+        (0, stand.total_slots())
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn outcome_of_a_permit_from_before_a_panic_changes_no_state() {
-    let mut stand = opened(Plan {
+    let mut stand = opened(BenchOptions {
         max_concurrent: 9,
-        ..Plan::new("a")
+        ..BenchOptions::new("a")
     })
     .await;
-    stand.actor().send(Reset).await.unwrap();
-    let old: Vec<_> = [stand.admit().await.unwrap(), stand.admit().await.unwrap()].into();
+    stand.actor().send(ResetBreaker).await.unwrap();
+    let old: Vec<_> = [
+        stand.try_acquire().await.unwrap(),
+        stand.try_acquire().await.unwrap(),
+    ]
+    .into();
     for _ in 0..5 {
-        call(&stand, failed(Fault::ServerError)).await;
+        call(&stand, failed(FaultKind::ServerError)).await;
     }
-    pass(s(1)).await;
-    stand.crash().await;
-    stand.rebuild();
-    settled().await;
+    advance(s(1)).await;
+    stand.crash_actor().await;
+    stand.restart_actor();
+    run_until_idle().await;
     for permit in old {
-        permit.settle(Verdict::Whole);
+        permit.complete(CallOutcome::Success);
     }
-    let status = stand.vitals().await;
+    let status = stand.status().await;
     assert_eq!((status.state, status.in_flight), (ProviderState::Open, 0));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn panicking_probe_does_not_end_recovery() {
-    let stand = opened(Plan::new("a")).await;
+    let stand = opened(BenchOptions::new("a")).await;
     stand
-        .upstream
-        .follow_when_probed([vec![Act::Panic], says("pong")]);
-    pass(s(10)).await;
-    if stand.is_down() {
-        stand.rebuild();
+        .client
+        .set_probe_scripts([vec![ScriptStep::Panic], reply("pong")]);
+    advance(s(10)).await;
+    if stand.has_exited() {
+        stand.restart_actor();
     }
-    pass(s(30)).await;
-    assert_eq!(stand.vitals().await.state, ProviderState::Closed);
+    advance(s(30)).await;
+    assert_eq!(stand.status().await.state, ProviderState::Closed);
 }
 
 async fn saved_breaker(store: &MemoryStore) -> Option<BreakerRecord> {
-    settled().await;
+    run_until_idle().await;
     store.breakers().await.unwrap().pop()
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn breaker_state_is_saved_and_deleted() {
     let store = Arc::new(MemoryStore::default());
-    let stand = Stand::start(Plan::new("a"), Clock::start(), store.clone());
+    let stand = ProviderBench::start(BenchOptions::new("a"), Clock::start(), store.clone());
     assert_eq!(saved_breaker(&store).await, None);
     for _ in 0..5 {
-        call(&stand, failed(Fault::ServerError)).await;
+        call(&stand, failed(FaultKind::ServerError)).await;
     }
     let open = saved_breaker(&store).await.unwrap();
     assert_eq!(
-        (&*open.provider, open.blocked, open.strikes, &*open.reason),
+        (
+            &*open.provider,
+            open.is_blocked,
+            open.failed_probes,
+            &*open.reason
+        ),
         ("a", false, 0, "server_error")
     );
-    let wait = open.until.since(stand.clock().wall());
+    let wait = open.retry_at.since(stand.clock().wall());
     assert!(wait <= s(10) && wait > s(8), "{wait:?}");
     stand
-        .upstream
-        .follow_when_probed([fails(Fault::Timeout), says("pong")]);
-    pass(s(10)).await;
-    assert_eq!(saved_breaker(&store).await.unwrap().strikes, 1);
-    pass(s(20)).await;
+        .client
+        .set_probe_scripts([fail_with(FaultKind::Timeout), reply("pong")]);
+    advance(s(10)).await;
+    assert_eq!(saved_breaker(&store).await.unwrap().failed_probes, 1);
+    advance(s(20)).await;
     assert_eq!(saved_breaker(&store).await, None, "closed");
-    call(&stand, failed(Fault::QuotaSpent)).await;
+    call(&stand, failed(FaultKind::QuotaSpent)).await;
     let blocked = saved_breaker(&store).await.unwrap();
     assert_eq!(
-        (blocked.blocked, &*blocked.reason, blocked.fault),
-        (true, "refused", Some(Fault::QuotaSpent))
+        (blocked.is_blocked, &*blocked.reason, blocked.fault),
+        (true, "refused", Some(FaultKind::QuotaSpent))
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn restored_status_starts_open_half_open_or_blocked() {
     let wall = Clock::start().wall();
-    let restored = |state, until: At| Vitals {
+    let restored = |state, until: Timestamp| ProviderStatus {
         state,
         retry_at: Some(until),
-        strikes: 1,
-        ..Vitals::default()
+        failed_probes: 1,
+        ..ProviderStatus::default()
     };
-    let plan = |status| Plan {
-        vitals: status,
-        ..Plan::new("a")
+    let plan = |status| BenchOptions {
+        initial_status: status,
+        ..BenchOptions::new("a")
     };
 
-    let later = Stand::alone(plan(restored(ProviderState::Open, wall.plus(s(7)))));
-    assert_eq!(later.vitals().await.state, ProviderState::Open);
-    assert!(later.admit().await.is_err());
-    pass(s(8)).await;
+    let later = ProviderBench::standalone(plan(restored(
+        ProviderState::Open,
+        wall.saturating_add(s(7)),
+    )));
+    assert_eq!(later.status().await.state, ProviderState::Open);
+    assert!(later.try_acquire().await.is_err());
+    advance(s(8)).await;
     assert_eq!(
-        (later.vitals().await.state, probe_count(&later)),
+        (later.status().await.state, probe_count(&later)),
         (ProviderState::Closed, 1)
     );
 
-    let past = Stand::alone(plan(restored(ProviderState::Open, At(5))));
-    past.upstream.follow_when_probed([fails(Fault::Reset)]);
-    settled().await;
+    let past = ProviderBench::standalone(plan(restored(ProviderState::Open, Timestamp(5))));
+    past.client.set_probe_scripts([fail_with(FaultKind::Reset)]);
+    run_until_idle().await;
     assert_eq!(
-        (past.vitals().await.state, probe_count(&past)),
+        (past.status().await.state, probe_count(&past)),
         (ProviderState::Open, 1),
         "probed at once"
     );
-    assert_eq!(past.vitals().await.strikes, 2);
+    assert_eq!(past.status().await.failed_probes, 2);
 
-    let blocked = Stand::alone(plan(restored(ProviderState::Blocked, wall.plus(s(30)))));
-    assert_eq!(blocked.vitals().await.state, ProviderState::Blocked);
-    pass(s(31)).await;
-    assert_eq!(blocked.vitals().await.state, ProviderState::Closed);
+    let blocked = ProviderBench::standalone(plan(restored(
+        ProviderState::Blocked,
+        wall.saturating_add(s(30)),
+    )));
+    assert_eq!(blocked.status().await.state, ProviderState::Blocked);
+    advance(s(31)).await;
+    assert_eq!(blocked.status().await.state, ProviderState::Closed);
 }

@@ -20,30 +20,30 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn failed(fault: Fault) -> Verdict {
+fn failed(fault: FaultKind) -> CallOutcome {
     failed_with_retry_after(fault, None)
 }
 
-fn failed_with_retry_after(fault: Fault, retry_after: Option<Duration>) -> Verdict {
-    Verdict::Failed {
+fn failed_with_retry_after(fault: FaultKind, retry_after: Option<Duration>) -> CallOutcome {
+    CallOutcome::Failed {
         fault,
-        started: false,
+        had_text: false,
         retry_after,
     }
 }
 
-fn broken_stream(fault: Fault) -> Verdict {
-    Verdict::Failed {
+fn broken_stream(fault: FaultKind) -> CallOutcome {
+    CallOutcome::Failed {
         fault,
-        started: true,
+        had_text: true,
         retry_after: None,
     }
 }
 
-fn faults(weight: Weight) -> impl Iterator<Item = Fault> {
-    Fault::ALL
+fn faults(weight: BreakerImpact) -> impl Iterator<Item = FaultKind> {
+    FaultKind::ALL
         .into_iter()
-        .filter(move |fault| fault.weight() == weight)
+        .filter(move |fault| fault.breaker_impact() == weight)
 }
 
 struct Bench {
@@ -52,7 +52,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(rules: Rules) -> Self {
+    fn new(rules: BreakerConfig) -> Self {
         Self {
             breaker: Breaker::new(rules),
             now: s(1_000),
@@ -60,65 +60,66 @@ impl Bench {
     }
 
     /// Opened by five failures, for ten seconds.
-    fn opened(rules: Rules) -> Self {
+    fn opened(rules: BreakerConfig) -> Self {
         let mut bench = Self::new(rules);
         bench.open_by_five_failures();
         bench
     }
 
     /// After the end of the open time.
-    fn half_open(rules: Rules) -> Self {
+    fn half_open(rules: BreakerConfig) -> Self {
         let mut bench = Self::opened(rules);
         bench.pass(s(10));
         bench
     }
 
-    fn blocked(rules: Rules) -> Self {
+    fn blocked(rules: BreakerConfig) -> Self {
         let mut bench = Self::new(rules);
-        bench.visit(failed(Fault::Unauthorized)).unwrap();
+        bench.visit(failed(FaultKind::Unauthorized)).unwrap();
         bench
     }
 
     fn open_by_five_failures(&mut self) {
-        (0..4).for_each(|_| assert_eq!(self.visit(failed(Fault::ServerError)), None));
-        self.visit(failed(Fault::ServerError)).unwrap();
+        (0..4).for_each(|_| assert_eq!(self.visit(failed(FaultKind::ServerError)), None));
+        self.visit(failed(FaultKind::ServerError)).unwrap();
     }
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
     }
 
-    fn ticket(&mut self, origin: Who) -> Ticket {
+    fn ticket(&mut self, origin: CallOrigin) -> Ticket {
         self.breaker.admit(self.now, origin).unwrap()
     }
 
-    fn rejects(&mut self, origin: Who) -> bool {
+    fn rejects(&mut self, origin: CallOrigin) -> bool {
         self.breaker.admit(self.now, origin).is_err()
     }
 
-    fn settle(&mut self, ticket: Ticket, outcome: Verdict) -> Option<Transition> {
-        self.breaker.settle(ticket, outcome, self.now, NO_JITTER)
+    fn settle(&mut self, ticket: Ticket, outcome: CallOutcome) -> Option<Transition> {
+        self.breaker
+            .record_outcome(ticket, outcome, self.now, NO_JITTER)
     }
 
     /// Makes a visitor's call with this outcome, including a first token if it implies one.
-    fn visit(&mut self, outcome: Verdict) -> Option<Transition> {
-        self.call(Who::Visitor, outcome)
+    fn visit(&mut self, outcome: CallOutcome) -> Option<Transition> {
+        self.call(CallOrigin::Turn, outcome)
     }
 
-    fn probe(&mut self, outcome: Verdict) -> Option<Transition> {
-        self.call(Who::Probe, outcome)
+    fn probe(&mut self, outcome: CallOutcome) -> Option<Transition> {
+        self.call(CallOrigin::Probe, outcome)
     }
 
-    fn call(&mut self, origin: Who, outcome: Verdict) -> Option<Transition> {
+    fn call(&mut self, origin: CallOrigin, outcome: CallOutcome) -> Option<Transition> {
         let ticket = self.ticket(origin);
         if matches!(
             outcome,
-            Verdict::Whole | Verdict::Failed { started: true, .. }
+            CallOutcome::Success | CallOutcome::Failed { had_text: true, .. }
         ) {
             let latency = Duration::from_millis(300);
             assert_eq!(
                 self.breaker
-                    .first_token(ticket, latency, self.now, NO_JITTER),
+                    .record_first_token(ticket, latency, self.now, NO_JITTER),
                 None
             );
         }
@@ -129,7 +130,7 @@ impl Bench {
         self.view().state
     }
 
-    fn view(&self) -> View {
+    fn view(&self) -> BreakerView {
         self.breaker.view(self.now)
     }
 
@@ -138,16 +139,16 @@ impl Bench {
     }
 }
 
-fn probed_by_visitors() -> Rules {
-    Rules {
+fn probed_by_visitors() -> BreakerConfig {
+    BreakerConfig {
         recovery_probe: false,
-        ..Rules::default()
+        ..BreakerConfig::default()
     }
 }
 
-fn three_probes() -> Rules {
-    Rules {
+fn three_probes() -> BreakerConfig {
+    BreakerConfig {
         probes: 3,
-        ..Rules::default()
+        ..BreakerConfig::default()
     }
 }

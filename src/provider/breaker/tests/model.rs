@@ -13,7 +13,7 @@ enum Event {
 type Log = Vec<(Duration, Event)>;
 
 pub(super) struct Model {
-    rules: Rules,
+    rules: BreakerConfig,
     pub(super) phase: ProviderState,
     /// The number of the present phase; the fields down to `unsure` are reset with each phase.
     pub(super) number: usize,
@@ -23,7 +23,7 @@ pub(super) struct Model {
     unsure: bool,
     pub(super) strikes: u32,
     /// Probes in flight: the call, its origin, and the expiry of its slot.
-    probes: Vec<(usize, Who, Duration)>,
+    probes: Vec<(usize, CallOrigin, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +38,14 @@ pub(super) struct Call {
 pub(super) enum Expected {
     Nothing,
     /// Opens for a time between these bounds.
-    Opens(Cause, Duration, Duration),
+    Opens(TripReason, Duration, Duration),
     /// Blocks, or stays blocked, for a time between these bounds.
     Blocks(Duration, Duration),
     Closes,
 }
 
 impl Model {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: BreakerConfig) -> Self {
         Self {
             rules,
             phase: ProviderState::Closed,
@@ -75,16 +75,16 @@ impl Model {
         }
     }
 
-    pub(super) fn admits(&mut self, origin: Who, now: Duration, id: usize) -> bool {
+    pub(super) fn admits(&mut self, origin: CallOrigin, now: Duration, id: usize) -> bool {
         self.tick(now);
         let needed = match self.phase {
-            ProviderState::Closed => return origin == Who::Visitor && now >= self.retry_at,
+            ProviderState::Closed => return origin == CallOrigin::Turn && now >= self.retry_at,
             ProviderState::HalfOpen => self.rules.probes - self.good,
             ProviderState::Blocked => 1,
             _ => return false,
         };
         let own = self.rules.recovery_probe;
-        let may_probe = (origin == Who::Probe) == (own && !self.unsure);
+        let may_probe = (origin == CallOrigin::Probe) == (own && !self.unsure);
         let admitted = may_probe && now >= self.retry_at && self.probes.len() < needed as usize;
         if admitted {
             self.probes.push((id, origin, now + self.rules.probe_lease));
@@ -100,7 +100,7 @@ impl Model {
         self.judge(None, now)
     }
 
-    pub(super) fn settle(&mut self, call: Call, outcome: Verdict, now: Duration) -> Expected {
+    pub(super) fn settle(&mut self, call: Call, outcome: CallOutcome, now: Duration) -> Expected {
         self.probes.retain(|probe| probe.2 > now);
         let probe = self.probes.iter().find(|probe| probe.0 == call.id).copied();
         self.probes.retain(|probe| probe.0 != call.id);
@@ -112,11 +112,11 @@ impl Model {
             return Expected::Nothing;
         }
         let (fault, started, asked) = match outcome {
-            Verdict::Whole if closed => {
+            CallOutcome::Success if closed => {
                 self.log.push((now, Event::Whole));
                 return Expected::Nothing;
             }
-            Verdict::Whole => {
+            CallOutcome::Success => {
                 self.good += 1;
                 let is_enough =
                     self.phase == ProviderState::Blocked || self.good == self.rules.probes;
@@ -126,16 +126,16 @@ impl Model {
                     Expected::Nothing
                 };
             }
-            Verdict::Failed {
+            CallOutcome::Failed {
                 fault,
-                started,
+                had_text: started,
                 retry_after,
-            } if fault.weight() != Weight::Nothing => {
+            } if fault.breaker_impact() != BreakerImpact::Ignored => {
                 (fault, started, retry_after.unwrap_or_default())
             }
             _ => {
-                if probe.is_some_and(|probe| probe.1 == Who::Probe) {
-                    self.unsure |= outcome != Verdict::Abandoned;
+                if probe.is_some_and(|probe| probe.1 == CallOrigin::Probe) {
+                    self.unsure |= outcome != CallOutcome::Abandoned;
                     let blocked = self.phase == ProviderState::Blocked;
                     self.retry_at = now
                         + if blocked {
@@ -147,15 +147,15 @@ impl Model {
                 return Expected::Nothing;
             }
         };
-        let limit = matches!(fault, Fault::RateLimited | Fault::Overloaded);
+        let limit = matches!(fault, FaultKind::RateLimited | FaultKind::Overloaded);
         let asked = asked.min(s(if limit { 86_400 } else { 300 }));
         let jitter = self.rules.open_for / 5;
-        if self.phase == ProviderState::Blocked || fault.weight() == Weight::Block {
+        if self.phase == ProviderState::Blocked || fault.breaker_impact() == BreakerImpact::Block {
             let pause = self.rules.blocked_for;
             return Expected::Blocks(pause.max(asked), pause.max(asked + jitter));
         }
         if closed {
-            let hard = fault.weight() == Weight::Hard;
+            let hard = fault.breaker_impact() == BreakerImpact::Failure;
             self.log.push((
                 now,
                 if started {
@@ -170,10 +170,10 @@ impl Model {
             return self.judge(Some(asked), now);
         }
         self.strikes += 1;
-        self.opens(Cause::Probe, self.strikes, asked, now)
+        self.opens(TripReason::ProbeFailed, self.strikes, asked, now)
     }
 
-    fn opens(&self, cause: Cause, strikes: u32, asked: Duration, now: Duration) -> Expected {
+    fn opens(&self, cause: TripReason, strikes: u32, asked: Duration, now: Duration) -> Expected {
         let mut middle = self.rules.open_for;
         (0..strikes).for_each(|_| middle = (middle * 2).min(s(1_000)));
         let middle = middle.min(self.rules.open_max);
@@ -215,14 +215,16 @@ impl Model {
         let (_, last) = self.log.last().unwrap();
         let cause = match *last {
             Event::Whole => None,
-            Event::Token(_) => self.slow(now).then_some(Cause::Slow),
+            Event::Token(_) => self.slow(now).then_some(TripReason::SlowCalls),
             Event::Early { hard } if hard && run(call) >= rules.consecutive_failures as usize => {
-                Some(Cause::Run)
+                Some(TripReason::ConsecutiveFailures)
             }
-            Event::Early { .. } => rate(call, rules.failure_rate).then_some(Cause::Rate),
-            Event::Broken { hard } if hard && run(stream) >= 3 => Some(Cause::Streams),
+            Event::Early { .. } => {
+                rate(call, rules.failure_rate).then_some(TripReason::FailureRate)
+            }
+            Event::Broken { hard } if hard && run(stream) >= 3 => Some(TripReason::BrokenStreams),
             Event::Broken { .. } => {
-                rate(stream, rules.stream_failure_rate).then_some(Cause::Streams)
+                rate(stream, rules.stream_failure_rate).then_some(TripReason::BrokenStreams)
             }
         };
         cause.map_or(Expected::Nothing, |cause| {

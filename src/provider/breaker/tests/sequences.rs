@@ -8,7 +8,7 @@ use super::*;
 
 /// A breaker and its model.
 struct Pair {
-    rules: Rules,
+    rules: BreakerConfig,
     breaker: Breaker,
     model: Model,
     now: Duration,
@@ -26,7 +26,7 @@ struct Flight {
 }
 
 impl Pair {
-    fn new(rules: Rules) -> Self {
+    fn new(rules: BreakerConfig) -> Self {
         Self {
             breaker: Breaker::new(rules.clone()),
             model: Model::new(rules.clone()),
@@ -68,7 +68,9 @@ impl Pair {
                 let Flight { call, ticket, .. } = *flight;
                 let stale = call.phase != self.model.number;
                 let expected = self.model.first_token(call, latency, self.now);
-                let transition = self.breaker.first_token(ticket, latency, self.now, random);
+                let transition = self
+                    .breaker
+                    .record_first_token(ticket, latency, self.now, random);
                 self.compare(expected, transition);
                 assert!(!stale || self.breaker.view(self.now) == before);
             }
@@ -83,7 +85,7 @@ impl Pair {
         self.check();
     }
 
-    fn admit(&mut self, origin: Who) {
+    fn admit(&mut self, origin: CallOrigin) {
         let id = self.admitted;
         let expected = self.model.admits(origin, self.now, id);
         let ticket = self.breaker.admit(self.now, origin);
@@ -116,14 +118,14 @@ impl Pair {
         }
     }
 
-    fn settle(&mut self, flight: Flight, outcome: Verdict, random: f64, before: View) {
+    fn settle(&mut self, flight: Flight, outcome: CallOutcome, random: f64, before: BreakerView) {
         let outcome = match outcome {
-            Verdict::Failed {
+            CallOutcome::Failed {
                 fault, retry_after, ..
-            } => Verdict::Failed {
+            } => CallOutcome::Failed {
                 fault,
                 retry_after,
-                started: flight.started,
+                had_text: flight.started,
             },
             other => other,
         };
@@ -131,7 +133,7 @@ impl Pair {
         let expected = self.model.settle(flight.call, outcome, self.now);
         let transition = self
             .breaker
-            .settle(flight.ticket, outcome, self.now, random);
+            .record_outcome(flight.ticket, outcome, self.now, random);
         self.compare(expected, transition);
         assert!(
             !stale || self.breaker.view(self.now) == before,
@@ -139,7 +141,7 @@ impl Pair {
         );
         if transition.is_some_and(|to| to.to == ProviderState::Closed) {
             assert!(
-                flight.lease_ends.is_some() && outcome == Verdict::Whole,
+                flight.lease_ends.is_some() && outcome == CallOutcome::Success,
                 "closed without a good probe"
             );
         }
@@ -161,14 +163,21 @@ impl Pair {
         if let Some(transition) = transition {
             assert_eq!(transition.from, self.model.phase);
             assert_eq!(
-                (transition.retry_at, transition.fault, transition.cause),
-                (view.retry_at, view.fault, view.cause)
+                (
+                    transition.retry_at,
+                    transition.fault,
+                    transition.trip_reason
+                ),
+                (view.retry_at, view.fault, view.trip_reason)
             );
         }
         match expected {
             Expected::Nothing => assert_eq!(to, None),
             Expected::Opens(cause, min, max) => {
-                assert_eq!((to, view.cause), (Some(ProviderState::Open), Some(cause)));
+                assert_eq!(
+                    (to, view.trip_reason),
+                    (Some(ProviderState::Open), Some(cause))
+                );
                 within(min, max);
                 self.model.enters(ProviderState::Open, at);
             }
@@ -203,7 +212,7 @@ impl Pair {
         } else {
             self.model.strikes
         };
-        assert_eq!((view.state, view.strikes), (phase, strikes));
+        assert_eq!((view.state, view.failed_probes), (phase, strikes));
         assert_eq!(
             view.retry_at,
             Some(self.model.retry_at).filter(|at| *at > now)
@@ -222,8 +231,8 @@ impl Pair {
         // The owner's timer must not spin: once all probes are admitted, the next is later or none.
         if view.state != ProviderState::Closed {
             let mut breaker = self.breaker.clone();
-            while breaker.admit(now, Who::Probe).is_ok() {}
-            assert_ne!(breaker.due(now), Some(now));
+            while breaker.admit(now, CallOrigin::Probe).is_ok() {}
+            assert_ne!(breaker.next_probe_at(now), Some(now));
         }
     }
 
@@ -231,21 +240,21 @@ impl Pair {
     fn recovers(&mut self) {
         for _ in 0..40 {
             if self.state() == ProviderState::Closed {
-                assert!(self.breaker.admit(self.now, Who::Visitor).is_ok());
+                assert!(self.breaker.admit(self.now, CallOrigin::Turn).is_ok());
                 return;
             }
-            let origin = if let Some(due) = self.breaker.due(self.now) {
+            let origin = if let Some(due) = self.breaker.next_probe_at(self.now) {
                 assert!(due >= self.now);
                 self.now = due;
-                Who::Probe
+                CallOrigin::Probe
             } else {
-                Who::Visitor
+                CallOrigin::Turn
             };
             self.breaker.tick(self.now);
             match self.breaker.admit(self.now, origin) {
                 Ok(ticket) => {
                     self.breaker
-                        .settle(ticket, Verdict::Whole, self.now, NO_JITTER);
+                        .record_outcome(ticket, CallOutcome::Success, self.now, NO_JITTER);
                 }
                 // Another visitor comes at `retry_at`, or some time later.
                 Err(rejection) => self.now = rejection.retry_at.unwrap_or(self.now + s(10)),
@@ -273,7 +282,7 @@ proptest! {
         let mut pair = Pair::new(rules);
         steps.into_iter().for_each(|step| pair.step(step, NO_JITTER));
         pair.now += s(jump);
-        let latest = pair.now + LONGEST_HOLD + s(3_600);
+        let latest = pair.now + MAX_RATE_LIMIT_WAIT + s(3_600);
         let view = pair.breaker.view(pair.now);
         if view.state == ProviderState::Closed {
             pair.now = view.retry_at.unwrap_or(pair.now);
@@ -293,10 +302,10 @@ proptest! {
         let mut now = Duration::ZERO;
         for (time, latency, end) in calls {
             now += ms(time);
-            let ticket = breaker.admit(now, Who::Visitor).unwrap();
-            prop_assert_eq!(breaker.first_token(ticket, ms(latency), now, NO_JITTER), None);
-            let outcome = [Verdict::Whole, Verdict::Abandoned, broken_stream(Fault::Diverged)][end];
-            prop_assert_eq!(breaker.settle(ticket, outcome, now, NO_JITTER), None);
+            let ticket = breaker.admit(now, CallOrigin::Turn).unwrap();
+            prop_assert_eq!(breaker.record_first_token(ticket, ms(latency), now, NO_JITTER), None);
+            let outcome = [CallOutcome::Success, CallOutcome::Abandoned, broken_stream(FaultKind::Diverged)][end];
+            prop_assert_eq!(breaker.record_outcome(ticket, outcome, now, NO_JITTER), None);
         }
     }
 
@@ -304,7 +313,7 @@ proptest! {
     /// max.
     #[test]
     fn open_time_stays_within_its_bounds(rules in any_config(), strikes in 0u32..40, random in 0.0..=1.0) {
-        let time = rules.open_time(strikes, random).as_secs_f64();
+        let time = rules.open_duration(strikes, random).as_secs_f64();
         let middle = (rules.open_for.as_secs_f64() * 2f64.powi(strikes as i32)).min(rules.open_max.as_secs_f64());
         prop_assert!(time >= 0.8 * middle - 1e-6 && time <= 1.2 * middle + 1e-6);
         prop_assert!(time <= rules.open_max.as_secs_f64());

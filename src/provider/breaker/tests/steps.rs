@@ -8,9 +8,9 @@ use super::*;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Pass(Duration),
-    Admit(Who),
+    Admit(CallOrigin),
     FirstToken(usize, Duration),
-    Settle(usize, Verdict),
+    Settle(usize, CallOutcome),
     Tick,
     Reset,
 }
@@ -21,21 +21,21 @@ pub(super) fn ms(ms: u64) -> Duration {
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let fault = prop_oneof![
-        10 => prop::sample::select(faults(Weight::Hard).collect::<Vec<_>>()),
-        4 => Just(Fault::RateLimited),
-        1 => prop::sample::select(faults(Weight::Block).collect::<Vec<_>>()),
-        2 => prop::sample::select(faults(Weight::Nothing).collect::<Vec<_>>()),
+        10 => prop::sample::select(faults(BreakerImpact::Failure).collect::<Vec<_>>()),
+        4 => Just(FaultKind::RateLimited),
+        1 => prop::sample::select(faults(BreakerImpact::Block).collect::<Vec<_>>()),
+        2 => prop::sample::select(faults(BreakerImpact::Ignored).collect::<Vec<_>>()),
     ];
     let asked = prop_oneof![
         12 => Just(None),
         1 => prop::sample::select(vec![0, 5, 40, 1_000_000_000]).prop_map(|asked| Some(s(asked))),
     ];
     let outcome = prop_oneof![
-        6 => Just(Verdict::Whole),
-        2 => Just(Verdict::Abandoned),
+        6 => Just(CallOutcome::Success),
+        2 => Just(CallOutcome::Abandoned),
         6 => (fault, asked).prop_map(|(fault, asked)| failed_with_retry_after(fault, asked)),
     ];
-    let origin = prop_oneof![2 => Just(Who::Visitor), 1 => Just(Who::Probe)];
+    let origin = prop_oneof![2 => Just(CallOrigin::Turn), 1 => Just(CallOrigin::Probe)];
     let step = prop_oneof![
         10 => (0u64..1_500).prop_map(|time| Step::Pass(ms(time))),
         2 => (0u64..30_000).prop_map(|time| Step::Pass(ms(time))),
@@ -62,9 +62,9 @@ fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
         let first_token = Step::FirstToken(0, latency);
         [
             Step::Pass(ms(time)),
-            Step::Admit(Who::Visitor),
+            Step::Admit(CallOrigin::Turn),
             first_token,
-            Step::Settle(0, Verdict::Whole),
+            Step::Settle(0, CallOutcome::Success),
         ]
     };
     (calls(), calls()).prop_map(move |(fast, slow)| {
@@ -74,7 +74,7 @@ fn slowing_down() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-pub(super) fn any_config() -> impl Strategy<Value = Rules> {
+pub(super) fn any_config() -> impl Strategy<Value = BreakerConfig> {
     let rates = prop::sample::select(vec![0.3, 0.5, 0.8, 1.0]);
     let counts = (1u32..=6, 1u32..=12, 1u32..=3, any::<bool>());
     let times = (
@@ -84,7 +84,7 @@ pub(super) fn any_config() -> impl Strategy<Value = Rules> {
         5u64..90,
     );
     (counts, times, rates.clone(), rates.clone(), rates).prop_map(
-        |(counts, times, calls, streams, slow)| Rules {
+        |(counts, times, calls, streams, slow)| BreakerConfig {
             consecutive_failures: counts.0,
             min_calls: counts.1,
             probes: counts.2,
@@ -96,7 +96,7 @@ pub(super) fn any_config() -> impl Strategy<Value = Rules> {
             failure_rate: calls,
             stream_failure_rate: streams,
             slow_rate: slow,
-            ..Rules::default()
+            ..BreakerConfig::default()
         },
     )
 }

@@ -65,7 +65,7 @@ struct Delta<'a> {
 }
 
 /// The text of a text-only chunk, or `None` for any other chunk.
-pub(super) fn text(data: &str) -> Option<Cow<'_, str>> {
+pub(super) fn text_only_chunk(data: &str) -> Option<Cow<'_, str>> {
     let Chunk {
         choices: [choice], ..
     } = serde_json::from_str(data).ok()?;
@@ -88,10 +88,12 @@ mod tests {
     fn text_is_read_despite_irrelevant_fields() {
         let choice = json!({ "index": 0, "delta": { "role": "assistant", "content": "a\n\u{e9}", "refusal": null },
             "logprobs": null, "finish_reason": null });
-        assert_eq!(text(&chunk(&choice)).unwrap(), "a\n\u{e9}");
+        assert_eq!(text_only_chunk(&chunk(&choice)).unwrap(), "a\n\u{e9}");
         assert_eq!(
-            text(r#"{"choices":[{"delta":{"content":"a"}}],"usage":null,"obfuscation":"x"}"#)
-                .unwrap(),
+            text_only_chunk(
+                r#"{"choices":[{"delta":{"content":"a"}}],"usage":null,"obfuscation":"x"}"#
+            )
+            .unwrap(),
             "a"
         );
     }
@@ -108,7 +110,7 @@ mod tests {
             json!({ "delta": { "content": ["a"] } }),
             json!({ "message": { "content": "a" } }),
         ] {
-            assert_eq!(text(&chunk(&choice)), None, "{choice}");
+            assert_eq!(text_only_chunk(&chunk(&choice)), None, "{choice}");
         }
         let good = r#"{"choices":[{"delta":{"content":"a"}}]"#;
         for rest in [
@@ -118,12 +120,12 @@ mod tests {
             "",
             "}{}",
         ] {
-            assert_eq!(text(&format!("{good}{rest}")), None, "{rest}");
+            assert_eq!(text_only_chunk(&format!("{good}{rest}")), None, "{rest}");
         }
         assert_eq!(
-            text(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}"#),
+            text_only_chunk(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}"#),
             None
         );
-        assert_eq!(text("[DONE]"), None);
+        assert_eq!(text_only_chunk("[DONE]"), None);
     }
 }

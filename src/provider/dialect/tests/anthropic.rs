@@ -7,34 +7,46 @@ use super::*;
 #[test]
 fn fixtures_decode_as_expected() {
     check_fixtures(
-        Kind::Anthropic,
+        DialectKind::Anthropic,
         "anthropic",
         &[
-            ("whole.sse", "Hello, wörld", Ok(Finish::Stop)),
-            ("stop_reason_without_stop.sse", "Hello", Ok(Finish::Stop)),
-            ("stop_without_reason.sse", "Hello", Err(Fault::Truncated)),
-            ("truncated.sse", "Hello, w", Err(Fault::Truncated)),
-            ("thinking.sse", "Hello", Ok(Finish::Stop)),
-            ("tool_use.sse", "I look.", Ok(Finish::Stop)),
-            ("max_tokens.sse", "Hello, and", Ok(Finish::Length)),
-            ("refusal.sse", "Well", Ok(Finish::ContentFilter)),
-            ("refusal_without_text.sse", "", Ok(Finish::ContentFilter)),
-            ("empty.sse", "", Err(Fault::Empty)),
-            ("unknown_events.sse", "Hello", Ok(Finish::Stop)),
-            ("overloaded.sse", "Hello", Err(Fault::Overloaded)),
-            ("error_first.sse", "", Err(Fault::RateLimited)),
-            ("rubbish.sse", "Hello", Err(Fault::Malformed)),
-            ("whole.json", "Hello, world", Ok(Finish::Stop)),
-            ("error_200.json", "", Err(Fault::ServerError)),
+            ("whole.sse", "Hello, wörld", Ok(FinishReason::Stop)),
+            (
+                "stop_reason_without_stop.sse",
+                "Hello",
+                Ok(FinishReason::Stop),
+            ),
+            (
+                "stop_without_reason.sse",
+                "Hello",
+                Err(FaultKind::Truncated),
+            ),
+            ("truncated.sse", "Hello, w", Err(FaultKind::Truncated)),
+            ("thinking.sse", "Hello", Ok(FinishReason::Stop)),
+            ("tool_use.sse", "I look.", Ok(FinishReason::Stop)),
+            ("max_tokens.sse", "Hello, and", Ok(FinishReason::Length)),
+            ("refusal.sse", "Well", Ok(FinishReason::ContentFilter)),
+            (
+                "refusal_without_text.sse",
+                "",
+                Ok(FinishReason::ContentFilter),
+            ),
+            ("empty.sse", "", Err(FaultKind::Empty)),
+            ("unknown_events.sse", "Hello", Ok(FinishReason::Stop)),
+            ("overloaded.sse", "Hello", Err(FaultKind::Overloaded)),
+            ("error_first.sse", "", Err(FaultKind::RateLimited)),
+            ("rubbish.sse", "Hello", Err(FaultKind::Malformed)),
+            ("whole.json", "Hello, world", Ok(FinishReason::Stop)),
+            ("error_200.json", "", Err(FaultKind::ServerError)),
         ],
     );
-    check_truncation(Kind::Anthropic, "anthropic", "whole.sse", 7);
+    check_truncation(DialectKind::Anthropic, "anthropic", "whole.sse", 7);
 }
 
 #[test]
 fn usage_includes_cache_tokens_and_keeps_omitted_counts() {
     let usage = |file| {
-        let usage = decode_fixture(Kind::Anthropic, "anthropic", file)
+        let usage = decode_fixture(DialectKind::Anthropic, "anthropic", file)
             .usage
             .unwrap();
         (usage.input_tokens, usage.output_tokens)
@@ -52,7 +64,7 @@ fn thinking_and_tool_calls_count_as_progress() {
         ("whole.sse", false),
     ] {
         assert_eq!(
-            decode_fixture(Kind::Anthropic, "anthropic", file).has_thinking,
+            decode_fixture(DialectKind::Anthropic, "anthropic", file).has_thinking,
             has_thinking,
             "{file}"
         );
@@ -62,22 +74,22 @@ fn thinking_and_tool_calls_count_as_progress() {
 #[test]
 fn error_event_is_classified_by_type() {
     for (kind, fault) in [
-        ("overloaded_error", Fault::Overloaded),
-        ("api_error", Fault::ServerError),
-        ("timeout_error", Fault::ServerError),
-        ("rate_limit_error", Fault::RateLimited),
-        ("authentication_error", Fault::Unauthorized),
-        ("permission_error", Fault::Unauthorized),
-        ("billing_error", Fault::QuotaSpent),
-        ("not_found_error", Fault::Misconfigured),
-        ("request_too_large", Fault::TooLong),
-        ("invalid_request_error", Fault::BadRequest),
-        ("new_error", Fault::ServerError),
+        ("overloaded_error", FaultKind::Overloaded),
+        ("api_error", FaultKind::ServerError),
+        ("timeout_error", FaultKind::ServerError),
+        ("rate_limit_error", FaultKind::RateLimited),
+        ("authentication_error", FaultKind::Unauthorized),
+        ("permission_error", FaultKind::Unauthorized),
+        ("billing_error", FaultKind::QuotaSpent),
+        ("not_found_error", FaultKind::Misconfigured),
+        ("request_too_large", FaultKind::TooLong),
+        ("invalid_request_error", FaultKind::BadRequest),
+        ("new_error", FaultKind::ServerError),
     ] {
         let data = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"x"}}}}"#);
         for name in ["error", "message"] {
-            let mut reader = dialect(Kind::Anthropic).reader();
-            let failure = reader.event(name, &data, &mut Vec::new()).unwrap_err();
+            let mut reader = dialect(DialectKind::Anthropic).decoder();
+            let failure = reader.decode(name, &data, &mut Vec::new()).unwrap_err();
             assert_eq!((failure.fault, failure.status), (fault, None), "{kind}");
         }
     }
@@ -97,123 +109,123 @@ fn errors_are_classified() {
             invalid,
             None,
             "prompt is too long: 210000 tokens > 200000 maximum",
-            Fault::TooLong,
+            FaultKind::TooLong,
         ),
         (
             400,
             invalid,
             None,
             "Your credit balance is too low to access the Anthropic API.",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
         (
             400,
             invalid,
             None,
             "You have reached your specified API usage limits.",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
         (
             400,
             invalid,
             None,
             "You have reached your specified workspace API usage limits.",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
         (
             400,
             invalid,
             Some("organization_on_hold"),
             "x",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
         (
             400,
             invalid,
             None,
             "messages: text content blocks must be non-empty",
-            Fault::BadRequest,
+            FaultKind::BadRequest,
         ),
         (
             400,
             invalid,
             None,
             "This model does not support assistant message prefill.",
-            Fault::BadRequest,
+            FaultKind::BadRequest,
         ),
         (
             401,
             "authentication_error",
             None,
             "invalid x-api-key",
-            Fault::Unauthorized,
+            FaultKind::Unauthorized,
         ),
-        (402, "billing_error", None, "x", Fault::QuotaSpent),
+        (402, "billing_error", None, "x", FaultKind::QuotaSpent),
         (
             403,
             "permission_error",
             Some("linked_organization_suspended"),
             "x",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
-        (403, "permission_error", None, "x", Fault::Unauthorized),
+        (403, "permission_error", None, "x", FaultKind::Unauthorized),
         (
             404,
             "not_found_error",
             None,
             "model: claude-0",
-            Fault::Misconfigured,
+            FaultKind::Misconfigured,
         ),
-        (408, "timeout_error", None, "x", Fault::ServerError),
-        (409, "conflict_error", None, "x", Fault::ServerError),
-        (413, "request_too_large", None, "x", Fault::TooLong),
+        (408, "timeout_error", None, "x", FaultKind::ServerError),
+        (409, "conflict_error", None, "x", FaultKind::ServerError),
+        (413, "request_too_large", None, "x", FaultKind::TooLong),
         (
             429,
             "rate_limit_error",
             None,
             "Number of input tokens has exceeded; too many tokens",
-            Fault::RateLimited,
+            FaultKind::RateLimited,
         ),
         (
             429,
             "rate_limit_error",
             Some("ramp_limit_exceeded"),
             "x",
-            Fault::RateLimited,
+            FaultKind::RateLimited,
         ),
         (
             429,
             "rate_limit_error",
             Some("enforced_spend_limit_reached"),
             "x",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
         (
             429,
             "rate_limit_error",
             Some("contract_spend_limit_reached"),
             "x",
-            Fault::QuotaSpent,
+            FaultKind::QuotaSpent,
         ),
         (
             500,
             "api_error",
             None,
             "Internal server error",
-            Fault::ServerError,
+            FaultKind::ServerError,
         ),
-        (503, "api_error", None, "x", Fault::Overloaded),
-        (504, "timeout_error", None, "x", Fault::ServerError),
+        (503, "api_error", None, "x", FaultKind::Overloaded),
+        (504, "timeout_error", None, "x", FaultKind::ServerError),
         (
             529,
             "overloaded_error",
             None,
             "Overloaded",
-            Fault::Overloaded,
+            FaultKind::Overloaded,
         ),
     ] {
         check_errors(
-            Kind::Anthropic,
+            DialectKind::Anthropic,
             &[(status, &error(kind, code, message), fault)],
         );
     }
@@ -223,7 +235,7 @@ fn errors_are_classified() {
 fn request_matches_the_vendor_format() {
     let mut model = model();
     model.temperature = Some(0.5);
-    let call = of(Kind::Anthropic, model.clone()).request(&ask());
+    let call = new_dialect(DialectKind::Anthropic, model.clone()).chat_request(&ask());
     assert_eq!(call.path, "/v1/messages");
     assert_eq!(header(&call, "x-api-key"), Some(KEY));
     assert_eq!(header(&call, "anthropic-version"), Some("2023-06-01"));
@@ -241,10 +253,13 @@ fn request_matches_the_vendor_format() {
         "temperature": 0.5,
     });
     assert_eq!(body(&call), wanted);
-    assert_eq!(dialect(Kind::Anthropic).listing().path, "/v1/models");
+    assert_eq!(
+        dialect(DialectKind::Anthropic).list_models_request().path,
+        "/v1/models"
+    );
 
     model.api_version = "2026-10-21".into();
-    let newer = of(Kind::Anthropic, model).request(&ask());
+    let newer = new_dialect(DialectKind::Anthropic, model).chat_request(&ask());
     assert_eq!(
         header(&newer, "authorization"),
         Some(format!("Bearer {KEY}").as_str())

@@ -5,89 +5,93 @@ use super::*;
 #[test]
 fn fixtures_decode_as_expected() {
     check_fixtures(
-        Kind::Azure,
+        DialectKind::Azure,
         "azure",
         &[
-            ("whole.sse", "Hello, world", Ok(Finish::Stop)),
-            ("late_annotations.sse", "Hello", Ok(Finish::Stop)),
-            ("filter_down.sse", "Hello", Ok(Finish::Stop)),
-            ("filtered_output.sse", "Take the", Ok(Finish::ContentFilter)),
-            ("truncated.sse", "Hello", Err(Fault::Truncated)),
-            ("gateway_error_200.json", "", Err(Fault::Unauthorized)),
+            ("whole.sse", "Hello, world", Ok(FinishReason::Stop)),
+            ("late_annotations.sse", "Hello", Ok(FinishReason::Stop)),
+            ("filter_down.sse", "Hello", Ok(FinishReason::Stop)),
+            (
+                "filtered_output.sse",
+                "Take the",
+                Ok(FinishReason::ContentFilter),
+            ),
+            ("truncated.sse", "Hello", Err(FaultKind::Truncated)),
+            ("gateway_error_200.json", "", Err(FaultKind::Unauthorized)),
         ],
     );
-    check_truncation(Kind::Azure, "azure", "whole.sse", 4);
+    check_truncation(DialectKind::Azure, "azure", "whole.sse", 4);
 }
 
 #[test]
 fn errors_are_classified() {
     check_errors(
-        Kind::Azure,
+        DialectKind::Azure,
         &[
             (
                 400,
                 r#"{"error":{"message":"The response was filtered","type":null,"param":"prompt","code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation","content_filter_result":{}}}}"#,
-                Fault::Policy,
+                FaultKind::Policy,
             ),
             (
                 400,
                 r#"{"error":{"message":"Filtered","type":null,"param":"prompt","code":"400","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
-                Fault::Policy,
+                FaultKind::Policy,
             ),
             (
                 400,
                 r#"{"error":{"message":"x","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#,
-                Fault::TooLong,
+                FaultKind::TooLong,
             ),
             (
                 400,
                 r#"{"error":{"message":"Invalid","code":"BadRequest"}}"#,
-                Fault::BadRequest,
+                FaultKind::BadRequest,
             ),
             (
                 401,
                 r#"{"statusCode":401,"message":"Access denied due to invalid subscription key"}"#,
-                Fault::Unauthorized,
+                FaultKind::Unauthorized,
             ),
             (
                 401,
                 r#"{"error":{"code":"401","message":"Access denied"}}"#,
-                Fault::Unauthorized,
+                FaultKind::Unauthorized,
             ),
             (
                 403,
                 r#"{"error":{"code":"403","message":"Access denied due to Virtual Network rules"}}"#,
-                Fault::Unauthorized,
+                FaultKind::Unauthorized,
             ),
             (
                 404,
                 r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#,
-                Fault::Misconfigured,
+                FaultKind::Misconfigured,
             ),
             (
                 404,
                 r#"{"error":{"code":"404","message":"Resource not found"}}"#,
-                Fault::Misconfigured,
+                FaultKind::Misconfigured,
             ),
             (
                 408,
                 r#"{"error":{"code":"Timeout","message":"The operation was timeout."}}"#,
-                Fault::ServerError,
+                FaultKind::ServerError,
             ),
             (
                 429,
                 r#"{"error":{"code":"429","message":"Requests have exceeded the call rate limit. Please retry after 45 seconds."}}"#,
-                Fault::RateLimited,
+                FaultKind::RateLimited,
             ),
             (
                 500,
                 r#"{"error":{"code":"500","message":"Internal"}}"#,
-                Fault::ServerError,
+                FaultKind::ServerError,
             ),
             (
                 503,
                 r#"{"error":{"code":"ServiceUnavailable","message":"Busy"}}"#,
-                Fault::Overloaded,
+                FaultKind::Overloaded,
             ),
         ],
     );
@@ -98,10 +102,13 @@ fn path_follows_the_base_url() {
     let of_base = |base: &str, version: &str| {
         let mut model = model();
         model.base_url = base.into();
-        model.model = "my deployment".into();
+        model.name = "my deployment".into();
         model.api_version = version.into();
-        let dialect = of(Kind::Azure, model);
-        (dialect.request(&ask()), dialect.listing().path)
+        let dialect = new_dialect(DialectKind::Azure, model);
+        (
+            dialect.chat_request(&ask()),
+            dialect.list_models_request().path,
+        )
     };
     let dated = "/deployments/my%20deployment/chat/completions?api-version=";
     let (call, listing) = of_base("https://r.openai.azure.com", "");

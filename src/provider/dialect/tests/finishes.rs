@@ -7,9 +7,13 @@ use super::*;
 /// Returns how an answer "a" and an empty answer end with a finish reason, and whether the empty
 /// one counted as progress.
 fn ends(
-    kind: Kind,
+    kind: DialectKind,
     events: impl Fn(&str) -> Vec<Value>,
-) -> (Result<Finish, Fault>, Result<Finish, Fault>, bool) {
+) -> (
+    Result<FinishReason, FaultKind>,
+    Result<FinishReason, FaultKind>,
+    bool,
+) {
     let decoded = |text: &str| {
         let events: Vec<_> = events(text)
             .iter()
@@ -19,30 +23,30 @@ fn ends(
     };
     let with_text = decoded("a");
     let without_text = decoded("");
-    let fault = |end: Result<Finish, Failure>| end.map_err(|failure| failure.fault);
+    let fault = |end: Result<FinishReason, Failure>| end.map_err(|failure| failure.fault);
     (
-        fault(with_text.verdict),
-        fault(without_text.verdict),
+        fault(with_text.result),
+        fault(without_text.result),
         without_text.has_thinking,
     )
 }
 
-const STOP: Result<Finish, Fault> = Ok(Finish::Stop);
-const LENGTH: Result<Finish, Fault> = Ok(Finish::Length);
-const FILTER: Result<Finish, Fault> = Ok(Finish::ContentFilter);
+const STOP: Result<FinishReason, FaultKind> = Ok(FinishReason::Stop);
+const LENGTH: Result<FinishReason, FaultKind> = Ok(FinishReason::Length);
+const FILTER: Result<FinishReason, FaultKind> = Ok(FinishReason::ContentFilter);
 
 /// Checks each finish reason. Without text only a refusal is an answer. At the token limit an empty
 /// answer counts as progress, because the model was thinking.
 fn check_finish_reasons(
-    kind: Kind,
-    rows: &[(&str, Result<Finish, Fault>)],
+    kind: DialectKind,
+    rows: &[(&str, Result<FinishReason, FaultKind>)],
     events: impl Fn(&str, &str) -> Vec<Value>,
 ) {
     for (reason, end) in rows {
         let (with_text, without_text, has_thinking) = ends(kind, |text| events(text, reason));
         assert_eq!(with_text, *end, "{kind:?} {reason}");
         let nothing = match end {
-            Ok(Finish::Stop | Finish::Length) => Err(Fault::Empty),
+            Ok(FinishReason::Stop | FinishReason::Length) => Err(FaultKind::Empty),
             other => *other,
         };
         assert_eq!(
@@ -55,14 +59,14 @@ fn check_finish_reasons(
 
 #[test]
 fn openai_and_azure_finish_reasons() {
-    for kind in [Kind::Openai, Kind::Azure] {
+    for kind in [DialectKind::OpenAi, DialectKind::Azure] {
         let rows = [
             ("stop", STOP),
             ("length", LENGTH),
             ("content_filter", FILTER),
             ("tool_calls", STOP),
             ("function_call", STOP),
-            ("error", Err(Fault::ServerError)),
+            ("error", Err(FaultKind::ServerError)),
             ("new_one", STOP),
         ];
         check_finish_reasons(kind, &rows, |text, reason| {
@@ -85,7 +89,7 @@ fn anthropic_finish_reasons() {
         ("refusal", FILTER),
         ("new_one", STOP),
     ];
-    check_finish_reasons(Kind::Anthropic, &rows, |text, reason| {
+    check_finish_reasons(DialectKind::Anthropic, &rows, |text, reason| {
         vec![
             json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
             json!({"type": "message_delta", "delta": {"stop_reason": reason}}),
@@ -96,7 +100,7 @@ fn anthropic_finish_reasons() {
 
 #[test]
 fn gemini_finish_reasons() {
-    let failed = Err(Fault::ServerError);
+    let failed = Err(FaultKind::ServerError);
     let rows = [
         ("STOP", STOP),
         ("MAX_TOKENS", LENGTH),
@@ -111,17 +115,17 @@ fn gemini_finish_reasons() {
         ("IMAGE_PROHIBITED_CONTENT", FILTER),
         ("MODEL_ARMOR", FILTER),
         ("ESCALATION", FILTER),
-        ("PUP_LIMITED_DISABLED", Err(Fault::Unauthorized)),
+        ("PUP_LIMITED_DISABLED", Err(FaultKind::Unauthorized)),
         ("MALFORMED_FUNCTION_CALL", failed),
         ("UNEXPECTED_TOOL_CALL", failed),
         ("TOO_MANY_TOOL_CALLS", failed),
         ("MALFORMED_RESPONSE", failed),
         ("MISSING_THOUGHT_SIGNATURE", failed),
         ("OTHER", failed),
-        ("FINISH_REASON_UNSPECIFIED", Err(Fault::Truncated)),
+        ("FINISH_REASON_UNSPECIFIED", Err(FaultKind::Truncated)),
         ("NEW_ONE", STOP),
     ];
-    check_finish_reasons(Kind::Gemini, &rows, |text, reason| {
+    check_finish_reasons(DialectKind::Gemini, &rows, |text, reason| {
         vec![
             json!({"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": reason}]}),
         ]
@@ -141,9 +145,12 @@ fn blocked_gemini_prompt_finishes_as_content_filter() {
         "NEW_ONE",
     ] {
         let event = json!({"promptFeedback": {"blockReason": reason}}).to_string();
-        let answer = decode_events(dialect(Kind::Gemini).as_ref(), &[("message".into(), event)]);
+        let answer = decode_events(
+            dialect(DialectKind::Gemini).as_ref(),
+            &[("message".into(), event)],
+        );
         assert_eq!(
-            answer.verdict.map_err(|failure| failure.fault),
+            answer.result.map_err(|failure| failure.fault),
             FILTER,
             "{reason}"
         );
@@ -160,7 +167,7 @@ fn ollama_finish_reasons() {
         ("", STOP),
         ("new_one", STOP),
     ];
-    check_finish_reasons(Kind::Ollama, &rows, |text, reason| {
+    check_finish_reasons(DialectKind::Ollama, &rows, |text, reason| {
         vec![
             json!({"message": {"role": "assistant", "content": text}, "done": true, "done_reason": reason}),
         ]

@@ -9,7 +9,7 @@ use super::*;
 const DAY_MS: u64 = 86_400_000;
 
 fn wait(status: u16, headers: &[(&str, &str)], body: &str) -> Option<Duration> {
-    classify(Kind::Openai, status, headers, body).retry_after
+    classify(DialectKind::OpenAi, status, headers, body).retry_after
 }
 
 #[test]

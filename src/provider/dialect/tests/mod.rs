@@ -20,70 +20,74 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Call, Dialect, Framing, Kind, Model, Refused, of};
-use crate::chat::{Ask, At, Failure, Fault, Finish, Message, Role, Usage};
-use crate::provider::guard::Guard;
-use crate::provider::upstream::Step;
+use super::{
+    Dialect, DialectKind, ErrorResponse, Framing, ModelConfig, ProviderRequest, new_dialect,
+};
+use crate::chat::{
+    ChatMessage, ChatRequest, Failure, FaultKind, FinishReason, MessageRole, Timestamp, TokenUsage,
+};
+use crate::provider::guard::SseSanitizer;
+use crate::provider::upstream::StreamEvent;
 
-const KINDS: [Kind; 5] = [
-    Kind::Openai,
-    Kind::Anthropic,
-    Kind::Gemini,
-    Kind::Azure,
-    Kind::Ollama,
+const KINDS: [DialectKind; 5] = [
+    DialectKind::OpenAi,
+    DialectKind::Anthropic,
+    DialectKind::Gemini,
+    DialectKind::Azure,
+    DialectKind::Ollama,
 ];
 
 const KEY: &str = "canary-key-0123456789";
 
-fn model() -> Model {
-    Model {
+fn model() -> ModelConfig {
+    ModelConfig {
         base_url: "https://models.example".into(),
-        model: "some-model".into(),
+        name: "some-model".into(),
         key: Some(KEY.into()),
-        ..Model::default()
+        ..ModelConfig::default()
     }
 }
 
-fn dialect(kind: Kind) -> Box<dyn Dialect> {
-    of(kind, model())
+fn dialect(kind: DialectKind) -> Box<dyn Dialect> {
+    new_dialect(kind, model())
 }
 
-fn ask() -> Ask {
-    let message = |role, text: &str| Message {
+fn ask() -> ChatRequest {
+    let message = |role, text: &str| ChatMessage {
         role,
         text: text.into(),
     };
-    Ask {
+    ChatRequest {
         system: "Be kind.".into(),
         messages: Arc::new([
-            message(Role::User, "Hi"),
-            message(Role::Assistant, "Hello"),
-            message(Role::User, "How are you?"),
+            message(MessageRole::User, "Hi"),
+            message(MessageRole::Assistant, "Hello"),
+            message(MessageRole::User, "How are you?"),
         ]),
         max_tokens: 64,
-        goes_on: false,
+        ends_with_prefill: false,
         temperature: None,
         stop: Arc::default(),
     }
 }
 
-fn body(call: &Call) -> Value {
+fn body(call: &ProviderRequest) -> Value {
     serde_json::from_str(&call.body).unwrap()
 }
 
-fn header<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
+fn header<'a>(call: &'a ProviderRequest, name: &str) -> Option<&'a str> {
     let found = call.headers.iter().find(|(known, _)| known == name);
     found.map(|(_, value)| value.as_str())
 }
 
 /// The name and data of each event of a body that arrives in these pieces.
 fn events(framing: Framing, pieces: &[&[u8]]) -> Vec<(String, String)> {
-    let mut guard = Guard::new(framing);
+    let mut guard = SseSanitizer::new(framing);
     let mut out = Vec::new();
     for piece in pieces {
-        guard.push(piece, &mut out).unwrap();
+        guard.feed(piece, &mut out).unwrap();
     }
-    guard.end(&mut out);
+    guard.finish(&mut out);
     let out = String::from_utf8(out).unwrap();
     let event = |block: &str| {
         let values = |name: &str| {
@@ -104,11 +108,11 @@ fn events(framing: Framing, pieces: &[&[u8]]) -> Vec<(String, String)> {
 }
 
 /// A fixture and its framing.
-fn fixture(kind: Kind, folder: &str, file: &str) -> (Framing, Vec<u8>) {
+fn fixture(kind: DialectKind, folder: &str, file: &str) -> (Framing, Vec<u8>) {
     let framing = match file.rsplit('.').next() {
         Some("sse") => Framing::Sse,
         Some("ndjson") => Framing::Lines,
-        _ => dialect(kind).request(&ask()).framing,
+        _ => dialect(kind).chat_request(&ask()).framing,
     };
     (framing, std::fs::read(fixtures(folder).join(file)).unwrap())
 }
@@ -124,50 +128,50 @@ fn fixtures(folder: &str) -> PathBuf {
 struct DecodedAnswer {
     text: String,
     has_thinking: bool,
-    usage: Option<Usage>,
-    verdict: Result<Finish, Failure>,
+    usage: Option<TokenUsage>,
+    result: Result<FinishReason, Failure>,
 }
 
 fn decode_events<'a>(
     dialect: &dyn Dialect,
     events: impl IntoIterator<Item = &'a (String, String)>,
 ) -> DecodedAnswer {
-    let mut reader = dialect.reader();
+    let mut reader = dialect.decoder();
     let mut steps = Vec::new();
     let mut verdict = Ok(());
     for (name, data) in events {
-        verdict = verdict.and_then(|()| reader.event(name, data, &mut steps));
+        verdict = verdict.and_then(|()| reader.decode(name, data, &mut steps));
     }
     let mut answer = DecodedAnswer {
         text: String::new(),
-        has_thinking: steps.contains(&Step::Thinking),
+        has_thinking: steps.contains(&StreamEvent::Thinking),
         usage: None,
-        verdict: verdict.and_then(|()| reader.verdict()),
+        result: verdict.and_then(|()| reader.finish_result()),
     };
     for step in steps {
         match step {
-            Step::Text(text) => {
+            StreamEvent::Text(text) => {
                 assert!(!text.is_empty());
                 answer.text.push_str(&text);
             }
-            Step::Usage(usage) => answer.usage = Some(usage),
-            Step::Thinking => {}
-            Step::End(finish) => panic!("a reader pushed the end: {finish:?}"),
+            StreamEvent::Usage(usage) => answer.usage = Some(usage),
+            StreamEvent::Thinking => {}
+            StreamEvent::Finished(finish) => panic!("a reader pushed the end: {finish:?}"),
         }
     }
     answer
 }
 
-fn decode_fixture(kind: Kind, folder: &str, file: &str) -> DecodedAnswer {
+fn decode_fixture(kind: DialectKind, folder: &str, file: &str) -> DecodedAnswer {
     let (framing, body) = fixture(kind, folder, file);
     decode_events(dialect(kind).as_ref(), &events(framing, &[&body]))
 }
 
 /// A fixture, its text, and how it ends.
-type Row = (&'static str, &'static str, Result<Finish, Fault>);
+type Row = (&'static str, &'static str, Result<FinishReason, FaultKind>);
 
 /// Compares each fixture with its row, for every place where its bytes can be cut.
-fn check_fixtures(kind: Kind, folder: &str, rows: &[Row]) {
+fn check_fixtures(kind: DialectKind, folder: &str, rows: &[Row]) {
     let files: BTreeSet<String> = std::fs::read_dir(fixtures(folder))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -176,7 +180,7 @@ fn check_fixtures(kind: Kind, folder: &str, rows: &[Row]) {
     assert_eq!(files, listed, "every fixture needs a row");
     for (file, text, end) in rows {
         let answer = decode_fixture(kind, folder, file);
-        let verdict = answer.verdict.as_ref().map_err(|failure| failure.fault);
+        let verdict = answer.result.as_ref().map_err(|failure| failure.fault);
         assert_eq!(
             (answer.text.as_str(), verdict.copied()),
             (*text, *end),
@@ -202,36 +206,36 @@ fn check_fixtures(kind: Kind, folder: &str, rows: &[Row]) {
 
 /// Cuts a good stream after each event. The answer is truncated before its finish, which is event
 /// number `finish` (from 0), and complete from then on.
-fn check_truncation(kind: Kind, folder: &str, file: &str, finish: usize) {
+fn check_truncation(kind: DialectKind, folder: &str, file: &str, finish: usize) {
     let (framing, body) = fixture(kind, folder, file);
     let events = events(framing, &[&body]);
     for cut in 0..=events.len() {
-        let verdict = decode_events(dialect(kind).as_ref(), &events[..cut]).verdict;
+        let verdict = decode_events(dialect(kind).as_ref(), &events[..cut]).result;
         if cut <= finish {
             let fault = verdict.map_err(|failure| failure.fault);
-            assert_eq!(fault, Err(Fault::Truncated), "{file} cut at {cut}");
+            assert_eq!(fault, Err(FaultKind::Truncated), "{file} cut at {cut}");
         } else {
-            assert_eq!(verdict, Ok(Finish::Stop), "{file} cut at {cut}");
+            assert_eq!(verdict, Ok(FinishReason::Stop), "{file} cut at {cut}");
         }
     }
 }
 
 /// Classifies a response with these headers, received on 2026-01-01T00:00:00Z.
-fn classify(kind: Kind, status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
+fn classify(kind: DialectKind, status: u16, headers: &[(&str, &str)], body: &str) -> Failure {
     let header = |name: &str| {
         let found = headers.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    dialect(kind).refused(&Refused {
+    dialect(kind).classify_error(&ErrorResponse {
         status,
         header: &header,
         body: body.as_bytes(),
-        now: At(1_767_225_600_000),
+        now: Timestamp(1_767_225_600_000),
     })
 }
 
 /// Checks rows of status, body and expected fault.
-fn check_errors(kind: Kind, rows: &[(u16, &str, Fault)]) {
+fn check_errors(kind: DialectKind, rows: &[(u16, &str, FaultKind)]) {
     for (status, body, fault) in rows {
         let failure = classify(kind, *status, &[], body);
         assert_eq!(failure.fault, *fault, "{kind:?} {status} {body}");
@@ -245,37 +249,41 @@ fn errors_of_proxies_are_classified_alike_by_all_dialects() {
         check_errors(
             kind,
             &[
-                (200, "<html>Sign in</html>", Fault::Malformed),
-                (204, "", Fault::Malformed),
-                (301, "", Fault::Misconfigured),
-                (400, "<html>Bad Request</html>", Fault::Misconfigured),
-                (401, "", Fault::Unauthorized),
-                (402, "", Fault::QuotaSpent),
-                (403, "<html>Forbidden</html>", Fault::Unauthorized),
-                (404, "404 page not found", Fault::Misconfigured),
-                (405, "", Fault::Misconfigured),
-                (408, "", Fault::ServerError),
-                (409, "", Fault::ServerError),
-                (413, "<html>Request Entity Too Large</html>", Fault::TooLong),
-                (418, "{}", Fault::Misconfigured),
+                (200, "<html>Sign in</html>", FaultKind::Malformed),
+                (204, "", FaultKind::Malformed),
+                (301, "", FaultKind::Misconfigured),
+                (400, "<html>Bad Request</html>", FaultKind::Misconfigured),
+                (401, "", FaultKind::Unauthorized),
+                (402, "", FaultKind::QuotaSpent),
+                (403, "<html>Forbidden</html>", FaultKind::Unauthorized),
+                (404, "404 page not found", FaultKind::Misconfigured),
+                (405, "", FaultKind::Misconfigured),
+                (408, "", FaultKind::ServerError),
+                (409, "", FaultKind::ServerError),
+                (
+                    413,
+                    "<html>Request Entity Too Large</html>",
+                    FaultKind::TooLong,
+                ),
+                (418, "{}", FaultKind::Misconfigured),
                 (
                     418,
                     r#"{"error":{"message":"No coffee","type":"invalid_request_error"}}"#,
-                    Fault::BadRequest,
+                    FaultKind::BadRequest,
                 ),
                 (
                     418,
                     r#"{"error":{"message":"No coffee","param":"cup"}}"#,
-                    Fault::BadRequest,
+                    FaultKind::BadRequest,
                 ),
-                (422, "{", Fault::Misconfigured),
-                (429, "", Fault::RateLimited),
-                (500, "", Fault::ServerError),
-                (502, "<html>Bad Gateway</html>", Fault::ServerError),
-                (503, "upstream connect error", Fault::Overloaded),
-                (504, "", Fault::ServerError),
-                (520, "", Fault::ServerError),
-                (529, "", Fault::Overloaded),
+                (422, "{", FaultKind::Misconfigured),
+                (429, "", FaultKind::RateLimited),
+                (500, "", FaultKind::ServerError),
+                (502, "<html>Bad Gateway</html>", FaultKind::ServerError),
+                (503, "upstream connect error", FaultKind::Overloaded),
+                (504, "", FaultKind::ServerError),
+                (520, "", FaultKind::ServerError),
+                (529, "", FaultKind::Overloaded),
             ],
         );
     }
@@ -286,15 +294,15 @@ fn should_retry_header_changes_the_fault() {
     let retry = |says| [("x-should-retry", says)];
     let odd = r#"{"error":{"message":"Odd","type":"invalid_request_error"}}"#;
     for (status, says, body, fault) in [
-        (400, "true", odd, Fault::ServerError),
-        (400, "false", odd, Fault::BadRequest),
-        (500, "false", "", Fault::Overloaded),
-        (500, "true", "", Fault::ServerError),
-        (503, "true", "", Fault::Overloaded),
-        (401, "true", "", Fault::Unauthorized),
-        (429, "false", "", Fault::RateLimited),
+        (400, "true", odd, FaultKind::ServerError),
+        (400, "false", odd, FaultKind::BadRequest),
+        (500, "false", "", FaultKind::Overloaded),
+        (500, "true", "", FaultKind::ServerError),
+        (503, "true", "", FaultKind::Overloaded),
+        (401, "true", "", FaultKind::Unauthorized),
+        (429, "false", "", FaultKind::RateLimited),
     ] {
-        let failure = classify(Kind::Openai, status, &retry(says), body);
+        let failure = classify(DialectKind::OpenAi, status, &retry(says), body);
         assert_eq!(failure.fault, fault, "{status} {says}");
     }
 }
@@ -303,12 +311,12 @@ fn should_retry_header_changes_the_fault() {
 fn configured_headers_are_added_and_replace_our_own() {
     for kind in KINDS {
         let mut model = model();
-        let own = dialect(kind).listing().headers.pop().unwrap().0;
+        let own = dialect(kind).list_models_request().headers.pop().unwrap().0;
         model.headers = vec![
             (own.to_uppercase(), "of the operator".into()),
             ("x-team".into(), "chat".into()),
         ];
-        let call = of(kind, model).listing();
+        let call = new_dialect(kind, model).list_models_request();
         let values: Vec<&str> = call
             .headers
             .iter()

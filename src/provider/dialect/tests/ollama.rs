@@ -7,38 +7,46 @@ use super::*;
 #[test]
 fn fixtures_decode_as_expected() {
     check_fixtures(
-        Kind::Ollama,
+        DialectKind::Ollama,
         "ollama",
         &[
-            ("whole.ndjson", "Hello, wörld", Ok(Finish::Stop)),
-            ("done_without_reason.ndjson", "Hello", Ok(Finish::Stop)),
+            ("whole.ndjson", "Hello, wörld", Ok(FinishReason::Stop)),
+            (
+                "done_without_reason.ndjson",
+                "Hello",
+                Ok(FinishReason::Stop),
+            ),
             (
                 "text_in_the_last_line.ndjson",
                 "Hello world",
-                Ok(Finish::Stop),
+                Ok(FinishReason::Stop),
             ),
-            ("length.ndjson", "Hello, and", Ok(Finish::Length)),
-            ("load.ndjson", "", Err(Fault::Empty)),
-            ("thinking.ndjson", "Hello", Ok(Finish::Stop)),
-            ("truncated.ndjson", "Hello", Err(Fault::Truncated)),
-            ("error_first.ndjson", "", Err(Fault::ServerError)),
-            ("error_in_the_middle.ndjson", "Hel", Err(Fault::ServerError)),
-            ("rubbish.ndjson", "Hel", Err(Fault::Malformed)),
-            ("whole.json", "Hello, world", Ok(Finish::Stop)),
-            ("error_200.json", "", Err(Fault::Misconfigured)),
+            ("length.ndjson", "Hello, and", Ok(FinishReason::Length)),
+            ("load.ndjson", "", Err(FaultKind::Empty)),
+            ("thinking.ndjson", "Hello", Ok(FinishReason::Stop)),
+            ("truncated.ndjson", "Hello", Err(FaultKind::Truncated)),
+            ("error_first.ndjson", "", Err(FaultKind::ServerError)),
+            (
+                "error_in_the_middle.ndjson",
+                "Hel",
+                Err(FaultKind::ServerError),
+            ),
+            ("rubbish.ndjson", "Hel", Err(FaultKind::Malformed)),
+            ("whole.json", "Hello, world", Ok(FinishReason::Stop)),
+            ("error_200.json", "", Err(FaultKind::Misconfigured)),
         ],
     );
-    check_truncation(Kind::Ollama, "ollama", "whole.ndjson", 3);
+    check_truncation(DialectKind::Ollama, "ollama", "whole.ndjson", 3);
 }
 
 #[test]
 fn usage_comes_with_the_last_line() {
-    let answer = decode_fixture(Kind::Ollama, "ollama", "thinking.ndjson");
+    let answer = decode_fixture(DialectKind::Ollama, "ollama", "thinking.ndjson");
     let usage = answer.usage.unwrap();
     assert!(answer.has_thinking);
     assert_eq!((usage.input_tokens, usage.output_tokens), (11, 7));
     assert_eq!(
-        decode_fixture(Kind::Ollama, "ollama", "truncated.ndjson").usage,
+        decode_fixture(DialectKind::Ollama, "ollama", "truncated.ndjson").usage,
         None
     );
 }
@@ -46,58 +54,66 @@ fn usage_comes_with_the_last_line() {
 #[test]
 fn errors_are_classified() {
     check_errors(
-        Kind::Ollama,
+        DialectKind::Ollama,
         &[
             (
                 400,
                 r#"{"error":"invalid options: num_predict"}"#,
-                Fault::BadRequest,
+                FaultKind::BadRequest,
             ),
             (
                 400,
                 r#"{"error":"the input length exceeds the context length"}"#,
-                Fault::TooLong,
+                FaultKind::TooLong,
             ),
             (
                 401,
                 r#"{"error":"unauthorized","signin_url":"https://ollama.example/connect"}"#,
-                Fault::Unauthorized,
+                FaultKind::Unauthorized,
             ),
-            (402, r#"{"error":"payment required"}"#, Fault::QuotaSpent),
+            (
+                402,
+                r#"{"error":"payment required"}"#,
+                FaultKind::QuotaSpent,
+            ),
             (
                 404,
                 r#"{"error":"model 'x' not found"}"#,
-                Fault::Misconfigured,
+                FaultKind::Misconfigured,
             ),
-            (413, r#"{"error":"too large"}"#, Fault::TooLong),
+            (413, r#"{"error":"too large"}"#, FaultKind::TooLong),
             (
                 429,
                 r#"{"error":"too many concurrent requests"}"#,
-                Fault::RateLimited,
+                FaultKind::RateLimited,
             ),
             (
                 500,
                 r#"{"error":"model requires more system memory (9 GiB) than is available (2 GiB)"}"#,
-                Fault::ServerError,
+                FaultKind::ServerError,
             ),
-            (502, r#"{"error":"upstream"}"#, Fault::ServerError),
+            (502, r#"{"error":"upstream"}"#, FaultKind::ServerError),
             (
                 503,
                 r#"{"error":"server busy, please try again. maximum pending requests exceeded"}"#,
-                Fault::Overloaded,
+                FaultKind::Overloaded,
             ),
             (
                 200,
                 r#"{"error":"model 'x' not found"}"#,
-                Fault::Misconfigured,
+                FaultKind::Misconfigured,
             ),
-            (200, r#"{"error":"unauthorized"}"#, Fault::Unauthorized),
+            (200, r#"{"error":"unauthorized"}"#, FaultKind::Unauthorized),
             (
                 200,
                 r#"{"error":"server busy, please try again"}"#,
-                Fault::Overloaded,
+                FaultKind::Overloaded,
             ),
-            (200, r#"{"error":"the prompt is too long"}"#, Fault::TooLong),
+            (
+                200,
+                r#"{"error":"the prompt is too long"}"#,
+                FaultKind::TooLong,
+            ),
         ],
     );
 }
@@ -107,7 +123,7 @@ fn request_matches_the_vendor_format() {
     let mut model = model();
     model.temperature = Some(0.5);
     model.context_tokens = 8192;
-    let call = of(Kind::Ollama, model).request(&ask());
+    let call = new_dialect(DialectKind::Ollama, model).chat_request(&ask());
     assert_eq!(
         (call.path.as_str(), call.framing),
         ("/api/chat", Framing::Lines)
@@ -128,7 +144,10 @@ fn request_matches_the_vendor_format() {
         "options": {"num_predict": 64, "num_ctx": 8192, "temperature": 0.5},
     });
     assert_eq!(body(&call), wanted);
-    let options = &body(&dialect(Kind::Ollama).request(&ask()))["options"];
+    let options = &body(&dialect(DialectKind::Ollama).chat_request(&ask()))["options"];
     assert_eq!(*options, json!({"num_predict": 64}));
-    assert_eq!(dialect(Kind::Ollama).listing().path, "/api/tags");
+    assert_eq!(
+        dialect(DialectKind::Ollama).list_models_request().path,
+        "/api/tags"
+    );
 }

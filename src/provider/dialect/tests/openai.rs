@@ -7,61 +7,79 @@ use super::*;
 #[test]
 fn fixtures_decode_as_expected() {
     check_fixtures(
-        Kind::Openai,
+        DialectKind::OpenAi,
         "openai",
         &[
-            ("whole.sse", "Hello, wörld 🌍!", Ok(Finish::Stop)),
-            ("finish_without_done.sse", "Hello", Ok(Finish::Stop)),
-            ("done_without_finish.sse", "Hello", Ok(Finish::Stop)),
-            ("done_at_once.sse", "", Err(Fault::Empty)),
-            ("no_text.sse", "", Err(Fault::Empty)),
-            ("truncated.sse", "Hello, w", Err(Fault::Truncated)),
+            ("whole.sse", "Hello, wörld 🌍!", Ok(FinishReason::Stop)),
+            ("finish_without_done.sse", "Hello", Ok(FinishReason::Stop)),
+            ("done_without_finish.sse", "Hello", Ok(FinishReason::Stop)),
+            ("done_at_once.sse", "", Err(FaultKind::Empty)),
+            ("no_text.sse", "", Err(FaultKind::Empty)),
+            ("truncated.sse", "Hello, w", Err(FaultKind::Truncated)),
             (
                 "text_and_finish_in_one.sse",
                 "Hello world",
-                Ok(Finish::Stop),
+                Ok(FinishReason::Stop),
             ),
-            ("odd_chunks.sse", "Hello", Ok(Finish::Stop)),
-            ("keepalives_and_twice_done.sse", "Hello", Ok(Finish::Stop)),
-            ("thinking.sse", "Hello", Ok(Finish::Stop)),
-            ("tool_call.sse", "", Err(Fault::Empty)),
-            ("content_parts.sse", "Hello", Ok(Finish::Stop)),
-            ("length.sse", "Hello, and", Ok(Finish::Length)),
-            ("content_filter.sse", "Well", Ok(Finish::ContentFilter)),
+            ("odd_chunks.sse", "Hello", Ok(FinishReason::Stop)),
+            (
+                "keepalives_and_twice_done.sse",
+                "Hello",
+                Ok(FinishReason::Stop),
+            ),
+            ("thinking.sse", "Hello", Ok(FinishReason::Stop)),
+            ("tool_call.sse", "", Err(FaultKind::Empty)),
+            ("content_parts.sse", "Hello", Ok(FinishReason::Stop)),
+            ("length.sse", "Hello, and", Ok(FinishReason::Length)),
+            (
+                "content_filter.sse",
+                "Well",
+                Ok(FinishReason::ContentFilter),
+            ),
             (
                 "refusal.sse",
                 "I can't help with that.",
-                Ok(Finish::ContentFilter),
+                Ok(FinishReason::ContentFilter),
             ),
-            ("unknown_finish.sse", "Hello", Ok(Finish::Stop)),
-            ("error_object.sse", "Hello", Err(Fault::ServerError)),
-            ("error_text.sse", "Hello", Err(Fault::RateLimited)),
-            ("error_first.sse", "", Err(Fault::RateLimited)),
-            ("error_event.sse", "", Err(Fault::ServerError)),
-            ("error_field.sse", "Hello", Err(Fault::ServerError)),
-            ("error_after_finish.sse", "Hello", Err(Fault::ServerError)),
-            ("finish_error.sse", "Hello", Err(Fault::ServerError)),
-            ("finish_error_alone.sse", "Hello", Err(Fault::ServerError)),
-            ("rubbish.sse", "Hello", Err(Fault::Malformed)),
-            ("web_page.sse", "", Err(Fault::Malformed)),
-            ("whole.json", "Hello, world", Ok(Finish::Stop)),
-            ("error_200.json", "", Err(Fault::QuotaSpent)),
+            ("unknown_finish.sse", "Hello", Ok(FinishReason::Stop)),
+            ("error_object.sse", "Hello", Err(FaultKind::ServerError)),
+            ("error_text.sse", "Hello", Err(FaultKind::RateLimited)),
+            ("error_first.sse", "", Err(FaultKind::RateLimited)),
+            ("error_event.sse", "", Err(FaultKind::ServerError)),
+            ("error_field.sse", "Hello", Err(FaultKind::ServerError)),
+            (
+                "error_after_finish.sse",
+                "Hello",
+                Err(FaultKind::ServerError),
+            ),
+            ("finish_error.sse", "Hello", Err(FaultKind::ServerError)),
+            (
+                "finish_error_alone.sse",
+                "Hello",
+                Err(FaultKind::ServerError),
+            ),
+            ("rubbish.sse", "Hello", Err(FaultKind::Malformed)),
+            ("web_page.sse", "", Err(FaultKind::Malformed)),
+            ("whole.json", "Hello, world", Ok(FinishReason::Stop)),
+            ("error_200.json", "", Err(FaultKind::QuotaSpent)),
         ],
     );
-    check_truncation(Kind::Openai, "openai", "whole.sse", 4);
+    check_truncation(DialectKind::OpenAi, "openai", "whole.sse", 4);
 }
 
 #[test]
 fn usage_is_accepted_in_any_chunk() {
     let usage = |file| {
-        let usage = decode_fixture(Kind::Openai, "openai", file).usage.unwrap();
+        let usage = decode_fixture(DialectKind::OpenAi, "openai", file)
+            .usage
+            .unwrap();
         (usage.input_tokens, usage.output_tokens, usage.estimated)
     };
     assert_eq!(usage("whole.sse"), (11, 7, false));
     assert_eq!(usage("text_and_finish_in_one.sse"), (3, 2, false));
     assert_eq!(usage("whole.json"), (11, 3, false));
     assert_eq!(
-        decode_fixture(Kind::Openai, "openai", "length.sse").usage,
+        decode_fixture(DialectKind::OpenAi, "openai", "length.sse").usage,
         None
     );
 }
@@ -76,7 +94,7 @@ fn thinking_counts_as_progress_but_roles_do_not() {
         ("odd_chunks.sse", false),
     ] {
         assert_eq!(
-            decode_fixture(Kind::Openai, "openai", file).has_thinking,
+            decode_fixture(DialectKind::OpenAi, "openai", file).has_thinking,
             has_thinking,
             "{file}"
         );
@@ -85,17 +103,17 @@ fn thinking_counts_as_progress_but_roles_do_not() {
 
 #[test]
 fn end_mark_finishes_the_stream_but_finish_reason_does_not() {
-    let dialect = dialect(Kind::Openai);
-    let mut reader = dialect.reader();
+    let dialect = dialect(DialectKind::OpenAi);
+    let mut reader = dialect.decoder();
     let mut out = Vec::new();
     let finish = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#;
-    reader.event("message", finish, &mut out).unwrap();
-    assert!(!reader.ended(), "usage may follow");
-    reader.event("message", "[DONE]", &mut out).unwrap();
-    assert!(reader.ended());
-    let late = [finish, "rubbish", "[DONE]"].map(|data| reader.event("message", data, &mut out));
+    reader.decode("message", finish, &mut out).unwrap();
+    assert!(!reader.is_finished(), "usage may follow");
+    reader.decode("message", "[DONE]", &mut out).unwrap();
+    assert!(reader.is_finished());
+    let late = [finish, "rubbish", "[DONE]"].map(|data| reader.decode("message", data, &mut out));
     assert!(late.iter().all(Result::is_ok));
-    assert_eq!(out, [Step::Text("a".into())]);
+    assert_eq!(out, [StreamEvent::Text("a".into())]);
 }
 
 #[test]
@@ -104,23 +122,30 @@ fn complete_json_needs_no_finish_reason_but_a_chunk_does() {
         (
             r#"{"message":{"content":null,"refusal":"No."},"finish_reason":"stop"}"#,
             "No.",
-            Ok(Finish::ContentFilter),
+            Ok(FinishReason::ContentFilter),
         ),
-        (r#"{"message":{"content":"a"}}"#, "a", Ok(Finish::Stop)),
+        (
+            r#"{"message":{"content":"a"}}"#,
+            "a",
+            Ok(FinishReason::Stop),
+        ),
         (
             r#"{"message":null,"delta":{"content":"a"}}"#,
             "a",
-            Err(Fault::Truncated),
+            Err(FaultKind::Truncated),
         ),
         (
             r#"{"message":{},"delta":{"content":"a"}}"#,
             "a",
-            Err(Fault::Truncated),
+            Err(FaultKind::Truncated),
         ),
     ] {
         let data = format!(r#"{{"choices":[{choice}]}}"#);
-        let answer = decode_events(dialect(Kind::Openai).as_ref(), &[("message".into(), data)]);
-        let verdict = answer.verdict.map_err(|failure| failure.fault);
+        let answer = decode_events(
+            dialect(DialectKind::OpenAi).as_ref(),
+            &[("message".into(), data)],
+        );
+        let verdict = answer.result.map_err(|failure| failure.fault);
         assert_eq!((answer.text.as_str(), verdict), (text, end), "{choice}");
     }
 }
@@ -130,7 +155,7 @@ fn request_matches_the_vendor_format() {
     let mut model = model();
     model.base_url = "https://api.openai.com/v1".into();
     model.temperature = Some(0.5);
-    let call = of(Kind::Openai, model).request(&ask());
+    let call = new_dialect(DialectKind::OpenAi, model).chat_request(&ask());
     assert_eq!(call.path, "/chat/completions");
     assert_eq!(
         header(&call, "authorization"),
@@ -150,16 +175,19 @@ fn request_matches_the_vendor_format() {
         "temperature": 0.5,
     });
     assert_eq!(body(&call), wanted);
-    let plain = Ask {
+    let plain = ChatRequest {
         system: "".into(),
         ..ask()
     };
-    let sent = body(&dialect(Kind::Openai).request(&plain));
+    let sent = body(&dialect(DialectKind::OpenAi).chat_request(&plain));
     assert_eq!(sent["messages"][0]["role"], "user");
     assert_eq!(
         sent["max_tokens"], 64,
         "another server than the vendor's own"
     );
     assert!(sent.get("temperature").is_none() && sent.get("max_completion_tokens").is_none());
-    assert_eq!(dialect(Kind::Openai).listing().path, "/models");
+    assert_eq!(
+        dialect(DialectKind::OpenAi).list_models_request().path,
+        "/models"
+    );
 }

@@ -3,17 +3,21 @@
 use super::*;
 
 /// The role and text of each message as it is sent.
-fn sent(dialect: &dyn Dialect, messages: &[(Role, &str)], goes_on: bool) -> Vec<(String, String)> {
+fn sent(
+    dialect: &dyn Dialect,
+    messages: &[(MessageRole, &str)],
+    goes_on: bool,
+) -> Vec<(String, String)> {
     let messages = messages
         .iter()
-        .map(|(role, text)| Message {
+        .map(|(role, text)| ChatMessage {
             role: *role,
             text: (*text).into(),
         })
         .collect();
-    let body = body(&dialect.request(&Ask {
+    let body = body(&dialect.chat_request(&ChatRequest {
         messages,
-        goes_on,
+        ends_with_prefill: goes_on,
         ..ask()
     }));
     if let Some(contents) = body.get("contents") {
@@ -57,8 +61,8 @@ fn expected(messages: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-const USER_FIRST_AND_LAST: [Kind; 2] = [Kind::Anthropic, Kind::Gemini];
-const ANY_ORDER: [Kind; 3] = [Kind::Openai, Kind::Azure, Kind::Ollama];
+const USER_FIRST_AND_LAST: [DialectKind; 2] = [DialectKind::Anthropic, DialectKind::Gemini];
+const ANY_ORDER: [DialectKind; 3] = [DialectKind::OpenAi, DialectKind::Azure, DialectKind::Ollama];
 const CONTINUE: (&str, &str) = (
     "user",
     "Go on with your answer from where it ends. Do not repeat any of it.",
@@ -67,13 +71,13 @@ const CONTINUE: (&str, &str) = (
 #[test]
 fn neighbours_are_joined_and_blank_texts_dropped() {
     let messages = [
-        (Role::User, "a"),
-        (Role::User, " \n"),
-        (Role::User, "b"),
-        (Role::Assistant, "c"),
-        (Role::Assistant, ""),
-        (Role::Assistant, "d"),
-        (Role::User, "e"),
+        (MessageRole::User, "a"),
+        (MessageRole::User, " \n"),
+        (MessageRole::User, "b"),
+        (MessageRole::Assistant, "c"),
+        (MessageRole::Assistant, ""),
+        (MessageRole::Assistant, "d"),
+        (MessageRole::User, "e"),
     ];
     for kind in KINDS {
         let sent = sent(dialect(kind).as_ref(), &messages, false);
@@ -87,7 +91,10 @@ fn neighbours_are_joined_and_blank_texts_dropped() {
 
 #[test]
 fn opening_prompt_is_added_only_where_required() {
-    let messages = [(Role::Assistant, "Welcome!"), (Role::User, "Hi")];
+    let messages = [
+        (MessageRole::Assistant, "Welcome!"),
+        (MessageRole::User, "Hi"),
+    ];
     for kind in USER_FIRST_AND_LAST {
         let sent = sent(dialect(kind).as_ref(), &messages, false);
         assert_eq!(
@@ -112,7 +119,10 @@ fn opening_prompt_is_added_only_where_required() {
 
 #[test]
 fn partial_answer_is_continued() {
-    let messages = [(Role::User, "Hi"), (Role::Assistant, "Well, \n")];
+    let messages = [
+        (MessageRole::User, "Hi"),
+        (MessageRole::Assistant, "Well, \n"),
+    ];
     for kind in KINDS {
         // A continued answer is the last message, trimmed at its end.
         let continued = sent(dialect(kind).as_ref(), &messages, true);
@@ -143,14 +153,14 @@ fn partial_answer_is_continued() {
 #[test]
 fn rejected_message_order_is_not_sent_again() {
     let odd = [
-        (Role::Assistant, "Welcome!"),
-        (Role::User, "Hi"),
-        (Role::Assistant, "Well,"),
+        (MessageRole::Assistant, "Welcome!"),
+        (MessageRole::User, "Hi"),
+        (MessageRole::Assistant, "Well,"),
     ];
-    let request = |messages: &[(Role, &str)]| Ask {
+    let request = |messages: &[(MessageRole, &str)]| ChatRequest {
         messages: messages
             .iter()
-            .map(|(role, text)| Message {
+            .map(|(role, text)| ChatMessage {
                 role: *role,
                 text: (*text).into(),
             })
@@ -178,17 +188,17 @@ fn rejected_message_order_is_not_sent_again() {
         let rejection =
             serde_json::json!({"error": {"message": words, "type": "invalid_request_error"}})
                 .to_string();
-        let response = Refused {
+        let response = ErrorResponse {
             status,
             header: &|_| None,
             body: rejection.as_bytes(),
-            now: At(0),
+            now: Timestamp(0),
         };
-        let dialect = dialect(Kind::Openai);
+        let dialect = dialect(DialectKind::OpenAi);
         // A conversation in a valid order was rejected for another reason.
-        assert!(!dialect.adapt(&dialect.request(&ask()), &response));
-        let call = dialect.request(&request(&odd));
-        assert!(dialect.adapt(&call, &response), "{words}");
+        assert!(!dialect.adapt_to_rejection(&dialect.chat_request(&ask()), &response));
+        let call = dialect.chat_request(&request(&odd));
+        assert!(dialect.adapt_to_rejection(&call, &response), "{words}");
         let adapted = sent(dialect.as_ref(), &odd, false);
         assert_eq!(
             adapted,
@@ -201,16 +211,16 @@ fn rejected_message_order_is_not_sent_again() {
             ])
         );
         assert!(
-            !dialect.adapt(&dialect.request(&request(&odd)), &response),
+            !dialect.adapt_to_rejection(&dialect.chat_request(&request(&odd)), &response),
             "already in the required order"
         );
     }
-    let dialect = dialect(Kind::Openai);
-    let other = Refused {
+    let dialect = dialect(DialectKind::OpenAi);
+    let other = ErrorResponse {
         status: 400,
         header: &|_| None,
         body: br#"{"error":{"message":"The assistant is out"}}"#,
-        now: At(0),
+        now: Timestamp(0),
     };
-    assert!(!dialect.adapt(&dialect.request(&request(&odd)), &other));
+    assert!(!dialect.adapt_to_rejection(&dialect.chat_request(&request(&odd)), &other));
 }

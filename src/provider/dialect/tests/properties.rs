@@ -100,7 +100,7 @@ fn data() -> impl Strategy<Value = String> {
     ]
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+fn kind() -> impl Strategy<Value = DialectKind> {
     proptest::sample::select(KINDS.to_vec())
 }
 
@@ -111,17 +111,17 @@ proptest! {
         events in proptest::collection::vec(("message|error|[a-z_]{0,12}", data()), 0..8),
     ) {
         let dialect = dialect(kind);
-        let mut reader = dialect.reader();
+        let mut reader = dialect.decoder();
         for (name, data) in events {
             let mut out = Vec::new();
-            let was_ended = reader.ended();
-            let read = reader.event(&name, &data, &mut out);
+            let was_ended = reader.is_finished();
+            let read = reader.decode(&name, &data, &mut out);
             if was_ended {
-                prop_assert!(reader.ended() && read.is_ok() && out.is_empty());
+                prop_assert!(reader.is_finished() && read.is_ok() && out.is_empty());
             }
             for step in out {
-                prop_assert!(!matches!(step, Step::End(_)));
-                prop_assert!(step != Step::Text(String::new()));
+                prop_assert!(!matches!(step, StreamEvent::Finished(_)));
+                prop_assert!(step != StreamEvent::Text(String::new()));
             }
             if let Err(failure) = read {
                 prop_assert!(failure.detail.chars().count() <= 300);
@@ -129,7 +129,7 @@ proptest! {
                 return Ok(());
             }
         }
-        let _ = reader.verdict();
+        let _ = reader.finish_result();
     }
 
     #[test]
@@ -143,21 +143,21 @@ proptest! {
         ],
     ) {
         let dialect = dialect(kind);
-        let response = Refused { status, header: &|_| Some(value.clone()), body: &body, now: At(1_767_225_600_000) };
-        let failure = dialect.refused(&response);
+        let response = ErrorResponse { status, header: &|_| Some(value.clone()), body: &body, now: Timestamp(1_767_225_600_000) };
+        let failure = dialect.classify_error(&response);
         prop_assert_eq!(failure.status, Some(status));
         prop_assert!(failure.detail.chars().count() <= 300);
         prop_assert!(failure.retry_after <= Some(Duration::from_secs(86_400)));
-        dialect.adapt(&dialect.request(&ask()), &response);
-        prop_assert!(is_complete_request(&dialect.request(&ask())));
+        dialect.adapt_to_rejection(&dialect.chat_request(&ask()), &response);
+        prop_assert!(is_complete_request(&dialect.chat_request(&ask())));
     }
 
     #[test]
     fn keys_are_always_redacted(kind in kind(), key in "[A-Za-z0-9+/=_.-]{8,40}", before in ".{0,20}", after in ".{0,20}") {
-        let dialect = of(kind, Model { key: Some(key.clone().into()), ..Model::default() });
+        let dialect = new_dialect(kind, ModelConfig { key: Some(key.clone().into()), ..ModelConfig::default() });
         let error = json!({"error": {"message": format!("{before}{key}{after}")}}).to_string();
-        let response = Refused { status: 401, header: &|_| None, body: error.as_bytes(), now: At(0) };
-        prop_assert!(!dialect.refused(&response).detail.contains(&key));
+        let response = ErrorResponse { status: 401, header: &|_| None, body: error.as_bytes(), now: Timestamp(0) };
+        prop_assert!(!dialect.classify_error(&response).detail.contains(&key));
     }
 }
 
@@ -168,16 +168,16 @@ fn deeply_nested_json_is_malformed() {
     for kind in KINDS {
         for data in [&deep, &object] {
             let read = dialect(kind)
-                .reader()
-                .event("message", data, &mut Vec::new());
-            assert_eq!(read.unwrap_err().fault, Fault::Malformed);
-            assert_eq!(classify(kind, 500, &[], data).fault, Fault::ServerError);
+                .decoder()
+                .decode("message", data, &mut Vec::new());
+            assert_eq!(read.unwrap_err().fault, FaultKind::Malformed);
+            assert_eq!(classify(kind, 500, &[], data).fault, FaultKind::ServerError);
         }
     }
 }
 
 /// `true` if the request has messages and a token limit, whatever was adapted.
-fn is_complete_request(call: &Call) -> bool {
+fn is_complete_request(call: &ProviderRequest) -> bool {
     let body = body(call);
     let options = body
         .get("options")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::*;
 
 /// Its events are words: `text …`, `think`, `end`.
-pub struct Plain {
+pub struct PlainDialect {
     pub framing: Framing,
     pub key: &'static str,
     /// Changes the next request after each 400. Otherwise it only claims to.
@@ -14,7 +14,7 @@ pub struct Plain {
     pub adapted: AtomicU32,
 }
 
-impl Default for Plain {
+impl Default for PlainDialect {
     fn default() -> Self {
         Self {
             framing: Framing::Sse,
@@ -25,15 +25,15 @@ impl Default for Plain {
     }
 }
 
-impl Dialect for Plain {
-    fn request(&self, request: &Ask) -> Call {
+impl Dialect for PlainDialect {
+    fn chat_request(&self, request: &ChatRequest) -> ProviderRequest {
         let question = request
             .messages
             .last()
             .map(|message| message.text.to_string());
         let mut body = question.unwrap_or_default();
         body.push_str(&" adapted".repeat(self.adapted.load(Ordering::Relaxed) as usize));
-        Call {
+        ProviderRequest {
             path: "/ask?x=1".into(),
             headers: vec![("x-key".into(), self.key.into())],
             body,
@@ -41,8 +41,8 @@ impl Dialect for Plain {
         }
     }
 
-    fn listing(&self) -> Call {
-        Call {
+    fn list_models_request(&self) -> ProviderRequest {
+        ProviderRequest {
             path: "/list".into(),
             headers: vec![("x-key".into(), self.key.into())],
             body: String::new(),
@@ -50,25 +50,25 @@ impl Dialect for Plain {
         }
     }
 
-    fn reader(&self) -> Box<dyn Reader + Send> {
-        Box::new(Words(None))
+    fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
+        Box::new(PlainDecoder(None))
     }
 
-    fn refused(&self, response: &Refused<'_>) -> Failure {
+    fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
         let fault = match response.status {
-            401 => Fault::Unauthorized,
-            429 => Fault::RateLimited,
-            400 => Fault::BadRequest,
-            _ => Fault::ServerError,
+            401 => FaultKind::Unauthorized,
+            429 => FaultKind::RateLimited,
+            400 => FaultKind::BadRequest,
+            _ => FaultKind::ServerError,
         };
         let seconds = (response.header)("retry-after").and_then(|text| text.parse().ok());
         Failure {
             retry_after: seconds.map(Duration::from_secs),
-            ..Failure::with(fault, &format!("{} bytes", response.body.len()))
+            ..Failure::with_detail(fault, &format!("{} bytes", response.body.len()))
         }
     }
 
-    fn adapt(&self, _sent: &Call, response: &Refused<'_>) -> bool {
+    fn adapt_to_rejection(&self, _sent: &ProviderRequest, response: &ErrorResponse<'_>) -> bool {
         if response.status != 400 {
             return false;
         }
@@ -78,31 +78,34 @@ impl Dialect for Plain {
     }
 }
 
-struct Words(Option<Finish>);
+struct PlainDecoder(Option<FinishReason>);
 
-impl Reader for Words {
-    fn event(&mut self, _: &str, data: &str, out: &mut Vec<Step>) -> Result<(), Failure> {
+impl StreamDecoder for PlainDecoder {
+    fn decode(&mut self, _: &str, data: &str, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
         if let Some(text) = data.strip_prefix("text ") {
-            out.push(Step::Text(text.into()));
+            out.push(StreamEvent::Text(text.into()));
         } else if data == "think" {
-            out.push(Step::Thinking);
+            out.push(StreamEvent::Thinking);
         } else if data == "{\"whole\":true}" {
-            out.push(Step::Text("whole".into()));
-            self.0 = Some(Finish::Stop);
+            out.push(StreamEvent::Text("whole".into()));
+            self.0 = Some(FinishReason::Stop);
         } else if data == "end" {
-            out.extend([Step::Text(String::new()), Step::End(Finish::Length)]);
-            self.0 = Some(Finish::Stop);
+            out.extend([
+                StreamEvent::Text(String::new()),
+                StreamEvent::Finished(FinishReason::Length),
+            ]);
+            self.0 = Some(FinishReason::Stop);
         } else {
-            return Err(Failure::with(Fault::Overloaded, data));
+            return Err(Failure::with_detail(FaultKind::Overloaded, data));
         }
         Ok(())
     }
 
-    fn ended(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.0.is_some()
     }
 
-    fn verdict(&self) -> Result<Finish, Failure> {
-        self.0.ok_or_else(|| Failure::of(Fault::Truncated))
+    fn finish_result(&self) -> Result<FinishReason, Failure> {
+        self.0.ok_or_else(|| Failure::new(FaultKind::Truncated))
     }
 }

@@ -9,93 +9,99 @@ use tokio::sync::mpsc;
 
 /// An action after a request. After the last one the server closes the connection gracefully.
 #[derive(Clone)]
-pub enum Act {
+pub enum ServerAction {
     Send(Vec<u8>),
     /// Sends these bytes repeatedly until the client is gone.
     Flood(Vec<u8>),
     /// Stays silent until the client is gone.
-    Wait,
+    Hang,
     Reset,
     /// Waits for the next request on the same connection.
-    Again,
+    NextRequest,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Seen {
-    Opened,
+pub enum ServerEvent {
+    Connected,
     /// A request with head and body.
-    Asked(String),
+    Request(String),
     /// The client closed its end.
     Closed,
 }
 
 /// Runs until the test's runtime ends.
-pub struct Scripted {
+pub struct ScriptedServer {
     pub address: String,
-    seen: mpsc::UnboundedReceiver<Seen>,
+    events: mpsc::UnboundedReceiver<ServerEvent>,
 }
 
-pub fn send(text: &str) -> Act {
-    Act::Send(text.as_bytes().to_vec())
+pub fn send(text: &str) -> ServerAction {
+    ServerAction::Send(text.as_bytes().to_vec())
 }
 
 /// A response with status 200 that ends when the connection is closed.
-pub fn ok(kind: &str, body: &str) -> Act {
+pub fn ok_response(kind: &str, body: &str) -> ServerAction {
     send(&format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\n{body}"
     ))
 }
 
-impl Scripted {
+impl ScriptedServer {
     /// The first request is answered by the first script and so on. The last script is repeated.
-    pub async fn start(scripts: &[&[Act]]) -> Self {
+    pub async fn start(scripts: &[&[ServerAction]]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (sender, seen) = mpsc::unbounded_channel();
-        let mut scripts: Vec<Vec<Act>> = scripts.iter().map(|script| script.to_vec()).collect();
+        let mut scripts: Vec<Vec<ServerAction>> =
+            scripts.iter().map(|script| script.to_vec()).collect();
         scripts.reverse();
         let scripts = Arc::new(std::sync::Mutex::new(scripts));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                sender.send(Seen::Opened).ok();
+                sender.send(ServerEvent::Connected).ok();
                 tokio::spawn(serve(stream, Arc::clone(&scripts), sender.clone()));
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            events: seen,
+        }
     }
 
-    pub async fn next(&mut self) -> Seen {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.seen.recv());
+    pub async fn next_event(&mut self) -> ServerEvent {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.events.recv());
         next.await.expect("the server saw nothing").unwrap()
     }
 
     /// Waits until the client has closed a connection.
-    pub async fn closed(&mut self) {
-        while self.next().await != Seen::Closed {}
+    pub async fn wait_for_close(&mut self) {
+        while self.next_event().await != ServerEvent::Closed {}
     }
 
     /// All events until now. A connection of our own, which comes after all earlier ones, marks the
     /// moment.
-    pub async fn so_far(&mut self) -> Vec<Seen> {
+    pub async fn events_so_far(&mut self) -> Vec<ServerEvent> {
         let mut marker = TcpStream::connect(&self.address).await.unwrap();
         marker.write_all(b"MARKER\r\n\r\n").await.unwrap();
         let mut seen = Vec::new();
         loop {
-            match self.next().await {
-                Seen::Asked(head) if head.starts_with("MARKER") => break,
+            match self.next_event().await {
+                ServerEvent::Request(head) if head.starts_with("MARKER") => break,
                 other => seen.push(other),
             }
         }
-        let last = seen.iter().rposition(|seen| *seen == Seen::Opened);
+        let last = seen
+            .iter()
+            .rposition(|seen| *seen == ServerEvent::Connected);
         seen.remove(last.unwrap());
         seen
     }
 
     /// The requests until now.
     pub async fn requests(&mut self) -> Vec<String> {
-        let seen = self.so_far().await.into_iter();
+        let seen = self.events_so_far().await.into_iter();
         seen.filter_map(|seen| match seen {
-            Seen::Asked(request) => Some(request),
+            ServerEvent::Request(request) => Some(request),
             _ => None,
         })
         .collect()
@@ -104,13 +110,13 @@ impl Scripted {
 
 async fn serve(
     stream: TcpStream,
-    scripts: Arc<std::sync::Mutex<Vec<Vec<Act>>>>,
-    sender: mpsc::UnboundedSender<Seen>,
+    scripts: Arc<std::sync::Mutex<Vec<Vec<ServerAction>>>>,
+    sender: mpsc::UnboundedSender<ServerEvent>,
 ) {
     let mut stream = BufReader::new(stream);
     'requests: while let Some(request) = request(&mut stream).await {
         let marker = request.starts_with("MARKER");
-        sender.send(Seen::Asked(request)).ok();
+        sender.send(ServerEvent::Request(request)).ok();
         if marker {
             return;
         }
@@ -125,30 +131,30 @@ async fn serve(
         };
         for act in script.unwrap() {
             match act {
-                Act::Send(bytes) => {
+                ServerAction::Send(bytes) => {
                     stream.write_all(&bytes).await.ok();
                 }
-                Act::Flood(bytes) => {
+                ServerAction::Flood(bytes) => {
                     while stream.write_all(&bytes).await.is_ok() {}
-                    sender.send(Seen::Closed).ok();
+                    sender.send(ServerEvent::Closed).ok();
                 }
-                Act::Wait => {
+                ServerAction::Hang => {
                     stream.read_u8().await.ok();
-                    sender.send(Seen::Closed).ok();
+                    sender.send(ServerEvent::Closed).ok();
                 }
-                Act::Reset => {
+                ServerAction::Reset => {
                     let socket = socket2::SockRef::from(stream.get_ref());
                     socket.set_linger(Some(Duration::ZERO)).unwrap();
                     return;
                 }
-                Act::Again => continue 'requests,
+                ServerAction::NextRequest => continue 'requests,
             }
         }
         // A graceful close: everything sent arrives before the end.
         stream.shutdown().await.ok();
         return;
     }
-    sender.send(Seen::Closed).ok();
+    sender.send(ServerEvent::Closed).ok();
 }
 
 /// Reads one request, or `None` if the client closes the connection instead.

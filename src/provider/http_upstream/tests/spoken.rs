@@ -1,7 +1,7 @@
 //! The real dialects over sockets: their failures, and that no key leaks.
 
 use super::*;
-use crate::provider::dialect::{Kind, Model, of};
+use crate::provider::dialect::{DialectKind, ModelConfig, new_dialect};
 
 const KEY: &str = "canary-key-0123456789";
 
@@ -11,36 +11,38 @@ fn fixture(file: &str) -> (Vec<u8>, &'static str) {
     let kind = match file.rsplit('.').next() {
         Some("sse") => SSE_KIND,
         Some("ndjson") => "application/x-ndjson",
-        _ => JSON,
+        _ => JSON_MIME,
     };
     (std::fs::read(path).unwrap(), kind)
 }
 
 /// A client of this dialect for this server, with [`KEY`].
-fn client_of(kind: Kind, server: &Scripted) -> HttpUpstream {
+fn client_of(kind: DialectKind, server: &ScriptedServer) -> HttpProviderClient {
     let base_url = format!("http://{}", server.address);
-    let dialect = of(
+    let dialect = new_dialect(
         kind,
-        Model {
+        ModelConfig {
             base_url: base_url.clone(),
-            model: "m".into(),
+            name: "m".into(),
             key: Some(KEY.into()),
-            ..Model::default()
+            ..ModelConfig::default()
         },
     );
     let transport = Transport::new(Duration::from_secs(5)).unwrap();
-    HttpUpstream::new(&base_url, dialect.into(), transport, no_drills())
+    HttpProviderClient::new(&base_url, dialect.into(), transport, no_drills())
 }
 
 /// The text without thinking, and how the answer ended.
-fn text_and_end(steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Failure>) {
+fn text_and_end(
+    steps: Vec<Result<StreamEvent, Failure>>,
+) -> (String, Result<FinishReason, Failure>) {
     let end = match steps.last() {
-        Some(Ok(Step::End(finish))) => Ok(*finish),
+        Some(Ok(StreamEvent::Finished(finish))) => Ok(*finish),
         Some(Err(failure)) => Err(failure.clone()),
         other => panic!("no end, but {other:?}"),
     };
     let texts = steps.into_iter().filter_map(|step| match step {
-        Ok(Step::Text(text)) => Some(text),
+        Ok(StreamEvent::Text(text)) => Some(text),
         _ => None,
     });
     (texts.collect(), end)
@@ -48,141 +50,166 @@ fn text_and_end(steps: Vec<Result<Step, Failure>>) -> (String, Result<Finish, Fa
 
 #[tokio::test]
 async fn failures_behind_a_success_status_are_detected() {
-    use Fault::{
+    use FaultKind::{
         Empty, Malformed, Misconfigured, Overloaded, QuotaSpent, RateLimited, ServerError,
         Truncated, Unauthorized,
     };
     for (kind, file, text, end) in [
         (
-            Kind::Openai,
+            DialectKind::OpenAi,
             "openai/whole.sse",
             "Hello, wörld 🌍!",
-            Ok(Finish::Stop),
+            Ok(FinishReason::Stop),
         ),
         (
-            Kind::Openai,
+            DialectKind::OpenAi,
             "openai/truncated.sse",
             "Hello, w",
             Err(Truncated),
         ),
         (
-            Kind::Openai,
+            DialectKind::OpenAi,
             "openai/error_object.sse",
             "Hello",
             Err(ServerError),
         ),
-        (Kind::Openai, "openai/error_event.sse", "", Err(ServerError)),
         (
-            Kind::Openai,
+            DialectKind::OpenAi,
+            "openai/error_event.sse",
+            "",
+            Err(ServerError),
+        ),
+        (
+            DialectKind::OpenAi,
             "openai/error_field.sse",
             "Hello",
             Err(ServerError),
         ),
         (
-            Kind::Openai,
+            DialectKind::OpenAi,
             "openai/error_after_finish.sse",
             "Hello",
             Err(ServerError),
         ),
-        (Kind::Openai, "openai/no_text.sse", "", Err(Empty)),
-        (Kind::Openai, "openai/rubbish.sse", "Hello", Err(Malformed)),
-        (Kind::Openai, "openai/error_200.json", "", Err(QuotaSpent)),
+        (DialectKind::OpenAi, "openai/no_text.sse", "", Err(Empty)),
         (
-            Kind::Openai,
-            "openai/whole.json",
-            "Hello, world",
-            Ok(Finish::Stop),
+            DialectKind::OpenAi,
+            "openai/rubbish.sse",
+            "Hello",
+            Err(Malformed),
         ),
         (
-            Kind::Anthropic,
+            DialectKind::OpenAi,
+            "openai/error_200.json",
+            "",
+            Err(QuotaSpent),
+        ),
+        (
+            DialectKind::OpenAi,
+            "openai/whole.json",
+            "Hello, world",
+            Ok(FinishReason::Stop),
+        ),
+        (
+            DialectKind::Anthropic,
             "anthropic/truncated.sse",
             "Hello, w",
             Err(Truncated),
         ),
         (
-            Kind::Anthropic,
+            DialectKind::Anthropic,
             "anthropic/overloaded.sse",
             "Hello",
             Err(Overloaded),
         ),
         (
-            Kind::Anthropic,
+            DialectKind::Anthropic,
             "anthropic/error_first.sse",
             "",
             Err(RateLimited),
         ),
         (
-            Kind::Anthropic,
+            DialectKind::Anthropic,
             "anthropic/thinking.sse",
             "Hello",
-            Ok(Finish::Stop),
+            Ok(FinishReason::Stop),
         ),
         (
-            Kind::Gemini,
+            DialectKind::Gemini,
             "gemini/truncated.sse",
             "Hello",
             Err(Truncated),
         ),
         (
-            Kind::Gemini,
+            DialectKind::Gemini,
             "gemini/raw_error_after_stop.sse",
             "Hel",
             Err(Overloaded),
         ),
         (
-            Kind::Gemini,
+            DialectKind::Gemini,
             "gemini/raw_error_with_braces.sse",
             "Hel",
             Err(ServerError),
         ),
         (
-            Kind::Gemini,
+            DialectKind::Gemini,
             "gemini/error_in_array.sse",
             "",
             Err(Overloaded),
         ),
-        (Kind::Gemini, "gemini/error_200.json", "", Err(Unauthorized)),
         (
-            Kind::Gemini,
+            DialectKind::Gemini,
+            "gemini/error_200.json",
+            "",
+            Err(Unauthorized),
+        ),
+        (
+            DialectKind::Gemini,
             "gemini/whole_array.json",
             "Hello, world",
-            Ok(Finish::Stop),
+            Ok(FinishReason::Stop),
         ),
         (
-            Kind::Azure,
+            DialectKind::Azure,
             "azure/late_annotations.sse",
             "Hello",
-            Ok(Finish::Stop),
+            Ok(FinishReason::Stop),
         ),
-        (Kind::Azure, "azure/truncated.sse", "Hello", Err(Truncated)),
         (
-            Kind::Ollama,
+            DialectKind::Azure,
+            "azure/truncated.sse",
+            "Hello",
+            Err(Truncated),
+        ),
+        (
+            DialectKind::Ollama,
             "ollama/whole.ndjson",
             "Hello, wörld",
-            Ok(Finish::Stop),
+            Ok(FinishReason::Stop),
         ),
         (
-            Kind::Ollama,
+            DialectKind::Ollama,
             "ollama/truncated.ndjson",
             "Hello",
             Err(Truncated),
         ),
         (
-            Kind::Ollama,
+            DialectKind::Ollama,
             "ollama/error_in_the_middle.ndjson",
             "Hel",
             Err(ServerError),
         ),
         (
-            Kind::Ollama,
+            DialectKind::Ollama,
             "ollama/error_200.json",
             "",
             Err(Misconfigured),
         ),
     ] {
         let (body, content_type) = fixture(file);
-        let head = ok(content_type, "");
-        let mut server = Scripted::start(&[&[head, Act::Send(body)]]).await;
+        let head = ok_response(content_type, "");
+        let mut server = ScriptedServer::start(&[&[head, ServerAction::Send(body)]]).await;
         let (received, ended) = text_and_end(collect_events(&client_of(kind, &server)).await);
         assert_eq!(
             (received.as_str(), ended.map_err(|failure| failure.fault)),
@@ -196,11 +223,11 @@ async fn failures_behind_a_success_status_are_detected() {
 #[tokio::test]
 async fn provider_that_echoes_its_request_leaks_no_key() {
     for kind in [
-        Kind::Openai,
-        Kind::Anthropic,
-        Kind::Gemini,
-        Kind::Azure,
-        Kind::Ollama,
+        DialectKind::OpenAi,
+        DialectKind::Anthropic,
+        DialectKind::Gemini,
+        DialectKind::Azure,
+        DialectKind::Ollama,
     ] {
         for status in [400, 401, 429, 500] {
             let body = format!(
@@ -210,14 +237,14 @@ async fn provider_that_echoes_its_request_leaks_no_key() {
             let answer = format!(
                 "HTTP/1.1 {status} {KEY}\r\nx-key: {KEY}\r\ncontent-length: {length}\r\n\r\n{body}"
             );
-            let mut server = Scripted::start(&[&[send(&answer)]]).await;
+            let mut server = ScriptedServer::start(&[&[send(&answer)]]).await;
             let upstream = client_of(kind, &server);
             let failures = [
                 outcome(collect_events(&upstream).await).1.unwrap_err(),
-                upstream.list().await.unwrap_err(),
+                upstream.list_models().await.unwrap_err(),
             ];
             for failure in failures {
-                let printed = format!("{failure} {failure:?} {}", failure.for_logs());
+                let printed = format!("{failure} {failure:?} {}", failure.log_safe());
                 assert!(!printed.contains("canary"), "{kind:?} {status}: {printed}");
             }
             // The request has the key in one header and nowhere else.

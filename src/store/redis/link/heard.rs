@@ -9,39 +9,39 @@ use tokio::sync::broadcast;
 use super::PREFIX;
 
 /// Messages buffered per receiver. One that is further behind gets a `Lagged` error.
-const BEHIND: usize = 512;
+const MAX_LAG: usize = 512;
 
 /// Longer messages are dropped. No instance publishes any.
-const LONGEST: usize = 256 * 1024;
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
 #[derive(Default)]
-pub(super) struct Channels {
-    heard: Mutex<BTreeMap<String, broadcast::Sender<Arc<[u8]>>>>,
+pub(super) struct Subscriptions {
+    channels: Mutex<BTreeMap<String, broadcast::Sender<Arc<[u8]>>>>,
 }
 
-impl Channels {
+impl Subscriptions {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, broadcast::Sender<Arc<[u8]>>>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn hear(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
+    pub(super) fn subscribe(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
         let mut channels = self.lock();
         channels
             .entry(format!("{PREFIX}{channel}"))
-            .or_insert_with(|| broadcast::Sender::new(BEHIND))
+            .or_insert_with(|| broadcast::Sender::new(MAX_LAG))
             .subscribe()
     }
 
     /// Returns all channel names, including [`PREFIX`].
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(super) fn channel_names(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
     /// Dispatches a push from Redis. Returns `true` if it reports that the connection was lost.
-    pub(super) fn pass_on(&self, push: PushInfo) -> bool {
+    pub(super) fn dispatch(&self, push: PushInfo) -> bool {
         let disconnected = push.kind == PushKind::Disconnection;
         if let Some(message) = Msg::from_push_info(push)
-            && message.get_payload_bytes().len() <= LONGEST
+            && message.get_payload_bytes().len() <= MAX_MESSAGE_BYTES
             && let Some(channel) = self.lock().get(message.get_channel_name())
         {
             // An error means that the channel has no receivers at the moment.

@@ -9,123 +9,129 @@ use ::redis::{Client, PushInfo, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::pace::{Pace, Seen};
-use super::{HOT, Health, PREFIX, SIGN, Shared, Trouble, manners};
-use crate::chat::At;
+use super::pace::{LatencyGate, LatencySample};
+use super::{
+    ClientState, HEARTBEAT_KEY, HOT_PATH_TIMEOUT, OutageReason, PREFIX, RedisHealth,
+    connection_config,
+};
+use crate::chat::Timestamp;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-const SIGN_MS: u64 = 15_000;
+const HEARTBEAT_TTL_MS: u64 = 15_000;
 
 /// Bounds of the delay before a new connection. Each failure doubles the delay.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(3);
 
-pub(super) fn now() -> At {
-    At::from_system(SystemTime::now())
+pub(super) fn wall_clock_now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
 }
 
-pub(super) struct Keeper {
+pub(super) struct ConnectionMonitor {
     client: Client,
-    sign: String,
-    chance: fn() -> f64,
-    shared: Arc<Shared>,
+    heartbeat_key: String,
+    random_unit: fn() -> f64,
+    state: Arc<ClientState>,
 }
 
-impl Keeper {
+impl ConnectionMonitor {
     pub(super) fn new(
         client: Client,
         instance: &str,
         random_unit: fn() -> f64,
-        state: Arc<Shared>,
+        state: Arc<ClientState>,
     ) -> Self {
         Self {
             client,
-            sign: format!("{PREFIX}{SIGN}{instance}"),
-            chance: random_unit,
-            shared: state,
+            heartbeat_key: format!("{PREFIX}{HEARTBEAT_KEY}{instance}"),
+            random_unit: random_unit,
+            state: state,
         }
     }
 
     /// Runs until all clients are dropped.
     pub(super) async fn run(self, mut dropped: watch::Receiver<()>) {
         tokio::select! {
-            () = self.keep() => {}
+            () = self.reconnect_forever() => {}
             _ = dropped.changed() => {}
         }
     }
 
-    async fn keep(&self) {
+    async fn reconnect_forever(&self) {
         let mut failures = 0;
-        let mut gate = Pace::default();
+        let mut gate = LatencyGate::default();
         loop {
-            let (outage, was_up) = self.hold(&mut gate).await;
-            self.close(outage);
+            let (outage, was_up) = self.monitor(&mut gate).await;
+            self.mark_down(outage);
             failures = if was_up { 0 } else { failures + 1 };
-            sleep(pause(failures, (self.chance)())).await;
+            sleep(reconnect_delay(failures, (self.random_unit)())).await;
         }
     }
 
     /// Uses one connection manager for as long as pings succeed.
     ///
     /// Returns why it ended, and `true` if any ping succeeded.
-    async fn hold(&self, gate: &mut Pace) -> (Trouble, bool) {
+    async fn monitor(&self, gate: &mut LatencyGate) -> (OutageReason, bool) {
         let mut was_up = false;
         let mut manager = match self.connect() {
             Ok(manager) => manager,
-            Err(error) => return (Trouble::of(&error), was_up),
+            Err(error) => return (OutageReason::from_error(&error), was_up),
         };
         loop {
-            let took = match timeout(LOOK_LIMIT, self.look(&mut manager)).await {
+            let took = match timeout(PING_TIMEOUT, self.ping(&mut manager)).await {
                 Ok(Ok(took)) => took,
-                Ok(Err(error)) => return (Trouble::of(&error), was_up),
-                Err(_) => return (Trouble::Unreachable, was_up),
+                Ok(Err(error)) => return (OutageReason::from_error(&error), was_up),
+                Err(_) => return (OutageReason::Unreachable, was_up),
             };
             was_up = true;
-            let backoff = gate.looked(Seen {
-                late: self.shared.late.swap(false, Ordering::AcqRel),
-                timely: self.shared.timely.swap(false, Ordering::AcqRel),
-                late_look: took > HOT,
+            let backoff = gate.on_ping(LatencySample {
+                had_late_reply: self.state.had_late_reply.swap(false, Ordering::AcqRel),
+                had_timely_reply: self.state.had_timely_reply.swap(false, Ordering::AcqRel),
+                is_ping_late: took > HOT_PATH_TIMEOUT,
             });
-            self.open(&manager, backoff.is_none(), gate.is_slow());
+            self.mark_up(&manager, backoff.is_none(), gate.is_slow());
             // The next ping comes when hot paths may try again, and at once after a failure.
             let wait = backoff
-                .unwrap_or(LOOK_EVERY)
-                .mul_f64(0.8 + 0.4 * (self.chance)());
-            let _ = timeout(wait, self.shared.wake.notified()).await;
+                .unwrap_or(PING_INTERVAL)
+                .mul_f64(0.8 + 0.4 * (self.random_unit)());
+            let _ = timeout(wait, self.state.wake.notified()).await;
         }
     }
 
     /// Creates a connection manager, which connects at its first command.
     fn connect(&self) -> RedisResult<ConnectionManager> {
-        self.shared.connections.fetch_add(1, Ordering::AcqRel);
-        let state: Weak<Shared> = Arc::downgrade(&self.shared);
+        self.state.connection_count.fetch_add(1, Ordering::AcqRel);
+        let state: Weak<ClientState> = Arc::downgrade(&self.state);
         let on_push = move |push: PushInfo| {
             let state = state.upgrade().ok_or(SendError)?;
-            if state.channels.pass_on(push) {
-                state.connections.fetch_add(1, Ordering::AcqRel);
-                state.suspect();
+            if state.subscriptions.dispatch(push) {
+                state.connection_count.fetch_add(1, Ordering::AcqRel);
+                state.mark_suspect();
             }
             Ok::<(), SendError>(())
         };
         ConnectionManager::new_lazy_with_config(
             self.client.clone(),
-            manners().set_push_sender(on_push),
+            connection_config().set_push_sender(on_push),
         )
     }
 
     /// Writes the heartbeat and subscribes to all channels. Returns how long the write took.
     ///
     /// Subscribing again is needed because Redis forgets the subscriptions of a lost connection.
-    async fn look(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
+    async fn ping(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
         let started = Instant::now();
         let mut sign = ::redis::cmd("SET");
-        sign.arg(&self.sign).arg(1).arg("PX").arg(SIGN_MS);
+        sign.arg(&self.heartbeat_key)
+            .arg(1)
+            .arg("PX")
+            .arg(HEARTBEAT_TTL_MS);
         sign.exec_async(manager).await?;
         let took = started.elapsed();
-        let names = self.shared.channels.names();
+        let names = self.state.subscriptions.channel_names();
         if !names.is_empty() {
             manager.subscribe(names).await?;
         }
@@ -134,13 +140,15 @@ impl Keeper {
 
     /// Publishes that Redis is up. With `allow_hot`, hot paths may use it; with `is_slow`, it is
     /// reported as slow.
-    fn open(&self, manager: &ConnectionManager, allow_hot: bool, is_slow: bool) {
-        if !self.shared.open.load(Ordering::Acquire) {
-            self.shared.manager.send_replace(Some(manager.clone()));
-            self.shared.open.store(true, Ordering::Release);
+    fn mark_up(&self, manager: &ConnectionManager, allow_hot: bool, is_slow: bool) {
+        if !self.state.is_up.load(Ordering::Acquire) {
+            self.state.manager.send_replace(Some(manager.clone()));
+            self.state.is_up.store(true, Ordering::Release);
         }
-        self.shared.quick.store(allow_hot, Ordering::Release);
-        if self.publish(is_slow.then_some(Trouble::Slow)) {
+        self.state
+            .allows_hot_paths
+            .store(allow_hot, Ordering::Release);
+        if self.publish_health(is_slow.then_some(OutageReason::Slow)) {
             if is_slow {
                 tracing::warn!(
                     "redis is slow: continuing standalone, replicating in the background"
@@ -151,27 +159,27 @@ impl Keeper {
         }
     }
 
-    fn close(&self, outage: Trouble) {
-        self.shared.open.store(false, Ordering::Release);
-        self.shared.quick.store(false, Ordering::Release);
-        self.shared.manager.send_replace(None);
-        if self.publish(Some(outage)) {
+    fn mark_down(&self, outage: OutageReason) {
+        self.state.is_up.store(false, Ordering::Release);
+        self.state.allows_hot_paths.store(false, Ordering::Release);
+        self.state.manager.send_replace(None);
+        if self.publish_health(Some(outage)) {
             tracing::warn!(
                 trouble = ?outage,
-                why = outage.sentence(),
+                why = outage.describe(),
                 "redis is away; this instance goes on alone"
             );
         }
     }
 
     /// Publishes the state. Returns `true` if it changed.
-    fn publish(&self, outage: Option<Trouble>) -> bool {
-        self.shared.health.send_if_modified(|health| {
-            let changed = health.trouble != outage;
+    fn publish_health(&self, outage: Option<OutageReason>) -> bool {
+        self.state.health.send_if_modified(|health| {
+            let changed = health.outage != outage;
             if changed {
-                *health = Health {
-                    trouble: outage,
-                    since: now(),
+                *health = RedisHealth {
+                    outage: outage,
+                    since: wall_clock_now(),
                 };
             }
             changed
@@ -181,10 +189,10 @@ impl Keeper {
 
 /// Returns the delay before the next connection: doubled per failure up to a limit, then randomised
 /// over its upper half.
-fn pause(failures: u32, random_unit: f64) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
+fn reconnect_delay(failures: u32, random_unit: f64) -> Duration {
+    let doubled = MIN_RECONNECT_DELAY.saturating_mul(1 << failures.min(10));
     doubled
-        .min(LONGEST_PAUSE)
+        .min(MAX_RECONNECT_DELAY)
         .mul_f64(0.5 + 0.5 * random_unit.clamp(0.0, 1.0))
 }
 
@@ -195,17 +203,20 @@ mod tests {
     #[test]
     fn reconnect_delay_doubles_to_its_limit_and_is_randomised() {
         assert_eq!(
-            (pause(0, 0.0), pause(0, 1.0)),
-            (FIRST_PAUSE / 2, FIRST_PAUSE)
+            (reconnect_delay(0, 0.0), reconnect_delay(0, 1.0)),
+            (MIN_RECONNECT_DELAY / 2, MIN_RECONNECT_DELAY)
         );
         assert_eq!(
-            (pause(3, 0.0), pause(3, 1.0)),
-            (FIRST_PAUSE * 4, FIRST_PAUSE * 8)
+            (reconnect_delay(3, 0.0), reconnect_delay(3, 1.0)),
+            (MIN_RECONNECT_DELAY * 4, MIN_RECONNECT_DELAY * 8)
         );
         for failures in [5, 9, 40, u32::MAX] {
             assert_eq!(
-                (pause(failures, 0.0), pause(failures, 1.0)),
-                (LONGEST_PAUSE / 2, LONGEST_PAUSE)
+                (
+                    reconnect_delay(failures, 0.0),
+                    reconnect_delay(failures, 1.0)
+                ),
+                (MAX_RECONNECT_DELAY / 2, MAX_RECONNECT_DELAY)
             );
         }
     }

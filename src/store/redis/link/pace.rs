@@ -3,52 +3,54 @@
 use std::time::Duration;
 
 /// Bounds of the backoff of hot paths. It starts at the second late reply in a row and doubles.
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(1);
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Pings in a row without a late reply after which Redis no longer counts as slow.
-const CALM: u32 = 3;
+const GOOD_PINGS: u32 = 3;
 
 /// Observations between two pings and by the later one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct LatencySample {
     /// A hot-path command was late. Several that were late together count as one.
-    pub(super) late: bool,
-    pub(super) timely: bool,
+    pub(super) had_late_reply: bool,
+    pub(super) had_timely_reply: bool,
     /// The ping took longer than the timeout of hot paths.
-    pub(super) late_look: bool,
+    pub(super) is_ping_late: bool,
 }
 
 /// Tracks late replies and decides when hot paths back off.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
-    row: u32,
-    calm: u32,
+pub(super) struct LatencyGate {
+    late_in_row: u32,
+    good_pings: u32,
     slow: bool,
 }
 
-impl Pace {
+impl LatencyGate {
     /// Records a ping. Returns how long hot paths back off, or `None` if they may use Redis.
     ///
     /// A single late reply may be due to a busy machine and causes no backoff.
-    pub(super) fn looked(&mut self, seen: Seen) -> Option<Duration> {
-        if seen.timely {
-            self.row = 0;
+    pub(super) fn on_ping(&mut self, seen: LatencySample) -> Option<Duration> {
+        if seen.had_timely_reply {
+            self.late_in_row = 0;
         }
-        self.row = self.row.saturating_add(u32::from(seen.late));
-        self.slow |= self.row > 1;
-        self.calm = if seen.late || seen.late_look {
+        self.late_in_row = self
+            .late_in_row
+            .saturating_add(u32::from(seen.had_late_reply));
+        self.slow |= self.late_in_row > 1;
+        self.good_pings = if seen.had_late_reply || seen.is_ping_late {
             0
         } else {
-            self.calm.saturating_add(1)
+            self.good_pings.saturating_add(1)
         };
-        if self.calm >= CALM {
+        if self.good_pings >= GOOD_PINGS {
             *self = Self {
-                calm: self.calm,
+                good_pings: self.good_pings,
                 ..Self::default()
             };
         }
-        (seen.late && self.row > 1).then(|| left_alone(self.row))
+        (seen.had_late_reply && self.late_in_row > 1).then(|| backoff(self.late_in_row))
     }
 
     /// `true` until Redis has answered [`GOOD_PINGS`] pings in a row without a late reply.
@@ -57,63 +59,69 @@ impl Pace {
     }
 }
 
-fn left_alone(row: u32) -> Duration {
-    FIRST
+fn backoff(row: u32) -> Duration {
+    MIN_BACKOFF
         .saturating_mul(1 << row.saturating_sub(2).min(10))
-        .min(LONGEST)
+        .min(MAX_BACKOFF)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LATE: Seen = Seen {
-        late: true,
-        timely: false,
-        late_look: false,
+    const LATE: LatencySample = LatencySample {
+        had_late_reply: true,
+        had_timely_reply: false,
+        is_ping_late: false,
     };
-    const NOTHING: Seen = Seen {
-        late: false,
-        timely: false,
-        late_look: false,
+    const NOTHING: LatencySample = LatencySample {
+        had_late_reply: false,
+        had_timely_reply: false,
+        is_ping_late: false,
     };
-    const TIMELY: Seen = Seen {
-        late: false,
-        timely: true,
-        late_look: false,
+    const TIMELY: LatencySample = LatencySample {
+        had_late_reply: false,
+        had_timely_reply: true,
+        is_ping_late: false,
     };
 
     #[test]
     fn backoff_doubles_with_every_late_reply_in_a_row() {
-        let mut gate = Pace::default();
+        let mut gate = LatencyGate::default();
         let waits: Vec<_> = (0..8)
-            .map(|_| gate.looked(LATE).map_or(0, |backoff| backoff.as_millis()))
+            .map(|_| gate.on_ping(LATE).map_or(0, |backoff| backoff.as_millis()))
             .collect();
         assert_eq!(waits, [0, 100, 200, 400, 800, 1000, 1000, 1000]);
-        assert_eq!(left_alone(u32::MAX), LONGEST);
+        assert_eq!(backoff(u32::MAX), MAX_BACKOFF);
     }
 
     #[test]
     fn single_late_reply_is_not_slow() {
-        let mut gate = Pace::default();
+        let mut gate = LatencyGate::default();
         for _ in 0..5 {
-            assert_eq!((gate.looked(LATE), gate.is_slow()), (None, false));
-            assert_eq!((gate.looked(TIMELY), gate.is_slow()), (None, false));
+            assert_eq!((gate.on_ping(LATE), gate.is_slow()), (None, false));
+            assert_eq!((gate.on_ping(TIMELY), gate.is_slow()), (None, false));
         }
     }
 
     #[test]
     fn redis_stays_slow_while_every_attempt_is_late() {
         for late_look in [false, true] {
-            let mut gate = Pace::default();
-            gate.looked(LATE);
+            let mut gate = LatencyGate::default();
+            gate.on_ping(LATE);
             for _ in 0..100 {
-                assert!(gate.looked(Seen { late_look, ..LATE }).is_some());
+                assert!(
+                    gate.on_ping(LatencySample {
+                        is_ping_late: late_look,
+                        ..LATE
+                    })
+                    .is_some()
+                );
                 assert!(gate.is_slow());
                 // The backoff is over, and hot paths may try again.
                 assert_eq!(
-                    gate.looked(Seen {
-                        late_look,
+                    gate.on_ping(LatencySample {
+                        is_ping_late: late_look,
                         ..NOTHING
                     }),
                     None
@@ -125,15 +133,15 @@ mod tests {
 
     #[test]
     fn alternating_late_and_timely_replies_stay_slow() {
-        let mut gate = Pace::default();
-        gate.looked(LATE);
-        gate.looked(LATE);
+        let mut gate = LatencyGate::default();
+        gate.on_ping(LATE);
+        gate.on_ping(LATE);
         for _ in 0..100 {
-            gate.looked(TIMELY);
+            gate.on_ping(TIMELY);
             // A single late reply after a timely one causes no backoff.
             assert_eq!(
-                gate.looked(Seen {
-                    timely: true,
+                gate.on_ping(LatencySample {
+                    had_timely_reply: true,
                     ..LATE
                 }),
                 None
@@ -145,30 +153,30 @@ mod tests {
     #[test]
     fn good_pings_end_slowness() {
         for calm in [NOTHING, TIMELY] {
-            let mut gate = Pace::default();
-            gate.looked(LATE);
-            gate.looked(LATE);
-            gate.looked(Seen {
-                late_look: true,
+            let mut gate = LatencyGate::default();
+            gate.on_ping(LATE);
+            gate.on_ping(LATE);
+            gate.on_ping(LatencySample {
+                is_ping_late: true,
                 ..calm
             });
             let slow = [(); 4].map(|()| {
-                assert_eq!(gate.looked(calm), None);
+                assert_eq!(gate.on_ping(calm), None);
                 gate.is_slow()
             });
             assert_eq!(slow, [true, true, false, false]);
             // Earlier late replies no longer count.
-            assert_eq!((gate.looked(LATE), gate.is_slow()), (None, false));
+            assert_eq!((gate.on_ping(LATE), gate.is_slow()), (None, false));
         }
     }
 
     #[test]
     fn late_pings_alone_do_not_make_redis_slow() {
-        let mut gate = Pace::default();
+        let mut gate = LatencyGate::default();
         for _ in 0..10 {
             assert_eq!(
-                gate.looked(Seen {
-                    late_look: true,
+                gate.on_ping(LatencySample {
+                    is_ping_late: true,
                     ..NOTHING
                 }),
                 None

@@ -8,34 +8,41 @@ use super::super::server::Redis;
 use super::*;
 
 /// Longer than any step takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-fn link_to(redis: &Redis) -> Link {
-    Link::open(&Secret::new(redis.url()), "here", || 0.5).unwrap()
+fn client_for(redis: &Redis) -> RedisClient {
+    RedisClient::open(&Secret::new(redis.url()), "here", || 0.5).unwrap()
 }
 
-async fn wait_for(client: &Link, matches: impl Fn(Option<Trouble>) -> bool) -> Option<Trouble> {
+async fn wait_for(
+    client: &RedisClient,
+    matches: impl Fn(Option<OutageReason>) -> bool,
+) -> Option<OutageReason> {
     let mut health = client.health();
-    let state = timeout(PATIENCE, health.wait_for(|health| matches(health.trouble))).await;
+    let state = timeout(
+        STEP_TIMEOUT,
+        health.wait_for(|health| matches(health.outage)),
+    )
+    .await;
     state
         .expect("the expected state is never reached")
         .unwrap()
-        .trouble
+        .outage
 }
 
-async fn connected(client: &Link) {
+async fn connected(client: &RedisClient) {
     wait_for(client, |trouble| trouble.is_none()).await;
 }
 
-async fn outage(client: &Link) -> Trouble {
+async fn outage(client: &RedisClient) -> OutageReason {
     wait_for(client, |trouble| {
-        trouble.is_some_and(|trouble| trouble != Trouble::Joining)
+        trouble.is_some_and(|trouble| trouble != OutageReason::Joining)
     })
     .await
     .unwrap()
 }
 
-async fn set(client: &Link, limit: Duration) -> Result<(), LinkError> {
+async fn set(client: &RedisClient, limit: Duration) -> Result<(), RedisCallError> {
     client
         .command(limit, ::redis::cmd("SET").arg("failsoft:a").arg("b"))
         .await
@@ -45,40 +52,53 @@ async fn set(client: &Link, limit: Duration) -> Result<(), LinkError> {
 async fn client_connects_to_a_redis_that_starts_late_and_reconnects() {
     let mut redis = Redis::start(&[]);
     redis.kill();
-    let client = link_to(&redis);
-    assert_eq!(outage(&client).await, Trouble::Unreachable);
-    assert_eq!(set(&client, BEHIND).await, Err(LinkError::Away));
+    let client = client_for(&redis);
+    assert_eq!(outage(&client).await, OutageReason::Unreachable);
+    assert_eq!(
+        set(&client, BACKGROUND_TIMEOUT).await,
+        Err(RedisCallError::Unavailable)
+    );
     for _ in 0..3 {
         redis.restart();
         connected(&client).await;
-        assert_eq!(set(&client, BEHIND).await, Ok(()));
+        assert_eq!(set(&client, BACKGROUND_TIMEOUT).await, Ok(()));
         assert_eq!(redis.tell(&["EXISTS", "failsoft:here:here"]), "1");
         // The current one, and one that was being made when the other was lost.
         assert!(redis.connections() <= 2, "{}", redis.connections());
         redis.kill();
-        assert_eq!(outage(&client).await, Trouble::Unreachable);
+        assert_eq!(outage(&client).await, OutageReason::Unreachable);
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_stands_still_holds_a_hot_path_for_its_limit_once() {
     let redis = Redis::start(&[]);
-    let client = link_to(&redis);
+    let client = client_for(&redis);
     connected(&client).await;
     redis.pause();
     let started = Instant::now();
-    assert_eq!(set(&client, HOT).await, Err(LinkError::Away));
-    assert!(started.elapsed() >= HOT);
+    assert_eq!(
+        set(&client, HOT_PATH_TIMEOUT).await,
+        Err(RedisCallError::Unavailable)
+    );
+    assert!(started.elapsed() >= HOT_PATH_TIMEOUT);
     // After that no call waits: a thousand calls take less than two timeouts.
     let started = Instant::now();
     for _ in 0..1000 {
-        assert_eq!(set(&client, HOT).await, Err(LinkError::Away));
+        assert_eq!(
+            set(&client, HOT_PATH_TIMEOUT).await,
+            Err(RedisCallError::Unavailable)
+        );
     }
-    assert!(started.elapsed() < 2 * HOT, "{:?}", started.elapsed());
-    assert_eq!(outage(&client).await, Trouble::Unreachable);
+    assert!(
+        started.elapsed() < 2 * HOT_PATH_TIMEOUT,
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(outage(&client).await, OutageReason::Unreachable);
     redis.go_on();
     connected(&client).await;
-    assert_eq!(set(&client, BEHIND).await, Ok(()));
+    assert_eq!(set(&client, BACKGROUND_TIMEOUT).await, Ok(()));
 }
 
 #[tokio::test]
@@ -87,19 +107,22 @@ async fn outage_reason_is_reported_without_secrets() {
     for (arguments, expected) in [
         (
             ["--requirepass", "canary-of-the-server"].as_slice(),
-            Trouble::Unauthorized,
+            OutageReason::Unauthorized,
         ),
-        (replica, Trouble::ReadOnly),
-        (&["--min-replicas-to-write", "1"], Trouble::ReadOnly),
-        (&["--maxmemory", "1"], Trouble::Full),
-        (&["--rename-command", "HELLO", "other"], Trouble::Unknown),
+        (replica, OutageReason::ReadOnly),
+        (&["--min-replicas-to-write", "1"], OutageReason::ReadOnly),
+        (&["--maxmemory", "1"], OutageReason::Full),
+        (
+            &["--rename-command", "HELLO", "other"],
+            OutageReason::Unknown,
+        ),
     ] {
         let redis = Redis::start(arguments);
-        let client = link_to(&redis);
+        let client = client_for(&redis);
         assert_eq!(outage(&client).await, expected, "{arguments:?}");
-        assert!(!expected.sentence().contains("canary"));
+        assert!(!expected.describe().contains("canary"));
     }
-    let error = Link::open(
+    let error = RedisClient::open(
         &Secret::new("redis://:canary@host:notaport"),
         "here",
         || 0.5,
@@ -123,45 +146,53 @@ async fn loading_redis_is_unavailable_until_it_has_loaded() {
     redis.tell(&["EVAL", fill, "0"]);
     assert_eq!(redis.tell(&["SAVE"]), "OK");
     redis.restart();
-    let client = link_to(&redis);
-    assert_eq!(outage(&client).await, Trouble::Loading);
-    assert_eq!(set(&client, BEHIND).await, Err(LinkError::Away));
+    let client = client_for(&redis);
+    assert_eq!(outage(&client).await, OutageReason::Loading);
+    assert_eq!(
+        set(&client, BACKGROUND_TIMEOUT).await,
+        Err(RedisCallError::Unavailable)
+    );
     assert_eq!(redis.tell(&["CONFIG", "SET", "key-load-delay", "0"]), "OK");
     connected(&client).await;
-    assert_eq!(set(&client, BEHIND).await, Ok(()));
+    assert_eq!(set(&client, BACKGROUND_TIMEOUT).await, Ok(()));
 }
 
 #[tokio::test]
 async fn rejected_command_does_not_mark_redis_as_down() {
     let redis = Redis::start(&[]);
-    let client = link_to(&redis);
+    let client = client_for(&redis);
     connected(&client).await;
-    set(&client, BEHIND).await.unwrap();
+    set(&client, BACKGROUND_TIMEOUT).await.unwrap();
     let wrong = client
-        .command::<i64>(BEHIND, ::redis::cmd("LPUSH").arg("failsoft:a").arg(1))
+        .command::<i64>(
+            BACKGROUND_TIMEOUT,
+            ::redis::cmd("LPUSH").arg("failsoft:a").arg(1),
+        )
         .await;
-    assert_eq!(wrong, Err(LinkError::Refused));
+    assert_eq!(wrong, Err(RedisCallError::Rejected));
     let typed = client
-        .command::<i64>(BEHIND, ::redis::cmd("GET").arg("failsoft:a"))
+        .command::<i64>(BACKGROUND_TIMEOUT, ::redis::cmd("GET").arg("failsoft:a"))
         .await;
-    assert_eq!(typed, Err(LinkError::Refused));
+    assert_eq!(typed, Err(RedisCallError::Rejected));
     assert!(client.is_up());
 }
 
 #[tokio::test]
 async fn subscription_survives_a_reconnect() {
     let mut redis = Redis::start(&[]);
-    let publisher = link_to(&redis);
-    let subscriber = link_to(&redis);
-    let mut messages = subscriber.hear("news");
+    let publisher = client_for(&redis);
+    let subscriber = client_for(&redis);
+    let mut messages = subscriber.subscribe("news");
     for word in ["one", "two"] {
         connected(&publisher).await;
         connected(&subscriber).await;
         // Repeated until it is received: the subscriber only subscribes at its next ping.
-        let received = timeout(PATIENCE, async {
+        let received = timeout(STEP_TIMEOUT, async {
             loop {
-                let _ = publisher.publish(BEHIND, "news", word.as_bytes()).await;
-                if let Ok(Ok(message)) = timeout(HOT, messages.recv()).await {
+                let _ = publisher
+                    .publish(BACKGROUND_TIMEOUT, "news", word.as_bytes())
+                    .await;
+                if let Ok(Ok(message)) = timeout(HOT_PATH_TIMEOUT, messages.recv()).await {
                     break message;
                 }
             }
@@ -175,11 +206,13 @@ async fn subscription_survives_a_reconnect() {
 #[tokio::test]
 async fn monitor_ends_when_the_last_client_is_dropped() {
     let redis = Redis::start(&[]);
-    let client = link_to(&redis);
+    let client = client_for(&redis);
     connected(&client).await;
     let mut health = client.clone().health();
     drop(client);
-    timeout(PATIENCE, async { while health.changed().await.is_ok() {} })
-        .await
-        .unwrap();
+    timeout(STEP_TIMEOUT, async {
+        while health.changed().await.is_ok() {}
+    })
+    .await
+    .unwrap();
 }

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
+pub enum RedisCallError {
     /// Redis is down, late or accepts no writes. The call may have taken effect all the same.
     #[error("Redis is unavailable")]
-    Away,
+    Unavailable,
     /// Redis is up but cannot execute the call.
     #[error("Redis rejected the command")]
-    Refused,
+    Rejected,
 }
 
 /// The reason why Redis is not used, or only in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum OutageReason {
     /// It has not been reached since the start.
     Joining,
     /// It cannot be reached, or does not answer in time.
@@ -37,52 +37,52 @@ pub enum Trouble {
     Unknown,
 }
 
-impl Trouble {
+impl OutageReason {
     /// Returns a sentence for the public status page.
-    pub fn sentence(self) -> &'static str {
+    pub fn describe(self) -> &'static str {
         match self {
-            Trouble::Joining | Trouble::Unreachable => {
+            OutageReason::Joining | OutageReason::Unreachable => {
                 "Redis cannot be reached: this instance goes on alone and hands over when it is back."
             }
-            Trouble::Untrusted => {
+            OutageReason::Untrusted => {
                 "Redis cannot be joined, its certificate is not trusted: SSL_CERT_FILE must name its CA, store.redis_url the host that it is for, and it must be in date. This instance goes on alone."
             }
-            Trouble::Slow => {
+            OutageReason::Slow => {
                 "Redis takes longer than 50 ms to answer: this instance goes on alone and hands over behind the scenes."
             }
-            Trouble::Unauthorized => {
+            OutageReason::Unauthorized => {
                 "Redis refuses the user or the password in store.redis_url: this instance goes on alone."
             }
-            Trouble::ReadOnly => {
+            OutageReason::ReadOnly => {
                 "Redis takes no writes: this instance goes on alone and hands over when it does."
             }
-            Trouble::Full => {
+            OutageReason::Full => {
                 "Redis has no memory left: this instance goes on alone and hands over when it has."
             }
-            Trouble::Loading => {
+            OutageReason::Loading => {
                 "Redis is reading its data: this instance goes on alone and hands over when it is ready."
             }
-            Trouble::Unknown => {
+            OutageReason::Unknown => {
                 "Redis answers with errors; version 6.2 or later is needed: this instance goes on alone."
             }
         }
     }
 
-    pub(super) fn of(error: &RedisError) -> Self {
+    pub(super) fn from_error(error: &RedisError) -> Self {
         match error.kind() {
-            ErrorKind::AuthenticationFailed => Trouble::Unauthorized,
-            ErrorKind::Io if is_of_the_certificate(error) => Trouble::Untrusted,
-            ErrorKind::Io => Trouble::Unreachable,
-            ErrorKind::Server(ServerErrorKind::BusyLoading) => Trouble::Loading,
-            ErrorKind::Server(ServerErrorKind::NoPerm) => Trouble::Unauthorized,
+            ErrorKind::AuthenticationFailed => OutageReason::Unauthorized,
+            ErrorKind::Io if is_certificate_error(error) => OutageReason::Untrusted,
+            ErrorKind::Io => OutageReason::Unreachable,
+            ErrorKind::Server(ServerErrorKind::BusyLoading) => OutageReason::Loading,
+            ErrorKind::Server(ServerErrorKind::NoPerm) => OutageReason::Unauthorized,
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
-                Trouble::ReadOnly
+                OutageReason::ReadOnly
             }
             _ => match error.code() {
-                Some("NOAUTH" | "WRONGPASS") => Trouble::Unauthorized,
-                Some("NOREPLICAS" | "MISCONF") => Trouble::ReadOnly,
-                Some("OOM") => Trouble::Full,
-                _ => Trouble::Unknown,
+                Some("NOAUTH" | "WRONGPASS") => OutageReason::Unauthorized,
+                Some("NOREPLICAS" | "MISCONF") => OutageReason::ReadOnly,
+                Some("OOM") => OutageReason::Full,
+                _ => OutageReason::Unknown,
             },
         }
     }
@@ -91,7 +91,7 @@ impl Trouble {
 /// `true` if the TLS handshake failed because of the server's certificate.
 ///
 /// The client wraps the socket's error in an `Arc`, and that wraps the TLS error.
-fn is_of_the_certificate(error: &RedisError) -> bool {
+fn is_certificate_error(error: &RedisError) -> bool {
     let client = error
         .source()
         .and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
@@ -106,10 +106,12 @@ fn is_of_the_certificate(error: &RedisError) -> bool {
 ///
 /// A reply of an unexpected type counts as the command's own failure. If the server sends garbage,
 /// the monitor notices.
-pub(super) fn is_of_the_link(error: &RedisError) -> bool {
+pub(super) fn is_connection_failure(error: &RedisError) -> bool {
     let is_own = matches!(
         error.kind(),
         ErrorKind::UnexpectedReturnType | ErrorKind::Parse
     );
-    !is_own && (Trouble::of(error) != Trouble::Unknown || error.is_unrecoverable_error())
+    !is_own
+        && (OutageReason::from_error(error) != OutageReason::Unknown
+            || error.is_unrecoverable_error())
 }

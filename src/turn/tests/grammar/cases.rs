@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use crate::settings::MidStream;
-use crate::store::flaky::Trouble;
+use crate::store::flaky::StoreFault;
 
 /// All random choices of one test case.
 #[derive(Clone, Debug)]
@@ -15,8 +15,8 @@ pub struct Case {
     pub max_attempts: u32,
     pub turn_limit: Duration,
     pub min_chars: usize,
-    pub history: u64,
-    pub store: Trouble,
+    pub old_turns: u64,
+    pub store_fault: StoreFault,
     pub mid_stream: MidStream,
     /// The silence after which a hedge starts. Zero disables hedging.
     pub hedge_after: Duration,
@@ -27,36 +27,36 @@ pub struct Case {
 pub struct ProviderCase {
     pub scripts: Vec<Script>,
     pub probe: Script,
-    pub room: u32,
+    pub context_tokens: u32,
     pub prefill: bool,
     /// `true` if it continues a partial answer when asked to, as far as the text is the same.
-    pub obliging: bool,
+    pub continues_answers: bool,
     pub same_provider: u32,
     pub max_concurrent: usize,
     pub first_token: Vec<Duration>,
-    pub stall: Duration,
-    pub attempt: Duration,
+    pub stall_timeout: Duration,
+    pub attempt_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
 pub struct TurnCase {
     /// The time the visitor follows from the start, or `None` if not at all.
-    pub follows: Option<Duration>,
-    pub stop: Option<Duration>,
+    pub follows_for: Option<Duration>,
+    pub stops_after: Option<Duration>,
     pub joiners: Vec<Joiner>,
-    pub first: Option<usize>,
-    pub only_first: bool,
+    pub preferred_provider: Option<usize>,
+    pub no_failover: bool,
 }
 
 /// A second tab that opens during the turn.
 #[derive(Clone, Debug)]
 pub struct Joiner {
-    pub comes: Duration,
-    pub stays: Duration,
+    pub joins_after: Duration,
+    pub stays_for: Duration,
     /// The share of the frames that it had read before.
-    pub known: f64,
+    pub known_share: f64,
     /// The pause after every read.
-    pub pace: Duration,
+    pub read_pause: Duration,
 }
 
 /// Two that start alike, and one that does not.
@@ -69,9 +69,9 @@ const TEXTS: [&str; 4] = [
 
 pub fn case() -> impl Strategy<Value = Case> {
     let store = prop_oneof![
-        8 => Just(Trouble::None),
-        1 => Just(Trouble::Fails),
-        1 => (0..600_u64).prop_map(|time| Trouble::Slow(ms(time))),
+        8 => Just(StoreFault::None),
+        1 => Just(StoreFault::Failing),
+        1 => (0..600_u64).prop_map(|time| StoreFault::Slow(ms(time))),
     ];
     let turn_limit = prop_oneof![2 => Just(s(120)), 1 => between(300, 60_000)];
     let mid_stream = prop_oneof![3 => Just(MidStream::Restart), 2 => Just(MidStream::Continue)];
@@ -93,8 +93,8 @@ pub fn case() -> impl Strategy<Value = Case> {
             max_attempts,
             turn_limit,
             min_chars,
-            history,
-            store,
+            old_turns: history,
+            store_fault: store,
             mid_stream,
             hedge_after,
             turns,
@@ -113,9 +113,9 @@ fn pause() -> impl Strategy<Value = Duration> {
 
 fn provider() -> impl Strategy<Value = ProviderCase> {
     let probe = prop_oneof![
-        Just(says("pong")),
-        Just(fails(Fault::ServerError)),
-        Just(silent())
+        Just(reply("pong")),
+        Just(fail_with(FaultKind::ServerError)),
+        Just(hang())
     ];
     let room = prop::sample::select(vec![0, 10_000, 20_000]);
     let places = prop_oneof![1 => Just(0_usize), 15 => Just(3)];
@@ -131,14 +131,14 @@ fn provider() -> impl Strategy<Value = ProviderCase> {
         ProviderCase {
             scripts,
             probe,
-            room,
+            context_tokens: room,
             prefill,
-            obliging,
+            continues_answers: obliging,
             same_provider,
             max_concurrent,
             first_token,
-            stall,
-            attempt,
+            stall_timeout: stall,
+            attempt_timeout: attempt,
         }
     })
 }
@@ -146,8 +146,8 @@ fn provider() -> impl Strategy<Value = ProviderCase> {
 fn script() -> impl Strategy<Value = Script> {
     let opening = prop_oneof![
         6 => Just(Vec::new()),
-        1 => pause().prop_map(|pause| vec![Act::Wait(pause)]),
-        1 => Just(vec![Act::Think, Act::Wait(ms(900)), Act::Think]),
+        1 => pause().prop_map(|pause| vec![ScriptStep::Pause(pause)]),
+        1 => Just(vec![ScriptStep::Think, ScriptStep::Pause(ms(900)), ScriptStep::Think]),
         1 => Just(vec![say(" \n")]),
     ];
     let pieces = vec((1..=9_usize, weighted(0.4, pause()), 0..8_u8), 0..8);
@@ -162,11 +162,11 @@ fn script() -> impl Strategy<Value = Script> {
             let mut rest = text.chars();
             for (length, pause, extra) in pieces {
                 let piece: String = rest.by_ref().take(length).collect();
-                script.extend((!piece.is_empty()).then_some(Act::Say(piece)));
-                script.extend(pause.map(Act::Wait));
+                script.extend((!piece.is_empty()).then_some(ScriptStep::Say(piece)));
+                script.extend(pause.map(ScriptStep::Pause));
                 script.extend(match extra {
-                    0 => Some(Act::Think),
-                    1 => Some(Act::Used(5, 1)),
+                    0 => Some(ScriptStep::Think),
+                    1 => Some(ScriptStep::ReportUsage(5, 1)),
                     _ => None,
                 });
             }
@@ -175,28 +175,28 @@ fn script() -> impl Strategy<Value = Script> {
         })
 }
 
-fn last_act() -> impl Strategy<Value = Option<Act>> {
+fn last_act() -> impl Strategy<Value = Option<ScriptStep>> {
     // Every fault that a provider can cause by itself.
-    let faults: Vec<_> = Fault::ALL
+    let faults: Vec<_> = FaultKind::ALL
         .into_iter()
-        .filter(|fault| *fault != Fault::Diverged)
+        .filter(|fault| *fault != FaultKind::Diverged)
         .collect();
     let fault = prop::sample::select(faults);
     let wait = weighted(0.4, between(0, 4_000));
     let failure = (fault, wait).prop_map(|(fault, retry_after)| {
-        Act::Fail(Failure {
+        ScriptStep::Fail(Failure {
             retry_after,
-            ..Failure::of(fault)
+            ..Failure::new(fault)
         })
     });
     prop_oneof![
         6 => Just(Some(end())),
         8 => failure.prop_map(Some),
-        1 => Just(Some(Act::End(Finish::Length))),
-        1 => Just(Some(Act::End(Finish::ContentFilter))),
-        1 => Just(Some(Act::Hang)),
-        1 => Just(Some(Act::Panic)),
-        1 => Just(Some(Act::Forever("again ".to_owned(), ms(350)))),
+        1 => Just(Some(ScriptStep::Finish(FinishReason::Length))),
+        1 => Just(Some(ScriptStep::Finish(FinishReason::ContentFilter))),
+        1 => Just(Some(ScriptStep::Hang)),
+        1 => Just(Some(ScriptStep::Panic)),
+        1 => Just(Some(ScriptStep::RepeatForever("again ".to_owned(), ms(350)))),
         1 => Just(None),
     ]
 }
@@ -211,10 +211,10 @@ fn turn() -> impl Strategy<Value = TurnCase> {
         prop_oneof![Just(ms(0)), pause()],
     )
         .prop_map(|(comes, stays, known, pace)| Joiner {
-            comes,
-            stays,
-            known,
-            pace,
+            joins_after: comes,
+            stays_for: stays,
+            known_share: known,
+            read_pause: pace,
         });
     let preference = (weighted(0.2, 0..5_usize), any::<bool>());
     (
@@ -224,10 +224,10 @@ fn turn() -> impl Strategy<Value = TurnCase> {
         preference,
     )
         .prop_map(|(follows, stop, joiners, preference)| TurnCase {
-            follows,
-            stop,
+            follows_for: follows,
+            stops_after: stop,
             joiners,
-            first: preference.0,
-            only_first: preference.1,
+            preferred_provider: preference.0,
+            no_failover: preference.1,
         })
 }

@@ -8,35 +8,34 @@ use tokio::time::{Instant, timeout};
 
 use super::super::*;
 use super::cases::{Case, Joiner, TurnCase};
-use super::rules::{Played, check_turn};
-use crate::turn::desk::Wishes;
+use super::rules::{PlayedTurn, check_turn};
+use crate::turn::desk::TurnOptions;
 use crate::turn::log::Cancel;
 
 /// The frames that a joiner read, and the position it resumed from.
-pub struct Joined {
-    pub after: u64,
+pub struct JoinedVisit {
+    pub resumed_after: u64,
     pub frames: Vec<ByteString>,
-    pub to_the_end: bool,
+    pub reached_end: bool,
 }
 
-fn builder_for(case: &Case) -> House {
+fn builder_for(case: &Case) -> TestServiceBuilder {
     let names = ["a", "b", "c", "d"];
-    let mut builder = House::of(
-        names
-            .into_iter()
-            .zip(&case.providers)
-            .map(|(name, provider)| {
-                let mut plan = Plan::new(name).with(provider.scripts.iter().cloned());
-                plan.context_tokens = provider.room;
-                plan.prefill = provider.prefill;
+    let mut builder =
+        TestServiceBuilder::with_providers(names.into_iter().zip(&case.providers).map(
+            |(name, provider)| {
+                let mut plan =
+                    BenchOptions::new(name).with_scripts(provider.scripts.iter().cloned());
+                plan.context_tokens = provider.context_tokens;
+                plan.supports_prefill = provider.prefill;
                 plan.retry.same_provider = provider.same_provider;
                 plan.max_concurrent = provider.max_concurrent;
-                plan.patience.first_token.clone_from(&provider.first_token);
-                plan.patience.stall = provider.stall;
-                plan.patience.attempt = provider.attempt;
+                plan.timeouts.first_token.clone_from(&provider.first_token);
+                plan.timeouts.stall = provider.stall_timeout;
+                plan.timeouts.total = provider.attempt_timeout;
                 plan
-            }),
-    );
+            },
+        ));
     builder.settings.routing.max_attempts = case.max_attempts;
     builder.settings.timeouts.turn = case.turn_limit;
     builder.settings.quality.min_chars = case.min_chars;
@@ -47,49 +46,51 @@ fn builder_for(case: &Case) -> House {
 
 /// Plays all turns of the case and checks each. Panics if a guarantee is broken.
 pub async fn play(case: &Case) {
-    let harness = builder_for(case).open();
-    for (provider, provider_case) in harness.stands.iter().zip(&case.providers) {
+    let harness = builder_for(case).start();
+    for (provider, provider_case) in harness.providers.iter().zip(&case.providers) {
         provider
-            .upstream
-            .follow_when_probed([provider_case.probe.clone()]);
-        provider.upstream.oblige(provider_case.obliging);
+            .client
+            .set_probe_scripts([provider_case.probe.clone()]);
+        provider
+            .client
+            .set_continues_answers(provider_case.continues_answers);
     }
-    harness.remember(case.history).await;
-    harness.store.set(case.store);
+    harness.store_old_turns(case.old_turns).await;
+    harness.store.set_fault(case.store_fault);
     for (number, turn) in case.turns.iter().enumerate() {
         let played = play_turn(&harness, turn, number).await;
         check_turn(case, turn, &harness, &played).await;
     }
-    pass(s(6)).await;
-    assert_eq!(harness.desk.rooms.count(), 0, "live conversations");
+    advance(s(6)).await;
+    assert_eq!(harness.turns.conversations.count(), 0, "live conversations");
 }
 
-async fn play_turn(harness: &Stage, turn: &TurnCase, number: usize) -> Played {
+async fn play_turn(harness: &TestService, turn: &TurnCase, number: usize) -> PlayedTurn {
     let calls_before = harness
-        .stands
+        .providers
         .iter()
-        .map(|provider| provider.upstream.calls().len())
+        .map(|provider| provider.client.calls().len())
         .collect();
     let vitals_before = harness
-        .stands
+        .providers
         .iter()
-        .map(|provider| provider.backend.vitals.borrow().clone())
+        .map(|provider| provider.provider.status.borrow().clone())
         .collect();
     let names = ["a", "b", "c", "d", "nobody"];
-    let options = Wishes {
-        first: turn.first.map(|first| names[first].into()),
-        only_first: turn.only_first && turn.first.is_some(),
-        ..harness.desk.usual()
+    let options = TurnOptions {
+        preferred_provider: turn.preferred_provider.map(|first| names[first].into()),
+        no_failover: turn.no_failover && turn.preferred_provider.is_some(),
+        ..harness.turns.default_options()
     };
-    let log = harness.ask_with(&format!("m{number}"), options);
+    let log = harness.ask_with_options(&format!("m{number}"), options);
     let begun = Instant::now();
     let stopped = Rc::new(Cell::new(None));
-    if let Some(after) = turn.stop {
+    if let Some(after) = turn.stops_after {
         let log = Arc::clone(&log);
         let stopped = Rc::clone(&stopped);
         actix::spawn(async move {
-            pass(after).await;
-            if !log.ended() {
+            advance(after).await;
+            if !log.is_finished() {
                 stopped.set(Some(Instant::now()));
                 log.cancel(Cancel::Stopped);
             }
@@ -100,62 +101,62 @@ async fn play_turn(harness: &Stage, turn: &TurnCase, number: usize) -> Played {
         .iter()
         .map(|joiner| actix::spawn(join(Arc::clone(&log), joiner.clone())))
         .collect();
-    let mut reader = Reader::default();
-    if let Some(time) = turn.follows {
+    let mut reader = ProtocolClient::default();
+    if let Some(time) = turn.follows_for {
         let mut follower = log.follow();
         // Dropping the read in a wait loses no frame.
-        let _ = timeout(time, reader.read(&mut follower)).await;
+        let _ = timeout(time, reader.read_to_end(&mut follower)).await;
     }
-    harness.desk.places.none_taken().await;
+    harness.turns.turn_limit.wait_idle().await;
     let took = begun.elapsed();
-    settled().await;
-    assert!(log.ended());
+    run_until_idle().await;
+    assert!(log.is_finished());
     if reader.done.is_none() {
-        let mut rest = if reader.seq == 0 {
+        let mut rest = if reader.last_seq == 0 {
             log.follow()
         } else {
-            log.resume(reader.seq)
+            log.resume(reader.last_seq)
         };
-        reader.read(&mut rest).await;
+        reader.read_to_end(&mut rest).await;
     }
     let mut joined = Vec::new();
     for joiner in joiners {
         joined.push(joiner.await.unwrap());
     }
-    Played {
+    PlayedTurn {
         log,
         reader,
         joined,
-        took,
-        begun,
-        stopped: stopped.get(),
+        elapsed: took,
+        started_at: begun,
+        stopped_at: stopped.get(),
         calls_before,
-        vitals_before,
+        status_before: vitals_before,
     }
 }
 
-async fn join(log: Arc<TurnLog>, joiner: Joiner) -> Joined {
-    pass(joiner.comes).await;
+async fn join(log: Arc<TurnLog>, joiner: Joiner) -> JoinedVisit {
+    advance(joiner.joins_after).await;
     let there = log.last_seq();
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss
     )]
-    let after = (there as f64 * joiner.known) as u64;
+    let after = (there as f64 * joiner.known_share) as u64;
     let mut follower = log.resume(after);
-    let mut joined = Joined {
-        after,
+    let mut joined = JoinedVisit {
+        resumed_after: after,
         frames: Vec::new(),
-        to_the_end: false,
+        reached_end: false,
     };
     let read = async {
         while let Some(frames) = follower.next().await {
             joined.frames.extend(frames);
-            pass(joiner.pace).await;
+            advance(joiner.read_pause).await;
         }
-        joined.to_the_end = true;
+        joined.reached_end = true;
     };
-    let _ = timeout(joiner.stays, read).await;
+    let _ = timeout(joiner.stays_for, read).await;
     joined
 }

@@ -6,39 +6,39 @@ use tokio::time::Instant;
 
 use super::super::*;
 use super::cases::{Case, ProviderCase, TurnCase};
-use super::play::Joined;
-use crate::chat::{Class, Done, Frame, Message, Tried};
-use crate::provider::backend::Vitals;
-use crate::provider::scripted::Call;
-use crate::store::flaky::Trouble;
-use crate::turn::attempt::REFUSAL;
-use crate::turn::desk::CHAT_PATIENCE;
-use crate::turn::log::encode;
+use super::play::JoinedVisit;
+use crate::chat::{AttemptSummary, ChatMessage, Done, Frame, Recovery};
+use crate::provider::backend::ProviderStatus;
+use crate::provider::scripted::RecordedCall;
+use crate::store::flaky::StoreFault;
+use crate::turn::attempt::CONTENT_FILTER_TEXT;
+use crate::turn::desk::CHAT_ORPHAN_GRACE;
+use crate::turn::log::encode_frame;
 
 /// A turn that was played.
-pub struct Played {
+pub struct PlayedTurn {
     pub log: Arc<TurnLog>,
-    pub reader: Reader,
-    pub joined: Vec<Joined>,
-    pub took: Duration,
-    pub begun: Instant,
-    pub stopped: Option<Instant>,
+    pub reader: ProtocolClient,
+    pub joined: Vec<JoinedVisit>,
+    pub elapsed: Duration,
+    pub started_at: Instant,
+    pub stopped_at: Option<Instant>,
     pub calls_before: Vec<usize>,
-    pub vitals_before: Vec<Vitals>,
+    pub status_before: Vec<ProviderStatus>,
 }
 
 /// The time that store and actor timeouts may add to any other limit.
 const SLACK: Duration = Duration::from_millis(800);
 
-pub async fn check_turn(case: &Case, turn: &TurnCase, harness: &Stage, played: &Played) {
+pub async fn check_turn(case: &Case, turn: &TurnCase, harness: &TestService, played: &PlayedTurn) {
     let done = played.reader.done();
     let record = played.log.record();
     // Through JSON, because it rounds the cost.
-    let logged: Done = serde_json::from_str(&encode(&record.done(done.seq))).unwrap();
+    let logged: Done = serde_json::from_str(&encode_frame(&record.done_frame(done.seq))).unwrap();
     assert_eq!(logged, *done, "the log has what it showed");
-    if case.store == Trouble::None {
+    if case.store_fault == StoreFault::None {
         assert_eq!(
-            harness.stored(&played.log).await,
+            harness.stored_turn(&played.log).await,
             Some(record),
             "and so does the store"
         );
@@ -51,16 +51,16 @@ pub async fn check_turn(case: &Case, turn: &TurnCase, harness: &Stage, played: &
     harness.assert_idle().await;
     check_breakers(case, harness, played, done).await;
     if done.degraded {
-        check_need(case, turn, harness, played, done, &calls);
+        check_fallback_was_needed(case, turn, harness, played, done, &calls);
     }
 }
 
 /// Returns the calls of the attempts, in order. Each attempt made exactly one call.
-fn calls(harness: &Stage, played: &Played, done: &Done) -> Vec<Call> {
+fn calls(harness: &TestService, played: &PlayedTurn, done: &Done) -> Vec<RecordedCall> {
     let mut queues: BTreeMap<_, _> = BTreeMap::new();
-    for (provider, before) in harness.stands.iter().zip(&played.calls_before) {
-        let calls: Vec<_> = provider.upstream.calls().split_off(*before);
-        queues.insert(Arc::clone(&provider.backend.name), calls.into_iter());
+    for (provider, before) in harness.providers.iter().zip(&played.calls_before) {
+        let calls: Vec<_> = provider.client.calls().split_off(*before);
+        queues.insert(Arc::clone(&provider.provider.name), calls.into_iter());
     }
     let calls: Vec<_> = done
         .tried
@@ -71,26 +71,26 @@ fn calls(harness: &Stage, played: &Played, done: &Done) -> Vec<Call> {
         queues.values_mut().all(|queue| queue.next().is_none()),
         "a call without an attempt"
     );
-    assert!(calls.is_sorted_by_key(|call| call.at));
+    assert!(calls.is_sorted_by_key(|call| call.started_at));
     calls
 }
 
 /// The shown text is always a prefix of what one attempt said, or the previous text plus a part of
 /// what the current attempt said. At the end it is all that the attempt said.
-fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
-    let mut client = Reader::default();
+fn check_text(reader: &ProtocolClient, done: &Done, calls: &[RecordedCall]) {
+    let mut client = ProtocolClient::default();
     // The text shown when the current attempt started.
     let mut before = String::new();
     let said = |attempt: u32| {
         attempt
             .checked_sub(1)
-            .map_or(FALLBACK, |index| &*calls[index as usize].said)
+            .map_or(FALLBACK_TEXT, |index| &*calls[index as usize].text)
     };
     let fits = |text: &str, attempt: u32, before: &str| {
         let more = text
             .strip_prefix(before)
-            .filter(|more| goes_on(calls, attempt) && said(attempt).contains(more));
-        said(attempt).starts_with(text) || more.is_some() || text == REFUSAL
+            .filter(|more| is_continuation(calls, attempt) && said(attempt).contains(more));
+        said(attempt).starts_with(text) || more.is_some() || text == CONTENT_FILTER_TEXT
     };
     for frame in &reader.frames {
         client.apply(frame.clone());
@@ -114,16 +114,16 @@ fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
         .filter(|attempt| attempt.outcome.as_str() == "ok")
         .collect();
     let winner = succeeded.last().map_or(0, |attempt| attempt.attempt);
-    let assert_winner = |succeeded: &[&Tried]| {
+    let assert_winner = |succeeded: &[&AttemptSummary]| {
         assert!(succeeded.len() == 1 && done.provider == Some(Arc::clone(&succeeded[0].provider)));
     };
     match (done.source, done.finish) {
-        (Source::Ai, Finish::Stop | Finish::Length) => {
+        (AnswerSource::Ai, FinishReason::Stop | FinishReason::Length) => {
             assert_winner(&succeeded);
             let whole = said(winner);
             let more = done.text.strip_prefix(&*before);
             let continued =
-                goes_on(calls, winner) && more.is_some_and(|more| whole.ends_with(more));
+                is_continuation(calls, winner) && more.is_some_and(|more| whole.ends_with(more));
             assert!(
                 done.text == whole || continued,
                 "incomplete: {:?} of {whole:?}",
@@ -131,8 +131,10 @@ fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
             );
             assert!(!done.text.trim().is_empty());
         }
-        (Source::Ai, Finish::ContentFilter) => assert_winner(&succeeded),
-        (Source::Ai, Finish::Stopped | Finish::Interrupted) => assert_eq!(winner, 0),
+        (AnswerSource::Ai, FinishReason::ContentFilter) => assert_winner(&succeeded),
+        (AnswerSource::Ai, FinishReason::Stopped | FinishReason::Interrupted) => {
+            assert_eq!(winner, 0)
+        }
         _ => {
             assert_fallback(reader);
             assert_eq!(winner, 0);
@@ -143,20 +145,21 @@ fn check_text(reader: &Reader, done: &Done, calls: &[Call]) {
 }
 
 /// Returns `true` if this attempt was asked to continue the shown text.
-fn goes_on(calls: &[Call], attempt: u32) -> bool {
+fn is_continuation(calls: &[RecordedCall], attempt: u32) -> bool {
     attempt.checked_sub(1).is_some_and(|index| {
-        question(&calls[index as usize]).len() < calls[index as usize].ask.messages.len()
+        question_messages(&calls[index as usize]).len()
+            < calls[index as usize].request.messages.len()
     })
 }
 
 /// Returns the messages of a call without the partial answer to continue.
-fn question(call: &Call) -> &[Message] {
-    let messages = &call.ask.messages;
+fn question_messages(call: &RecordedCall) -> &[ChatMessage] {
+    let messages = &call.request.messages;
     let is_instructed = messages
         .last()
         .is_some_and(|last| last.text.starts_with("Your previous answer was cut off."));
     let count = messages.len()
-        - if call.ask.goes_on {
+        - if call.request.ends_with_prefill {
             1
         } else if is_instructed {
             2
@@ -167,26 +170,26 @@ fn question(call: &Call) -> &[Message] {
 }
 
 /// No provider is asked more often, or sooner, than the rules allow.
-fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
+fn check_attempts(case: &Case, done: &Done, calls: &[RecordedCall]) {
     assert!(done.attempts <= case.max_attempts);
     for (number, attempt) in (1..).zip(&done.tried) {
         assert_eq!(attempt.attempt, number);
     }
     // The history is halved at most once; otherwise every request is the same.
     let rounds: Vec<_> = calls
-        .chunk_by(|call, next| question(call) == question(next))
-        .map(<[Call]>::len)
+        .chunk_by(|call, next| question_messages(call) == question_messages(next))
+        .map(<[RecordedCall]>::len)
         .collect();
     assert!(rounds.len() <= 2, "{rounds:?}");
     let attempts: Vec<_> = done.tried.iter().zip(calls).collect();
     // An attempt that lost a race does not count: its provider may be asked again.
-    let lost_race = |attempt: &Tried| attempt.outcome.as_str() == "stopped";
+    let lost_race = |attempt: &AttemptSummary| attempt.outcome.as_str() == "stopped";
     let (first, second) = attempts.split_at(rounds.first().copied().unwrap_or_default());
     assert!(
         second.is_empty()
             || first
                 .iter()
-                .any(|(_, call)| failed_by(call, Class::MoreRoom))
+                .any(|(_, call)| failed_by(call, Recovery::LargerContext))
     );
     for (attempt, call) in second {
         let before = first
@@ -195,7 +198,7 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
         assert!(
             before
                 .into_iter()
-                .all(|(_, before)| failed_by(before, Class::MoreRoom)),
+                .all(|(_, before)| failed_by(before, Recovery::LargerContext)),
             "{call:?}"
         );
     }
@@ -210,7 +213,7 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
         for (name, tries) in tries {
             // A continuation that does not fit is not the provider's fault: it may start over.
             let mismatches = u32::from(tries.iter().any(|(attempt, _)| is_mismatch(attempt)));
-            let allowed = limits(case, name).same_provider.max(mismatches);
+            let allowed = provider_case(case, name).same_provider.max(mismatches);
             assert!(
                 tries.len() <= 1 + allowed as usize,
                 "{name} was asked too often"
@@ -223,15 +226,16 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
                         && !lost_race(other)
                 });
                 assert!(!other_between, "{name} was asked after another provider");
-                let is_quick = failed_by(call, Class::RetryHere)
-                    && call.said.is_empty()
+                let is_quick = failed_by(call, Recovery::RetrySame)
+                    && call.text.is_empty()
                     && attempt.ms <= 2_000;
                 assert!(is_quick || is_mismatch(attempt), "{attempt:?}");
                 let failure = call.failure.as_ref().filter(|_| !is_mismatch(attempt));
                 let retry_after = failure.and_then(|failure| failure.retry_after);
                 assert!(retry_after.is_none_or(|time| time <= s(2)));
                 assert!(
-                    next_call.at >= call.at + ms(attempt.ms) + retry_after.unwrap_or_default(),
+                    next_call.started_at
+                        >= call.started_at + ms(attempt.ms) + retry_after.unwrap_or_default(),
                     "{name} was asked too soon"
                 );
             }
@@ -239,89 +243,97 @@ fn check_attempts(case: &Case, done: &Done, calls: &[Call]) {
     }
 }
 
-fn is_mismatch(attempt: &Tried) -> bool {
-    attempt.outcome == Fault::Diverged.into()
+fn is_mismatch(attempt: &AttemptSummary) -> bool {
+    attempt.outcome == FaultKind::Diverged.into()
 }
 
-fn failed_by(call: &Call, class: Class) -> bool {
+fn failed_by(call: &RecordedCall, class: Recovery) -> bool {
     call.failure
         .as_ref()
-        .is_some_and(|failure| failure.fault.class() == class)
+        .is_some_and(|failure| failure.fault.recovery() == class)
 }
 
-fn limits<'a>(case: &'a Case, name: &str) -> &'a ProviderCase {
+fn provider_case<'a>(case: &'a Case, name: &str) -> &'a ProviderCase {
     &case.providers["abcd".find(name).unwrap()]
 }
 
-fn check_time(case: &Case, turn: &TurnCase, played: &Played, done: &Done, calls: &[Call]) {
+fn check_time(
+    case: &Case,
+    turn: &TurnCase,
+    played: &PlayedTurn,
+    done: &Done,
+    calls: &[RecordedCall],
+) {
     let total = ms(done.total_ms);
     assert!(total <= case.turn_limit + SLACK, "{total:?}");
-    assert!(played.took <= total + SLACK, "{:?}", played.took);
+    assert!(played.elapsed <= total + SLACK, "{:?}", played.elapsed);
     for (attempt, call) in done.tried.iter().zip(calls) {
         assert!(
-            ms(attempt.ms) <= limits(case, &attempt.provider).attempt,
+            ms(attempt.ms) <= provider_case(case, &attempt.provider).attempt_timeout,
             "{attempt:?}"
         );
-        let left = case.turn_limit.saturating_sub(call.at - played.begun);
+        let left = case
+            .turn_limit
+            .saturating_sub(call.started_at - played.started_at);
         assert!(left >= ms(500), "started too late: {attempt:?}");
     }
-    if let Some(stopped) = played.stopped {
+    if let Some(stopped) = played.stopped_at {
         assert!(
-            calls.iter().all(|call| call.at <= stopped),
+            calls.iter().all(|call| call.started_at <= stopped),
             "an attempt after the stop"
         );
-        let slack = if case.store == Trouble::None {
+        let slack = if case.store_fault == StoreFault::None {
             Duration::ZERO
         } else {
             SLACK
         };
         assert!(
-            played.begun + played.took <= stopped + slack,
+            played.started_at + played.elapsed <= stopped + slack,
             "stop takes time"
         );
-        assert!(case.store != Trouble::None || done.finish == Finish::Stopped);
+        assert!(case.store_fault != StoreFault::None || done.finish == FinishReason::Stopped);
     }
-    assert!(done.finish != Finish::Stopped || played.stopped.is_some());
-    if turn.follows.is_none() && turn.joiners.is_empty() {
-        assert!(total <= CHAT_PATIENCE + SLACK, "nobody followed");
+    assert!(done.finish != FinishReason::Stopped || played.stopped_at.is_some());
+    if turn.follows_for.is_none() && turn.joiners.is_empty() {
+        assert!(total <= CHAT_ORPHAN_GRACE + SLACK, "nobody followed");
     }
-    if done.finish == Finish::Interrupted {
-        assert!(total >= CHAT_PATIENCE);
+    if done.finish == FinishReason::Interrupted {
+        assert!(total >= CHAT_ORPHAN_GRACE);
     }
 }
 
 /// A visitor who joins later sees the same end.
-fn check_joiners(played: &Played) {
+fn check_joiners(played: &PlayedTurn) {
     if played.reader.kinds().contains("snapshot") {
         return;
     }
     for joined in &played.joined {
-        let mut reader = played.reader.as_of(joined.after);
-        reader.take(&joined.frames);
+        let mut reader = played.reader.as_of(joined.resumed_after);
+        reader.apply_encoded(&joined.frames);
         assert_eq!(
             reader.done.as_ref(),
             played
                 .reader
                 .done
                 .as_ref()
-                .filter(|_| joined.to_the_end || reader.done.is_some())
+                .filter(|_| joined.reached_end || reader.done.is_some())
         );
     }
 }
 
 /// Each permit recorded the outcome of its attempt once. An attempt cut short by the turn's own
 /// limit is not counted as a failure.
-async fn check_breakers(case: &Case, harness: &Stage, played: &Played, done: &Done) {
+async fn check_breakers(case: &Case, harness: &TestService, played: &PlayedTurn, done: &Done) {
     let spent = ms(done.total_ms) + SLACK >= case.turn_limit;
-    for (provider, before) in harness.stands.iter().zip(&played.vitals_before) {
-        let status = provider.vitals().await;
+    for (provider, before) in harness.providers.iter().zip(&played.status_before) {
+        let status = provider.status().await;
         let own_attempts = || {
             done.tried
                 .iter()
-                .filter(|attempt| attempt.provider == provider.backend.name)
+                .filter(|attempt| attempt.provider == provider.provider.name)
         };
         let succeeded = own_attempts().filter(|attempt| {
-            attempt.outcome.as_str() == "ok" && done.finish != Finish::ContentFilter
+            attempt.outcome.as_str() == "ok" && done.finish != FinishReason::ContentFilter
         });
         let failed =
             own_attempts().filter(|attempt| !["ok", "stopped"].contains(&attempt.outcome.as_str()));
@@ -342,18 +354,18 @@ async fn check_breakers(case: &Case, harness: &Stage, played: &Played, done: &Do
 }
 
 /// The fallback answers only if no provider was left to ask.
-fn check_need(
+fn check_fallback_was_needed(
     case: &Case,
     turn: &TurnCase,
-    harness: &Stage,
-    played: &Played,
+    harness: &TestService,
+    played: &PlayedTurn,
     done: &Done,
-    calls: &[Call],
+    calls: &[RecordedCall],
 ) {
     let is_late = case.turn_limit.saturating_sub(ms(done.total_ms)) < ms(500) + SLACK;
     let is_rejected = calls
         .iter()
-        .filter(|call| failed_by(call, Class::Caller) && !call.ask.goes_on)
+        .filter(|call| failed_by(call, Recovery::CallerError) && !call.request.ends_with_prefill)
         .count()
         > 1;
     if is_late || is_rejected || done.attempts == case.max_attempts {
@@ -363,40 +375,46 @@ fn check_need(
         .tried
         .iter()
         .zip(calls)
-        .filter(|(_, call)| failed_by(call, Class::MoreRoom));
+        .filter(|(_, call)| failed_by(call, Recovery::LargerContext));
     let largest_context = too_long
         .clone()
-        .map(|(attempt, _)| limits(case, &attempt.provider).room)
+        .map(|(attempt, _)| provider_case(case, &attempt.provider).context_tokens)
         .max()
         .unwrap_or_default();
     // A request that was too long is sent again with half the history, if there is any.
-    let was_halved = calls
-        .first()
-        .is_some_and(|first| calls.iter().any(|call| question(call) != question(first)));
-    let has_larger_context =
-        |provider: &ProviderCase| provider.room == 0 || provider.room > largest_context;
-    for (index, provider) in harness.stands.iter().enumerate() {
-        let name = &provider.backend.name;
-        let is_allowed = !turn.only_first || turn.first.is_none_or(|first| first == index);
+    let was_halved = calls.first().is_some_and(|first| {
+        calls
+            .iter()
+            .any(|call| question_messages(call) != question_messages(first))
+    });
+    let has_larger_context = |provider: &ProviderCase| {
+        provider.context_tokens == 0 || provider.context_tokens > largest_context
+    };
+    for (index, provider) in harness.providers.iter().enumerate() {
+        let name = &provider.provider.name;
+        let is_allowed =
+            !turn.no_failover || turn.preferred_provider.is_none_or(|first| first == index);
         let was_tried = done.tried.iter().any(|attempt| attempt.provider == *name);
-        let before = &played.vitals_before[index];
+        let before = &played.status_before[index];
         let is_unavailable = before.state != ProviderState::Closed
             || before.retry_at.is_some()
-            || provider.places() == 0;
+            || provider.total_slots() == 0;
         let fits = has_larger_context(&case.providers[index]);
         assert!(
             !is_allowed || was_tried || is_unavailable || !fits,
             "{name} was available and not asked"
         );
     }
-    let has_history = calls.first().is_some_and(|call| question(call).len() > 1);
+    let has_history = calls
+        .first()
+        .is_some_and(|call| question_messages(call).len() > 1);
     let all_open = too_long.clone().all(|(attempt, _)| {
         let provider = harness
-            .stands
+            .providers
             .iter()
-            .find(|provider| provider.backend.name == attempt.provider)
+            .find(|provider| provider.provider.name == attempt.provider)
             .unwrap();
-        provider.backend.vitals.borrow().state != ProviderState::Closed
+        provider.provider.status.borrow().state != ProviderState::Closed
     });
     // A provider whose continuation did not fit was asked twice already, whatever its context.
     let has_mismatch = done

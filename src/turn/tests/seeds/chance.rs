@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Clone)]
-pub struct Chance(u64);
+pub struct SeededRandom(u64);
 
-impl Chance {
+impl SeededRandom {
     pub fn from_seed(seed: u64) -> Self {
         Self(seed)
     }

@@ -5,27 +5,27 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::*;
 use super::visit::Visit;
-use super::world::Terms;
+use super::world::ServiceLimits;
 use crate::chat::Done;
 use crate::settings::MidStream;
-use crate::turn::attempt::REFUSAL;
+use crate::turn::attempt::CONTENT_FILTER_TEXT;
 
 /// The time that store and actor timeouts may add to any other limit.
 const SLACK: Duration = Duration::from_millis(1_500);
 
 /// The texts that the providers can send.
 #[derive(Default)]
-pub struct Said {
+pub struct ProviderTexts {
     /// By provider, each answer as it would be without a fault.
-    pub all: BTreeMap<&'static str, Vec<String>>,
+    pub full_texts: BTreeMap<&'static str, Vec<String>>,
     /// The complete answers, each with its ending, which no other answer has.
-    pub whole: HashMap<String, String>,
+    pub endings: HashMap<String, String>,
 }
 
 /// Panics if the turn breaks a guarantee.
-pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
+pub fn check_turn(terms: &ServiceLimits, said: &ProviderTexts, visit: &Visit) {
     let done = visit.reader.done();
-    assert!(visit.log.ended());
+    assert!(visit.log.is_finished());
     assert!(done.attempts <= terms.max_attempts, "{done:?}");
     for (number, attempt) in (1..).zip(&done.tried) {
         assert_eq!(attempt.attempt, number);
@@ -37,15 +37,15 @@ pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
         .filter(|attempt| attempt.outcome.as_str() == "ok")
         .count();
     match (done.source, done.finish) {
-        (Source::Ai, Finish::Stop | Finish::Length) => {
+        (AnswerSource::Ai, FinishReason::Stop | FinishReason::Length) => {
             assert_eq!(succeeded, 1, "one attempt produced it: {done:?}");
             assert!(
-                is_whole(terms, said, done),
+                is_complete(terms, said, done),
                 "a partial answer is passed off as complete: {done:?}"
             );
         }
-        (Source::Ai, Finish::ContentFilter) => assert_eq!(succeeded, 1, "{done:?}"),
-        (Source::Ai, Finish::Stopped | Finish::Interrupted) => {
+        (AnswerSource::Ai, FinishReason::ContentFilter) => assert_eq!(succeeded, 1, "{done:?}"),
+        (AnswerSource::Ai, FinishReason::Stopped | FinishReason::Interrupted) => {
             assert!(
                 visit.abandoned,
                 "interrupted, but nobody left or stopped it: {done:?}"
@@ -59,25 +59,27 @@ pub fn turn(terms: &Terms, said: &Said, visit: &Visit) {
     }
     for draft in &done.drafts {
         assert!(
-            is_beginning(terms, said, &draft.provider, &draft.text),
+            is_prefix(terms, said, &draft.provider, &draft.text),
             "mixed text in a draft: {draft:?}"
         );
     }
 }
 
-fn is_whole(terms: &Terms, said: &Said, done: &Done) -> bool {
+fn is_complete(terms: &ServiceLimits, said: &ProviderTexts, done: &Done) -> bool {
     match terms.mid_stream {
-        MidStream::Restart => said.whole.contains_key(&*done.text),
+        MidStream::Restart => said.endings.contains_key(&*done.text),
         // A continued answer ends as a complete one does.
-        MidStream::Continue => said.whole.values().any(|tail| done.text.ends_with(tail)),
+        MidStream::Continue => said.endings.values().any(|tail| done.text.ends_with(tail)),
     }
 }
 
-fn is_beginning(terms: &Terms, said: &Said, provider: &str, text: &str) -> bool {
+fn is_prefix(terms: &ServiceLimits, said: &ProviderTexts, provider: &str, text: &str) -> bool {
     let own = text.trim_end_matches("again ");
     let begins = |texts: &Vec<String>| texts.iter().any(|text| text.starts_with(own));
     match terms.mid_stream {
-        MidStream::Restart => said.all.get(provider).is_some_and(begins) || text == REFUSAL,
+        MidStream::Restart => {
+            said.full_texts.get(provider).is_some_and(begins) || text == CONTENT_FILTER_TEXT
+        }
         // The provider is the last one that wrote; the text may be from several.
         MidStream::Continue => !text.is_empty(),
     }

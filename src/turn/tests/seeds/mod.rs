@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The interval between progress reports of a long run.
-const SAYS: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The number of turns played by default.
-const ALL_TURNS: u64 = 100_000;
+const DEFAULT_TURNS: u64 = 100_000;
 
-fn number(name: &str) -> Option<u64> {
+fn env_number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| {
         text.parse()
             .unwrap_or_else(|_| panic!("{name} is no number"))
@@ -33,7 +33,7 @@ fn number(name: &str) -> Option<u64> {
 ///
 /// Each seed gets its own actix system. With a shared one, the leftovers of millions of turns would
 /// fill the memory.
-fn play(seed: u64) {
+fn play_seed(seed: u64) {
     let system = super::Paused::new();
     let played = catch_unwind(AssertUnwindSafe(|| system.block_on(world::play(seed))));
     if played.is_err() {
@@ -45,12 +45,12 @@ fn play(seed: u64) {
 
 #[test]
 fn turns_keep_their_guarantees_for_every_seed() {
-    if let Some(seed) = number("FAILSOFT_SEED") {
-        return play(seed);
+    if let Some(seed) = env_number("FAILSOFT_SEED") {
+        return play_seed(seed);
     }
-    let turns = number("FAILSOFT_SEED_TURNS").unwrap_or(ALL_TURNS);
-    let from = number("FAILSOFT_SEED_FROM").unwrap_or_default();
-    let seeds = from + turns.div_ceil(world::TURNS_A_HOUSE);
+    let turns = env_number("FAILSOFT_SEED_TURNS").unwrap_or(DEFAULT_TURNS);
+    let from = env_number("FAILSOFT_SEED_FROM").unwrap_or_default();
+    let seeds = from + turns.div_ceil(world::TURNS_PER_SERVICE);
     let next = AtomicU64::new(from);
     let is_broken = AtomicBool::new(false);
     let reported_minutes = AtomicU64::new(0);
@@ -64,9 +64,9 @@ fn turns_keep_their_guarantees_for_every_seed() {
                     if seed >= seeds {
                         break;
                     }
-                    let played = catch_unwind(|| play(seed));
+                    let played = catch_unwind(|| play_seed(seed));
                     is_broken.fetch_or(played.is_err(), Ordering::Relaxed);
-                    let minutes = started.elapsed().as_secs() / SAYS.as_secs();
+                    let minutes = started.elapsed().as_secs() / REPORT_INTERVAL.as_secs();
                     if reported_minutes.fetch_max(minutes, Ordering::Relaxed) < minutes {
                         println!("seed {seed} of {from} to {seeds} after {minutes} min");
                     }

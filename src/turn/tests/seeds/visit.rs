@@ -3,59 +3,67 @@
 use tokio::time::timeout;
 
 use super::super::*;
-use super::chance::Chance;
+use super::chance::SeededRandom;
 use crate::chat::ConversationId;
 use crate::turn::log::Cancel;
-use crate::turn::rooms::Room;
+use crate::turn::rooms::LiveConversation;
 
 pub struct Visit {
     pub conversation: ConversationId,
     pub log: Arc<TurnLog>,
-    pub reader: Reader,
+    pub reader: ProtocolClient,
     /// `true` if the visitor stopped it or left for good: only then it may end early.
     pub abandoned: bool,
 }
 
 /// Reads the turn to its end, in one of several ways.
-pub async fn visit(conversation: Arc<Room>, log: Arc<TurnLog>, mut chance: Chance) -> Visit {
+pub async fn visit(
+    conversation: Arc<LiveConversation>,
+    log: Arc<TurnLog>,
+    mut chance: SeededRandom,
+) -> Visit {
     let conversation_id = conversation.id();
-    let mut reader = Reader::default();
+    let mut reader = ProtocolClient::default();
     let behaviour = chance.below(10);
     match behaviour {
         // Disconnects and resumes at the frame that the page has.
         0..=2 => {
             for _ in 0..1 + chance.below(3) {
-                let mut follower = if reader.seq == 0 {
+                let mut follower = if reader.last_seq == 0 {
                     log.follow()
                 } else {
-                    log.resume(reader.seq)
+                    log.resume(reader.last_seq)
                 };
-                let _ = timeout(chance.pause(), reader.read(&mut follower)).await;
+                let _ = timeout(chance.pause(), reader.read_to_end(&mut follower)).await;
                 drop(follower);
-                elapse(chance.between(0, 3_000)).await;
+                advance_clock(chance.between(0, 3_000)).await;
             }
         }
         3 => {
-            let _ = timeout(chance.pause(), reader.read(&mut log.follow())).await;
+            let _ = timeout(chance.pause(), reader.read_to_end(&mut log.follow())).await;
             log.cancel(Cancel::Stopped);
         }
         // Leaves for good: nobody follows the turn to its end.
         4 => {
-            let _ = timeout(chance.between(0, 500), reader.read(&mut log.follow())).await;
+            let _ = timeout(
+                chance.between(0, 500),
+                reader.read_to_end(&mut log.follow()),
+            )
+            .await;
             let mut changes = log.changes();
-            while !log.ended() {
+            while !log.is_finished() {
                 changes.changed().await.unwrap();
             }
         }
         _ => {}
     }
     if reader.done.is_none() {
-        let mut follower = if reader.seq == 0 {
+        let mut follower = if reader.last_seq == 0 {
             log.follow()
         } else {
-            log.resume(reader.seq)
+            log.resume(reader.last_seq)
         };
-        reader.read(&mut follower).await;
+        reader.read_to_end(&mut follower).await;
         assert!(
             follower.next().await.is_none(),
             "nothing comes after the end"
@@ -63,7 +71,7 @@ pub async fn visit(conversation: Arc<Room>, log: Arc<TurnLog>, mut chance: Chanc
     }
     // A visitor who comes after the end sees the same.
     if chance.one_in(4) {
-        assert_eq!(Reader::follow(&log).await.done, reader.done);
+        assert_eq!(ProtocolClient::follow(&log).await.done, reader.done);
     }
     Visit {
         conversation: conversation_id,

@@ -1,17 +1,17 @@
 //! The service of one seed: its providers, its faults and its visitors.
 
 use super::super::*;
-use super::chance::Chance;
-use super::check::{self, Said};
+use super::chance::SeededRandom;
+use super::check::{self, ProviderTexts};
 use super::visit::{self, Visit};
 use crate::settings::MidStream;
 use crate::store::Store as _;
-use crate::store::flaky::Trouble;
-use crate::turn::desk::Wishes;
-use crate::turn::stage::conversation;
+use crate::store::flaky::StoreFault;
+use crate::turn::desk::TurnOptions;
+use crate::turn::stage::conversation_id;
 
 /// The number of turns in one service.
-pub const TURNS_A_HOUSE: u64 = 50;
+pub const TURNS_PER_SERVICE: u64 = 50;
 
 /// The number of conversations: several turns run at once, and each conversation has a history.
 const CONVERSATIONS: usize = 5;
@@ -22,28 +22,28 @@ const SCRIPTS: usize = 60;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// The possible beginnings of answers, so that successive ones may start alike.
-const BEGINNING: [&str; 4] = ["The ", "quick ", "brown ", "fox "];
+const OPENING: [&str; 4] = ["The ", "quick ", "brown ", "fox "];
 
 /// The limits of a service.
-pub struct Terms {
+pub struct ServiceLimits {
     pub max_attempts: u32,
     pub turn_limit: Duration,
     pub mid_stream: MidStream,
     /// `true` if the store was healthy all the time.
-    pub kept: bool,
+    pub store_is_healthy: bool,
 }
 
 /// Plays the seed and returns the ends of all turns as one text. Panics if a guarantee is broken.
 pub async fn play(seed: u64) -> String {
-    let mut chance = Chance::from_seed(seed);
-    let mut said = Said::default();
+    let mut chance = SeededRandom::from_seed(seed);
+    let mut said = ProviderTexts::default();
     let mid_stream = chance.pick(&[MidStream::Restart, MidStream::Restart, MidStream::Continue]);
     let count = 1 + chance.below(4);
     let plans = NAMES[..count]
         .iter()
         .map(|name| plan(name, &mut chance, &mut said))
         .collect::<Vec<_>>();
-    let mut builder = House::of(plans);
+    let mut builder = TestServiceBuilder::with_providers(plans);
     builder.settings.routing.max_attempts = u32::try_from(1 + chance.below(6)).unwrap();
     builder.settings.timeouts.turn = if chance.one_in(3) {
         chance.between(300, 60_000)
@@ -56,37 +56,38 @@ pub async fn play(seed: u64) -> String {
     } else {
         ms(0)
     };
-    let mut terms = Terms {
+    let mut terms = ServiceLimits {
         max_attempts: builder.settings.routing.max_attempts,
         turn_limit: builder.settings.timeouts.turn,
         mid_stream,
-        kept: chance.one_in(2),
+        store_is_healthy: chance.one_in(2),
     };
-    let mut harness = builder.open();
-    for provider in &harness.stands {
+    let mut harness = builder.start();
+    for provider in &harness.providers {
         let probes = [
-            says("pong"),
-            fails(Fault::ServerError),
-            silent(),
-            says("pong"),
+            reply("pong"),
+            fail_with(FaultKind::ServerError),
+            hang(),
+            reply("pong"),
         ];
         provider
-            .upstream
-            .follow_when_probed((0..30).map(|_| chance.pick(&probes)).collect::<Vec<_>>());
+            .client
+            .set_probe_scripts((0..30).map(|_| chance.pick(&probes)).collect::<Vec<_>>());
         // An obliging provider continues any text that it is given.
         provider
-            .upstream
-            .oblige(mid_stream == MidStream::Continue && chance.one_in(2));
+            .client
+            .set_continues_answers(mid_stream == MidStream::Continue && chance.one_in(2));
     }
     let visits = ask_all(&mut harness, &mut chance, &terms).await;
     let mut ends = Vec::new();
     for visit in visits {
         let visit = visit.await.unwrap();
-        check::turn(&terms, &said, &visit);
+        check::check_turn(&terms, &said, &visit);
         ends.push(visit);
     }
-    harness.store.set(Trouble::None);
-    terms.kept = terms.kept && harness.desk.durable.borrow().to_owned();
+    harness.store.set_fault(StoreFault::None);
+    terms.store_is_healthy =
+        terms.store_is_healthy && harness.turns.store_healthy.borrow().to_owned();
     check_service(&harness, &terms, &ends).await;
     let lines = ends.iter().map(|visit| {
         let done = visit.reader.done();
@@ -98,31 +99,39 @@ pub async fn play(seed: u64) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn plan(name: &'static str, chance: &mut Chance, said: &mut Said) -> Plan {
+fn plan(name: &'static str, chance: &mut SeededRandom, said: &mut ProviderTexts) -> BenchOptions {
     let scripts: Vec<_> = (0..SCRIPTS)
         .map(|number| script(name, number, chance, said))
         .collect();
-    let mut plan = Plan::new(name).with(scripts);
+    let mut plan = BenchOptions::new(name).with_scripts(scripts);
     plan.context_tokens = chance.pick(&[0, 0, 10_000]);
-    plan.prefill = chance.one_in(2);
+    plan.supports_prefill = chance.one_in(2);
     plan.retry.same_provider = u32::try_from(chance.below(3)).unwrap();
     plan.max_concurrent = chance.pick(&[1, 3, 8]);
-    plan.patience.first_token = vec![chance.between(1_000, 15_000)];
-    plan.patience.stall = chance.between(1_000, 15_000);
-    plan.patience.attempt = chance.between(2_000, 90_000);
+    plan.timeouts.first_token = vec![chance.between(1_000, 15_000)];
+    plan.timeouts.stall = chance.between(1_000, 15_000);
+    plan.timeouts.total = chance.between(2_000, 90_000);
     plan
 }
 
 /// Returns the next script of a provider: an answer of its own, or the beginning of one and a fault.
-fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Said) -> Script {
+fn script(
+    name: &'static str,
+    number: usize,
+    chance: &mut SeededRandom,
+    said: &mut ProviderTexts,
+) -> Script {
     let tail = format!("{name}{number}.");
-    let shared_pieces = chance.below(BEGINNING.len() + 1);
-    let pieces: Vec<&str> = BEGINNING[..shared_pieces]
+    let shared_pieces = chance.below(OPENING.len() + 1);
+    let pieces: Vec<&str> = OPENING[..shared_pieces]
         .iter()
         .copied()
         .chain([tail.as_str()])
         .collect();
-    said.all.entry(name).or_default().push(pieces.concat());
+    said.full_texts
+        .entry(name)
+        .or_default()
+        .push(pieces.concat());
     let cut = if chance.below(20) < 11 {
         pieces.len()
     } else {
@@ -131,35 +140,40 @@ fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Sai
     let mut script = Vec::new();
     for piece in &pieces[..cut] {
         if chance.one_in(4) {
-            script.push(Act::Wait(chance.pause()));
+            script.push(ScriptStep::Pause(chance.pause()));
         }
         if chance.one_in(12) {
-            script.push(Act::Think);
+            script.push(ScriptStep::Think);
         }
         script.push(say(piece));
     }
     if cut == pieces.len() && !chance.one_in(8) {
-        let finish = chance.pick(&[Finish::Stop, Finish::Stop, Finish::Stop, Finish::Length]);
-        said.whole.insert(pieces.concat(), tail);
-        script.push(Act::End(finish));
+        let finish = chance.pick(&[
+            FinishReason::Stop,
+            FinishReason::Stop,
+            FinishReason::Stop,
+            FinishReason::Length,
+        ]);
+        said.endings.insert(pieces.concat(), tail);
+        script.push(ScriptStep::Finish(finish));
         return script;
     }
     script.extend(match chance.below(14) {
-        0 => Some(Act::Hang),
-        1 => Some(Act::Panic),
-        2 => Some(Act::Forever("again ".to_owned(), ms(350))),
-        3 => Some(Act::End(Finish::ContentFilter)),
+        0 => Some(ScriptStep::Hang),
+        1 => Some(ScriptStep::Panic),
+        2 => Some(ScriptStep::RepeatForever("again ".to_owned(), ms(350))),
+        3 => Some(ScriptStep::Finish(FinishReason::ContentFilter)),
         // The stream ends without an end mark.
         4 => None,
         _ => {
-            let faults: Vec<_> = Fault::ALL
+            let faults: Vec<_> = FaultKind::ALL
                 .into_iter()
-                .filter(|fault| *fault != Fault::Diverged)
+                .filter(|fault| *fault != FaultKind::Diverged)
                 .collect();
             let retry_after = chance.one_in(4).then(|| chance.between(0, 4_000));
-            Some(Act::Fail(Failure {
+            Some(ScriptStep::Fail(Failure {
                 retry_after,
-                ..Failure::of(chance.pick(&faults))
+                ..Failure::new(chance.pick(&faults))
             }))
         }
     });
@@ -168,27 +182,27 @@ fn script(name: &'static str, number: usize, chance: &mut Chance, said: &mut Sai
 
 /// Starts all turns, and injects faults in between.
 async fn ask_all(
-    harness: &mut Stage,
-    chance: &mut Chance,
-    terms: &Terms,
+    harness: &mut TestService,
+    chance: &mut SeededRandom,
+    terms: &ServiceLimits,
 ) -> Vec<tokio::task::JoinHandle<Visit>> {
     let mut visits = Vec::new();
     let mut asked = 0;
-    while asked < TURNS_A_HOUSE {
-        elapse(chance.pause()).await;
+    while asked < TURNS_PER_SERVICE {
+        advance_clock(chance.pause()).await;
         inject_fault(harness, chance, terms).await;
-        let conversation = harness.desk.rooms.enter(conversation(
+        let conversation = harness.turns.conversations.get_or_create(conversation_id(
             1 + u8::try_from(chance.below(CONVERSATIONS)).unwrap(),
         ));
         let first = chance.one_in(6).then(|| chance.pick(&NAMES).into());
-        let options = Wishes {
-            only_first: first.is_some() && chance.one_in(2),
-            first,
-            ..harness.desk.usual()
+        let options = TurnOptions {
+            no_failover: first.is_some() && chance.one_in(2),
+            preferred_provider: first,
+            ..harness.turns.default_options()
         };
-        let question = question(&format!("m{asked}"), "What is new?");
+        let question = message(&format!("m{asked}"), "What is new?");
         // If the conversation is busy or the service is full, the visitor asks a little later.
-        if let Ok(log) = harness.desk.open(&conversation, question, options) {
+        if let Ok(log) = harness.turns.start_turn(&conversation, question, options) {
             visits.push(actix::spawn(visit::visit(
                 conversation,
                 log,
@@ -201,41 +215,41 @@ async fn ask_all(
 }
 
 /// Occasionally crashes and restarts an actor, or changes the store's fault.
-async fn inject_fault(harness: &mut Stage, chance: &mut Chance, terms: &Terms) {
+async fn inject_fault(harness: &mut TestService, chance: &mut SeededRandom, terms: &ServiceLimits) {
     match chance.below(60) {
         0 => {
             harness.router.crash().await;
-            harness.router.rebuild();
+            harness.router.restart();
         }
         1 => {
-            let provider = chance.below(harness.stands.len());
-            harness.stands[provider].crash().await;
-            harness.stands[provider].rebuild();
+            let provider = chance.below(harness.providers.len());
+            harness.providers[provider].crash_actor().await;
+            harness.providers[provider].restart_actor();
         }
-        2..=5 if !terms.kept => {
+        2..=5 if !terms.store_is_healthy => {
             let troubles = [
-                Trouble::None,
-                Trouble::Fails,
-                Trouble::Slow(chance.between(0, 600)),
+                StoreFault::None,
+                StoreFault::Failing,
+                StoreFault::Slow(chance.between(0, 600)),
             ];
-            harness.store.set(chance.pick(&troubles));
+            harness.store.set_fault(chance.pick(&troubles));
         }
         _ => {}
     }
 }
 
 /// Asserts that nothing is left when all turns have ended, except what is stored.
-async fn check_service(harness: &Stage, terms: &Terms, visits: &[Visit]) {
+async fn check_service(harness: &TestService, terms: &ServiceLimits, visits: &[Visit]) {
     // The permit of a cancelled call records its outcome by a message.
-    settled().await;
+    run_until_idle().await;
     harness.assert_idle().await;
     let ended = harness
-        .desk
-        .counts
+        .turns
+        .answer_counters
         .ended
         .load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(ended, TURNS_A_HOUSE, "every started turn ended");
-    if terms.kept {
+    assert_eq!(ended, TURNS_PER_SERVICE, "every started turn ended");
+    if terms.store_is_healthy {
         for visit in visits {
             let stored = harness
                 .store
@@ -250,6 +264,6 @@ async fn check_service(harness: &Stage, terms: &Terms, visits: &[Visit]) {
         }
     }
     // The logs stay for a moment, then the conversations are gone.
-    pass(s(6)).await;
-    assert_eq!(harness.desk.rooms.count(), 0, "live conversations");
+    advance(s(6)).await;
+    assert_eq!(harness.turns.conversations.count(), 0, "live conversations");
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use failsoft::chat::ProviderState;
-use failsoft::provider::drill::TOKENS;
-use failsoft::settings::Share;
+use failsoft::provider::drill::TOKENS_BEFORE_FAULT;
+use failsoft::settings::CacheSharing;
 use serde_json::json;
 
 use super::{BETA, Ground, counts, told};
@@ -13,7 +13,7 @@ use crate::harness::{TestApp, WsClient, settings, soon};
 #[tokio::test]
 async fn it_ends_by_itself_and_the_breaker_is_closed_again() {
     let ground = Ground::of(counts(), |_| {}).await;
-    assert_eq!(TOKENS, 10);
+    assert_eq!(TOKENS_BEFORE_FAULT, 10);
     let begun = ground
         .begin_with(&json!({ "provider": "alpha", "fault": "unauthorized", "for": "1500ms" }))
         .await;
@@ -45,14 +45,14 @@ async fn probes_and_health_checks_feel_it_too() {
     ground.begin("down").await;
     ground
         .app
-        .vitals("alpha", |vitals| vitals.checks_failed > 0)
+        .vitals("alpha", |vitals| vitals.failed_checks > 0)
         .await;
     let listings = ground.alpha.counts().listings;
     WsClient::open(&ground.app).await.answered("Who?").await;
     // Its own completions fail as the visitors' calls do: it opens again and again.
     ground
         .app
-        .vitals("alpha", |vitals| vitals.strikes >= 3)
+        .vitals("alpha", |vitals| vitals.failed_probes >= 3)
         .await;
     assert_eq!(
         (
@@ -94,7 +94,7 @@ async fn a_restart_ends_it_and_finds_nothing_open() {
 async fn what_is_answered_under_it_is_not_saved() {
     let ground = Ground::of(counts(), |settings| {
         settings.cache.enabled = true;
-        settings.cache.share = Share::Always;
+        settings.cache.share = CacheSharing::Always;
     })
     .await;
     ground.begin("down").await;
@@ -122,9 +122,9 @@ async fn what_is_answered_under_it_is_not_saved() {
         while ground
             .app
             .lobby
-            .desk
+            .turns
             .store
-            .cached_keys()
+            .answer_keys()
             .await
             .unwrap()
             .is_empty()

@@ -186,10 +186,10 @@ async fn reports_outlive_a_restart_and_one_that_does_not_read_is_passed_over_and
     assert_eq!(of("turns")[1]["turns"], 1);
     assert_eq!(app.status().await["problems"], json!([]));
     // As a later version would write it.
-    let store = &app.lobby.desk.store;
-    let note = store.note("drill/0".into()).await.unwrap().unwrap();
+    let store = &app.lobby.turns.store;
+    let note = store.get_document("drill/0".into()).await.unwrap().unwrap();
     store
-        .write_note("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
+        .put_document("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
         .await
         .unwrap();
     let (app, reports) = again(app.stopped().await).await;

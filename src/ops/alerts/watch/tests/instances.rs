@@ -1,8 +1,8 @@
 //! Two instances over a real Redis, each with its own view of the state: one of them sends.
 
 use super::*;
-use crate::provider::paused::settled;
-use crate::store::link::{Link, PREFIX, SIGN};
+use crate::provider::paused::run_until_idle;
+use crate::store::link::{HEARTBEAT_KEY, PREFIX, RedisClient};
 use crate::store::server::Redis;
 
 /// Longer than anything takes unless it fails.
@@ -12,13 +12,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(500);
 
 async fn connected(redis: &Redis, name: &str) -> Watched {
-    let link = Link::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
+    let link = RedisClient::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
     let mut health = link.health();
     tokio::time::timeout(PATIENCE, health.wait_for(|health| health.is_up()))
         .await
         .unwrap()
         .unwrap();
-    among(Some(Claims::new(link, name.into())), &[]).await
+    among(Some(AlertClaims::new(link, name.into())), &[]).await
 }
 
 impl Watched {
@@ -26,9 +26,9 @@ impl Watched {
         let until = std::time::Instant::now() + QUIET;
         let mut events = Vec::new();
         while std::time::Instant::now() < until {
-            self.watcher.look().await;
-            let sink = &self.watcher.served[0].sink;
-            events.extend(std::iter::from_fn(|| sink.drawn()).map(|alert| alert.event));
+            self.watcher.poll().await;
+            let sink = &self.watcher.running[0].sink;
+            events.extend(std::iter::from_fn(|| sink.pop_delivered()).map(|alert| alert.event));
             tokio::task::yield_now().await;
         }
         events
@@ -36,9 +36,9 @@ impl Watched {
 
     fn outage(&self, is_active: bool) {
         let (mode, incident) = if is_active {
-            (Mode::Outage, Some("inc-1"))
+            (ServiceMode::Outage, Some("inc-1"))
         } else {
-            (Mode::Normal, None)
+            (ServiceMode::Normal, None)
         };
         self.mode(mode, incident);
     }
@@ -75,8 +75,8 @@ async fn a_survivor_sends_the_recovery_and_no_second_alert() {
     let (one, mut other) = sent_by_the_first(&redis).await;
     drop(one);
     // The connection monitor must end first, or it would renew the heartbeat.
-    settled().await;
-    redis.tell(&["DEL", &format!("{PREFIX}{SIGN}one")]);
+    run_until_idle().await;
+    redis.tell(&["DEL", &format!("{PREFIX}{HEARTBEAT_KEY}one")]);
     assert_eq!(other.sent_events().await, NOTHING);
     other.outage(false);
     assert_eq!(other.sent_events().await, ["mode_changed"]);
@@ -111,9 +111,9 @@ async fn store_failures_and_everything_without_redis_are_sent_by_each_instance()
     let mut one = connected(&redis, "one").await;
     let mut other = connected(&redis, "other").await;
     for watched in [&mut one, &mut other] {
-        watched.store.set(Trouble::Fails);
+        watched.store.set_fault(StoreFault::Failing);
         assert_eq!(watched.sent_events().await, ["store_failed"]);
-        watched.store.set(Trouble::None);
+        watched.store.set_fault(StoreFault::None);
         assert_eq!(watched.sent_events().await, ["store_recovered"]);
     }
     redis.kill();
