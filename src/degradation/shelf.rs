@@ -79,16 +79,16 @@ pub enum Need {
 
 impl Shelf {
     pub fn new(store: Arc<dyn Store>, settings: CacheSettings, system_prompt: Arc<str>) -> Self {
-        let kept = Kept::new(Arc::clone(&store), settings.max_entries);
+        let index = Kept::new(Arc::clone(&store), settings.max_entries);
         let askers = Mutex::new(Bounded::new(settings.max_entries));
-        let terms = RwLock::new(Arc::new(Terms {
+        let policy = RwLock::new(Arc::new(Terms {
             settings,
             system_prompt,
         }));
         Self {
             store,
-            terms,
-            kept,
+            terms: policy,
+            kept: index,
             all_known: AtomicBool::default(),
             askers,
             drills: Drills::default(),
@@ -106,13 +106,13 @@ impl Shelf {
     pub async fn set_terms(&self, settings: CacheSettings, system_prompt: Arc<str>) {
         let enabled = settings.enabled;
         let max_entries = settings.max_entries;
-        let terms = Arc::new(Terms {
+        let policy = Arc::new(Terms {
             settings,
             system_prompt,
         });
         let previous = std::mem::replace(
             &mut *self.terms.write().unwrap_or_else(PoisonError::into_inner),
-            terms,
+            policy,
         );
         drop(lock(&self.askers).set_most(max_entries));
         self.kept.set_most(max_entries);
@@ -142,20 +142,20 @@ impl Shelf {
     }
 
     /// Returns the youngest acceptable answer, or `None` if the store takes longer than 50 ms.
-    pub async fn find(&self, place: &Place, need: Need, now: At) -> Option<Found> {
-        let terms = self.terms();
+    pub async fn find(&self, slot: &Place, accepted_age: Need, now: At) -> Option<Found> {
+        let policy = self.terms();
         // The conversation's own answer may depend on its history. It serves as a fresh answer only
         // if neither this question nor the saved one had any.
         let own = async {
             let found = self
-                .read(Some(place.own).filter(|_| place.alone || need == Need::Outage))
+                .read(Some(slot.own).filter(|_| slot.alone || accepted_age == Need::Outage))
                 .await?;
-            let fits = need == Need::Outage || found.answer.first;
+            let fits = accepted_age == Need::Outage || found.answer.first;
             Some(found).filter(|_| fits)
         };
         let shared = async {
-            let found = self.read(place.shared).await?;
-            let may_share = sharing::may_tell(&found.answer, place.asked, &terms.settings);
+            let found = self.read(slot.shared).await?;
+            let may_share = sharing::may_tell(&found.answer, slot.asked, &policy.settings);
             Some(found).filter(|_| may_share)
         };
         let (own, shared) = tokio::time::timeout(READ_LIMIT, join(own, shared))
@@ -167,31 +167,31 @@ impl Shelf {
                  edition,
                  answer,
              }| {
-                let old = now.since(answer.saved);
-                let age = age(old, &terms.settings);
-                let is_acceptable = match need {
-                    Need::Fresh => matches!(age, Age::Fresh | Age::Renewable),
-                    Need::Outage => age != Age::Gone,
+                let answer_age = now.since(answer.saved);
+                let freshness = age(answer_age, &policy.settings);
+                let is_acceptable = match accepted_age {
+                    Need::Fresh => matches!(freshness, Age::Fresh | Age::Renewable),
+                    Need::Outage => freshness != Age::Gone,
                 };
                 is_acceptable.then_some(Found {
                     answer,
                     key,
                     edition,
-                    old,
-                    renew: age == Age::Renewable,
+                    old: answer_age,
+                    renew: freshness == Age::Renewable,
                 })
             },
         );
         let found = found.min_by_key(|found| found.old)?;
-        self.told(&found, place);
+        self.told(&found, slot);
         Some(found)
     }
 
     /// Marks an answer as used and saves its asker count if that has grown.
-    fn told(&self, found: &Found, place: &Place) {
-        let has_more_askers = Some(found.key) == place.shared && found.answer.asked < place.asked;
+    fn told(&self, found: &Found, slot: &Place) {
+        let has_more_askers = Some(found.key) == slot.shared && found.answer.asked < slot.asked;
         let changed = has_more_askers.then(|| CachedAnswer {
-            asked: place.asked,
+            asked: slot.asked,
             ..found.answer.clone()
         });
         self.kept.used(found.key, found.edition, changed);

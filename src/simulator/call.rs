@@ -42,7 +42,7 @@ impl Desk {
     pub(super) async fn serve(
         &self,
         request: Request<Incoming>,
-        mut conditions: watch::Receiver<Condition>,
+        mut fault_states: watch::Receiver<Condition>,
     ) -> io::Result<Reply> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let is_chat =
@@ -53,15 +53,15 @@ impl Desk {
         // would reset the connection before the client sees the response.
         let body = match read(request.into_body()).await? {
             Ok(body) => body,
-            Err(refusal) => return self.refuse(&refusal, call),
+            Err(error) => return self.refuse(&error, call),
         };
-        let began = *conditions.borrow_and_update();
-        match began.fault {
+        let started_under = *fault_states.borrow_and_update();
+        match started_under.fault {
             Some(Fault::Down) => return Err(reset()),
             Some(Fault::RateLimit) => return self.refuse(&Refusal::RateLimited, call),
             Some(Fault::Unauthorized) => return self.refuse(&Refusal::Unauthorized, call),
             Some(Fault::Timeout) => {
-                changed(&mut conditions).await;
+                changed(&mut fault_states).await;
                 return Err(reset());
             }
             _ if is_model_list => {
@@ -70,14 +70,14 @@ impl Desk {
             _ if !is_chat => return self.refuse(&Refusal::NotFound, call),
             _ => {}
         }
-        let script = match self.dialect.hear(&body) {
+        let reply = match self.dialect.hear(&body) {
             Ok(chat) => self.script(&chat, call),
-            Err(refusal) => return self.refuse(&refusal, call),
+            Err(error) => return self.refuse(&error, call),
         };
         let head = self
             .head(200, call)
-            .header(CONTENT_TYPE, script.content_type);
-        head.body(tell(script, self.pace, began, conditions).boxed())
+            .header(CONTENT_TYPE, reply.content_type);
+        head.body(tell(reply, self.pace, started_under, fault_states).boxed())
             .map_err(io::Error::other)
     }
 
@@ -97,13 +97,13 @@ impl Desk {
         self.dialect.script(chat, &saying)
     }
 
-    fn refuse(&self, refusal: &Refusal, call: u64) -> io::Result<Reply> {
+    fn refuse(&self, error: &Refusal, call: u64) -> io::Result<Reply> {
         let mut reply = self.reply(
-            refusal.status(),
+            error.status(),
             call,
-            self.dialect.error(refusal, call).to_string(),
+            self.dialect.error(error, call).to_string(),
         )?;
-        if *refusal == Refusal::RateLimited {
+        if *error == Refusal::RateLimited {
             reply
                 .headers_mut()
                 .insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("30"));

@@ -118,14 +118,19 @@ pub(super) enum Effect {
     Garbage,
 }
 
-/// Returns the next step of an answer that started under `began`, when `sent` of its `total` words
-/// are sent and the state is `now`.
+/// Returns the next step of an answer that started under `started_under`, when `sent` of its
+/// `total` words are sent and the state is `now`.
 ///
 /// A fault set before the answer started leaves it ten words, or all words of a shorter answer but
 /// not its end. Otherwise the one-word answer to a probe would make a provider look healthy whose
 /// every answer breaks. A fault set later acts at once.
-pub(super) fn effect(began: Condition, now: Condition, sent: usize, total: usize) -> Effect {
-    let is_due = now.since != began.since || sent >= BREAK_AFTER.min(total);
+pub(super) fn effect(
+    started_under: Condition,
+    now: Condition,
+    sent: usize,
+    total: usize,
+) -> Effect {
+    let is_due = now.since != started_under.since || sent >= BREAK_AFTER.min(total);
     match now.fault {
         None => Effect::GoOn,
         Some(Fault::Slow) => Effect::Slowly,

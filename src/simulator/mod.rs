@@ -89,30 +89,30 @@ impl Simulator {
     ///
     /// # Errors
     /// If no port can be bound.
-    pub fn start(name: &str, dialect: Speaks, pace: Pace) -> io::Result<Self> {
+    pub fn start(name: &str, dialect: Speaks, typing_speed: Pace) -> io::Result<Self> {
         let port = server::Port::reserve()?;
         let listener = port.listen()?;
         let address = port.address();
-        let conditions = Arc::new(watch::Sender::new(Condition::default()));
-        let desk = Arc::new(Desk {
+        let fault_state = Arc::new(watch::Sender::new(Condition::default()));
+        let server_state = Arc::new(Desk {
             name: name.to_owned(),
             model: format!("{name}-sim"),
             dialect,
-            pace,
+            pace: typing_speed,
             calls: AtomicU64::new(0),
         });
         let (applied_sender, applied) = watch::channel(0);
         let server = tokio::spawn(server::serve(
             port,
             listener,
-            Arc::clone(&conditions),
+            Arc::clone(&fault_state),
             applied_sender,
-            Arc::clone(&desk),
+            Arc::clone(&server_state),
         ));
         Ok(Self {
-            desk,
+            desk: server_state,
             address,
-            conditions,
+            conditions: fault_state,
             applied,
             server,
         })
@@ -159,9 +159,9 @@ impl Simulator {
 
     async fn change(&self, fault: Option<Fault>, until: Option<Instant>) {
         let mut wanted = 0;
-        self.conditions.send_modify(|condition| {
-            *condition = condition.next(fault, until);
-            wanted = condition.since;
+        self.conditions.send_modify(|state| {
+            *state = state.next(fault, until);
+            wanted = state.since;
         });
         // An error means that the server task has ended, at shutdown: there is nothing to wait for.
         let _ = self

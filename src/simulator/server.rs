@@ -82,12 +82,12 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 pub(super) async fn serve(
     port: Port,
     listener: TcpListener,
-    conditions: Arc<watch::Sender<Condition>>,
+    fault_states: Arc<watch::Sender<Condition>>,
     applied: watch::Sender<u64>,
-    desk: Arc<Desk>,
+    state: Arc<Desk>,
 ) {
     let mut listener = Some(listener);
-    let mut changes = conditions.subscribe();
+    let mut changes = fault_states.subscribe();
     let mut connections = JoinSet::new();
     loop {
         let current = *changes.borrow_and_update();
@@ -98,7 +98,7 @@ pub(super) async fn serve(
             listener = port
                 .listen()
                 .inspect_err(
-                    |error| tracing::warn!(simulator = %desk.name, %error, "simulator failed to listen, retrying"),
+                    |error| tracing::warn!(simulator = %state.name, %error, "simulator failed to listen, retrying"),
                 )
                 .ok();
         }
@@ -106,20 +106,20 @@ pub(super) async fn serve(
         tokio::select! {
             accepted = accept(listener.as_ref()), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(stream) => {
-                    connections.spawn(connection(stream, Arc::clone(&desk), conditions.subscribe()));
+                    connections.spawn(connection(stream, Arc::clone(&state), fault_states.subscribe()));
                 }
                 Err(error) => {
-                    tracing::warn!(simulator = %desk.name, %error, "simulator failed to accept a connection");
+                    tracing::warn!(simulator = %state.name, %error, "simulator failed to accept a connection");
                     sleep(RETRY).await;
                 }
             },
             _ = changes.changed() => {}
             () = expiry(current.until) => {
                 // Leave a state that was set meanwhile.
-                conditions.send_if_modified(|condition| {
-                    let is_current = condition.since == current.since;
+                fault_states.send_if_modified(|fault_state| {
+                    let is_current = fault_state.since == current.since;
                     if is_current {
-                        *condition = condition.next(None, None);
+                        *fault_state = fault_state.next(None, None);
                     }
                     is_current
                 });
@@ -147,16 +147,16 @@ async fn expiry(until: Option<Instant>) {
 /// Serves one connection to its end. Resets it if an answer breaks or the simulator goes down.
 async fn connection(
     stream: TcpStream,
-    desk: Arc<Desk>,
-    mut conditions: watch::Receiver<Condition>,
+    state: Arc<Desk>,
+    mut fault_states: watch::Receiver<Condition>,
 ) {
     // Words are small writes: with Nagle's algorithm each would wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let request_conditions = conditions.clone();
+    let request_conditions = fault_states.clone();
     let service = service_fn(move |request| {
-        let desk = Arc::clone(&desk);
-        let conditions = request_conditions.clone();
-        async move { desk.serve(request, conditions).await }
+        let state = Arc::clone(&state);
+        let fault_states = request_conditions.clone();
+        async move { state.serve(request, fault_states).await }
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -164,7 +164,7 @@ async fn connection(
         .serve_connection(TokioIo::new(stream), service);
     let must_reset = tokio::select! {
         ended = &mut http => ended.is_err_and(|error| error.is_user()),
-        () = down(&mut conditions) => true,
+        () = down(&mut fault_states) => true,
     };
     if must_reset {
         // A socket with a linger time of zero is closed by a reset.
@@ -172,9 +172,9 @@ async fn connection(
     }
 }
 
-async fn down(conditions: &mut watch::Receiver<Condition>) {
-    if conditions
-        .wait_for(|condition| condition.fault == Some(Fault::Down))
+async fn down(fault_states: &mut watch::Receiver<Condition>) {
+    if fault_states
+        .wait_for(|fault_state| fault_state.fault == Some(Fault::Down))
         .await
         .is_err()
     {

@@ -134,28 +134,24 @@ impl Speaks {
         request.map_err(Refusal::Invalid)
     }
 
-    pub(super) fn script(self, chat: &Heard, saying: &Saying<'_>) -> Script {
+    pub(super) fn script(self, chat: &Heard, spec: &Saying<'_>) -> Script {
         match (self, chat.stream) {
-            (Self::OpenAi, true) => speak_openai::stream(saying, chat.usage),
-            (Self::Anthropic, true) => speak_anthropic::stream(saying),
-            (Self::Ollama, true) => speak_ollama::stream(saying),
-            (Self::OpenAi, false) => {
-                Script::whole(&speak_openai::whole(saying), saying.words.len())
-            }
+            (Self::OpenAi, true) => speak_openai::stream(spec, chat.usage),
+            (Self::Anthropic, true) => speak_anthropic::stream(spec),
+            (Self::Ollama, true) => speak_ollama::stream(spec),
+            (Self::OpenAi, false) => Script::whole(&speak_openai::whole(spec), spec.words.len()),
             (Self::Anthropic, false) => {
-                Script::whole(&speak_anthropic::whole(saying), saying.words.len())
+                Script::whole(&speak_anthropic::whole(spec), spec.words.len())
             }
-            (Self::Ollama, false) => {
-                Script::whole(&speak_ollama::whole(saying), saying.words.len())
-            }
+            (Self::Ollama, false) => Script::whole(&speak_ollama::whole(spec), spec.words.len()),
         }
     }
 
-    pub(super) fn error(self, refusal: &Refusal, call: u64) -> Value {
+    pub(super) fn error(self, error: &Refusal, call: u64) -> Value {
         match self {
-            Self::OpenAi => speak_openai::error(refusal),
-            Self::Anthropic => speak_anthropic::error(refusal, call),
-            Self::Ollama => speak_ollama::error(refusal),
+            Self::OpenAi => speak_openai::error(error),
+            Self::Anthropic => speak_anthropic::error(error, call),
+            Self::Ollama => speak_ollama::error(error),
         }
     }
 

@@ -14,8 +14,8 @@ pub(super) fn hear(body: &Value) -> Result<Heard, String> {
     })
 }
 
-pub(super) fn stream(saying: &Saying<'_>) -> Script {
-    let start = message(saying, &json!([]), &Value::Null, 1);
+pub(super) fn stream(spec: &Saying<'_>) -> Script {
+    let start = message(spec, &json!([]), &Value::Null, 1);
     let opening = [
         event("message_start", json!({"message": start})),
         event(
@@ -35,8 +35,8 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
         event(
             "message_delta",
             json!({
-                "delta": {"stop_reason": stop_reason(saying), "stop_sequence": null},
-                "usage": {"output_tokens": saying.words.len()},
+                "delta": {"stop_reason": stop_reason(spec), "stop_sequence": null},
+                "usage": {"output_tokens": spec.words.len()},
             }),
         ),
         event("message_stop", json!({})),
@@ -44,7 +44,7 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
     Script {
         content_type: "text/event-stream",
         opening: opening.concat(),
-        words: saying.words.iter().map(word).collect(),
+        words: spec.words.iter().map(word).collect(),
         closing: closing.concat(),
         garbage:
             "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"\n\n"
@@ -52,14 +52,9 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
     }
 }
 
-pub(super) fn whole(saying: &Saying<'_>) -> Value {
-    let content = json!([{"type": "text", "text": saying.words.concat()}]);
-    message(
-        saying,
-        &content,
-        &json!(stop_reason(saying)),
-        saying.words.len(),
-    )
+pub(super) fn whole(spec: &Saying<'_>) -> Value {
+    let content = json!([{"type": "text", "text": spec.words.concat()}]);
+    message(spec, &content, &json!(stop_reason(spec)), spec.words.len())
 }
 
 pub(super) fn list(model: &str) -> Value {
@@ -67,8 +62,8 @@ pub(super) fn list(model: &str) -> Value {
     json!({"data": [entry], "has_more": false, "first_id": model, "last_id": model})
 }
 
-pub(super) fn error(refusal: &Refusal, call: u64) -> Value {
-    let kind = match refusal {
+pub(super) fn error(error: &Refusal, call: u64) -> Value {
+    let kind = match error {
         Refusal::Invalid(_) => "invalid_request_error",
         Refusal::Unauthorized => "authentication_error",
         Refusal::NotFound => "not_found_error",
@@ -77,26 +72,26 @@ pub(super) fn error(refusal: &Refusal, call: u64) -> Value {
     };
     json!({
         "type": "error",
-        "error": {"type": kind, "message": refusal.message()},
+        "error": {"type": kind, "message": error.message()},
         "request_id": request_id(call),
     })
 }
 
-fn message(saying: &Saying<'_>, content: &Value, stop_reason: &Value, output: usize) -> Value {
+fn message(spec: &Saying<'_>, content: &Value, stop_reason: &Value, output: usize) -> Value {
     json!({
-        "id": format!("msg_sim_{}", saying.call),
+        "id": format!("msg_sim_{}", spec.call),
         "type": "message",
         "role": "assistant",
         "content": content,
-        "model": saying.model,
+        "model": spec.model,
         "stop_reason": stop_reason,
         "stop_sequence": null,
-        "usage": {"input_tokens": saying.prompt_words, "output_tokens": output},
+        "usage": {"input_tokens": spec.prompt_words, "output_tokens": output},
     })
 }
 
-fn stop_reason(saying: &Saying<'_>) -> &'static str {
-    if saying.shortened {
+fn stop_reason(spec: &Saying<'_>) -> &'static str {
+    if spec.shortened {
         "max_tokens"
     } else {
         "end_turn"
@@ -132,15 +127,15 @@ mod tests {
 
     #[test]
     fn stream_runs_from_message_start_to_message_stop() {
-        let saying = Saying {
+        let spec = Saying {
             call: 7,
             model: "m",
             words: &["One", " \"two\""],
             shortened: false,
             prompt_words: 4,
         };
-        let script = stream(&saying);
-        let events = events(&[script.opening, script.words.concat(), script.closing].concat());
+        let reply = stream(&spec);
+        let events = events(&[reply.opening, reply.words.concat(), reply.closing].concat());
         let names: Vec<_> = events
             .iter()
             .map(|event| event["type"].as_str().unwrap())
@@ -160,7 +155,7 @@ mod tests {
         assert_eq!(events[4]["delta"]["text"], " \"two\"");
         assert_eq!(events[6]["delta"]["stop_reason"], "end_turn");
         assert_eq!(events[6]["usage"]["output_tokens"], 2);
-        assert_eq!(whole(&saying)["content"][0]["text"], "One \"two\"");
+        assert_eq!(whole(&spec)["content"][0]["text"], "One \"two\"");
     }
 
     #[test]

@@ -18,10 +18,10 @@ pub(super) fn hear(body: &Value) -> Result<Heard, String> {
     })
 }
 
-pub(super) fn stream(saying: &Saying<'_>) -> Script {
+pub(super) fn stream(spec: &Saying<'_>) -> Script {
     let word = |word: &&str| {
         line(&json!({
-            "model": saying.model,
+            "model": spec.model,
             "created_at": CREATED_AT,
             "message": {"role": "assistant", "content": word},
             "done": false,
@@ -30,33 +30,33 @@ pub(super) fn stream(saying: &Saying<'_>) -> Script {
     Script {
         content_type: "application/x-ndjson",
         opening: String::new(),
-        words: saying.words.iter().map(word).collect(),
-        closing: line(&done(saying, "")),
+        words: spec.words.iter().map(word).collect(),
+        closing: line(&done(spec, "")),
         garbage: "{\"model\":\"sim\",\"message\":{\"role\":\"assistant\",\"content\":\n".to_owned(),
     }
 }
 
-pub(super) fn whole(saying: &Saying<'_>) -> Value {
-    done(saying, &saying.words.concat())
+pub(super) fn whole(spec: &Saying<'_>) -> Value {
+    done(spec, &spec.words.concat())
 }
 
 pub(super) fn list(model: &str) -> Value {
     json!({"models": [{"name": model, "model": model, "modified_at": CREATED_AT, "size": 0}]})
 }
 
-pub(super) fn error(refusal: &Refusal) -> Value {
-    json!({"error": refusal.message()})
+pub(super) fn error(error: &Refusal) -> Value {
+    json!({"error": error.message()})
 }
 
-fn done(saying: &Saying<'_>, text: &str) -> Value {
+fn done(spec: &Saying<'_>, text: &str) -> Value {
     json!({
-        "model": saying.model,
+        "model": spec.model,
         "created_at": CREATED_AT,
         "message": {"role": "assistant", "content": text},
         "done": true,
-        "done_reason": if saying.shortened { "length" } else { "stop" },
-        "prompt_eval_count": saying.prompt_words,
-        "eval_count": saying.words.len(),
+        "done_reason": if spec.shortened { "length" } else { "stop" },
+        "prompt_eval_count": spec.prompt_words,
+        "eval_count": spec.words.len(),
     })
 }
 
@@ -71,15 +71,15 @@ mod tests {
 
     #[test]
     fn stream_is_json_lines_and_the_last_is_done() {
-        let saying = Saying {
+        let spec = Saying {
             call: 7,
             model: "m",
             words: &["One", "\n\"two\""],
             shortened: true,
             prompt_words: 4,
         };
-        let script = stream(&saying);
-        let bytes = [script.opening, script.words.concat(), script.closing].concat();
+        let reply = stream(&spec);
+        let bytes = [reply.opening, reply.words.concat(), reply.closing].concat();
         let lines: Vec<Value> = bytes
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -95,7 +95,7 @@ mod tests {
             (&lines[2]["prompt_eval_count"], &lines[2]["eval_count"]),
             (&json!(4), &json!(2))
         );
-        assert_eq!(whole(&saying)["message"]["content"], "One\n\"two\"");
+        assert_eq!(whole(&spec)["message"]["content"], "One\n\"two\"");
     }
 
     #[test]

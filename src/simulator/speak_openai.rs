@@ -22,20 +22,20 @@ pub(super) fn hear(body: &Value) -> Result<Heard, String> {
     })
 }
 
-pub(super) fn stream(saying: &Saying<'_>, usage: bool) -> Script {
+pub(super) fn stream(spec: &Saying<'_>, usage: bool) -> Script {
     let delta = |delta: Value, finish: Option<&str>| {
         let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish});
-        event(&chunk(saying, &json!([choice]), &Value::Null))
+        event(&chunk(spec, &json!([choice]), &Value::Null))
     };
-    let mut closing = delta(json!({}), Some(finish(saying)));
+    let mut closing = delta(json!({}), Some(finish(spec)));
     if usage {
-        closing.push_str(&event(&chunk(saying, &json!([]), &self::usage(saying))));
+        closing.push_str(&event(&chunk(spec, &json!([]), &self::usage(spec))));
     }
     closing.push_str("data: [DONE]\n\n");
     Script {
         content_type: "text/event-stream",
         opening: delta(json!({"role": "assistant", "content": ""}), None),
-        words: saying
+        words: spec
             .words
             .iter()
             .map(|word| delta(json!({"content": word}), None))
@@ -46,19 +46,19 @@ pub(super) fn stream(saying: &Saying<'_>, usage: bool) -> Script {
     }
 }
 
-pub(super) fn whole(saying: &Saying<'_>) -> Value {
+pub(super) fn whole(spec: &Saying<'_>) -> Value {
     json!({
-        "id": format!("chatcmpl-sim-{}", saying.call),
+        "id": format!("chatcmpl-sim-{}", spec.call),
         "object": "chat.completion",
         "created": CREATED,
-        "model": saying.model,
+        "model": spec.model,
         "choices": [{
             "index": 0,
-            "message": {"role": "assistant", "content": saying.words.concat(), "refusal": null},
+            "message": {"role": "assistant", "content": spec.words.concat(), "refusal": null},
             "logprobs": null,
-            "finish_reason": finish(saying),
+            "finish_reason": finish(spec),
         }],
-        "usage": usage(saying),
+        "usage": usage(spec),
     })
 }
 
@@ -66,35 +66,35 @@ pub(super) fn list(model: &str) -> Value {
     json!({"object": "list", "data": [{"id": model, "object": "model", "created": CREATED, "owned_by": "simulator"}]})
 }
 
-pub(super) fn error(refusal: &Refusal) -> Value {
-    let (kind, code) = match refusal {
+pub(super) fn error(error: &Refusal) -> Value {
+    let (kind, code) = match error {
         Refusal::Invalid(_) | Refusal::TooLarge => ("invalid_request_error", None),
         Refusal::NotFound => ("invalid_request_error", Some("unknown_url")),
         Refusal::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
         Refusal::RateLimited => ("requests", Some("rate_limit_exceeded")),
     };
-    json!({"error": {"message": refusal.message(), "type": kind, "param": null, "code": code}})
+    json!({"error": {"message": error.message(), "type": kind, "param": null, "code": code}})
 }
 
-fn chunk(saying: &Saying<'_>, choices: &Value, usage: &Value) -> Value {
+fn chunk(spec: &Saying<'_>, choices: &Value, usage: &Value) -> Value {
     json!({
-        "id": format!("chatcmpl-sim-{}", saying.call),
+        "id": format!("chatcmpl-sim-{}", spec.call),
         "object": "chat.completion.chunk",
         "created": CREATED,
-        "model": saying.model,
+        "model": spec.model,
         "choices": choices,
         "usage": usage,
     })
 }
 
-fn usage(saying: &Saying<'_>) -> Value {
-    let prompt = saying.prompt_words;
-    let answer = saying.words.len();
+fn usage(spec: &Saying<'_>) -> Value {
+    let prompt = spec.prompt_words;
+    let answer = spec.words.len();
     json!({"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt.saturating_add(answer)})
 }
 
-fn finish(saying: &Saying<'_>) -> &'static str {
-    if saying.shortened { "length" } else { "stop" }
+fn finish(spec: &Saying<'_>) -> &'static str {
+    if spec.shortened { "length" } else { "stop" }
 }
 
 fn event(data: &Value) -> String {
@@ -115,19 +115,19 @@ mod tests {
 
     #[test]
     fn stream_has_a_role_the_words_a_finish_reason_and_an_end() {
-        let saying = Saying {
+        let spec = Saying {
             call: 7,
             model: "m",
             words: &["One", " \"two\""],
             shortened: true,
             prompt_words: 4,
         };
-        let script = stream(&saying, true);
+        let reply = stream(&spec, true);
         assert_eq!(
-            events(&script.opening)[0]["choices"][0]["delta"]["role"],
+            events(&reply.opening)[0]["choices"][0]["delta"]["role"],
             "assistant"
         );
-        let text: String = script
+        let text: String = reply
             .words
             .iter()
             .map(|word| {
@@ -138,13 +138,13 @@ mod tests {
             })
             .collect();
         assert_eq!(text, "One \"two\"");
-        let closing = events(script.closing.strip_suffix("data: [DONE]\n\n").unwrap());
+        let closing = events(reply.closing.strip_suffix("data: [DONE]\n\n").unwrap());
         assert_eq!(closing[0]["choices"][0]["finish_reason"], "length");
         assert_eq!(closing[1]["choices"], json!([]));
         assert_eq!(closing[1]["usage"]["total_tokens"], 6);
-        assert!(!stream(&saying, false).closing.contains("total_tokens"));
+        assert!(!stream(&spec, false).closing.contains("total_tokens"));
         assert_eq!(
-            whole(&saying)["choices"][0]["message"]["content"],
+            whole(&spec)["choices"][0]["message"]["content"],
             "One \"two\""
         );
     }

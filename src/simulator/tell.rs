@@ -20,25 +20,25 @@ pub(super) struct Told {
     breaking: Option<io::Error>,
 }
 
-/// Starts to stream an answer that was requested under `began`. Ends when it is complete, broken or
-/// the client is gone.
+/// Starts to stream an answer that was requested under `started_under`. Ends when it is complete,
+/// broken or the client is gone.
 pub(super) fn tell(
-    script: Script,
-    pace: Pace,
-    began: Condition,
-    conditions: watch::Receiver<Condition>,
+    reply: Script,
+    typing_speed: Pace,
+    started_under: Condition,
+    fault_states: watch::Receiver<Condition>,
 ) -> Told {
     let (sender, pieces) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut writer = Teller {
-            pace,
-            began,
-            now: conditions,
+            pace: typing_speed,
+            began: started_under,
+            now: fault_states,
             to: sender.clone(),
         };
         tokio::select! {
             () = sender.closed() => {}
-            () = writer.tell(script) => {}
+            () = writer.tell(reply) => {}
         }
     });
     Told {
@@ -83,26 +83,26 @@ struct Teller {
 }
 
 impl Teller {
-    async fn tell(&mut self, script: Script) {
-        let total = script.words.len();
-        let mut opening = script.opening;
-        for (sent, word) in script.words.into_iter().enumerate() {
+    async fn tell(&mut self, reply: Script) {
+        let total = reply.words.len();
+        let mut opening = reply.opening;
+        for (sent, word) in reply.words.into_iter().enumerate() {
             let is_first = sent == 0;
             let wait = if is_first {
                 self.pace.first_token
             } else {
                 self.pace.between_words
             };
-            if !self.goes_on(sent, total, wait, &script.garbage).await {
+            if !self.goes_on(sent, total, wait, &reply.garbage).await {
                 return;
             }
             self.say(std::mem::take(&mut opening) + &word).await;
         }
         if self
-            .goes_on(total, total, Duration::ZERO, &script.garbage)
+            .goes_on(total, total, Duration::ZERO, &reply.garbage)
             .await
         {
-            self.say(opening + &script.closing).await;
+            self.say(opening + &reply.closing).await;
         }
     }
 
@@ -151,8 +151,8 @@ impl Teller {
 }
 
 /// Waits for another fault state. Never returns once the simulator is shutting down.
-pub(super) async fn changed(conditions: &mut watch::Receiver<Condition>) {
-    if conditions.changed().await.is_err() {
+pub(super) async fn changed(fault_states: &mut watch::Receiver<Condition>) {
+    if fault_states.changed().await.is_err() {
         std::future::pending().await
     }
 }

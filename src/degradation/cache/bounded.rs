@@ -15,10 +15,10 @@ pub struct Bounded<V> {
 }
 
 impl<V: Default> Bounded<V> {
-    /// Creates a map for at most `most` keys, but at least one.
-    pub fn new(most: usize) -> Self {
+    /// Creates a map for at most `capacity` keys, but at least one.
+    pub fn new(capacity: usize) -> Self {
         Self {
-            most: most.max(1),
+            most: capacity.max(1),
             held: HashMap::new(),
             order: BTreeMap::new(),
             uses: 0,
@@ -58,8 +58,8 @@ impl<V: Default> Bounded<V> {
     }
 
     /// Sets the capacity, at least one. Returns the evicted keys.
-    pub fn set_most(&mut self, most: usize) -> Vec<CacheKey> {
-        self.most = most.max(1);
+    pub fn set_most(&mut self, capacity: usize) -> Vec<CacheKey> {
+        self.most = capacity.max(1);
         let mut evicted = Vec::new();
         while self.held.len() > self.most
             && let Some((_, key)) = self.order.pop_first()

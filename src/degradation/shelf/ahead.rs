@@ -37,9 +37,9 @@ impl Shelf {
     }
 
     async fn asked_ahead(&self, question: &str, now: At, force: bool) -> Option<Renewal> {
-        let terms = self.terms();
-        let key = key(Scope::Shared, &terms.system_prompt, question)
-            .filter(|_| terms.settings.enabled)?;
+        let policy = self.terms();
+        let key = key(Scope::Shared, &policy.system_prompt, question)
+            .filter(|_| policy.settings.enabled)?;
         let saved = timeout(READ_LIMIT, self.store.cached(key))
             .await
             .ok()?
@@ -55,23 +55,22 @@ impl Shelf {
             first: true,
             asked: 0,
         };
-        let before = saved.unwrap_or(unowned);
-        (force || warming::is_due(age, &terms.settings)).then(|| Renewal {
+        let previous = saved.unwrap_or(unowned);
+        (force || warming::is_due(age, &policy.settings)).then(|| Renewal {
             key,
-            before,
+            before: previous,
             drills: self.drills.undisturbed(),
         })
     }
 
     /// Saves a refreshed answer if it is shareable. Returns once it can be found.
-    pub async fn keep_renewed(&self, renewal: &Renewal, record: &TurnRecord, now: At) {
-        let may_save =
-            sharing::is_tellable(record) && self.drills.undisturbed_since(renewal.drills);
+    pub async fn keep_renewed(&self, job: &Renewal, record: &TurnRecord, now: At) {
+        let may_save = sharing::is_tellable(record) && self.drills.undisturbed_since(job.drills);
         let answer = CachedAnswer {
             text: record.text.clone(),
             saved: now,
-            ..renewal.before.clone()
+            ..job.before.clone()
         };
-        self.write(may_save.then_some((renewal.key, answer))).await;
+        self.write(may_save.then_some((job.key, answer))).await;
     }
 }

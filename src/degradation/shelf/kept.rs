@@ -29,11 +29,11 @@ struct Held {
 }
 
 impl Kept {
-    pub(super) fn new(store: Arc<dyn Store>, most: usize) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, capacity: usize) -> Self {
         Self {
             store,
             held: Mutex::new(Held {
-                keys: Bounded::new(most),
+                keys: Bounded::new(capacity),
                 editions: 0,
             }),
         }
@@ -52,36 +52,41 @@ impl Kept {
         self.lock().keys.used_after(last)
     }
 
-    pub(super) fn set_most(&self, most: usize) {
-        let mut held = self.lock();
-        let gone = held.keys.set_most(most);
-        self.leave(gone);
+    pub(super) fn set_most(&self, capacity: usize) {
+        let mut state = self.lock();
+        let evicted = state.keys.set_most(capacity);
+        self.leave(evicted);
     }
 
     /// Adds keys found in the store, in order of last use, and evicts those beyond the capacity.
     pub(super) fn found(&self, keys: Vec<CacheKey>) {
-        let mut held = self.lock();
-        let gone = keys
+        let mut state = self.lock();
+        let evicted = keys
             .into_iter()
-            .filter_map(|key| held.used(key, None))
+            .filter_map(|key| state.used(key, None))
             .collect();
-        self.leave(gone);
+        self.leave(evicted);
     }
 
     /// Saves an answer, after evicting the least recently used one if there is no space.
     pub(super) fn save(&self, key: CacheKey, answer: CachedAnswer) -> Written<'_> {
-        let mut held = self.lock();
-        let edition = held.next();
-        self.leave(held.used(key, Some(edition)).into_iter().collect());
+        let mut state = self.lock();
+        let version = state.next();
+        self.leave(state.used(key, Some(version)).into_iter().collect());
         self.store.write_cached(key, answer)
     }
 
     /// Marks an answer as used and saves `changed`, if given. Does nothing if the entry has changed
     /// since it was read.
-    pub(super) fn used(&self, key: CacheKey, read: Edition, changed: Option<CachedAnswer>) {
-        let mut held = self.lock();
-        if held.edition(&key) == read {
-            self.leave(held.used(key, None).into_iter().collect());
+    pub(super) fn used(
+        &self,
+        key: CacheKey,
+        expected_version: Edition,
+        changed: Option<CachedAnswer>,
+    ) {
+        let mut state = self.lock();
+        if state.edition(&key) == expected_version {
+            self.leave(state.used(key, None).into_iter().collect());
             if let Some(changed) = changed {
                 drop(self.store.write_cached(key, changed));
             }
@@ -89,25 +94,25 @@ impl Kept {
     }
 
     /// Removes an entry. Returns `None` if it has changed since it was read.
-    pub(super) fn remove(&self, key: CacheKey, read: Edition) -> Option<Written<'_>> {
-        let mut held = self.lock();
-        if held.edition(&key) != read {
+    pub(super) fn remove(&self, key: CacheKey, expected_version: Edition) -> Option<Written<'_>> {
+        let mut state = self.lock();
+        if state.edition(&key) != expected_version {
             return None;
         }
-        held.keys.remove(&key);
+        state.keys.remove(&key);
         Some(self.store.remove_cached(vec![key]))
     }
 
     pub(super) fn remove_all(&self, keys: &[CacheKey]) -> Written<'_> {
-        let mut held = self.lock();
-        keys.iter().for_each(|key| held.keys.remove(key));
+        let mut state = self.lock();
+        keys.iter().for_each(|key| state.keys.remove(key));
         self.store.remove_cached(keys.to_vec())
     }
 
     /// Removes evicted entries from the store. The caller holds the lock.
-    fn leave(&self, gone: Vec<CacheKey>) {
-        if !gone.is_empty() {
-            drop(self.store.remove_cached(gone));
+    fn leave(&self, evicted: Vec<CacheKey>) {
+        if !evicted.is_empty() {
+            drop(self.store.remove_cached(evicted));
         }
     }
 }
@@ -123,11 +128,11 @@ impl Held {
     }
 
     /// Marks a key as used and sets its version if given. Returns the key evicted for it.
-    fn used(&mut self, key: CacheKey, edition: Option<u64>) -> Option<CacheKey> {
+    fn used(&mut self, key: CacheKey, version: Option<u64>) -> Option<CacheKey> {
         let known = self.edition(&key);
-        let edition = edition.or(known).unwrap_or_else(|| self.next());
-        let (held, gone) = self.keys.used(key);
-        *held = edition;
-        gone
+        let version = version.or(known).unwrap_or_else(|| self.next());
+        let (stored_version, evicted) = self.keys.used(key);
+        *stored_version = version;
+        evicted
     }
 }

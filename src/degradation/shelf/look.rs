@@ -73,14 +73,14 @@ impl Shelf {
     /// Reads one entry. Skips the store if the index is complete and lacks the key.
     pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<Saved> {
         let key = key?;
-        let edition = self.kept.edition(&key);
-        if edition.is_none() && self.all_known.load(Ordering::Relaxed) {
+        let version = self.kept.edition(&key);
+        if version.is_none() && self.all_known.load(Ordering::Relaxed) {
             return None;
         }
         let answer = self.store.cached(key).await.ok()??;
         Some(Saved {
             key,
-            edition,
+            edition: version,
             answer,
         })
     }

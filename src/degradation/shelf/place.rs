@@ -39,26 +39,26 @@ pub struct Asker {
 impl Shelf {
     /// Returns the slot of a question and counts its asker. `None` if the question has no words or
     /// the cache is disabled.
-    pub fn place(&self, question: &str, asker: Asker) -> Option<Place> {
+    pub fn place(&self, question: &str, context: Asker) -> Option<Place> {
         let Asker {
             conversation,
             anonymous,
             first,
             alone,
-        } = asker;
-        let terms = self.terms();
-        if !terms.settings.enabled {
+        } = context;
+        let policy = self.terms();
+        if !policy.settings.enabled {
             return None;
         }
-        let own = key(Scope::Own(conversation), &terms.system_prompt, question)?;
+        let own = key(Scope::Own(conversation), &policy.system_prompt, question)?;
         let is_shareable = sharing::is_open(question, first, anonymous);
         let shared = if is_shareable {
-            key(Scope::Shared, &terms.system_prompt, question)
+            key(Scope::Shared, &policy.system_prompt, question)
         } else {
             None
         };
         let asked = shared.map_or(0, |shared| {
-            self.asked(shared, conversation, &terms.settings)
+            self.asked(shared, conversation, &policy.settings)
         });
         Some(Place {
             conversation,
@@ -76,21 +76,20 @@ impl Shelf {
         if settings.share != Share::Repeated {
             return 1;
         }
-        let asker = fingerprint(conversation);
+        let context = fingerprint(conversation);
         let max_counted = usize::try_from(settings.repeated_min).unwrap_or(usize::MAX);
         let mut askers = lock(&self.askers);
         let (known, _) = askers.used(key);
-        if known.len() < max_counted && !known.contains(&asker) {
-            known.push(asker);
+        if known.len() < max_counted && !known.contains(&context) {
+            known.push(context);
         }
         u32::try_from(known.len()).unwrap_or(u32::MAX)
     }
 
     /// Returns the key for request coalescing, or `None` if the question is not popular enough.
-    pub fn common(&self, place: &Place) -> Option<CacheKey> {
-        place
-            .shared
-            .filter(|_| sharing::is_common(place.asked, &self.terms().settings))
+    pub fn common(&self, slot: &Place) -> Option<CacheKey> {
+        slot.shared
+            .filter(|_| sharing::is_common(slot.asked, &self.terms().settings))
     }
 }
 

@@ -21,28 +21,28 @@ const AT_ONCE: usize = 1_000;
 
 impl Shelf {
     /// Saves a turn's answer if it is cacheable. Returns once it can be found.
-    pub async fn keep(&self, place: &Place, record: &TurnRecord, now: At) {
+    pub async fn keep(&self, slot: &Place, record: &TurnRecord, now: At) {
         let mut writes = Vec::new();
-        if sharing::is_whole(record) && self.drills.undisturbed_since(place.drills) {
+        if sharing::is_whole(record) && self.drills.undisturbed_since(slot.drills) {
             let answer = CachedAnswer {
                 text: record.text.clone(),
                 saved: now,
-                conversation: Some(place.conversation),
+                conversation: Some(slot.conversation),
                 turn: Some(record.turn),
-                first: place.alone,
-                asked: place.asked,
+                first: slot.alone,
+                asked: slot.asked,
             };
-            if let Some(shared) = place.shared.filter(|_| self.is_tellable(place, record)) {
+            if let Some(shared) = slot.shared.filter(|_| self.is_tellable(slot, record)) {
                 writes.push((shared, answer.clone()));
             }
-            writes.push((place.own, answer));
+            writes.push((slot.own, answer));
         }
         self.write(writes).await;
     }
 
-    pub fn is_tellable(&self, place: &Place, record: &TurnRecord) -> bool {
+    pub fn is_tellable(&self, slot: &Place, record: &TurnRecord) -> bool {
         let shares = self.terms().settings.share != Share::Never;
-        shares && sharing::is_tellable(record) && self.drills.undisturbed_since(place.drills)
+        shares && sharing::is_tellable(record) && self.drills.undisturbed_since(slot.drills)
     }
 
     pub(super) async fn write(&self, answers: impl IntoIterator<Item = (CacheKey, CachedAnswer)>) {
@@ -58,15 +58,15 @@ impl Shelf {
 
     /// Removes an answer that a visitor reported as unhelpful, so that nobody gets it again.
     pub async fn evict(&self, conversation: ConversationId, record: &TurnRecord) {
-        let terms = self.terms();
+        let policy = self.terms();
         for scope in [Scope::Own(conversation), Scope::Shared] {
-            let key = key(scope, &terms.system_prompt, &record.question);
-            let found = timeout(WRITE_LIMIT, self.read(key)).await;
+            let key = key(scope, &policy.system_prompt, &record.question);
+            let stored = timeout(WRITE_LIMIT, self.read(key)).await;
             if let Ok(Some(Saved {
                 key,
                 edition,
                 answer,
-            })) = found
+            })) = stored
                 && answer.text == record.text
                 && let Some(removed) = self.kept.remove(key, edition)
             {

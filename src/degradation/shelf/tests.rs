@@ -66,25 +66,25 @@ fn ago(seconds: u64) -> At {
 }
 
 /// Asks a question. On a miss, saves `answer` as if it had been given some seconds ago.
-async fn ask(cache: &Shelf, asker: Asker, question: &str, answer: &str, seconds: u64) -> String {
-    let place = cache.place(question, asker).unwrap();
-    if let Some(found) = cache.find(&place, Need::Fresh, NOW).await {
+async fn ask(cache: &Shelf, context: Asker, question: &str, answer: &str, seconds: u64) -> String {
+    let slot = cache.place(question, context).unwrap();
+    if let Some(found) = cache.find(&slot, Need::Fresh, NOW).await {
         return found.answer.text;
     }
     cache
-        .keep(&place, &answered(question, answer), ago(seconds))
+        .keep(&slot, &answered(question, answer), ago(seconds))
         .await;
     answer.to_owned()
 }
 
 async fn lookup(
     cache: &Shelf,
-    asker: Asker,
+    context: Asker,
     question: &str,
-    need: Need,
+    accepted_age: Need,
 ) -> Option<(String, u64, bool)> {
-    let place = cache.place(question, asker).unwrap();
-    let found = cache.find(&place, need, NOW).await?;
+    let slot = cache.place(question, context).unwrap();
+    let found = cache.find(&slot, accepted_age, NOW).await?;
     Some((found.answer.text, found.old.as_secs(), found.renew))
 }
 
@@ -212,9 +212,9 @@ async fn own_answer_serves_first_messages_and_outages() {
         lookup(&cache, later_message(2), "hours", Need::Outage).await,
         mine("later")
     );
-    for need in [Need::Fresh, Need::Outage] {
+    for accepted_age in [Need::Fresh, Need::Outage] {
         assert_eq!(
-            lookup(&cache, first_message(3), "hours", need).await,
+            lookup(&cache, first_message(3), "hours", accepted_age).await,
             None,
             "saved for another conversation"
         );
@@ -293,8 +293,8 @@ async fn answers_given_during_a_drill_are_not_saved() {
     let during = cache.place("Hours?", first_message(2)).unwrap();
     cache.keep(&before, &answered("Hours?", "x"), NOW).await;
     cache.drill_ends();
-    for place in [before, during] {
-        cache.keep(&place, &answered("Hours?", "x"), NOW).await;
+    for slot in [before, during] {
+        cache.keep(&slot, &answered("Hours?", "x"), NOW).await;
     }
     assert_eq!(store.cached_keys().await, Ok(vec![]));
     ask(&cache, first_message(3), "Hours?", "after", 5).await;
@@ -309,8 +309,8 @@ async fn unshareable_answer_is_saved_for_its_conversation_only() {
         (2, "Who?", "Ann, +49 30 1234567."),
         (3, "???", "What?"),
     ] {
-        if let Some(place) = cache.place(question, first_message(n)) {
-            cache.keep(&place, &answered(question, answer), NOW).await;
+        if let Some(slot) = cache.place(question, first_message(n)) {
+            cache.keep(&slot, &answered(question, answer), NOW).await;
         }
     }
     assert_eq!(store.cached_keys().await.unwrap().len(), 2);
@@ -449,18 +449,18 @@ async fn visitors_never_see_each_others_words_in_ten_thousand_turns() {
             };
             let own_word = if step.has_canary { canary } else { "" };
             let question = format!("{case} {}{own_word}?", step.question);
-            let asker = if history.is_empty() {
+            let context = if history.is_empty() {
                 first_message(*number)
             } else {
                 later_message(*number)
             };
-            let place = cache.place(&question, asker).unwrap();
-            let need = if step.is_outage {
+            let slot = cache.place(&question, context).unwrap();
+            let accepted_age = if step.is_outage {
                 Need::Outage
             } else {
                 Need::Fresh
             };
-            let answer = match cache.find(&place, need, NOW).await {
+            let answer = match cache.find(&slot, accepted_age, NOW).await {
                 Some(found) => {
                     hits += 1;
                     found.answer.text
@@ -471,7 +471,7 @@ async fn visitors_never_see_each_others_words_in_ten_thousand_turns() {
                         .into_iter()
                         .filter(|word| history.contains(word) || question.contains(word));
                     let answer = format!("Number {}. {}", step.question, known.collect::<String>());
-                    cache.keep(&place, &answered(&question, &answer), NOW).await;
+                    cache.keep(&slot, &answered(&question, &answer), NOW).await;
                     answer
                 }
             };

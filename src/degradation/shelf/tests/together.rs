@@ -15,13 +15,13 @@ async fn visit(cache: &Shelf, mut random: u64) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let asker = first_message(random % VISITORS);
+        let context = first_message(random % VISITORS);
         let record = answered("Hours?", "Always.");
-        let place = cache.place("Hours?", asker).unwrap();
+        let slot = cache.place("Hours?", context).unwrap();
         match random >> 40 & 3 {
-            0 => cache.evict(asker.conversation, &record).await,
-            1 => drop(cache.find(&place, Need::Fresh, NOW).await),
-            _ => cache.keep(&place, &record, NOW).await,
+            0 => cache.evict(context.conversation, &record).await,
+            1 => drop(cache.find(&slot, Need::Fresh, NOW).await),
+            _ => cache.keep(&slot, &record, NOW).await,
         }
     }
 }
