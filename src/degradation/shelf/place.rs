@@ -76,12 +76,12 @@ impl Shelf {
         if settings.share != Share::Repeated {
             return 1;
         }
-        let context = fingerprint(conversation);
+        let asker = fingerprint(conversation);
         let max_counted = usize::try_from(settings.repeated_min).unwrap_or(usize::MAX);
         let mut askers = lock(&self.askers);
         let (known, _) = askers.used(key);
-        if known.len() < max_counted && !known.contains(&context) {
-            known.push(context);
+        if known.len() < max_counted && !known.contains(&asker) {
+            known.push(asker);
         }
         u32::try_from(known.len()).unwrap_or(u32::MAX)
     }
