@@ -1,10 +1,10 @@
 //! The command line: commands and their arguments. `main` runs them.
 
+pub mod client;
 pub mod drill;
-pub mod service;
 pub mod status;
 
-use crate::settings::{
+use crate::config::{
     DrillSettings, InjectedFault, format_duration, parse_duration, parse_listen_address,
 };
 use clap::{Args, Parser, Subcommand};

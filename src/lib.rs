@@ -16,11 +16,14 @@
 //! - [`web`]: the HTTP server.
 //! - [`app`], [`cli`]: the assembly of the service, and the command line.
 
+pub mod actor_exit;
+pub mod answer_cache;
 pub mod app;
-pub mod chat;
 pub mod cli;
+pub mod cluster;
+pub mod config;
 pub mod degradation;
-pub mod fleet;
+pub mod domain;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -28,10 +31,8 @@ pub mod ops;
 pub mod provider;
 pub mod router;
 pub mod session;
-pub mod settings;
 pub mod simulator;
 pub mod store;
-pub mod supervised;
 pub mod telemetry;
 pub mod turn;
 pub mod web;

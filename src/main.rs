@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::Parser as _;
 use failsoft::app::{App, ConfigLoader};
 use failsoft::cli::{self, Cli, Command, Serve};
-use failsoft::degradation::rules;
-use failsoft::settings::{self, LoadedConfig, Secret, Settings};
+use failsoft::config::{self, LoadedConfig, Secret, Settings};
+use failsoft::degradation::load;
 use failsoft::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
 
 /// Prints the report of `failsoft check`. Also reads the files that the configuration names.
 fn print_report(loaded: &LoadedConfig) -> ExitCode {
-    match rules::load_chain(&loaded.settings.degradation) {
+    match load::load_chain(&loaded.settings.degradation) {
         Ok(_) => {
-            print(&settings::report(loaded));
+            print(&config::report(loaded));
             ExitCode::SUCCESS
         }
         Err(problems) => {
@@ -72,7 +72,7 @@ fn env_var(name: &str) -> Option<String> {
 }
 
 fn load_config(named: Option<&Path>) -> Result<LoadedConfig, ExitCode> {
-    let file = settings::config_path(named, &env_var);
+    let file = config::config_path(named, &env_var);
     Settings::load(file.as_deref(), &env_var).map_err(|problems| {
         eprintln!("{problems}");
         ExitCode::from(EXIT_USAGE)
@@ -101,7 +101,7 @@ fn run_service(loaded: LoadedConfig, Serve { config, listen }: Serve) -> ExitCod
     override_listen(&mut settings);
     // The path is resolved again at each reload: the default file may exist by then.
     let loader = move || {
-        let file = settings::config_path(config.as_deref(), &env_var);
+        let file = config::config_path(config.as_deref(), &env_var);
         let mut loaded = Settings::reload(file.as_deref(), &env_var)?;
         override_listen(&mut loaded.settings);
         Ok(loaded)
@@ -146,7 +146,7 @@ fn run_status(url: Option<String>) -> ExitCode {
         None => match load_config(None) {
             Ok(LoadedConfig { settings, .. }) => {
                 token = token.or(settings.server.admin_token);
-                cli::service::service_url(&settings.server.listen)
+                cli::client::service_url(&settings.server.listen)
             }
             Err(code) => {
                 eprintln!("failsoft: or pass the address of the service with --url");
@@ -187,7 +187,7 @@ fn run_drill(args: &cli::Drill) -> ExitCode {
             }
         };
         token = token.or(settings.server.admin_token);
-        url = match url.map_or_else(|| cli::service::service_url(&settings.server.listen), Ok) {
+        url = match url.map_or_else(|| cli::client::service_url(&settings.server.listen), Ok) {
             Ok(url) => Some(url),
             Err(error) => {
                 eprintln!("failsoft: {error:#}");
@@ -204,7 +204,7 @@ fn run_drill(args: &cli::Drill) -> ExitCode {
     let result = actix::System::new().block_on(async {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        let service = cli::service::StatusClient {
+        let service = cli::client::StatusClient {
             url: &url,
             token: Some(&token),
         };

@@ -97,3 +97,4 @@ mod tests {
         assert_eq!(crate_relative("src/turn/run.rs"), "src/turn/run.rs");
     }
 }
+pub mod otlp;

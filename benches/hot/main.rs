@@ -6,12 +6,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use failsoft::chat::{Frame, TokenEstimate, TurnId};
+use failsoft::config::RoutingStrategy;
+use failsoft::domain::{Frame, TokenEstimate, TurnId};
 use failsoft::provider::breaker::{Breaker, BreakerConfig, CallOrigin, CallOutcome};
 use failsoft::provider::dialect::{self, DialectKind, Framing, ModelConfig, Prefill};
-use failsoft::provider::guard::SseSanitizer;
-use failsoft::router::rank::{Candidate, OrderBy, RoutingConstraints, order};
-use failsoft::settings::RoutingStrategy;
+use failsoft::provider::sse_guard::SseSanitizer;
+use failsoft::router::ordering::{Candidate, OrderBy, RoutingConstraints, order};
 use failsoft::turn::log::encode_frame;
 
 /// One token of each dialect, as its events' data.

@@ -1,14 +1,14 @@
 //! Builds and runs the service: `App::build(settings)`, then `port()`, then `run_until_stopped()`.
 
-mod backends;
-mod chance;
-mod collector;
-mod drain;
+mod providers;
+mod random;
+
+mod cluster;
+mod demo;
+mod provider_registry;
 mod reload;
-mod roster;
-mod sharing;
-mod simulated;
-mod watching;
+mod shutdown;
+mod status_watch;
 
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -20,42 +20,42 @@ use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
 
-use crate::chat::Timestamp;
+use crate::cluster::Cluster;
+use crate::config::{LoadedConfig, ProviderSource, Settings};
 use crate::degradation::{AnswerCache, DegradationActor, FallbackWatch, SelfCheckConfig};
-use crate::fleet::Cluster;
+use crate::domain::Timestamp;
+use crate::ops::answer_stats::AnswerStats;
 use crate::ops::audit::AuditLog;
 use crate::ops::reload::ReloadHandle;
-use crate::ops::served::AnswerStats;
 use crate::ops::status::{RestoredHistory, StatusDeps, StatusPublisher};
 use crate::ops::supervisor::{Supervisor, SupervisorHandle};
-use crate::provider::backend::{AddrWatch, Clock};
-use crate::provider::standstill;
-use crate::provider::transport;
+use crate::provider::handle::{AddrWatch, Clock};
+use crate::provider::http;
+use crate::provider::stall_clock;
 use crate::router::actor::{RouterActor, RouterParts};
-use crate::router::table::{ConfigWatch as PublishedTable, RuntimeConfig};
-use crate::session::limits::RateLimiter;
-use crate::session::lobby::ChatService;
-use crate::settings::{LoadedConfig, ProviderSource, Settings};
+use crate::router::runtime_config::{ConfigWatch as PublishedTable, RuntimeConfig};
+use crate::session::rate_limit::RateLimiter;
+use crate::session::service::ChatService;
 use crate::simulator::Simulator;
 use crate::store::OpenedStore;
-use crate::store::link::RedisClient;
-use crate::store::turns::TurnStreams;
+use crate::store::redis::client::RedisClient;
+use crate::store::redis::turn_streams::TurnStreams;
 use crate::store::{self, Store, StoreError};
-use crate::turn::counts::AnswerCounters;
-use crate::turn::desk::{ShutdownPhase, TurnService};
-use crate::turn::outbox::{self, FollowupQueue};
+use crate::turn::answer_counters::AnswerCounters;
+use crate::turn::cache_warmer::run_warmer;
+use crate::turn::conversations::ConversationRegistry;
+use crate::turn::followups::{self, FollowupQueue};
+use crate::turn::metrics::TurnMetrics;
+use crate::turn::replication::{self as turn_sharing, TurnReplication};
 use crate::turn::retention::run_retention;
-use crate::turn::rooms::ConversationRegistry;
-use crate::turn::sharing::{self as turn_sharing, TurnReplication};
-use crate::turn::tally::TurnMetrics;
-use crate::turn::warm::run_warmer;
+use crate::turn::service::{ShutdownPhase, TurnService};
 use crate::web::{self, AppState, AppStateParts, ConnectionLimiter};
 
-use backends::RestoredState;
+use provider_registry::ProviderRegistry;
+use providers::RestoredState;
 use reload::ReloadWorker;
 pub use reload::{ConfigLoader, SignalReloader};
-use roster::ProviderRegistry;
-use watching::Observers;
+use status_watch::Observers;
 
 const LOAD_STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -118,22 +118,22 @@ impl App {
         self_check: Duration,
     ) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
-        transport::install_tls();
-        standstill::monitor_current_thread();
+        http::install_tls();
+        stall_clock::monitor_current_thread();
         let listener = bind_listener(&settings.server.listen)?;
         let address = listener
             .local_addr()
             .context("cannot read the address of the listening socket")?;
-        let instance: Arc<str> = format!("{:08x}", chance::random_u64() >> 32).into();
-        let link = sharing::connect_redis(&settings, &instance).await?;
+        let instance: Arc<str> = format!("{:08x}", random::random_u64() >> 32).into();
+        let link = cluster::connect_redis(&settings, &instance).await?;
         let opened = open_store(&settings).await?;
-        let (terms, terms_rx) = watch::channel(sharing::retention_terms(&settings));
-        let opened = sharing::with_replication(opened, link.as_ref(), terms_rx);
+        let (terms, terms_rx) = watch::channel(cluster::retention_terms(&settings));
+        let opened = cluster::with_replication(opened, link.as_ref(), terms_rx);
         let clock = Clock::start();
         let supervisor = Supervisor::default();
 
-        let simulators = simulated::start_simulators(&settings)?;
-        let provider_settings = simulated::effective_providers(&settings, &simulators);
+        let simulators = demo::start_simulators(&settings)?;
+        let provider_settings = demo::effective_providers(&settings, &simulators);
         // The actors and the status start from the saved state.
         let restored = load_state(&*opened.store).await;
         let steady = supervisor.is_stable();
@@ -171,7 +171,7 @@ impl App {
             config: config.clone(),
             store: Arc::clone(&opened.store),
             clock,
-            random_u64: chance::random_u64,
+            random_u64: random::random_u64,
         };
         let board = StatusPublisher::new(status_deps, restored.history);
         let status = board.subscribe();
@@ -193,7 +193,7 @@ impl App {
             followup_queue: FollowupQueue::new(
                 settings.degradation.outbox,
                 reload::followup_pacing(&settings),
-                chance::random_unit,
+                random::random_unit,
             ),
             replication: link.map(|link| {
                 Arc::new(TurnReplication::new(TurnStreams::new(
@@ -205,9 +205,9 @@ impl App {
             store_healthy: watch::Sender::new(true),
             answer_counters: AnswerCounters::default(),
             metrics: metrics,
-            tracer: collector::init_tracer(&settings, &instance),
+            tracer: crate::telemetry::otlp::init_tracer(&settings, &instance),
             clock,
-            random_u64: chance::random_u64,
+            random_u64: random::random_u64,
         };
         let chat_service = Arc::new(ChatService {
             turns: Arc::new(turn_service),
@@ -226,7 +226,7 @@ impl App {
         );
         actix::spawn(run_warmer(Arc::clone(&chat_service.turns)));
         actix::spawn(run_retention(Arc::clone(&chat_service.turns)));
-        actix::spawn(outbox::run(Arc::clone(&chat_service.turns)));
+        actix::spawn(followups::run(Arc::clone(&chat_service.turns)));
         actix::spawn(turn_sharing::run(Arc::clone(&chat_service.turns)));
         if let Some(cluster) = cluster {
             cluster.start(&chat_service);
@@ -322,9 +322,10 @@ impl App {
         }
         tracing::info!("shutting down: rejecting new turns, waiting for running ones");
         let limit = self.chat_service.settings().server.drain;
-        drain::graceful_shutdown(&self.chat_service, &self.connections, &self.phase, limit).await;
+        shutdown::graceful_shutdown(&self.chat_service, &self.connections, &self.phase, limit)
+            .await;
         self.stats_collector.shutdown().await;
-        collector::shutdown_tracer(self.chat_service.turns.tracer.clone()).await;
+        crate::telemetry::otlp::shutdown_tracer(self.chat_service.turns.tracer.clone()).await;
         self.handle.stop(true).await;
         server
             .await
@@ -410,8 +411,8 @@ fn new_cluster(link: &RedisClient, instance: &Arc<str>, clock: Clock) -> Cluster
         redis: link,
         instance_id: instance,
         clock,
-        random_u64: chance::random_u64,
-        random_unit: chance::random_unit,
+        random_u64: random::random_u64,
+        random_unit: random::random_unit,
     }
 }
 
@@ -448,7 +449,7 @@ async fn start_router(
     let seed = RouterParts {
         config: table,
         clock,
-        random_unit: chance::random_unit,
+        random_unit: random::random_unit,
     };
     let (address, router) = watch::channel(None);
     let build = move |guard| {

@@ -11,24 +11,24 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::roster::{ProviderRegistry, ReconcileChanges};
-use super::{sharing, simulated};
-use crate::chat::Timestamp;
+use super::provider_registry::{ProviderRegistry, ReconcileChanges};
+use super::{cluster, demo};
+use crate::config::{
+    ConfigErrors, DegradationSettings, LimitSettings, LoadedConfig, ServerSettings, Settings,
+    StoreSettings, TelemetrySettings,
+};
 use crate::degradation::{DegradationActor, ReloadFallback as ReadRules};
+use crate::domain::Timestamp;
 use crate::ops::audit::{AuditEntry, AuditLog, AuditOutcome, PeerKind};
 use crate::ops::reload::{
     ConfigProblem, ProviderChanges, ReloadError, ReloadHandle, ReloadRequest, ReloadResult,
 };
-use crate::provider::backend::AddrWatch;
-use crate::router::table::RuntimeConfig;
-use crate::session::lobby::ChatService;
-use crate::settings::{
-    ConfigErrors, DegradationSettings, LimitSettings, LoadedConfig, ServerSettings, Settings,
-    StoreSettings, TelemetrySettings,
-};
+use crate::provider::handle::AddrWatch;
+use crate::router::runtime_config::RuntimeConfig;
+use crate::session::service::ChatService;
 use crate::simulator::Simulator;
 use crate::store::{RetentionTerms, Store};
-use crate::turn::outbox::RetryPacing;
+use crate::turn::followups::RetryPacing;
 use crate::web::ConnectionLimiter;
 
 /// The time limit for reading the configuration with the files and secrets that it names.
@@ -128,7 +128,7 @@ impl ReloadWorker {
             max_connections: self.connections.hard_limit(),
         };
         let needs_restart = keep_restart_only_keys(&mut settings, &before, started);
-        let providers = simulated::effective_providers(&settings, &self.simulators);
+        let providers = demo::effective_providers(&settings, &self.simulators);
         let plan = self.registry.plan(&providers).map_err(|error| {
             tracing::error!(
                 error = format!("{error:#}"),
@@ -162,7 +162,7 @@ impl ReloadWorker {
             settings.limits.connections,
             settings.limits.connections_per_ip,
         );
-        self.terms.send_replace(sharing::retention_terms(&settings));
+        self.terms.send_replace(cluster::retention_terms(&settings));
         turn_service
             .followup_queue
             .configure(settings.degradation.outbox, followup_pacing(&settings));
@@ -327,7 +327,7 @@ impl SignalReloader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Dialect, Secret, StoreBackend};
+    use crate::config::{Dialect, Secret, StoreBackend};
 
     const STARTED: StartupFacts = StartupFacts {
         is_demo: false,

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Drill;
-use super::service::{HttpReply, StatusClient};
-use crate::settings::format_duration;
+use super::client::{HttpReply, StatusClient};
+use crate::config::format_duration;
 
 const DRILLS_PATH: &str = "/admin/drills";
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::service::StatusClient;
-use crate::settings::Secret;
+use super::client::StatusClient;
+use crate::config::Secret;
 
 const MAX_INCIDENTS: usize = 5;
 

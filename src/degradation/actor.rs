@@ -13,16 +13,16 @@ use actix::{
 };
 use tokio::sync::watch;
 
-use crate::settings::{ConfigErrors, DegradationSettings, Problem};
-use crate::supervised::CrashForTest;
+use crate::actor_exit::CrashForTest;
+use crate::config::{ConfigErrors, DegradationSettings, Problem};
 
+use super::fallback_chain::FallbackChain;
+use super::folder_watch::PeriodicJobs;
 use super::health::FallbackHealth;
 use super::knowledge::folder::FolderChange;
-use super::ladder::FallbackChain;
+use super::load;
 use super::replies::Replies;
-use super::rules;
-use super::shelf::AnswerCache;
-use super::watching::PeriodicJobs;
+use crate::answer_cache::AnswerCache;
 
 /// Timeout for reading the rules, so that a hanging disk does not block the actor.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -236,13 +236,13 @@ impl Handler<CrashForTest> for DegradationActor {
 /// responds.
 async fn read_rules(settings: DegradationSettings) -> Result<FallbackChain, ConfigErrors> {
     let for_reader = settings.clone();
-    let reading = tokio::task::spawn_blocking(move || rules::load_chain(&for_reader));
+    let reading = tokio::task::spawn_blocking(move || load::load_chain(&for_reader));
     let what = match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(read)) => return read,
         Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
         Err(_) => format!("not read within {READ_TIMEOUT:?}"),
     };
-    Err(rules::rules_problem(&settings, what))
+    Err(load::rules_problem(&settings, what))
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::chat::AnswerSource;
+    use crate::domain::AnswerSource;
 
     const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::settings::Problem;
+use crate::config::Problem;
 
 /// Documents with problems that are listed one by one; the log lists all of them.
 const MAX_LISTED_PROBLEMS: usize = 10;

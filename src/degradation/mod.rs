@@ -10,22 +10,21 @@
 //! failed reload takes it away.
 
 pub mod actor;
-pub mod cache;
-mod case;
-pub mod health;
-pub mod knowledge;
-pub mod ladder;
-pub mod replies;
-pub mod request;
-pub mod rules;
-mod selfcheck;
-pub mod shelf;
-pub mod summary;
-mod watching;
-pub mod words;
 
+pub mod fallback_chain;
+pub mod health;
+pub mod intent;
+pub mod knowledge;
+pub mod load;
+pub mod replies;
+mod self_check;
+
+mod folder_watch;
+pub mod summary;
+pub mod text;
+
+pub use crate::answer_cache::AnswerCache;
 pub use actor::{DegradationActor, FallbackWatch, ReloadFallback, SelfCheckConfig};
+pub use fallback_chain::{FallbackAnswer, FallbackChain};
 pub use health::FallbackHealth;
-pub use ladder::{FallbackAnswer, FallbackChain};
 pub use replies::Replies;
-pub use shelf::AnswerCache;

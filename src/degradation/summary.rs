@@ -7,7 +7,7 @@ pub mod sentences;
 
 use std::collections::HashSet;
 
-use super::words::{self, Language};
+use super::text::{self, Language};
 use sentences::sentences;
 
 /// Sentences that are compared; the rest of a longer text is ignored. Time grows with the square.
@@ -30,7 +30,7 @@ pub fn summarize(instruction: &str, text: &str) -> Option<String> {
     let count = candidates.len().div_ceil(3).min(MAX_SENTENCES);
     let terms: Vec<Vec<String>> = candidates
         .iter()
-        .map(|sentence| words::content_words(sentence))
+        .map(|sentence| text::content_words(sentence))
         .collect();
     // Without common words the first sentences: a text mostly starts with what it is about.
     let best = rank::top_sentences(&terms, count).unwrap_or_else(|| (0..count).collect());
@@ -43,7 +43,7 @@ pub fn summarize(instruction: &str, text: &str) -> Option<String> {
 }
 
 fn heading(instruction: &str, text: &str) -> &'static str {
-    match words::detect_language(instruction).or_else(|| words::detect_language(text)) {
+    match text::detect_language(instruction).or_else(|| text::detect_language(text)) {
         Some(Language::German) => "Schlüsselsätze Ihres Textes, ohne KI ausgewählt:",
         Some(Language::Spanish) => "Frases clave de su texto, elegidas sin IA:",
         Some(Language::French) => "Phrases clés de votre texte, choisies sans IA :",

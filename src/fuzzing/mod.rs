@@ -14,17 +14,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::chat::{
+use crate::config::{Secret, Settings};
+use crate::degradation::{FallbackChain, Replies};
+use crate::domain::{
     ChatMessage, ChatRequest, Incident, MessageRole, ServiceLifetime, Timestamp, TurnRecord,
 };
-use crate::degradation::{FallbackChain, Replies};
 use crate::provider::dialect::{self, DialectKind, ErrorResponse, Framing, ModelConfig};
-use crate::provider::guard::SseSanitizer;
-use crate::provider::upstream::StreamEvent;
-use crate::session::frames;
-use crate::session::identity::{VisitorTokens, sign_token};
-use crate::settings::{Secret, Settings};
-use crate::store::record;
+use crate::provider::sse_guard::SseSanitizer;
+use crate::provider::stream_event::StreamEvent;
+use crate::session::protocol;
+use crate::session::visitor_token::{VisitorTokens, sign_token};
+use crate::store::codec;
 use crate::store::{BreakerRecord, CachedAnswer, ConversationRecord, DailySpendRecord};
 use crate::web::openai::request;
 
@@ -117,7 +117,7 @@ pub fn answer(bytes: &[u8]) {
     match decoder.finish_result() {
         Ok(finish) => {
             assert!(
-                has_text || finish == crate::chat::FinishReason::ContentFilter,
+                has_text || finish == crate::domain::FinishReason::ContentFilter,
                 "complete without text"
             )
         }
@@ -207,13 +207,13 @@ pub fn frame(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    if let Err(error) = frames::decode(text) {
+    if let Err(error) = protocol::decode(text) {
         assert!(
             !error.message.is_empty() && error.message.len() < 2_000,
             "{error:?}"
         );
     }
-    drop(frames::client_msg_id(text));
+    drop(protocol::client_msg_id(text));
 }
 
 pub fn completion(bytes: &[u8]) {
@@ -279,10 +279,10 @@ pub fn configuration(bytes: &[u8]) {
 /// A store record: decoding and encoding it again does not change it.
 pub fn record(bytes: &[u8]) {
     fn round_trip<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
-        if let Some(value) = record::try_decode::<T>(bytes) {
-            let written = record::encode(&value).unwrap();
+        if let Some(value) = codec::try_decode::<T>(bytes) {
+            let written = codec::encode(&value).unwrap();
             assert_eq!(
-                record::try_decode::<T>(&written),
+                codec::try_decode::<T>(&written),
                 Some(value),
                 "changed by encoding"
             );

@@ -2,12 +2,12 @@
 
 use super::tests::corpus_of;
 use super::*;
-use crate::chat::FaultKind;
+use crate::domain::FaultKind;
 
 type DecodesAs = fn(&[u8]) -> bool;
 
 fn decodes_as<T: DeserializeOwned>(seed: &[u8]) -> bool {
-    record::try_decode::<T>(seed).is_some()
+    codec::try_decode::<T>(seed).is_some()
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn each_kind_of_frame_has_a_valid_seed() {
         "hello", "send", "retry", "stop", "feedback", "history", "ping",
     ] {
         let seed = String::from_utf8(corpus_of("frame", kind)).unwrap();
-        assert!(frames::decode(&seed).is_ok(), "{kind}: {seed}");
+        assert!(protocol::decode(&seed).is_ok(), "{kind}: {seed}");
     }
 }
 

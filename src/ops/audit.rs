@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use crate::chat::Timestamp;
+use crate::domain::Timestamp;
 
 /// The number of entries kept of authorized callers, and again of refused ones, so that a caller
 /// without a token cannot push out what operators did.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::chat::{Incident, ServiceLifetime, ServiceMode, Timestamp};
+use crate::domain::{Incident, ServiceLifetime, ServiceMode, Timestamp};
 use crate::store::MAX_INCIDENTS;
 
 /// Minimum gap between two runs of the service that counts as downtime. A restart takes less.

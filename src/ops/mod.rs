@@ -3,15 +3,15 @@
 //! This module may use the actors. Only `app` and `web` use this module.
 
 pub mod alerts;
+pub mod anomaly;
+pub mod answer_stats;
 pub mod audit;
 pub mod drills;
-pub mod early;
-pub mod history;
+pub mod hourly_history;
 pub mod incidents;
 pub mod mode;
 pub mod reload;
-pub mod report;
-pub mod served;
 pub mod status;
+pub mod status_history;
 pub mod supervisor;
 pub mod uptime;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::chat::{ProviderState, ServiceMode, Timestamp};
-use crate::provider::backend::ProviderStatus;
-use crate::settings::RoutingStrategy;
+use crate::config::RoutingStrategy;
+use crate::domain::{ProviderState, ServiceMode, Timestamp};
+use crate::provider::handle::ProviderStatus;
 
 /// A worse mode is shown once it has lasted this long.
 pub const WORSEN_DELAY: Duration = Duration::from_secs(2);
@@ -113,7 +113,7 @@ fn lasting_modes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::ConfigEnum as _;
+    use crate::config::ConfigEnum as _;
 
     const NOW: Timestamp = Timestamp(1_000);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::settings::{ConfigErrors, Problem};
+use crate::config::{ConfigErrors, Problem};
 
 const MAX_WAITING: usize = 8;
 

@@ -8,16 +8,16 @@ use tokio::sync::watch;
 
 use super::incidents::IncidentLog;
 use super::mode::{ModeDebouncer, current_mode};
-use super::report::{ActiveProviderChange, StatusHistory, TREND_INTERVAL};
-use crate::chat::{
+use super::status_history::{ActiveProviderChange, StatusHistory, TREND_INTERVAL};
+use crate::config::RoutingStrategy;
+use crate::domain::{
     DrillView, Incident, ProviderState, ProviderView, ServiceLifetime, ServiceMode, StatusView,
     Timestamp,
 };
-use crate::provider::backend::{Clock, Provider, ProviderStatus};
+use crate::provider::handle::{Clock, Provider, ProviderStatus};
 use crate::router::actor::to_candidate;
-use crate::router::rank::{self, Candidate, OrderBy, RoutingConstraints};
-use crate::router::table::{ConfigWatch, RuntimeConfig};
-use crate::settings::RoutingStrategy;
+use crate::router::ordering::{self, Candidate, OrderBy, RoutingConstraints};
+use crate::router::runtime_config::{ConfigWatch, RuntimeConfig};
 use crate::store::Store;
 
 /// Short enough for a page to show a change at once, long enough to cost nothing.
@@ -94,7 +94,7 @@ pub fn next_provider(config: &RuntimeConfig, now: Timestamp) -> Option<Arc<str>>
                 random: 0.0,
                 round_robin_next: 0,
             };
-            *rank::order(&candidates, order, &RoutingConstraints::default(), &[]).first()?
+            *ordering::order(&candidates, order, &RoutingConstraints::default(), &[]).first()?
         }
     };
     candidates
@@ -309,10 +309,10 @@ impl StatusPublisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::paused::Paused;
-    use crate::provider::spending::ProviderPricing;
-    use crate::provider::stand::{BenchOptions, ProviderBench};
-    use crate::settings::{ConfigEnum as _, Settings};
+    use crate::config::{ConfigEnum as _, Settings};
+    use crate::provider::cost::ProviderPricing;
+    use crate::provider::paused_system::Paused;
+    use crate::provider::test_bench::{BenchOptions, ProviderBench};
     use crate::store::MemoryStore;
 
     fn means(
@@ -419,7 +419,7 @@ mod tests {
         let open = ProviderStatus {
             state: ProviderState::Open,
             retry_at: later,
-            last_fault: Some(crate::chat::FaultKind::Timeout),
+            last_fault: Some(crate::domain::FaultKind::Timeout),
             ..ProviderStatus::default()
         };
         let down = ProviderBench::standalone(BenchOptions {

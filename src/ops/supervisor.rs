@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::supervised::{ActorExited, ExitGuard};
+use crate::actor_exit::{ActorExited, ExitGuard};
 
 const CHANNEL_CAPACITY: usize = 256;
 
@@ -220,7 +220,7 @@ mod tests {
     use actix::{Actor, Addr, Context, Handler};
 
     use super::*;
-    use crate::supervised::CrashForTest;
+    use crate::actor_exit::CrashForTest;
 
     struct TestActor {
         _guard: ExitGuard,

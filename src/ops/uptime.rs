@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chat::{Incident, ServiceLifetime, ServiceMode, Timestamp};
+use crate::domain::{Incident, ServiceLifetime, ServiceMode, Timestamp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UptimeBar {

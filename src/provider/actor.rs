@@ -1,11 +1,11 @@
 //! The ProviderActor: owns the breaker, the concurrency limit and the daily spend of one provider,
 //! admits calls, records their outcomes, and probes for recovery.
 
-pub mod changing;
-mod hearing;
-mod ledger;
-mod probing;
-mod shown;
+mod accounting;
+mod peer_events;
+mod probes;
+pub mod reconfigure;
+mod stable_time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, SpawnHandle};
 use tokio::sync::watch;
 
-use super::backend::{AddrWatch, Clock, ProviderStatus};
 use super::breaker::{
     Breaker, BreakerConfig, BreakerSnapshot, CallOrigin, CallOutcome, Ticket, Transition,
 };
-use super::drill::FaultSwitch;
+use super::concurrency_limit::ConcurrencyLimit;
+use super::cost::ProviderPricing;
+use super::event::ProviderEvent;
+use super::fault_injection::FaultSwitch;
+use super::handle::{AddrWatch, Clock, ProviderStatus};
 use super::latency::RecentLatency;
-use super::leave::ProbeCoordinator;
-use super::news::ProviderEvent;
 use super::permit::{CallStats, Permit};
-use super::places::ConcurrencyLimit;
-use super::spending::ProviderPricing;
-use super::upstream::ProviderClient;
-use crate::chat::{FaultKind, ProviderState, Timestamp};
-use crate::settings::HealthSettings;
+use super::probe_lease::ProbeCoordinator;
+use super::stream_event::ProviderClient;
+use crate::actor_exit::{CrashForTest, ExitGuard};
+use crate::config::HealthSettings;
+use crate::domain::{FaultKind, ProviderState, Timestamp};
 use crate::store::Store;
-use crate::supervised::{CrashForTest, ExitGuard};
-pub use hearing::{ApplyPeerEvent, SetPeerSpend};
-use shown::StableRetryAt;
+pub use peer_events::{ApplyPeerEvent, SetPeerSpend};
+use stable_time::StableRetryAt;
 
 /// The interval of status updates for changes by time alone, such as expiring latencies.
 const STATUS_REFRESH_INTERVAL: Duration = Duration::from_secs(60);

@@ -13,12 +13,12 @@ use futures_util::StreamExt as _;
 
 use super::breaker::CallOutcome;
 use super::jitter;
-use super::standstill;
-use super::upstream::{ProviderClient, StreamEvent};
-use crate::chat::{
+use super::stall_clock;
+use super::stream_event::{ProviderClient, StreamEvent};
+use crate::config::{HealthSettings, ProbeKind};
+use crate::domain::{
     ChatMessage, ChatRequest, FaultKind, MessageRole, ProviderState, Timestamp, TokenUsage,
 };
-use crate::settings::{HealthSettings, ProbeKind};
 
 /// The usage of a one-token completion, which is cut off before the provider reports it: about one
 /// token in, one out.
@@ -74,7 +74,7 @@ pub async fn check_listing(
     upstream: Arc<dyn ProviderClient>,
     timeout: Duration,
 ) -> Option<FaultKind> {
-    match standstill::timeout(timeout, upstream.list_models()).await {
+    match stall_clock::timeout(timeout, upstream.list_models()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(failure.fault),
         Err(_) => Some(FaultKind::Timeout),
@@ -114,7 +114,7 @@ pub async fn check_completion(upstream: Arc<dyn ProviderClient>, timeout: Durati
         }
         failed(FaultKind::Truncated, None)
     };
-    standstill::timeout(timeout, outcome)
+    stall_clock::timeout(timeout, outcome)
         .await
         .unwrap_or_else(|_| failed(FaultKind::Timeout, None))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::backend::LatencyPercentiles;
+use super::handle::LatencyPercentiles;
 
 /// The minimum time for which a call is counted; the maximum is twice that.
 pub const LATENCY_WINDOW: Duration = Duration::from_secs(5 * 60);

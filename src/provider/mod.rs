@@ -1,31 +1,31 @@
 //! One provider: its wire format, HTTP client, breaker and health, and the actor that owns them.
 
 pub mod actor;
-pub mod backend;
 pub mod breaker;
+pub mod client;
+pub mod concurrency_limit;
+pub mod cost;
 pub mod dialect;
-pub mod drill;
-pub mod guard;
-pub mod guarded;
+pub mod dns;
+pub mod event;
+pub mod fault_injection;
+pub mod handle;
 pub mod health;
-pub mod http_upstream;
+pub mod http;
 pub mod jitter;
 pub mod latency;
-pub mod leave;
-pub mod lookup;
-pub mod news;
 pub mod permit;
-pub mod places;
-pub mod pools;
-pub mod spending;
-pub mod standstill;
-pub mod transport;
-pub mod upstream;
-pub mod window;
+pub mod probe_lease;
+pub mod sliding_window;
+pub mod sse_guard;
+pub mod sse_transport;
+pub mod stall_clock;
+pub mod stream_event;
+pub mod worker_clients;
 
 #[cfg(test)]
-pub mod paused;
+pub mod paused_system;
 #[cfg(test)]
-pub mod scripted;
+pub mod scripted_client;
 #[cfg(test)]
-pub mod stand;
+pub mod test_bench;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::actor::{ProviderActor, RecordFirstToken, RecordMinLatency, RecordOutcome};
-use super::backend::AddrWatch;
 use super::breaker::{CallOutcome, Ticket};
-use super::places::ConcurrencyPermit;
-use crate::chat::TokenUsage;
+use super::concurrency_limit::ConcurrencyPermit;
+use super::handle::AddrWatch;
+use crate::domain::TokenUsage;
 
 /// One admitted call. It holds a concurrency permit of the provider until it is dropped, whatever
 /// happens to the actor.

@@ -7,16 +7,16 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 
 use super::backoff::Backoff;
-use super::budget::RetryBudget;
-use super::plan::{self, FailedAttempt, NextStep};
-use super::rank::{self, Candidate, OrderBy, RoutingConstraints};
-use super::table::{ConfigWatch, RuntimeConfig};
-use crate::chat::{Recovery, TokenEstimate};
+use super::ordering::{self, Candidate, OrderBy, RoutingConstraints};
+use super::retry_budget::RetryBudget;
+use super::retry_policy::{self, FailedAttempt, NextStep};
+use super::runtime_config::{ConfigWatch, RuntimeConfig};
+use crate::actor_exit::{CrashForTest, ExitGuard};
+use crate::domain::{Recovery, TokenEstimate};
 use crate::provider::actor::{AcquireRejection, TryAcquire};
-use crate::provider::backend::{Clock, Provider};
+use crate::provider::concurrency_limit::ConcurrencyPermit;
+use crate::provider::handle::{Clock, Provider};
 use crate::provider::permit::Permit;
-use crate::provider::places::ConcurrencyPermit;
-use crate::supervised::{CrashForTest, ExitGuard};
 
 /// The time for a ProviderActor to answer; after that its provider counts as busy.
 pub const ACTOR_TIMEOUT: Duration = Duration::from_millis(50);
@@ -186,7 +186,7 @@ impl RouterActor {
         if pick.failed_attempts.is_empty() && pick.preferred.is_none() {
             self.advance_round_robin(&others);
         }
-        let rules = plan::RetryPolicy {
+        let rules = retry_policy::RetryPolicy {
             max_attempts: self
                 .config
                 .settings
@@ -198,7 +198,7 @@ impl RouterActor {
                 .as_ref()
                 .map_or(Duration::ZERO, |last| last.retry.max_retry_after),
         };
-        match plan::next_step(&pick.failed_attempts, others.len(), rules) {
+        match retry_policy::next_step(&pick.failed_attempts, others.len(), rules) {
             NextStep::GiveUp => RoutingDecision::Unavailable,
             NextStep::NextProvider => RoutingDecision::TryInOrder(others),
             NextStep::RetrySame(delay) => {
@@ -246,14 +246,14 @@ impl RouterActor {
         let last_name = pick.failed_attempts.last().map(|attempt| &attempt.provider);
         let order = self.order(&wish, &tried, last_name);
         // No retries at the same provider: there is time for another attempt later.
-        let rules = plan::RetryPolicy {
+        let rules = retry_policy::RetryPolicy {
             max_attempts: self.config.settings.routing.max_attempts,
             same_provider_retries: 0,
             max_retry_after: Duration::ZERO,
         };
         let has_candidates = pick.hedging_against.is_none() && !order.is_empty();
-        let may_try_next =
-            plan::next_step(&pick.failed_attempts, order.len(), rules) == NextStep::NextProvider;
+        let may_try_next = retry_policy::next_step(&pick.failed_attempts, order.len(), rules)
+            == NextStep::NextProvider;
         // Withdraw last, and only for an attempt that will be made.
         if has_candidates
             && may_try_next
@@ -290,7 +290,7 @@ impl RouterActor {
             random: (self.parts.random_unit)(),
             round_robin_next: last_index.map_or(self.round_robin_next, |index| index + 1),
         };
-        let order = rank::order(&candidates, by, wish, tried);
+        let order = ordering::order(&candidates, by, wish, tried);
         order
             .into_iter()
             .filter_map(|index| self.config.providers.get(index).cloned())
@@ -329,7 +329,7 @@ fn exclusions(pick: &SelectProvider) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         .chain(since);
     (
         tried.map(|attempt| Arc::clone(&attempt.provider)).collect(),
-        plan::providers_too_small(since),
+        retry_policy::providers_too_small(since),
     )
 }
 

@@ -2,8 +2,8 @@
 
 pub mod actor;
 pub mod backoff;
-pub mod budget;
-pub mod departed;
-pub mod plan;
-pub mod rank;
-pub mod table;
+pub mod ordering;
+pub mod removed_providers;
+pub mod retry_budget;
+pub mod retry_policy;
+pub mod runtime_config;

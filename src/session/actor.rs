@@ -11,10 +11,10 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::drive::{Outgoing, run_session};
-use super::frames::{ClientError, ErrorCode, HEARTBEAT_S};
-use super::intake::is_frame_too_large;
-use super::lobby::ChatService;
+use super::frame_guard::is_frame_too_large;
+use super::protocol::{ClientError, ErrorCode, HEARTBEAT_S};
+use super::run::{Outgoing, run_session};
+use super::service::ChatService;
 
 /// The client frames that may wait for the session task. Frames beyond it are rejected.
 const INBOX_CAPACITY: usize = 64;
@@ -66,7 +66,7 @@ impl SessionActor {
                 ErrorCode::RateLimited,
                 "too many frames at once; send this one again later",
             );
-            let error = match super::frames::client_msg_id(&text) {
+            let error = match super::protocol::client_msg_id(&text) {
                 Some(id) => error.with_message_id(&id),
                 None => error,
             };

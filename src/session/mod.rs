@@ -1,16 +1,16 @@
 //! One WebSocket session: its wire types, its event loop, and the actor that owns the socket.
 
 pub mod actor;
-pub mod ask;
-pub mod drive;
-mod ears;
-pub mod frames;
-pub mod hello;
-pub mod identity;
-pub mod intake;
-pub mod limits;
-pub mod lobby;
-mod obey;
+mod commands;
+mod events;
+pub mod frame_guard;
+pub mod handshake;
+pub mod messages;
+pub mod protocol;
+pub mod rate_limit;
+pub mod run;
+pub mod service;
+pub mod visitor_token;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! Every answer says first that it is simulated. The styles have no words in common there, so that
 //! a reader sees where another provider starts anew.
 
-use super::heard::{PartialAnswer, SimulatedRequest};
+use super::chat_request::{PartialAnswer, SimulatedRequest};
 use super::themes::{STYLE_COUNT, all_themes, find_theme};
 
 /// The number of characters of a partial answer that are repeated when it is continued, as the

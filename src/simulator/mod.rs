@@ -11,15 +11,13 @@
 //! (one request), `server` (sockets).
 
 mod answers;
-mod call;
+mod chat_request;
 pub mod fault;
-mod heard;
+mod handler;
 mod server;
-mod speak;
-mod speak_anthropic;
-mod speak_ollama;
-mod speak_openai;
-mod tell;
+mod wire;
+
+mod reply_stream;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -40,10 +38,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use fault::{InjectedFault, UnknownFault};
-pub use speak::WireFormat;
+pub use wire::WireFormat;
 
-use call::ServerState;
 use fault::FaultState;
+use handler::ServerState;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TypingSpeed {

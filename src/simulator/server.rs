@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use super::call::ServerState;
 use super::fault::{FaultState, InjectedFault};
+use super::handler::ServerState;
 
 /// The maximum number of connections. More wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;

@@ -23,10 +23,10 @@ use self::service::{
     service_lifetime_reads_back_the_last_write,
 };
 use super::flaky::{FlakyStore, StoreFault};
-use super::redis::instance::{RelayStore, TestInstance};
 use super::redis::server::Redis;
+use super::redis::test_server::{RelayStore, TestInstance};
 use super::{CacheKey, CachedAnswer, ConversationRecord, MemoryStore, Store, open};
-use crate::chat::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnState};
+use crate::domain::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnState};
 
 pub(super) fn conversation(n: u8) -> ConversationId {
     ConversationId::from_random([n; 16])

@@ -10,7 +10,7 @@ use super::{
     BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
     MemoryStore, Store, StoreError,
 };
-use crate::chat::{
+use crate::domain::{
     ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
     TurnUpdate,
 };

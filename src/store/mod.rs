@@ -2,12 +2,11 @@
 //!
 //! One trait with several implementations, all held to the same contract tests.
 
-mod answers;
-mod cached;
+mod cached_answer;
+pub(crate) mod codec;
 mod memory;
 mod open;
-pub(crate) mod record;
-mod redis;
+pub mod redis;
 mod sled;
 
 #[cfg(test)]
@@ -19,17 +18,17 @@ use futures_util::future::BoxFuture;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::chat::{
+use crate::domain::{
     ClientMsgId, ConversationId, FaultKind, Incident, ServiceLifetime, Timestamp, TurnId,
     TurnRecord, TurnUpdate,
 };
 
-pub use self::cached::{CacheKey, CachedAnswer};
+pub use self::cached_answer::{CacheKey, CachedAnswer};
 pub use self::memory::MemoryStore;
 pub use self::open::{OpenedStore, open};
 #[cfg(test)]
 pub(crate) use self::redis::server;
-pub use self::redis::{ReplicatedStore, RetentionTerms, link, turns};
+pub use self::redis::{ReplicatedStore, RetentionTerms};
 pub use self::sled::SledStore;
 
 /// A failure of the store. Never fatal to a chat.

@@ -17,7 +17,7 @@ use sled::Db;
 use super::memory::MemoryStore;
 use super::sled::{SledStore, count_unreadable, interrupt_running, open_tree};
 use super::{Store, StoreError};
-use crate::chat::{ConversationId, Timestamp, TurnId};
+use crate::domain::{ConversationId, Timestamp, TurnId};
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 

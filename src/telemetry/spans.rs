@@ -20,7 +20,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider,
 };
 
-use crate::chat::{AttemptOutcome, TurnRecord};
+use crate::domain::{AttemptOutcome, TurnRecord};
 
 const MAX_QUEUED_SPANS: usize = 4096;
 
@@ -100,11 +100,11 @@ impl TurnTracer {
             KeyValue::new("failsoft.turn", record.turn.to_string()),
             KeyValue::new(
                 "failsoft.source",
-                or_empty(record.source.map(crate::chat::AnswerSource::as_str)),
+                or_empty(record.source.map(crate::domain::AnswerSource::as_str)),
             ),
             KeyValue::new(
                 "failsoft.finish",
-                or_empty(record.finish.map(crate::chat::FinishReason::as_str)),
+                or_empty(record.finish.map(crate::domain::FinishReason::as_str)),
             ),
             KeyValue::new("failsoft.degraded", record.degraded),
             KeyValue::new("failsoft.attempts", i64::from(record.attempts)),

@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
-use super::call::PendingCall;
-use super::doze::PollOnWake;
 use super::log::{Cancel, LogWriter};
+use super::pending_call::PendingCall;
+use super::poll_on_wake::PollOnWake;
 use super::quality;
-use crate::chat::{Failure, FaultKind, FinishReason, TokenUsage};
-use crate::provider::standstill::StallAwareInstant;
-use crate::provider::upstream::{EventStream, StreamEvent};
+use crate::domain::{Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::stall_clock::StallAwareInstant;
+use crate::provider::stream_event::{EventStream, StreamEvent};
 
 /// The time limits of an attempt, and what counts as an answer.
 #[derive(Clone, Copy, Debug)]

@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempt::{AttemptEnd, AttemptReport};
-use super::call::FirstEvent;
 use super::log::Cancel;
-use super::run::{ActiveAttempt, AttemptHistory, MIN_TIME_FOR_ATTEMPT, TurnRunner};
-use crate::chat::{AttemptOutcome, ChatRequest};
+use super::pending_call::FirstEvent;
+use super::runner::{ActiveAttempt, AttemptHistory, MIN_TIME_FOR_ATTEMPT, TurnRunner};
+use crate::domain::{AttemptOutcome, ChatRequest};
 use crate::router::actor::{SelectProvider, Selection};
 
 impl TurnRunner<'_> {

@@ -1,34 +1,34 @@
 //! One turn: the task that drives it from attempt to attempt, and the log that its followers read.
 
-pub mod anchor;
+pub mod answer_counters;
 pub mod attempt;
-pub mod call;
-pub mod counts;
-pub mod desk;
-pub mod doze;
-pub mod flights;
-pub mod forget;
+pub mod cache_warmer;
+pub mod cached_answer;
+pub mod conversations;
+pub mod deletion;
+pub mod drill_impact;
+pub mod followups;
 pub mod hedge;
-pub mod keep;
+pub mod history;
 pub mod log;
-pub mod outbox;
-pub mod past;
-pub mod progress;
+pub mod merge;
+pub mod metrics;
+pub mod overlap;
+pub mod pending_call;
+pub mod persistence;
+pub mod poll_on_wake;
 pub mod prompt;
 pub mod quality;
-pub mod recall;
+pub mod replication;
 pub mod retention;
-pub mod rooms;
-pub mod run;
-pub mod seam;
-pub mod sharing;
-pub mod tally;
-pub mod warm;
-pub mod witness;
+pub mod runner;
+pub mod service;
+pub mod single_flight;
+pub mod summary;
 
 #[cfg(test)]
-pub mod reader;
+pub mod protocol_reader;
 #[cfg(test)]
-pub mod stage;
+pub mod test_service;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::anchor::{OVERLAP_CHARS, overlap_tail};
-use crate::chat::{
+use super::overlap::{OVERLAP_CHARS, overlap_tail};
+use crate::domain::{
     AnswerSource, ChatMessage, ChatRequest, FinishReason, MessageRole, TokenEstimate, TurnRecord,
     TurnState,
 };
@@ -56,7 +56,7 @@ pub struct PromptLimits {
     pub history_turns: usize,
     pub max_tokens: u32,
     /// The turn that is answered again. It is left out of the history.
-    pub retry_of: Option<crate::chat::TurnId>,
+    pub retry_of: Option<crate::domain::TurnId>,
 }
 
 /// The minimum for a continuation: the repeated overlap alone takes some tokens.
@@ -238,7 +238,7 @@ fn context_answer(record: &TurnRecord) -> Option<&str> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::chat::{Followup, Timestamp, TurnId};
+    use crate::domain::{Followup, Timestamp, TurnId};
 
     const LIMITS: PromptLimits = PromptLimits {
         history_turns: 20,

@@ -16,7 +16,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::chat::FinishReason;
+use crate::domain::FinishReason;
 
 /// An answer of this length gets the full length factor.
 const FULL_LENGTH_CHARS: usize = 200;

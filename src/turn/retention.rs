@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::TurnService;
-use super::forget::delete_conversation;
-use crate::chat::{ConversationId, Timestamp};
+use super::deletion::delete_conversation;
+use super::service::TurnService;
+use crate::domain::{ConversationId, Timestamp};
 use crate::store::ExpiredPage;
 
 const BATCH_SIZE: usize = 500;
@@ -90,12 +90,12 @@ async fn expire_batch(
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::provider::paused::{Paused, advance};
-    use crate::provider::scripted::reply;
+    use crate::provider::paused_system::{Paused, advance};
+    use crate::provider::scripted_client::reply;
     use crate::store::Store as _;
     use crate::store::flaky::StoreFault;
-    use crate::turn::reader::ProtocolClient;
-    use crate::turn::stage::{TestServiceBuilder, conversation_id};
+    use crate::turn::protocol_reader::ProtocolClient;
+    use crate::turn::test_service::{TestServiceBuilder, conversation_id};
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -108,7 +108,7 @@ mod tests {
             .turns
             .conversations
             .get_or_create(conversation_id(2));
-        let question = crate::turn::stage::message("m", "What is new?");
+        let question = crate::turn::test_service::message("m", "What is new?");
         let log = service
             .turns
             .start_turn(&recent, question, service.turns.default_options());
@@ -143,8 +143,8 @@ mod tests {
         for n in 0..count {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            let turn = crate::chat::TurnId::next_after(None, 5, 0);
-            let record = crate::chat::TurnRecord::new(
+            let turn = crate::domain::TurnId::next_after(None, 5, 0);
+            let record = crate::domain::TurnRecord::new(
                 turn,
                 "m".parse().unwrap(),
                 Timestamp(5),

@@ -8,17 +8,17 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::body;
-use super::gate::{self, AccessDenied};
-use super::refusal::{error_response, error_with_retry_after, method_not_allowed};
+use super::access::{self, AccessDenied};
+use super::error::{error_response, error_with_retry_after, method_not_allowed};
+use super::extract;
 use super::{API_ORPHAN_GRACE, AppState};
-use crate::chat::{ClientMsgId, ConversationId, FinishReason, TurnRecord};
-use crate::session::ask::{self, AcceptedMessage, MessageSender};
-use crate::session::frames::{ClientError, ErrorCode, MessageOptions, deserialize_options};
-use crate::session::hello::{owner_unknown_error, random_conversation_id};
-use crate::session::lobby::AccessError;
-use crate::turn::desk::TurnOptions;
-use crate::turn::rooms::NewMessage;
+use crate::domain::{ClientMsgId, ConversationId, FinishReason, TurnRecord};
+use crate::session::handshake::{owner_unknown_error, random_conversation_id};
+use crate::session::messages::{self, AcceptedMessage, MessageSender};
+use crate::session::protocol::{ClientError, ErrorCode, MessageOptions, deserialize_options};
+use crate::session::service::AccessError;
+use crate::turn::conversations::NewMessage;
+use crate::turn::service::TurnOptions;
 
 #[derive(Deserialize)]
 pub struct ChatApiRequest {
@@ -35,7 +35,7 @@ pub async fn chat(
 ) -> HttpResponse {
     let settings = state.settings();
     let server = &settings.server;
-    match gate::check_api(&request, server) {
+    match access::check_api(&request, server) {
         Ok(()) => {}
         Err(AccessDenied::ForeignOrigin) => {
             return error_response(
@@ -54,7 +54,7 @@ pub async fn chat(
         message,
         conversation,
         options,
-    } = match body::read_json(body).await {
+    } = match extract::read_json(body).await {
         Ok(message) => message,
         Err(response) => return response,
     };
@@ -80,7 +80,7 @@ pub async fn chat(
         Err(AccessError::OwnerUnknown) => return client_error_response(&owner_unknown_error()),
     };
     let client_msg_id = ClientMsgId::for_http_call((state.chat.turns.random_u64)());
-    let options = match ask::resolve_options(&state.chat, options, &client_msg_id) {
+    let options = match messages::resolve_options(&state.chat, options, &client_msg_id) {
         Ok(options) => TurnOptions {
             orphan_grace: API_ORPHAN_GRACE,
             ..options
@@ -88,7 +88,7 @@ pub async fn chat(
         Err(error) => return client_error_response(&error),
     };
     state.chat.sync_last_turn(&room).await;
-    let address = gate::client_address(&request, &server.trusted_proxies);
+    let address = access::client_address(&request, &server.trusted_proxies);
     let new_message = NewMessage {
         client_msg_id,
         text: message,
@@ -98,13 +98,14 @@ pub async fn chat(
         address,
         subject: None,
     };
-    let log = match ask::submit_message(&state.chat, &room, &sender, new_message, options).await {
-        Ok(AcceptedMessage::Started(log) | AcceptedMessage::Duplicate(log)) => log,
-        Ok(AcceptedMessage::AlreadyStored(record)) => {
-            return answer_response(conversation, &record);
-        }
-        Err(error) => return client_error_response(&error),
-    };
+    let log =
+        match messages::submit_message(&state.chat, &room, &sender, new_message, options).await {
+            Ok(AcceptedMessage::Started(log) | AcceptedMessage::Duplicate(log)) => log,
+            Ok(AcceptedMessage::AlreadyStored(record)) => {
+                return answer_response(conversation, &record);
+            }
+            Err(error) => return client_error_response(&error),
+        };
     let mut follower = log.follow();
     while follower.next().await.is_some() {}
     let record = Arc::clone(follower.log()).record();
@@ -145,7 +146,7 @@ fn answer_response(conversation: ConversationId, record: &TurnRecord) -> HttpRes
 fn source_name(record: &TurnRecord) -> &'static str {
     record
         .source
-        .map_or("ai", crate::chat::AnswerSource::as_str)
+        .map_or("ai", crate::domain::AnswerSource::as_str)
 }
 
 fn client_error_response(error: &ClientError) -> HttpResponse {

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::AppState;
+use super::access;
 use super::admin::providers;
-use super::body;
-use super::gate;
-use super::refusal::{error_response, method_not_allowed, not_found};
+use super::error::{error_response, method_not_allowed, not_found};
+use super::extract;
+use crate::config::{DrillSettings, parse_duration};
 use crate::provider::actor::ResetBreaker;
-use crate::settings::{DrillSettings, parse_duration};
 use crate::simulator::InjectedFault;
 
 #[derive(Deserialize)]
@@ -32,14 +32,14 @@ pub async fn handle_command(
     if !state.settings().demo {
         return not_found().await;
     }
-    if gate::check_own_origin(&request, &state.settings().server).is_err() {
+    if access::check_own_origin(&request, &state.settings().server).is_err() {
         return error_response(
             StatusCode::FORBIDDEN,
             "forbidden_origin",
             "only the demo's own page may control it",
         );
     }
-    let command: DemoCommand = match body::read_json(body).await {
+    let command: DemoCommand = match extract::read_json(body).await {
         Ok(command) => command,
         Err(response) => return response,
     };

@@ -6,13 +6,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::AppState;
-use super::gate;
+use super::access;
 
 /// Responds whether the asking page's site may open sessions. Pages of any site may read the
 /// response: it reveals only what an attempt would.
 pub async fn embed_origin(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let allowed = gate::check_own_origin(&request, &state.settings().server).is_ok()
-        || gate::check_visitor(&request, &state.settings().server).is_ok();
+    let allowed = access::check_own_origin(&request, &state.settings().server).is_ok()
+        || access::check_visitor(&request, &state.settings().server).is_ok();
     HttpResponse::Ok()
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         .insert_header((CACHE_CONTROL, "no-store"))

@@ -7,15 +7,15 @@ use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, GaugeVec, IntGauge, Opts, Registry, TEXT_FORMAT, TextEncoder};
 
-use super::{AppState, gate};
-use crate::chat::{ProviderState, Timestamp};
-use crate::provider::backend::{Provider, ProviderStatus};
+use super::{AppState, access};
+use crate::domain::{ProviderState, Timestamp};
+use crate::provider::handle::{Provider, ProviderStatus};
 use crate::router::actor::{ACTOR_TIMEOUT, GetRetryBudgetBalance};
-use crate::router::table::RuntimeConfig;
+use crate::router::runtime_config::RuntimeConfig;
 
 /// Renders the metrics. Costs are shown only to the operator and to local requests.
 pub async fn scrape(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let with_costs = gate::check_cost_access(&request, &state.settings().server).is_ok();
+    let with_costs = access::check_cost_access(&request, &state.settings().server).is_ok();
     let balance = retry_budget_balance(&state).await;
     match collectors(&state, balance, with_costs).and_then(encode) {
         Ok(text) => HttpResponse::Ok()
@@ -206,7 +206,7 @@ fn family_header(family: &MetricFamily) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::FaultKind;
+    use crate::domain::FaultKind;
     use crate::provider::health::HealthCheck;
 
     #[test]

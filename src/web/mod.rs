@@ -2,25 +2,22 @@
 
 mod admin;
 mod assets;
-mod body;
-mod caught;
+mod extract;
+
+mod access;
 mod chat_api;
-mod connection;
+mod connections;
 mod demo;
 mod embed;
-mod gate;
-mod head;
-mod history;
+
 mod metrics;
-mod named;
+
+mod error;
 pub(crate) mod openai;
 mod pages;
-mod refusal;
-mod socket;
-mod status;
-mod status_drills;
-mod status_page;
-mod words;
+mod ws;
+
+mod locales;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -33,19 +30,19 @@ use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
+use crate::config::Settings;
 use crate::degradation::FallbackHealth;
-use crate::ops::alerts::watch::Alerts;
+use crate::ops::alerts::watcher::Alerts;
 use crate::ops::audit::AuditLog;
 use crate::ops::drills::DrillService;
-use crate::ops::history::HourlyHistory;
+use crate::ops::hourly_history::HourlyHistory;
 use crate::ops::reload::ReloadHandle;
-use crate::ops::report::StatusHistory;
-use crate::provider::standstill;
-use crate::session::lobby::ChatService;
-use crate::settings::Settings;
+use crate::ops::status_history::StatusHistory;
+use crate::provider::stall_clock;
+use crate::session::service::ChatService;
 use crate::simulator::Simulator;
 
-pub use connection::ConnectionLimiter;
+pub use connections::ConnectionLimiter;
 
 /// Connections beyond the WebSocket limit, for other requests and for rejecting further WebSockets.
 const EXTRA_CONNECTIONS: usize = 1024;
@@ -162,9 +159,7 @@ fn get_or_head() -> Route {
 fn page_route(path: &str, route: Route) -> Resource {
     web::resource(path)
         .route(route)
-        .default_service(web::to(|| async {
-            refusal::method_not_allowed("GET, HEAD")
-        }))
+        .default_service(web::to(|| async { error::method_not_allowed("GET, HEAD") }))
 }
 
 /// A resource of `/v1`. Other methods get an error in OpenAI's shape.
@@ -182,10 +177,10 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
     let connections = (settings.limits.connections + EXTRA_CONNECTIONS).div_ceil(workers);
     let server = HttpServer::new(move || {
         // Each worker measures the stalls of the thread that runs its turns.
-        standstill::monitor_current_thread();
+        stall_clock::monitor_current_thread();
         let app = App::new()
             .app_data(web::Data::new(state.clone()))
-            .wrap(from_fn(head::limit_headers))
+            .wrap(from_fn(crate::web::middleware::header_limit::limit_headers))
             // Wraps everything else, so that errors carry the header too.
             .wrap(DefaultHeaders::new().add((X_CONTENT_TYPE_OPTIONS, "nosniff")))
             .service(page_route(
@@ -204,22 +199,26 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
             .service(page_route("/", get_or_head().to(pages::chat_page)))
             .service(page_route(
                 "/status",
-                get_or_head().to(status_page::status_page),
+                get_or_head().to(crate::web::status::page::status_page),
             ))
             .service(
                 web::resource("/ws")
-                    .route(web::get().to(socket::open_session))
-                    .default_service(web::to(|| async { refusal::method_not_allowed("GET") })),
+                    .route(web::get().to(ws::open_session))
+                    .default_service(web::to(|| async { error::method_not_allowed("GET") })),
             )
             .service(
                 web::resource("/api/chat")
-                    .wrap(from_fn(named::assign_request_id))
+                    .wrap(from_fn(
+                        crate::web::middleware::request_id::assign_request_id,
+                    ))
                     .route(web::post().to(chat_api::chat))
                     .default_service(web::to(chat_api::wrong_method)),
             )
             .service(
                 web::scope("/v1")
-                    .wrap(from_fn(named::assign_request_id))
+                    .wrap(from_fn(
+                        crate::web::middleware::request_id::assign_request_id,
+                    ))
                     .service(
                         v1_route("/chat/completions")
                             .route(web::post().to(openai::chat_completions)),
@@ -230,19 +229,25 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
             )
             .service(page_route(
                 "/status.json",
-                get_or_head().to(status::status_json),
+                get_or_head().to(crate::web::status::json::status_json),
             ))
             .service(page_route("/metrics", get_or_head().to(metrics::scrape)))
-            .service(page_route("/healthz", get_or_head().to(status::healthz)))
-            .service(page_route("/readyz", get_or_head().to(status::readyz)))
+            .service(page_route(
+                "/healthz",
+                get_or_head().to(crate::web::status::json::healthz),
+            ))
+            .service(page_route(
+                "/readyz",
+                get_or_head().to(crate::web::status::json::readyz),
+            ))
             .service(admin::routes())
             .service(
                 web::resource("/demo/providers/{name}")
                     .route(web::post().to(demo::handle_command))
                     .default_service(web::to(demo::wrong_method)),
             )
-            .default_service(web::to(refusal::not_found));
-        apply_fn_factory(app, caught::catch_panic)
+            .default_service(web::to(error::not_found));
+        apply_fn_factory(app, crate::web::middleware::catch_panic::catch_panic)
     })
     .workers(workers)
     .max_connections(connections)
@@ -251,8 +256,10 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
     .shutdown_timeout(STOP_TIMEOUT_S)
     // Otherwise an answer would continue, and be paid for, after its client left.
     .h1_allow_half_closed(false)
-    .on_connect(connection::set_socket_options)
+    .on_connect(connections::set_socket_options)
     .disable_signals()
     .listen(listener)?;
     Ok(server.run())
 }
+mod middleware;
+mod status;

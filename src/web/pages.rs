@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::AppState;
-use super::words::Locale;
+use super::locales::Locale;
 
 #[derive(Template)]
 #[template(path = "chat.html")]

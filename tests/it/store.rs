@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use failsoft::chat::{ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState};
+use failsoft::domain::{ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState};
 use failsoft::store::{OpenedStore, Store, open};
 use tempfile::TempDir;
 

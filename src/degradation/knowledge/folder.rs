@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::index::PassageIndex;
 use super::passages::{self, Passage};
-use crate::settings::Problem;
+use crate::config::Problem;
 
 pub use listing::FolderLimits;
 use listing::{Document, FolderListing};

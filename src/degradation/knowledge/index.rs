@@ -11,7 +11,7 @@ use std::fmt;
 use bm25::{Embedder, EmbedderBuilder, Tokenizer};
 
 use super::passages::Passage;
-use crate::degradation::words::{self, Language};
+use crate::degradation::text::{self, Language};
 
 /// Words of a title count as this many occurrences in the text.
 const TITLE_WEIGHT: usize = 2;
@@ -99,7 +99,7 @@ impl PassageIndex {
         postings.values_mut().for_each(Vec::shrink_to_fit);
         let languages = passages
             .iter()
-            .map(|passage| words::detect_language(&passage.text))
+            .map(|passage| text::detect_language(&passage.text))
             .collect();
         Self {
             passages,
@@ -139,7 +139,7 @@ impl PassageIndex {
                 }
             }
         }
-        let language = words::detect_language(question);
+        let language = text::detect_language(question);
         for (score, passage_language) in scores.iter_mut().zip(&self.languages) {
             if language.is_some() && passage_language.is_some() && language != *passage_language {
                 score.bm25 *= OTHER_LANGUAGE_FACTOR;
@@ -172,7 +172,7 @@ impl PassageIndex {
 
     /// The distinct terms of a question with their IDF. `None` if there are none or too many.
     fn query_terms(&self, question: &str) -> Option<Vec<(u32, f32)>> {
-        let words = words::content_words(question);
+        let words = text::content_words(question);
         let mut terms: Vec<u32> = self
             .embedder
             .embed(&words.join(" "))
@@ -215,8 +215,8 @@ impl PassageScore {
 }
 
 fn indexed_text(passage: &Passage) -> String {
-    let mut words = words::content_words(&passage.text);
-    let title = words::content_words(&passage.title);
+    let mut words = text::content_words(&passage.text);
+    let title = text::content_words(&passage.title);
     for _ in 0..TITLE_WEIGHT {
         words.extend_from_slice(&title);
     }

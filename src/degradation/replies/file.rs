@@ -5,7 +5,7 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder};
 use toml::de::DeValue;
 
-use crate::settings::{ConfigErrors, TableReader, read_toml, type_mismatch};
+use crate::config::{ConfigErrors, TableReader, read_toml, type_mismatch};
 
 use super::{Replies, normalize};
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::cause::{AlertSeverity, AlertSubject};
-use crate::store::link::{HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisClient};
+use super::subject::{AlertSeverity, AlertSubject};
+use crate::store::redis::client::{HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisClient};
 
 const CLAIM_TTL: Duration = Duration::from_secs(10 * 60);
 

@@ -11,18 +11,18 @@
 //! too frequent to be sent are summed up once the interval is over. A failing sink loses alerts,
 //! and the status page says so.
 
-pub mod alert;
-pub mod cause;
 pub mod claims;
-pub mod line;
-pub mod post;
+pub mod conditions;
+mod dedup;
+pub mod payload;
+pub mod queue;
 pub mod rules;
-pub mod seen;
 pub mod sign;
 pub mod sink;
-pub mod target;
-mod together;
-pub mod watch;
+pub mod ssrf_guard;
+pub mod subject;
+pub mod watcher;
+pub mod webhook;
 
-pub use alert::Alert;
-pub use cause::{AlertCondition, AlertSubject, AnomalyMetric};
+pub use payload::Alert;
+pub use subject::{AlertCondition, AlertSubject, AnomalyMetric};

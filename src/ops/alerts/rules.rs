@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cause::{AlertCondition, AlertSeverity, AlertSubject, MAX_SEVERITY};
+use super::subject::{AlertCondition, AlertSeverity, AlertSubject, MAX_SEVERITY};
 
 /// A change to send to the sinks.
 #[derive(Clone, Debug, PartialEq)]

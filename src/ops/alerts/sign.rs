@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use crate::settings::webhook_key;
+use crate::config::webhook_key;
 
 #[derive(Clone)]
 pub struct WebhookSigner(Hmac<Sha256>);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::cause::{AlertSeverity, AlertSubject};
-use super::line::{AlertQueue, DeliveredState, QueuedAlert};
-use super::post::{DeliveryError, WebhookClient};
-use crate::chat::Timestamp;
-use crate::provider::backend::Clock;
+use super::queue::{AlertQueue, DeliveredState, QueuedAlert};
+use super::subject::{AlertSeverity, AlertSubject};
+use super::webhook::{DeliveryError, WebhookClient};
+use crate::domain::Timestamp;
+use crate::provider::handle::Clock;
 use crate::router::backoff::Backoff;
 use crate::store::Store;
 

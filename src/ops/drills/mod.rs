@@ -4,10 +4,10 @@
 //! the drill ends with it. It also ends when its time is over, because the fault switch itself
 //! knows when that is.
 
-mod course;
-mod kept;
 mod report;
+mod run;
 mod schedule;
+mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,17 +16,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::chat::{DrillView, ProviderState, ServiceMode, StatusView};
-use crate::provider::backend::Provider;
-use crate::provider::drill::DrillSpec;
-use crate::settings::DrillSettings;
-use crate::turn::desk::TurnService;
+use crate::config::DrillSettings;
+use crate::domain::{DrillView, ProviderState, ServiceMode, StatusView};
+use crate::provider::fault_injection::DrillSpec;
+use crate::provider::handle::Provider;
+use crate::turn::service::TurnService;
 
 pub use report::{BreakerTimeline, CallCounts, DrillReport, EndedBy};
 pub use schedule::run_schedule as keep_schedule;
 
-use course::DrillRun;
 use report::ReportLog;
+use run::DrillRun;
 
 /// The maximum wait of a stop request for the effects to be cleared.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{DrillView, Timestamp};
-use crate::turn::witness::DrillImpact;
+use crate::domain::{DrillView, Timestamp};
+use crate::turn::drill_impact::DrillImpact;
 
 pub const MAX_REPORTS: usize = 50;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DrillService;
-use crate::chat::Timestamp;
+use crate::domain::Timestamp;
 
 const MINUTE_MS: u64 = 60_000;
 

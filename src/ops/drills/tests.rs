@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::chat::{FaultKind as Failed, Timestamp};
-use crate::provider::paused::{Paused, advance, run_until_idle};
-use crate::provider::scripted::{fail_with, reply};
-use crate::settings::{Cron, InjectedFault};
+use crate::config::{Cron, InjectedFault};
+use crate::domain::{FaultKind as Failed, Timestamp};
+use crate::provider::paused_system::{Paused, advance, run_until_idle};
+use crate::provider::scripted_client::{fail_with, reply};
 use crate::store::Store as _;
-use crate::turn::stage::{TestService, TestServiceBuilder};
+use crate::turn::test_service::{TestService, TestServiceBuilder};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

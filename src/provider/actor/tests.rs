@@ -7,12 +7,12 @@ mod recovering;
 
 use tokio::time::Instant;
 
-use super::super::paused::{Paused, advance, run_until_idle};
+use super::super::paused_system::{Paused, advance, run_until_idle};
 use super::super::permit::Permit;
-use super::super::scripted::{ScriptStep, fail_with, hang, rate_limited, reply};
-use super::super::stand::{BenchOptions, ProviderBench};
+use super::super::scripted_client::{ScriptStep, fail_with, hang, rate_limited, reply};
+use super::super::test_bench::{BenchOptions, ProviderBench};
 use super::*;
-use crate::chat::{FinishReason, Timestamp};
+use crate::domain::{FinishReason, Timestamp};
 use crate::store::{BreakerRecord, MemoryStore};
 
 fn s(seconds: u64) -> Duration {

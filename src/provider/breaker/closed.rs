@@ -14,8 +14,8 @@
 
 use std::time::Duration;
 
-use super::{BreakerConfig, TripReason, slow::SlowCallDetector};
-use crate::provider::window::SlidingWindow;
+use super::{BreakerConfig, TripReason, slow_calls::SlowCallDetector};
+use crate::provider::sliding_window::SlidingWindow;
 
 const MAX_CONSECUTIVE_BROKEN_STREAMS: u32 = 3;
 

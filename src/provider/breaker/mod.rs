@@ -19,25 +19,25 @@
 //! disabled providers.
 
 mod closed;
-mod rules;
-mod slow;
+mod config;
+mod half_open;
+mod remote;
+mod slow_calls;
 mod state;
-mod terms;
-mod told;
-mod trial;
+mod types;
 
 use std::time::Duration;
 
-use crate::chat::{BreakerImpact, FaultKind};
+use crate::domain::{BreakerImpact, FaultKind};
 
 use closed::ClosedState;
-pub use rules::{BreakerConfig, MAX_RATE_LIMIT_WAIT, MAX_RETRY_AFTER};
+pub use config::{BreakerConfig, MAX_RATE_LIMIT_WAIT, MAX_RETRY_AFTER};
+use half_open::{Probation, ProbeResult, ProbeSlots};
 use state::{BreakerState, OpenReason};
-pub use terms::{
+pub use types::{
     BreakerRejection, BreakerSnapshot, BreakerView, CallOrigin, CallOutcome, Ticket, Transition,
     TripReason,
 };
-use trial::{Probation, ProbeResult, ProbeSlots};
 
 /// A blocked provider gets one probe at a time, and one good probe closes the breaker.
 const BLOCKED_PROBES: u32 = 1;
@@ -288,8 +288,8 @@ impl Breaker {
             BreakerImpact::Block => return Some(self.block(fault, retry_after, now, random)),
             BreakerImpact::Ignored => return None,
         };
-        if rules::is_rate_limit(fault) {
-            let until = now.saturating_add(rules::clamp_retry_after(fault, retry_after));
+        if config::is_rate_limit(fault) {
+            let until = now.saturating_add(config::clamp_retry_after(fault, retry_after));
             closed.rate_limited_until = closed.rate_limited_until.max(until);
         }
         let cause = closed.on_failure(is_hard, started, now, &self.config)?;

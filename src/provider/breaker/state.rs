@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::closed::ClosedState;
-use super::trial::Probation;
+use super::half_open::Probation;
 use super::{BLOCKED_PROBES, Breaker, BreakerView, Transition, TripReason};
-use crate::chat::{FaultKind, ProviderState};
+use crate::domain::{FaultKind, ProviderState};
 
 #[derive(Clone, Debug)]
 pub(super) enum BreakerState {

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
-use crate::provider::upstream::StreamEvent;
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::stream_event::StreamEvent;
 
-use super::complaint::ProviderErrorBody;
-use super::learned::ServerQuirks;
-use super::model::ModelConfig;
-use super::progress::{
+use super::config::ModelConfig;
+use super::decoder_state::{
     DecoderState, parse_objects, str_at, u64_at, unknown_finish_reason, value_at,
 };
-use super::said::{MessageOrder, WireMessage, messages, system_prompt, to_json};
-use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
+use super::errors::body::ProviderErrorBody;
+use super::errors::classify;
+use super::messages::{MessageOrder, WireMessage, messages, system_prompt, to_json};
+use super::quirks::ServerQuirks;
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 
 /// The default version, which gateways and old servers support.
 const DEFAULT_API_VERSION: &str = "2023-06-01";
@@ -108,7 +109,7 @@ impl Dialect for Anthropic {
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
-        judge::http_error(response, &self.model, classify)
+        classify::http_error(response, &self.model, classify)
     }
 
     fn adapt_to_rejection(&self, sent: &ProviderRequest, response: &ErrorResponse<'_>) -> bool {
@@ -162,7 +163,7 @@ impl AnthropicDecoder {
         out: &mut Vec<StreamEvent>,
     ) -> Result<(), Failure> {
         if let Some(error_body) = ProviderErrorBody::from_event(event) {
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         let kind = match str_at(event, "/type") {
             "" => name,
@@ -234,7 +235,7 @@ impl StreamDecoder for AnthropicDecoder {
         }
         if name == "error" {
             let error_body = ProviderErrorBody::from_body(data.as_bytes());
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         parse_objects(data)?
             .iter()
@@ -270,7 +271,7 @@ fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig
     {
         return FaultKind::QuotaSpent;
     }
-    if judge::is_context_overflow(status, error_body) {
+    if classify::is_context_overflow(status, error_body) {
         return FaultKind::TooLong;
     }
     match error_body.error_type.as_str() {
@@ -280,6 +281,6 @@ fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig
         "request_too_large" => FaultKind::TooLong,
         "rate_limit_error" => FaultKind::RateLimited,
         "overloaded_error" => FaultKind::Overloaded,
-        _ => judge::by_status(status, error_body),
+        _ => classify::by_status(status, error_body),
     }
 }

@@ -1,9 +1,9 @@
 //! OpenAI models on Azure: different paths and key header, content filter annotations in the
 //! stream.
 
-use crate::chat::{ChatRequest, Failure};
+use crate::domain::{ChatRequest, Failure};
 
-use super::model::{ModelConfig, percent_encode};
+use super::config::{ModelConfig, percent_encode};
 use super::openai::OpenAi;
 use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
-use crate::provider::upstream::StreamEvent;
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::stream_event::StreamEvent;
 
-use super::complaint::ProviderErrorBody;
-use super::model::{ModelConfig, percent_encode};
-use super::progress::{
+use super::config::{ModelConfig, percent_encode};
+use super::decoder_state::{
     DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason, value_at,
 };
-use super::said::{ASSISTANT_ROLE, MessageOrder, messages, system_prompt, to_json};
-use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
+use super::errors::body::ProviderErrorBody;
+use super::errors::classify;
+use super::messages::{ASSISTANT_ROLE, MessageOrder, messages, system_prompt, to_json};
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 
 /// The default version, which most servers support, including test servers.
 const DEFAULT_API_VERSION: &str = "v1beta";
@@ -126,7 +127,7 @@ impl Dialect for Gemini {
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
-        judge::http_error(response, &self.model, classify)
+        classify::http_error(response, &self.model, classify)
     }
 }
 
@@ -140,7 +141,7 @@ struct GeminiDecoder {
 impl GeminiDecoder {
     fn decode_event(&mut self, event: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
         if let Some(error_body) = ProviderErrorBody::from_event(event) {
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         let parts = value_at(event, "/candidates/0/content/parts");
         for part in parts.and_then(Value::as_array).into_iter().flatten() {
@@ -211,7 +212,7 @@ impl StreamDecoder for GeminiDecoder {
     ) -> Result<(), Failure> {
         if name == "error" {
             let error_body = ProviderErrorBody::from_body(data.as_bytes());
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         parse_objects(data)?
             .iter()
@@ -238,7 +239,7 @@ fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig
         // Sent with status 400, like errors of the request.
         return FaultKind::Unauthorized;
     }
-    if judge::is_context_overflow(status, error_body) {
+    if classify::is_context_overflow(status, error_body) {
         return FaultKind::TooLong;
     }
     match (error_body.error_type.as_str(), status) {
@@ -248,7 +249,7 @@ fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig
         (_, Some(429)) | ("RESOURCE_EXHAUSTED", _) if is_long_term_quota(error_body, &lower) => {
             FaultKind::QuotaSpent
         }
-        _ => judge::by_status(status, error_body),
+        _ => classify::by_status(status, error_body),
     }
 }
 

@@ -9,17 +9,16 @@
 
 mod anthropic;
 mod azure;
-mod complaint;
+
 mod gemini;
-mod hint;
-mod judge;
-mod learned;
-mod model;
+
+mod config;
+mod decoder_state;
 mod ollama;
 mod openai;
-mod progress;
-mod redact;
-mod said;
+mod quirks;
+
+mod messages;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -32,14 +31,14 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::chat::{ChatRequest, Failure, FinishReason, Timestamp};
+use crate::domain::{ChatRequest, Failure, FinishReason, Timestamp};
 
-use super::upstream::StreamEvent;
+use super::stream_event::StreamEvent;
 
 pub use anthropic::Anthropic;
 pub use azure::Azure;
+pub use config::{ModelConfig, Prefill};
 pub use gemini::Gemini;
-pub use model::{ModelConfig, Prefill};
 pub use ollama::Ollama;
 pub use openai::OpenAi;
 
@@ -152,3 +151,4 @@ pub trait StreamDecoder {
     /// but has no text.
     fn finish_result(&self) -> Result<FinishReason, Failure>;
 }
+mod errors;

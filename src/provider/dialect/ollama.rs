@@ -5,14 +5,17 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
-use crate::provider::upstream::StreamEvent;
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::stream_event::StreamEvent;
 
-use super::complaint::ProviderErrorBody;
-use super::model::ModelConfig;
-use super::progress::{DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason};
-use super::said::{MessageOrder, WireMessage, messages_with_system, to_json};
-use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
+use super::config::ModelConfig;
+use super::decoder_state::{
+    DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason,
+};
+use super::errors::body::ProviderErrorBody;
+use super::errors::classify;
+use super::messages::{MessageOrder, WireMessage, messages_with_system, to_json};
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 
 pub struct Ollama {
     model: Arc<ModelConfig>,
@@ -87,7 +90,7 @@ impl Dialect for Ollama {
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
-        judge::http_error(response, &self.model, classify)
+        classify::http_error(response, &self.model, classify)
     }
 }
 
@@ -104,7 +107,7 @@ impl OllamaDecoder {
         }
         // Check for an error first: its line may also have the members of an answer.
         if let Some(error_body) = ProviderErrorBody::from_event(line) {
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         let content = str_at(line, "/message/content");
         self.state.push_text(content, out);
@@ -157,13 +160,13 @@ impl StreamDecoder for OllamaDecoder {
 
 /// Classifies by status. An error inside a stream is a text without a code, so its message decides.
 fn classify(status: Option<u16>, error_body: &ProviderErrorBody, _: &ModelConfig) -> FaultKind {
-    if judge::is_context_overflow(status, error_body) {
+    if classify::is_context_overflow(status, error_body) {
         return FaultKind::TooLong;
     }
     let lower = error_body.lowercase_message();
     match status {
         None if lower.contains("not found") => FaultKind::Misconfigured,
         None if lower.contains("unauthorized") => FaultKind::Unauthorized,
-        _ => judge::by_status(status, error_body),
+        _ => classify::by_status(status, error_body),
     }
 }

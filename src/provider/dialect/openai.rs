@@ -6,17 +6,20 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chat::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
-use crate::provider::upstream::StreamEvent;
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::provider::stream_event::StreamEvent;
 
-use super::complaint::ProviderErrorBody;
-use super::learned::ServerQuirks;
-use super::model::{ModelConfig, Prefill};
-use super::progress::{DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason};
-use super::said::{WireMessage, mark_prefix, messages_with_system, to_json};
-use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder, judge};
+use super::config::{ModelConfig, Prefill};
+use super::decoder_state::{
+    DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason,
+};
+use super::errors::body::ProviderErrorBody;
+use super::errors::classify;
+use super::messages::{WireMessage, mark_prefix, messages_with_system, to_json};
+use super::quirks::ServerQuirks;
+use super::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 
-mod plain;
+mod fast_path;
 
 /// The two names of the token limit: `max_tokens` is widely supported, newer OpenAI models accept
 /// only `max_completion_tokens`.
@@ -170,7 +173,7 @@ impl Dialect for OpenAi {
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
-        judge::http_error(response, &self.model, classify)
+        classify::http_error(response, &self.model, classify)
     }
 
     fn adapt_to_rejection(&self, sent: &ProviderRequest, response: &ErrorResponse<'_>) -> bool {
@@ -197,7 +200,7 @@ struct OpenAiDecoder {
 impl OpenAiDecoder {
     fn decode_chunk(&mut self, chunk: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
         if let Some(error_body) = ProviderErrorBody::from_event(chunk) {
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         if let Some(choice) = first_choice(chunk) {
             self.decode_choice(choice, out)?;
@@ -285,14 +288,14 @@ impl StreamDecoder for OpenAiDecoder {
         }
         if name == "error" {
             let error_body = ProviderErrorBody::from_body(data.as_bytes());
-            return Err(judge::stream_error(&error_body, &self.model, classify));
+            return Err(classify::stream_error(&error_body, &self.model, classify));
         }
         if data.trim_start().starts_with("[DONE]") {
             // Some servers send no finish reason at all.
             self.state.mark_ended_without_finish();
             return Ok(());
         }
-        if let Some(text) = plain::text_only_chunk(data) {
+        if let Some(text) = fast_path::text_only_chunk(data) {
             self.state.push_text(&text, out);
             return Ok(());
         }
@@ -322,7 +325,7 @@ pub(super) fn classify(
         return fault;
     }
     let lower = error_body.lowercase_message();
-    if judge::is_context_overflow(status, error_body) {
+    if classify::is_context_overflow(status, error_body) {
         return FaultKind::TooLong;
     }
     if is_content_filter(error_body, &lower) {
@@ -336,7 +339,7 @@ pub(super) fn classify(
         Some(403) if mentions_model(error_body, model) => FaultKind::Misconfigured,
         // A single request exceeds the whole limit per minute. Waiting does not make it smaller.
         Some(429) if lower.contains("request too large") => FaultKind::TooLong,
-        _ => judge::by_status(status, error_body),
+        _ => classify::by_status(status, error_body),
     }
 }
 

@@ -5,12 +5,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::*;
-use crate::chat::{Failure, FaultKind};
+use crate::config::{CallRetry, Settings};
+use crate::domain::{Failure, FaultKind};
 use crate::provider::breaker::CallOutcome;
-use crate::provider::paused::{Paused, advance, run_until_idle};
-use crate::provider::places::ConcurrencyLimit;
-use crate::provider::stand::{BenchOptions, ProviderBench};
-use crate::settings::{CallRetry, Settings};
+use crate::provider::concurrency_limit::ConcurrencyLimit;
+use crate::provider::paused_system::{Paused, advance, run_until_idle};
+use crate::provider::test_bench::{BenchOptions, ProviderBench};
 use crate::store::MemoryStore;
 
 fn ms(milliseconds: u64) -> Duration {

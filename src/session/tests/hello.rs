@@ -1,7 +1,7 @@
 //! The handshake.
 
 use super::*;
-use crate::chat::Timestamp;
+use crate::domain::Timestamp;
 use crate::store::{ConversationRecord, Store as _};
 
 fn hello() -> Value {

@@ -15,16 +15,18 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::drive::{Outgoing, run_session};
-use super::identity::sign_token;
-use super::limits::RateLimiter;
-use super::lobby::ChatService;
-use crate::chat::{FaultKind, ServiceMode, StatusView};
-use crate::provider::paused::{Paused, advance, run_until_idle};
-use crate::provider::scripted::{Script, ScriptStep, break_after, fail_with, reply, reply_slowly};
-use crate::settings::Secret;
+use super::rate_limit::RateLimiter;
+use super::run::{Outgoing, run_session};
+use super::service::ChatService;
+use super::visitor_token::sign_token;
+use crate::config::Secret;
+use crate::domain::{FaultKind, ServiceMode, StatusView};
+use crate::provider::paused_system::{Paused, advance, run_until_idle};
+use crate::provider::scripted_client::{
+    Script, ScriptStep, break_after, fail_with, reply, reply_slowly,
+};
 use crate::store::flaky::StoreFault;
-use crate::turn::stage::{FALLBACK_TEXT, TestService, TestServiceBuilder, conversation_id};
+use crate::turn::test_service::{FALLBACK_TEXT, TestService, TestServiceBuilder, conversation_id};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -46,7 +48,7 @@ struct TestChat {
 fn view(message: &str) -> Arc<StatusView> {
     Arc::new(StatusView {
         mode: ServiceMode::Normal,
-        since: crate::chat::Timestamp(0),
+        since: crate::domain::Timestamp(0),
         incident: None,
         message: message.to_owned(),
         active: None,

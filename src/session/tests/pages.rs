@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::chat::Frame;
-use crate::turn::reader::ProtocolClient;
+use crate::domain::Frame;
+use crate::turn::protocol_reader::ProtocolClient;
 
 #[derive(Clone, Debug)]
 struct Connection {
@@ -29,8 +29,8 @@ fn connection() -> impl Strategy<Value = Connection> {
 fn script() -> impl Strategy<Value = Script> {
     let pieces = prop::collection::vec(("[ab ]{1,4}", 0..900_u64), 1..12);
     let last = prop_oneof![
-        3 => Just(ScriptStep::Finish(crate::chat::FinishReason::Stop)),
-        1 => Just(ScriptStep::Fail(crate::chat::Failure::new(FaultKind::Reset))),
+        3 => Just(ScriptStep::Finish(crate::domain::FinishReason::Stop)),
+        1 => Just(ScriptStep::Fail(crate::domain::Failure::new(FaultKind::Reset))),
     ];
     (pieces, last).prop_map(|(pieces, last)| {
         let each = pieces

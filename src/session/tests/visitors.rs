@@ -1,7 +1,7 @@
 //! Visitor tokens: access to conversations with and without an owner.
 
 use super::*;
-use crate::chat::Timestamp;
+use crate::domain::Timestamp;
 use crate::store::{ConversationRecord, Store as _};
 
 fn token(subject: &str) -> String {

@@ -1,7 +1,9 @@
 //! The contract for updates of ended turns and for pending follow-ups.
 
 use super::{completed, conversation, turn, turn_id};
-use crate::chat::{ConversationId, Feedback, Followup, Timestamp, TurnId, TurnRecord, TurnUpdate};
+use crate::domain::{
+    ConversationId, Feedback, Followup, Timestamp, TurnId, TurnRecord, TurnUpdate,
+};
 use crate::store::Store;
 
 fn followup(text: &str) -> TurnUpdate {

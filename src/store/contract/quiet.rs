@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{cache_key, completed, conversation, turn, turn_id};
-use crate::chat::{ConversationId, Timestamp};
+use crate::domain::{ConversationId, Timestamp};
 use crate::store::{ConversationRecord, ExpiredPage, Store};
 
 /// Scans all pages of `limit` conversations.

@@ -1,6 +1,6 @@
 //! The contract for the service's own records: breakers, daily spends, incidents, documents.
 
-use crate::chat::{FaultKind, Incident, ServiceLifetime, ServiceMode, Timestamp};
+use crate::domain::{FaultKind, Incident, ServiceLifetime, ServiceMode, Timestamp};
 use crate::store::{BreakerRecord, DailySpendRecord, MAX_INCIDENTS, Store};
 
 pub(super) async fn breakers_read_back_the_last_write(store: &dyn Store) {

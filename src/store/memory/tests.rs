@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::chat::Timestamp;
+use crate::domain::Timestamp;
 use crate::store::contract::{conversation, message, turn, turn_id, with_text};
 
 fn write(store: &MemoryStore, n: u8, ms: u64, text: &str) {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::chat::{FinishReason, TurnState};
+use crate::domain::{FinishReason, TurnState};
 use crate::store::contract::{completed, conversation, message, turn, turn_id, with_text};
 use crate::store::{BreakerRecord, ConversationRecord};
 
@@ -93,7 +93,7 @@ async fn restart_restores_everything_and_interrupts_running_turns() {
         failed_probes: 3,
         retry_at: Timestamp(9),
         reason: "refused".into(),
-        fault: Some(crate::chat::FaultKind::QuotaSpent),
+        fault: Some(crate::domain::FaultKind::QuotaSpent),
     };
     let ended = completed(turn(1, "a", "first?"), "that");
     let running = turn(2, "b", "second?");

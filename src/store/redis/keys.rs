@@ -24,8 +24,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::link::PREFIX;
-use crate::chat::{ConversationId, TurnId};
+use super::client::PREFIX;
+use crate::domain::{ConversationId, TurnId};
 use crate::store::CacheKey;
 
 pub(super) fn conversation(id: ConversationId) -> String {

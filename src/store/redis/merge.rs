@@ -1,6 +1,6 @@
 //! Merging of two instances' views of a record. Pure.
 
-use crate::chat::{ServiceLifetime, TurnRecord, TurnState};
+use crate::domain::{ServiceLifetime, TurnRecord, TurnState};
 
 /// The progress of a turn, for ordering: a complete turn is never replaced by a part of it.
 fn completeness(turn: &TurnRecord) -> (u8, usize) {
@@ -63,7 +63,7 @@ pub(super) fn merge_views(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{Feedback, Followup, Timestamp};
+    use crate::domain::{Feedback, Followup, Timestamp};
     use crate::store::contract::{completed, turn, with_text};
 
     #[test]

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use tokio::time::timeout;
 
-use super::instance::{STEP_TIMEOUT, TestInstance};
-use super::link::HOT_PATH_TIMEOUT;
+use super::client::HOT_PATH_TIMEOUT;
 use super::server::Redis;
-use super::turns::TurnStreams;
-use crate::chat::{Feedback, Followup, Timestamp, TurnState, TurnUpdate};
+use super::test_server::{STEP_TIMEOUT, TestInstance};
+use super::turn_streams::TurnStreams;
+use crate::domain::{Feedback, Followup, Timestamp, TurnState, TurnUpdate};
 use crate::store::contract::{
     cache_key, cached_answer, completed, conversation, message, turn, turn_id, with_text,
 };
@@ -279,7 +279,7 @@ async fn records_of_an_unknown_version_stay_unchanged() {
         .unwrap();
     one.store.remove_answers(vec![cache_key(1)]).await.unwrap();
     one.store
-        .save_service_lifetime(crate::chat::ServiceLifetime {
+        .save_service_lifetime(crate::domain::ServiceLifetime {
             first_start: Timestamp(1),
             last_seen: Timestamp(2),
         })

@@ -18,11 +18,11 @@ use std::ops::Bound;
 
 use sled::{Db, IVec};
 
-use super::cached;
-use super::layout::{self, map_sled_error};
+use super::answers;
 use super::queue::WriteOp;
-use crate::chat::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
-use crate::store::record::decode;
+use super::schema::{self, map_sled_error};
+use crate::domain::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
+use crate::store::codec::decode;
 use crate::store::{CacheKey, CachedAnswer, ConversationRecord, StoreError};
 
 /// The identity of a changed record.
@@ -95,7 +95,7 @@ impl RecordKey {
             }
             WriteOp::DeleteConversation(id) => vec![RecordKey::DeletedConversation(*id)],
             WriteOp::WriteIncident(incident) => {
-                vec![RecordKey::Incident(layout::incident_key(incident))]
+                vec![RecordKey::Incident(schema::incident_key(incident))]
             }
             WriteOp::SaveServiceLifetime(_) => vec![RecordKey::ServiceLifetime],
             WriteOp::PutAnswer(key, _) => vec![RecordKey::Answer(*key)],
@@ -122,7 +122,7 @@ impl JournalEntry {
 pub(super) fn record_changes(db: &Db, op: &WriteOp) -> Result<(), StoreError> {
     for record in RecordKey::changed_by(op) {
         let number = db.generate_id().map_err(|error| map_sled_error(&error))?;
-        layout::put(db, &record.entry_key(), number.to_be_bytes().to_vec())?;
+        schema::put(db, &record.entry_key(), number.to_be_bytes().to_vec())?;
     }
     Ok(())
 }
@@ -153,34 +153,34 @@ pub(super) fn read_entries(
 
 pub(super) fn read_state(db: &Db, record: &RecordKey) -> Result<RecordState, StoreError> {
     Ok(match record {
-        RecordKey::Answer(key) => RecordState::Answer(*key, cached::get_answer(db, *key)?),
+        RecordKey::Answer(key) => RecordState::Answer(*key, answers::get_answer(db, *key)?),
         RecordKey::DeletedConversation(id) => RecordState::DeletedConversation(*id),
         RecordKey::Incident(key) => {
-            let bytes = layout::get(db, key)?;
+            let bytes = schema::get(db, key)?;
             RecordState::Incident(
                 key.clone(),
                 bytes.and_then(|bytes| decode("incident", &bytes)),
             )
         }
-        RecordKey::ServiceLifetime => RecordState::ServiceLifetime(layout::service_lifetime(db)?),
+        RecordKey::ServiceLifetime => RecordState::ServiceLifetime(schema::service_lifetime(db)?),
         // An unreadable record is left for the version that wrote it.
         RecordKey::Conversation(id) => {
-            RecordState::Conversation(*id, layout::conversation(db, *id).ok().flatten())
+            RecordState::Conversation(*id, schema::conversation(db, *id).ok().flatten())
         }
         RecordKey::Turn(conversation, turn) => {
-            let record = layout::turn(db, *conversation, *turn)?.map(Box::new);
+            let record = schema::turn(db, *conversation, *turn)?.map(Box::new);
             RecordState::Turn(
                 *conversation,
                 *turn,
                 record,
-                layout::is_followup_pending(db, *conversation, *turn)?,
+                schema::is_followup_pending(db, *conversation, *turn)?,
             )
         }
     })
 }
 
 pub(super) fn awaits_replication(db: &Db, record: &RecordKey) -> Result<bool, StoreError> {
-    Ok(layout::get(db, &record.entry_key())?.is_some())
+    Ok(schema::get(db, &record.entry_key())?.is_some())
 }
 
 /// Removes entries. An entry stays if its record changed since it was read.

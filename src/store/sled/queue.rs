@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::journal::JournalEntry;
-use crate::chat::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord, TurnUpdate};
-use crate::store::record::turn_memory_bytes;
+use crate::domain::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord, TurnUpdate};
+use crate::store::codec::turn_memory_bytes;
 use crate::store::{
     BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, StoreError,
 };

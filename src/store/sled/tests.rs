@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
 use super::*;
-use crate::chat::Timestamp;
+use crate::domain::Timestamp;
 use crate::store::contract::{completed, conversation, message, turn, turn_id};
 
 fn new_store() -> (SledStore, TempDir) {
@@ -71,7 +71,7 @@ async fn every_partial_write_after_a_crash_is_consistent() {
     }
     let db = store.state.tree().unwrap();
     let put = |ms, turn: TurnRecord| {
-        let bytes = super::super::record::encode(&turn).unwrap();
+        let bytes = super::super::codec::encode(&turn).unwrap();
         db.insert(format!("t/{id}/{}", turn_id(ms)), bytes).unwrap();
     };
     // Turn 1 was only in the index, turn 2 also had its message; turn 3 ended and turn 4 was

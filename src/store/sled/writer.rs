@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use sled::Db;
 
 use super::journal;
-use super::layout;
 use super::queue::{MAX_PENDING_BYTES, PendingWrite, WriteQueue};
+use super::schema;
 use crate::store::StoreError;
 use crate::store::open::reopen;
 
@@ -162,7 +162,7 @@ impl OpenTree {
             } else {
                 Ok(())
             };
-            match journaled.and_then(|()| layout::apply(&self.db, &pending.op)) {
+            match journaled.and_then(|()| schema::apply(&self.db, &pending.op)) {
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 result => results.push(result),
             }
@@ -172,7 +172,7 @@ impl OpenTree {
             let broken = |kind: std::io::ErrorKind| StoreError::Unavailable(kind.to_string());
             self.db
                 .flush()
-                .map_err(|error| layout::map_sled_error(&error))?;
+                .map_err(|error| schema::map_sled_error(&error))?;
             self.file
                 .sync_data()
                 .map_err(|error| broken(error.kind()))?;

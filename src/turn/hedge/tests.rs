@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::chat::{AnswerSource, Failure, FaultKind, FinishReason, Frame, ProviderState};
-use crate::provider::paused::{Paused, advance};
-use crate::provider::scripted::{Script, ScriptStep, break_after, fail_with, hang, reply};
-use crate::turn::desk::TurnOptions;
+use crate::domain::{AnswerSource, Failure, FaultKind, FinishReason, Frame, ProviderState};
+use crate::provider::paused_system::{Paused, advance};
+use crate::provider::scripted_client::{Script, ScriptStep, break_after, fail_with, hang, reply};
 use crate::turn::log::Cancel;
-use crate::turn::reader::ProtocolClient;
-use crate::turn::stage::{TestService, TestServiceBuilder};
+use crate::turn::protocol_reader::ProtocolClient;
+use crate::turn::service::TurnOptions;
+use crate::turn::test_service::{TestService, TestServiceBuilder};
 
 fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)

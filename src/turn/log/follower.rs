@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::TurnLog;
-use crate::chat::TurnState;
+use crate::domain::TurnState;
 
 pub struct Follower {
     log: Arc<TurnLog>,

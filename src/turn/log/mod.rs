@@ -4,10 +4,10 @@
 //! A slow follower costs nothing: it holds a number, and reads a snapshot if the frames that it
 //! missed are gone. Frames are held back until the question is on disk (`LogWriter::release`).
 
+mod export;
 mod follower;
-mod kept;
-mod mirror;
-mod told;
+mod replica;
+mod stored_frame;
 mod writer;
 
 use std::collections::VecDeque;
@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use follower::Follower;
-pub use mirror::ReplicaLog;
+pub use replica::ReplicaLog;
 pub use writer::LogWriter;
 
-use kept::StoredFrame;
+use stored_frame::StoredFrame;
 
-use super::seam::{MergeResult, TextMerger, TextSource};
-use super::tally::RestartEvent;
-use crate::chat::{
+use super::merge::{MergeResult, TextMerger, TextSource};
+use super::metrics::RestartEvent;
+use crate::domain::{
     AnswerSource, AttemptOutcome, ClientMsgId, Failure, Frame, PreviousFailure, TurnId, TurnRecord,
     TurnState, TurnUpdate,
 };
@@ -360,7 +360,7 @@ impl LogState {
                     .filter(|source| source.attempt > 0)
                     .map(|source| source.provider);
                 let reason =
-                    reason.unwrap_or(AttemptOutcome::from(crate::chat::FaultKind::Diverged));
+                    reason.unwrap_or(AttemptOutcome::from(crate::domain::FaultKind::Diverged));
                 self.restarts.push(RestartEvent {
                     from: Arc::clone(&from),
                     to: to.clone(),

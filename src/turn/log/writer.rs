@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Control, LogState, StoredFrame, TurnLog};
-use crate::chat::{
+use crate::domain::{
     AnswerSource, AttemptOutcome, Failure, FinishReason, Frame, PreviousFailure, TurnRecord,
     TurnState,
 };
-use crate::turn::seam::{ContinuationMode, MergeResult, TextMerger, TextSource};
-use crate::turn::tally::RestartEvent;
+use crate::turn::merge::{ContinuationMode, MergeResult, TextMerger, TextSource};
+use crate::turn::metrics::RestartEvent;
 
 /// The only writer of a log. If dropped before the end, it ends the turn as interrupted.
 pub struct LogWriter(Arc<TurnLog>);

@@ -1,7 +1,7 @@
 //! Durability: the order of writes and frames, and the cost of a failing store.
 
 use super::*;
-use crate::chat::TurnState;
+use crate::domain::TurnState;
 use crate::store::flaky::StoreFault;
 use crate::turn::log::Cancel;
 
@@ -44,7 +44,7 @@ async fn slow_store_is_waited_for_at_most_250_ms() {
     harness
         .turns
         .conversations
-        .get_or_create(crate::turn::stage::conversation_id(1))
+        .get_or_create(crate::turn::test_service::conversation_id(1))
         .evict_log(log.turn());
     let log = harness.ask("n");
     assert!(log.await_durability().await);

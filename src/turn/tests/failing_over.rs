@@ -1,10 +1,10 @@
 //! The provider that is asked after a failure, the delay before, and the request it gets.
 
 use super::*;
+use crate::config::MidStream;
 use crate::provider::breaker::CallOutcome;
-use crate::provider::scripted::RecordedCall;
-use crate::settings::MidStream;
-use crate::turn::desk::TurnOptions;
+use crate::provider::scripted_client::RecordedCall;
+use crate::turn::service::TurnOptions;
 
 /// The texts of each call's messages, separated by spaces.
 fn requests(calls: &[RecordedCall]) -> Vec<String> {
@@ -42,7 +42,7 @@ async fn quick_transient_failure_is_retried_after_a_backoff() {
 #[actix_rt::test(system = "Paused")]
 async fn other_failures_go_to_the_next_provider_at_once() {
     for fault in FaultKind::ALL {
-        use crate::chat::Recovery;
+        use crate::domain::Recovery;
         if !matches!(
             fault.recovery(),
             Recovery::NextProvider

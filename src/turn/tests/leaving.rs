@@ -1,10 +1,10 @@
 //! Turns that end early: stopped by the visitor, orphaned, or cut off by shutdown.
 
 use super::*;
-use crate::chat::TurnState;
-use crate::turn::desk::{CHAT_ORPHAN_GRACE, OpenTurnError, ShutdownPhase, TurnOptions};
+use crate::domain::TurnState;
+use crate::turn::conversations::TurnConflict;
 use crate::turn::log::Cancel;
-use crate::turn::rooms::TurnConflict;
+use crate::turn::service::{CHAT_ORPHAN_GRACE, OpenTurnError, ShutdownPhase, TurnOptions};
 
 /// A service whose provider streams for longer than any limit.
 fn endless() -> TestServiceBuilder {
@@ -238,7 +238,7 @@ async fn open_rejects_busy_conversations_and_duplicate_messages() {
 
 #[actix_rt::test(system = "Paused")]
 async fn open_fails_at_the_turn_limit() {
-    use crate::turn::stage::{MAX_TURNS, conversation_id};
+    use crate::turn::test_service::{MAX_TURNS, conversation_id};
     let harness = endless().start();
     let open = |number: usize| {
         let conversation = harness
@@ -292,7 +292,7 @@ async fn draining_rejects_new_turns_and_lets_running_ones_end() {
 
 #[actix_rt::test(system = "Paused")]
 async fn end_of_the_drain_interrupts_every_turn() {
-    use crate::turn::stage::conversation_id;
+    use crate::turn::test_service::conversation_id;
     let harness = endless().start();
     let mut logs = vec![harness.ask("m")];
     let conversation = harness

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::TurnLog;
-use super::reader::ProtocolClient;
-use super::stage::{FALLBACK_TEXT, TestService, TestServiceBuilder, message};
-use crate::chat::{AnswerSource, Failure, FaultKind, FinishReason, ProviderState};
-use crate::provider::paused::{Paused, advance, advance_clock, run_until_idle};
-use crate::provider::scripted::{
+use super::protocol_reader::ProtocolClient;
+use super::test_service::{FALLBACK_TEXT, TestService, TestServiceBuilder, message};
+use crate::domain::{AnswerSource, Failure, FaultKind, FinishReason, ProviderState};
+use crate::provider::paused_system::{Paused, advance, advance_clock, run_until_idle};
+use crate::provider::scripted_client::{
     Script, ScriptStep, break_after, fail_with, hang, rate_limited, reply, reply_slowly,
 };
-use crate::provider::stand::BenchOptions;
+use crate::provider::test_bench::BenchOptions;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

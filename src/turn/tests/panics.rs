@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::flaky::StoreFault;
-use crate::turn::stage::conversation_id;
+use crate::turn::test_service::conversation_id;
 
 fn panics() -> Script {
     vec![ScriptStep::Panic]

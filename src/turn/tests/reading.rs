@@ -1,9 +1,9 @@
 //! Followers of a log, and the lifetime of logs and conversations.
 
 use super::*;
-use crate::chat::Frame;
+use crate::domain::Frame;
+use crate::turn::conversations::TurnEvent;
 use crate::turn::log::Cancel;
-use crate::turn::rooms::TurnEvent;
 
 #[actix_rt::test(system = "Paused")]
 async fn lagging_follower_gets_a_snapshot_and_continues() {
@@ -154,13 +154,14 @@ async fn subscription_reports_turns_in_order_and_evicted_ones_as_lagged() {
     let conversation = harness.conversation();
     let (mut subscription, running) = conversation.subscribe();
     assert!(running.is_none());
-    let next = async |subscription: &mut crate::turn::rooms::TurnSubscription| match subscription
-        .next(&conversation)
-        .await
-    {
-        TurnEvent::Started(log) => log.client_msg_id().to_string(),
-        TurnEvent::Lagged => "lagged".to_owned(),
-    };
+    let next =
+        async |subscription: &mut crate::turn::conversations::TurnSubscription| match subscription
+            .next(&conversation)
+            .await
+        {
+            TurnEvent::Started(log) => log.client_msg_id().to_string(),
+            TurnEvent::Lagged => "lagged".to_owned(),
+        };
     for name in ["1", "2"] {
         harness.wait_until_done(&harness.ask(name)).await;
     }
@@ -194,7 +195,7 @@ async fn subscription_reports_turns_in_order_and_evicted_ones_as_lagged() {
 async fn later_turns_have_greater_ids_despite_clock_differences() {
     let harness = TestServiceBuilder::with_scripts([vec![]]).start();
     let conversation = harness.conversation();
-    let far = crate::chat::TurnId::next_after(None, 1 << 47, 9);
+    let far = crate::domain::TurnId::next_after(None, 1 << 47, 9);
     conversation.observe_turn_id(far);
     let first = harness.ask("1");
     harness.wait_until_done(&first).await;

@@ -2,14 +2,14 @@
 //! one turn that asks for all identical questions.
 
 use super::*;
-use crate::degradation::cache::CacheMode;
-use crate::degradation::cache::key::{CacheScope, cache_key};
-use crate::settings::{CacheSettings, CacheSharing};
+use crate::answer_cache::policy::CacheMode;
+use crate::answer_cache::policy::key::{CacheScope, cache_key};
+use crate::config::{CacheSettings, CacheSharing};
 use crate::store::flaky::StoreFault;
 use crate::store::{CacheKey, CachedAnswer, Store as _};
-use crate::turn::desk::TurnOptions;
 use crate::turn::log::Cancel;
-use crate::turn::stage::conversation_id;
+use crate::turn::service::TurnOptions;
+use crate::turn::test_service::conversation_id;
 
 const QUESTION: &str = "What is new?";
 
@@ -31,7 +31,7 @@ fn shared_key() -> CacheKey {
 /// Saves a cached answer of this age.
 async fn save_answer(harness: &TestService, age: Duration) {
     let now = harness.turns.clock.wall();
-    let at = crate::chat::Timestamp(now.0 - u64::try_from(age.as_millis()).unwrap());
+    let at = crate::domain::Timestamp(now.0 - u64::try_from(age.as_millis()).unwrap());
     let answer = CachedAnswer {
         text: "Saved.".into(),
         saved_at: at,
@@ -401,7 +401,9 @@ async fn cache_is_warmed_one_question_at_a_time_while_idle() {
         },
     );
     run_until_idle().await;
-    actix::spawn(crate::turn::warm::run_warmer(Arc::clone(&harness.turns)));
+    actix::spawn(crate::turn::cache_warmer::run_warmer(Arc::clone(
+        &harness.turns,
+    )));
     advance(s(11)).await;
     assert_eq!(harness.calls(0).len(), 1, "not while a visitor waits");
     assert_eq!(

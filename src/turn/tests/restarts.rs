@@ -1,7 +1,7 @@
 //! The `attempt` and `restart` frames between attempts.
 
 use super::*;
-use crate::chat::{Frame, PreviousFailure};
+use crate::domain::{Frame, PreviousFailure};
 
 /// Describes each `attempt` and `restart` frame in one line.
 fn transitions(reader: &ProtocolClient) -> Vec<String> {

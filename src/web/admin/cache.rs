@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use serde_json::json;
 
 use crate::web::AppState;
-use crate::web::refusal::{error_response, error_with_retry_after};
+use crate::web::error::{error_response, error_with_retry_after};
 
 pub async fn clear_cache(state: web::Data<AppState>) -> HttpResponse {
     match state.chat.turns.answer_cache.clear().await {

@@ -6,10 +6,10 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::with_subject;
-use crate::chat::ConversationId;
-use crate::turn::forget::{self, DeleteError};
+use crate::domain::ConversationId;
+use crate::turn::deletion::{self, DeleteError};
 use crate::web::AppState;
-use crate::web::refusal::{error_response, error_with_retry_after};
+use crate::web::error::{error_response, error_with_retry_after};
 
 /// Deletes a conversation, whether or not it exists. The audit log gets a part of the id's hash:
 /// whoever has the id can recognise it, and the hash gives no access.
@@ -21,7 +21,7 @@ pub async fn delete_conversation(
         let message = "not a conversation id, which has 22 characters of base64url";
         return error_response(StatusCode::BAD_REQUEST, "bad_request", message);
     };
-    let response = match forget::delete_conversation(&state.chat.turns, id).await {
+    let response = match deletion::delete_conversation(&state.chat.turns, id).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "forgotten": true })),
         Err(error) => {
             let message = match error {

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::with_subject;
+use crate::config::{DrillSettings, InjectedFault, parse_duration};
 use crate::ops::drills::StartDrillError;
-use crate::provider::drill::DrillSpec;
-use crate::settings::{DrillSettings, InjectedFault, parse_duration};
-use crate::web::refusal::error_response;
-use crate::web::{AppState, body};
+use crate::provider::fault_injection::DrillSpec;
+use crate::web::error::error_response;
+use crate::web::{AppState, extract};
 
 #[derive(Deserialize)]
 pub struct StartDrill {
@@ -38,7 +38,7 @@ pub async fn list_drills(state: web::Data<AppState>) -> HttpResponse {
 }
 
 pub async fn start_drill(body: web::Payload, state: web::Data<AppState>) -> HttpResponse {
-    let request: StartDrill = match body::read_json(body).await {
+    let request: StartDrill = match extract::read_json(body).await {
         Ok(request) => request,
         Err(response) => return response,
     };

@@ -4,12 +4,12 @@
 //! the audit log. To add a route, add its handler, a line in [`routes`] and one in
 //! [`action_name`](action).
 
+mod audit;
 mod cache;
 mod conversations;
 mod drills;
 pub(super) mod providers;
 mod reload;
-mod trail;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{HttpServiceFactory, ServiceRequest, ServiceResponse};
@@ -18,8 +18,8 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 
 use super::AppState;
-use super::gate;
-use super::refusal::{error_response, method_not_allowed, not_found};
+use super::access;
+use super::error::{error_response, method_not_allowed, not_found};
 use crate::ops::audit::{AuditEntry, AuditOutcome, PeerKind};
 
 pub fn routes() -> impl HttpServiceFactory {
@@ -39,7 +39,7 @@ pub fn routes() -> impl HttpServiceFactory {
             admin_route("/conversations/{id}")
                 .route(web::delete().to(conversations::delete_conversation)),
         )
-        .service(admin_route("/audit").route(web::get().to(trail::list_audit)))
+        .service(admin_route("/audit").route(web::get().to(audit::list_audit)))
         .default_service(web::to(unknown_route))
 }
 
@@ -112,7 +112,7 @@ async fn audit_middleware<B: MessageBody + 'static>(
         request.method(),
         request.match_pattern().as_deref().unwrap_or_default(),
     );
-    let peer = PeerKind::from_address(gate::client_address(
+    let peer = PeerKind::from_address(access::client_address(
         request.request(),
         &settings.server.trusted_proxies,
     ));
@@ -141,7 +141,7 @@ async fn audit_middleware<B: MessageBody + 'static>(
 
 fn deny(request: &HttpRequest, state: &AppState) -> Option<HttpResponse> {
     let settings = state.settings();
-    if gate::check_own_origin(request, &settings.server).is_err() {
+    if access::check_own_origin(request, &settings.server).is_err() {
         let message = "pages of other sites may not use this API";
         return Some(error_response(
             StatusCode::FORBIDDEN,
@@ -149,7 +149,7 @@ fn deny(request: &HttpRequest, state: &AppState) -> Option<HttpResponse> {
             message,
         ));
     }
-    if gate::check_admin(request, &settings.server).is_err() {
+    if access::check_admin(request, &settings.server).is_err() {
         let message = "send server.admin_token as Authorization: Bearer TOKEN";
         return Some(error_response(
             StatusCode::UNAUTHORIZED,

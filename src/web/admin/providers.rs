@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::with_subject;
-use crate::chat::ProviderState;
+use crate::domain::ProviderState;
 use crate::provider::actor::{ResetBreaker, SetEnabled};
-use crate::provider::backend::Provider;
+use crate::provider::handle::Provider;
 use crate::router::actor::SECOND_ROUND_TIMEOUT;
 use crate::web::AppState;
-use crate::web::body;
-use crate::web::refusal::{error_response, error_with_retry_after};
+use crate::web::error::{error_response, error_with_retry_after};
+use crate::web::extract;
 
 #[derive(Deserialize)]
 struct ProviderAction {
@@ -24,7 +24,7 @@ pub async fn update_provider(
     body: web::Payload,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    let update: ProviderAction = match body::read_json(body).await {
+    let update: ProviderAction = match extract::read_json(body).await {
         Ok(update) => update,
         Err(response) => return response,
     };

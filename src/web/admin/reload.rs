@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::ops::reload::ReloadError;
 use crate::web::AppState;
-use crate::web::refusal::error_with_retry_after;
+use crate::web::error::error_with_retry_after;
 
 /// Responds with what changed, or with every problem and its file, line and key. The log has the
 /// same.

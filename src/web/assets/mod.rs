@@ -4,7 +4,7 @@
 //! Our own scripts and styles are served without comments and indentation, and the chat's modules
 //! as one bundle: see [`script`]. Third-party files are served as published.
 
-mod script;
+mod bundle;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
@@ -23,8 +23,8 @@ use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
-use self::script::{bundle, strip_comments};
-use super::refusal::not_found;
+use self::bundle::{bundle, strip_comments};
+use super::error::not_found;
 
 const CHAT_ENTRY: &str = "chat.js";
 
@@ -236,7 +236,7 @@ mod tests {
         );
         // Duplicate top-level names are an error in the browser. Top-level code is not indented.
         let mut names = std::collections::BTreeSet::new();
-        for part in script::module_order(CHAT_ENTRY, &scripts) {
+        for part in bundle::module_order(CHAT_ENTRY, &scripts) {
             let data = StaticFiles::get(part).unwrap().data;
             for line in std::str::from_utf8(&data).unwrap().lines() {
                 let line = line

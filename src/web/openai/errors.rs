@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use crate::chat::{Failure, FaultKind};
+use crate::domain::{Failure, FaultKind};
 use crate::turn::log::{Cancel, TurnLog};
 
 /// `Retry-After` if no provider is available and none says when it will be.

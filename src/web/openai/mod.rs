@@ -1,9 +1,9 @@
 //! `/v1`: the service as an OpenAI-compatible API, on the same turns as the chat. Nothing is
 //! stored.
 
-mod answer;
 mod errors;
 pub(crate) mod request;
+mod response;
 mod stream;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::float_cmp)]
@@ -17,18 +17,18 @@ use actix_web::http::{ConnectionType, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::body;
-use super::gate::{self, AccessDenied};
+use super::access::{self, AccessDenied};
+use super::extract;
 use super::{API_ORPHAN_GRACE, AppState};
-use crate::chat::{AnswerSource, FinishReason, TurnRecord};
-use crate::degradation::cache::CacheMode;
-use crate::settings::MidStream;
-use crate::turn::desk::{OpenTurnError, TurnOptions};
+use crate::answer_cache::policy::CacheMode;
+use crate::config::MidStream;
+use crate::domain::{AnswerSource, FinishReason, TurnRecord};
 use crate::turn::log::{Follower, TurnLog};
+use crate::turn::service::{OpenTurnError, TurnOptions};
 
-use answer::ResponseBuilder;
 use errors::ApiError;
 use request::CompletionRequest;
+use response::ResponseBuilder;
 use stream::ChunkStream;
 
 /// The time that a streamed response delays its headers for the first text. They name the provider
@@ -70,7 +70,7 @@ async fn parse_and_start(
 ) -> Result<(Arc<TurnLog>, CompletionRequest), ApiError> {
     authorize(http, state)?;
     check_rate(http, state)?;
-    let body = body::read_body(body).await.map_err(|error| {
+    let body = extract::read_body(body).await.map_err(|error| {
         let (status, message) = error.status_and_message();
         ApiError::new(status, None, message)
     })?;
@@ -165,7 +165,7 @@ fn model_names(state: &AppState) -> Vec<Arc<str>> {
 }
 
 fn authorize(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
-    gate::check_api(http, &state.settings().server).map_err(|denied| match denied {
+    access::check_api(http, &state.settings().server).map_err(|denied| match denied {
         AccessDenied::ForeignOrigin => {
             ApiError::new(403, Some("forbidden_origin"), "pages of other sites may not use this API")
         }
@@ -180,10 +180,10 @@ fn authorize(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
 /// Checks the rate limit of the address. Local programs are exempt, since they all share one
 /// address.
 fn check_rate(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
-    if gate::is_local(http) {
+    if access::is_local(http) {
         return Ok(());
     }
-    let address = gate::client_address(http, &state.settings().server.trusted_proxies);
+    let address = access::client_address(http, &state.settings().server.trusted_proxies);
     state
         .chat
         .rate_limiter

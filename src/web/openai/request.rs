@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::errors::ApiError;
-use crate::chat::{ChatMessage, ChatRequest, MessageRole};
+use crate::domain::{ChatMessage, ChatRequest, MessageRole};
 
 #[derive(Debug)]
 pub struct CompletionRequest {

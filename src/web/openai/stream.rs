@@ -13,9 +13,9 @@ use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::answer::{ResponseBuilder, encode_event};
 use super::errors::ApiError;
-use crate::chat::FinishReason;
+use super::response::{ResponseBuilder, encode_event};
+use crate::domain::FinishReason;
 use crate::turn::log::{Follower, TurnLog};
 
 /// The interval of comments while no text arrives, since clients and proxies drop silent

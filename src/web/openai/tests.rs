@@ -7,9 +7,9 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::*;
-use crate::chat::{ClientMsgId, Failure, FaultKind, Timestamp, TurnId, TurnState};
+use crate::domain::{ClientMsgId, Failure, FaultKind, Timestamp, TurnId, TurnState};
 use crate::turn::log::LogWriter;
-use crate::turn::seam::ContinuationMode;
+use crate::turn::merge::ContinuationMode;
 
 /// Starts a turn, and returns what its response needs.
 fn turn() -> (LogWriter, Arc<TurnLog>, Follower, ResponseBuilder) {

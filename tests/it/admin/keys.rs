@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
 use serde_json::{Value, json};
 
 use super::service::{Configured, TOKEN};

@@ -24,7 +24,7 @@ async fn halting_provider(gate: &Gate) -> ScriptedProvider {
 
 /// Waits until nothing is left of a provider's actor, nor of what could rebuild it.
 async fn gone(
-    mut vitals: tokio::sync::watch::Receiver<failsoft::provider::backend::ProviderStatus>,
+    mut vitals: tokio::sync::watch::Receiver<failsoft::provider::handle::ProviderStatus>,
 ) {
     soon("the end of a provider's actor", async {
         while vitals.changed().await.is_ok() {}
@@ -177,7 +177,7 @@ async fn a_blocked_provider_is_back_within_a_second_of_a_reload_with_a_good_key(
     assert_eq!(client.welcome["demo"], false);
     assert_eq!(client.answered("Who?").await.text, "From beta.");
     app.vitals("alpha", |vitals| {
-        vitals.state == failsoft::chat::ProviderState::Blocked
+        vitals.state == failsoft::domain::ProviderState::Blocked
     })
     .await;
     // The file is as it was; what it names is not.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ pub fn configuration(tables: &[String]) -> String {
     text
 }
 
-fn read(file: &Path) -> Result<failsoft::settings::LoadedConfig, failsoft::settings::ConfigErrors> {
+fn read(file: &Path) -> Result<failsoft::config::LoadedConfig, failsoft::config::ConfigErrors> {
     Settings::load(Some(file), &|_| None)
 }
 

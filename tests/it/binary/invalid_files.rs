@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use failsoft::chat::Timestamp;
+use failsoft::domain::Timestamp;
 use failsoft::store::{self, CacheKey, CachedAnswer};
 use serde_json::{Value, json};
 use tempfile::TempDir;

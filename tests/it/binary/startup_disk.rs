@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use failsoft::chat::{
+use failsoft::domain::{
     AnswerSource, ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState,
 };
 use failsoft::store;

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use failsoft::app::App;
+use failsoft::config::{ConfigErrors, Dialect, LoadedConfig, ProviderSource, Secret, Settings};
 use failsoft::degradation::{DegradationActor, SelfCheckConfig};
-use failsoft::provider::backend::{AddrWatch, Provider, ProviderStatus};
-use failsoft::session::lobby::ChatService;
-use failsoft::settings::{ConfigErrors, Dialect, LoadedConfig, ProviderSource, Secret, Settings};
+use failsoft::provider::handle::{AddrWatch, Provider, ProviderStatus};
+use failsoft::session::service::ChatService;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;

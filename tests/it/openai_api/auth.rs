@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use failsoft::settings::Secret;
+use failsoft::config::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -1,6 +1,6 @@
 //! A provider whose context is known to be too small is passed over: the caller's messages are never cut to fit it.
 
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, ScriptedProvider, TestApp, refusal, settings};

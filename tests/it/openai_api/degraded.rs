@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use failsoft::chat::ProviderState;
+use failsoft::domain::ProviderState;
 use serde_json::json;
 
 use crate::harness::{

@@ -1,6 +1,6 @@
 //! Messages in the orders that programs send: begun by the model, ending with it, with system texts in between.
 
-use failsoft::settings::Prefill;
+use failsoft::config::Prefill;
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Answer, ScriptedProvider, TestApp, answer, refusal, settings};

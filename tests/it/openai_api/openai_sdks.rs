@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use failsoft::settings::{Secret, Settings};
+use failsoft::config::{Secret, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;

@@ -1,6 +1,6 @@
 //! A streamed answer that breaks goes on with a provider that takes the beginning of an answer: in its own form, and without where it refuses.
 
-use failsoft::settings::Prefill;
+use failsoft::config::Prefill;
 use serde_json::{Value, json};
 
 use crate::harness::{

@@ -1,6 +1,6 @@
 //! Who is let in: origins, programs, and what stands behind each conversation's id.
 
-use failsoft::settings::{Secret, Settings};
+use failsoft::config::{Secret, Settings};
 use serde_json::{Value, json};
 
 use crate::harness::{ScriptedProvider, TestApp, WsClient, settings, upgrade};

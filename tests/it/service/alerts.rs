@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use failsoft::chat::ProviderState;
-use failsoft::settings::{Secret, Settings};
+use failsoft::config::{Secret, Settings};
+use failsoft::domain::ProviderState;
 use serde_json::{Value, json};
 
 use crate::harness::{

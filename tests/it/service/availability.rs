@@ -1,6 +1,6 @@
 //! What the last day and month were like, as the status tells it, also after a restart.
 
-use failsoft::settings::{Prices, Secret};
+use failsoft::config::{Prices, Secret};
 use serde_json::{Value, json};
 
 use crate::harness::{ScriptedProvider, TestApp, WsClient, settings, soon};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use failsoft::chat::ProviderState;
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
+use failsoft::domain::ProviderState;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
 use serde_json::json;
 use tempfile::TempDir;
 

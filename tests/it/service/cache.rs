@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use failsoft::chat::Timestamp;
-use failsoft::degradation::cache::key::{CacheScope, cache_key};
-use failsoft::settings::{CacheSharing, Settings};
+use failsoft::answer_cache::policy::key::{CacheScope, cache_key};
+use failsoft::config::{CacheSharing, Settings};
+use failsoft::domain::Timestamp;
 use failsoft::store::{CacheKey, CachedAnswer};
 use serde_json::{Value, json};
 

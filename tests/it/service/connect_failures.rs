@@ -136,7 +136,7 @@ fn secretly(mut stream: std::net::TcpStream) -> Vec<u8> {
         CertificateDer::from(&include_bytes!("../../fixtures/self_signed.crt.der")[..]);
     let key =
         PrivateKeyDer::try_from(&include_bytes!("../../fixtures/self_signed.key.der")[..]).unwrap();
-    failsoft::provider::transport::install_tls();
+    failsoft::provider::http::install_tls();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![certificate], key).unwrap();
     let mut tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();

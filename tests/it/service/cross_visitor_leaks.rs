@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use failsoft::settings::CacheSharing;
+use failsoft::config::CacheSharing;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::interval;

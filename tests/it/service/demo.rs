@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use failsoft::chat::ProviderState;
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
+use failsoft::domain::ProviderState;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

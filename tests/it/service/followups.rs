@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use failsoft::settings::Settings;
+use failsoft::config::Settings;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -267,7 +267,7 @@ async fn a_provider_that_fails_again_stops_it_until_it_is_well() {
     app.at_rest().await;
     // The provider is soon found well by its probes, but nobody is asked late so soon after a failure.
     app.vitals("alpha", |vitals| {
-        vitals.state == failsoft::chat::ProviderState::Closed
+        vitals.state == failsoft::domain::ProviderState::Closed
     })
     .await;
     assert_eq!(first.answered("And now?").await.text, "Well.");

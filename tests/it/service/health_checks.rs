@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use failsoft::chat::{FaultKind, ProviderState};
-use failsoft::settings::{ProbeKind, Settings};
+use failsoft::config::{ProbeKind, Settings};
+use failsoft::domain::{FaultKind, ProviderState};
 use serde_json::json;
 
 use crate::harness::{

@@ -1,6 +1,6 @@
 //! What is kept of a conversation, and its pages.
 
-use failsoft::chat::{
+use failsoft::domain::{
     AnswerSource, ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState,
 };
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! What HTTP asks of answers: methods, versions, headers that keep browsers from guessing, rates.
 
-use failsoft::settings::Secret;
+use failsoft::config::Secret;
 use serde_json::json;
 
 use crate::harness::{ScriptedProvider, TestApp, question, settings};

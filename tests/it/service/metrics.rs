@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use failsoft::settings::{CacheSharing, Prices, Secret};
+use failsoft::config::{CacheSharing, Prices, Secret};
 use serde_json::{Value, json};
 
 use crate::harness::{

@@ -1,6 +1,6 @@
 //! What an operator does to a running service, and what only an operator sees.
 
-use failsoft::settings::{Prices, Secret};
+use failsoft::config::{Prices, Secret};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, ScriptedProvider, TestApp, WsClient, settings};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use failsoft::chat::ProviderState;
+use failsoft::domain::ProviderState;
 use serde_json::{Value, json};
 
 use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings};

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use failsoft::chat::ProviderState;
+use failsoft::domain::ProviderState;
 use tokio::time::interval;
 
 use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings};

@@ -265,7 +265,7 @@ async fn no_probe_comes_before_it_is_over_and_one_comes_then() {
             "{status}: probed after {:?}",
             probed - asked
         );
-        let closed = failsoft::chat::ProviderState::Closed;
+        let closed = failsoft::domain::ProviderState::Closed;
         app.vitals("alpha", |vitals| vitals.state == closed).await;
         assert_eq!(ask(&app, "stream").await, ALPHA);
     }

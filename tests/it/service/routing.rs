@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use failsoft::provider::backend::ProviderStatus;
-use failsoft::settings::{Prices, RoutingStrategy, Settings};
+use failsoft::config::{Prices, RoutingStrategy, Settings};
+use failsoft::provider::handle::ProviderStatus;
 use serde_json::json;
 
 use crate::harness::{

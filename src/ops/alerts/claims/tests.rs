@@ -1,8 +1,8 @@
 //! Claims over a real Redis.
 
 use super::*;
-use crate::provider::paused::run_until_idle;
-use crate::settings::Secret;
+use crate::config::Secret;
+use crate::provider::paused_system::run_until_idle;
 use crate::store::server::Redis;
 
 async fn connected(redis: &Redis, name: &str) -> AlertClaims {

@@ -1,6 +1,6 @@
 //! Reconfiguration and removal by a reload.
 
-use super::super::changing::Retire;
+use super::super::reconfigure::Retire;
 use super::*;
 
 fn unchanged(_: &mut ProviderParts) {}
@@ -98,7 +98,7 @@ async fn lower_concurrency_limit_waits_for_running_calls() {
 #[actix_rt::test(system = "Paused")]
 async fn health_check_of_the_old_address_does_not_count() {
     let check = HealthSettings {
-        probe: crate::settings::ProbeKind::Models,
+        probe: crate::config::ProbeKind::Models,
         ..HealthSettings::default()
     };
     let mut stand = ProviderBench::standalone(BenchOptions {
@@ -108,7 +108,7 @@ async fn health_check_of_the_old_address_does_not_count() {
     stand.client.set_listing_scripts([hang()]);
     // The check is running during the change.
     advance(s(61)).await;
-    let other = Arc::new(crate::provider::scripted::ScriptedClient::default());
+    let other = Arc::new(crate::provider::scripted_client::ScriptedClient::default());
     stand.reconfigure(true, |seed| seed.client = other);
     advance(s(5)).await;
     let status = stand.status().await;
@@ -124,7 +124,7 @@ async fn health_check_of_the_old_address_does_not_count() {
 #[actix_rt::test(system = "Paused")]
 async fn retired_actor_finishes_its_calls_and_stops() {
     let store = Arc::new(MemoryStore::default());
-    let clock = crate::provider::backend::Clock::start();
+    let clock = crate::provider::handle::Clock::start();
     let mut stand = ProviderBench::start(BenchOptions::new("a"), clock, Arc::clone(&store) as _);
     let first = stand.try_acquire().await.unwrap();
     let mut last = stand.try_acquire().await.unwrap();
@@ -144,7 +144,7 @@ async fn retired_actor_finishes_its_calls_and_stops() {
     first.complete(CallOutcome::Success);
     run_until_idle().await;
     assert!(actor.connected(), "one call is running");
-    last.record_usage(crate::chat::TokenUsage {
+    last.record_usage(crate::domain::TokenUsage {
         input_tokens: 1_000_000,
         output_tokens: 0,
         estimated: false,

@@ -11,7 +11,7 @@ mod told;
 use std::time::Duration;
 
 use super::*;
-use crate::chat::ProviderState;
+use crate::domain::ProviderState;
 
 /// The middle of every draw, so that durations have no jitter.
 const NO_JITTER: f64 = 0.5;

@@ -23,11 +23,11 @@ use serde_json::Value;
 use super::{
     Dialect, DialectKind, ErrorResponse, Framing, ModelConfig, ProviderRequest, new_dialect,
 };
-use crate::chat::{
+use crate::domain::{
     ChatMessage, ChatRequest, Failure, FaultKind, FinishReason, MessageRole, Timestamp, TokenUsage,
 };
-use crate::provider::guard::SseSanitizer;
-use crate::provider::upstream::StreamEvent;
+use crate::provider::sse_guard::SseSanitizer;
+use crate::provider::stream_event::StreamEvent;
 
 const KINDS: [DialectKind; 5] = [
     DialectKind::OpenAi,

@@ -5,7 +5,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 
 use super::super::*;
-use crate::settings::MidStream;
+use crate::config::MidStream;
 use crate::store::flaky::StoreFault;
 
 /// All random choices of one test case.

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 use super::super::*;
 use super::cases::{Case, ProviderCase, TurnCase};
 use super::play::JoinedVisit;
-use crate::chat::{AttemptSummary, ChatMessage, Done, Frame, Recovery};
-use crate::provider::backend::ProviderStatus;
-use crate::provider::scripted::RecordedCall;
+use crate::domain::{AttemptSummary, ChatMessage, Done, Frame, Recovery};
+use crate::provider::handle::ProviderStatus;
+use crate::provider::scripted_client::RecordedCall;
 use crate::store::flaky::StoreFault;
 use crate::turn::attempt::CONTENT_FILTER_TEXT;
-use crate::turn::desk::CHAT_ORPHAN_GRACE;
 use crate::turn::log::encode_frame;
+use crate::turn::service::CHAT_ORPHAN_GRACE;
 
 /// A turn that was played.
 pub struct PlayedTurn {

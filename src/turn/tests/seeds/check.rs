@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::*;
 use super::visit::Visit;
 use super::world::ServiceLimits;
-use crate::chat::Done;
-use crate::settings::MidStream;
+use crate::config::MidStream;
+use crate::domain::Done;
 use crate::turn::attempt::CONTENT_FILTER_TEXT;
 
 /// The time that store and actor timeouts may add to any other limit.

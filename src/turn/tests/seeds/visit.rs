@@ -4,9 +4,9 @@ use tokio::time::timeout;
 
 use super::super::*;
 use super::chance::SeededRandom;
-use crate::chat::ConversationId;
+use crate::domain::ConversationId;
+use crate::turn::conversations::LiveConversation;
 use crate::turn::log::Cancel;
-use crate::turn::rooms::LiveConversation;
 
 pub struct Visit {
     pub conversation: ConversationId,

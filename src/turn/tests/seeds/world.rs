@@ -4,11 +4,11 @@ use super::super::*;
 use super::chance::SeededRandom;
 use super::check::{self, ProviderTexts};
 use super::visit::{self, Visit};
-use crate::settings::MidStream;
+use crate::config::MidStream;
 use crate::store::Store as _;
 use crate::store::flaky::StoreFault;
-use crate::turn::desk::TurnOptions;
-use crate::turn::stage::conversation_id;
+use crate::turn::service::TurnOptions;
+use crate::turn::test_service::conversation_id;
 
 /// The number of turns in one service.
 pub const TURNS_PER_SERVICE: u64 = 50;

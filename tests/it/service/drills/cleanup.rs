@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use failsoft::chat::ProviderState;
-use failsoft::provider::drill::TOKENS_BEFORE_FAULT;
-use failsoft::settings::CacheSharing;
+use failsoft::config::CacheSharing;
+use failsoft::domain::ProviderState;
+use failsoft::provider::fault_injection::TOKENS_BEFORE_FAULT;
 use serde_json::json;
 
 use super::{BETA, Ground, counts, told};

@@ -7,7 +7,7 @@ mod reports;
 
 use std::time::Duration;
 
-use failsoft::settings::{Secret, Settings};
+use failsoft::config::{Secret, Settings};
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Answer, ScriptedProvider, TestApp, WsClient, answer, settings, soon};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use failsoft::settings::Secret;
+use failsoft::config::Secret;
 use serde_json::{Value, json};
 
 use super::{Ground, counts};

@@ -1,0 +1,400 @@
+//! Creates a `Provider` and the parts of its actor from the configuration.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::random;
+use crate::cluster::Cluster;
+use crate::config::{
+    BreakerSettings, ConfigEnum as _, Dialect, Prefill, ProviderSettings, fingerprint,
+};
+use crate::domain::{FaultKind, ProviderState};
+use crate::ops::status::RestoredHistory;
+use crate::provider::actor::{ProviderActor, ProviderParts};
+use crate::provider::breaker::BreakerConfig;
+use crate::provider::client::HttpProviderClient;
+use crate::provider::concurrency_limit::ConcurrencyLimit;
+use crate::provider::cost::{DailySpend, ProviderPricing};
+use crate::provider::dialect::{self, DialectKind, ModelConfig};
+use crate::provider::event::ProviderEvent;
+use crate::provider::fault_injection::FaultSwitch;
+use crate::provider::handle::{AddrWatch, AttemptTimeouts, Clock, Provider, ProviderStatus};
+use crate::provider::http::Transport;
+use crate::provider::probe_lease::ProbeCoordinator;
+use crate::store::{BreakerRecord, DailySpendRecord, Store};
+
+/// A probe permit counts as lost this long after the maximum duration of an attempt.
+const PROBE_LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+pub struct ProviderSpec {
+    pub settings: ProviderSettings,
+    upstream: Arc<HttpProviderClient>,
+    fault_switch: Arc<FaultSwitch>,
+    account_id: Arc<str>,
+    probe_coordinator: Option<Arc<dyn ProbeCoordinator>>,
+}
+
+/// The state of a provider that survives a change of its settings.
+#[derive(Clone)]
+pub struct ProviderRuntime {
+    pub actor: AddrWatch<ProviderActor>,
+    pub status: Arc<watch::Sender<ProviderStatus>>,
+    pub events: Arc<watch::Sender<Option<ProviderEvent>>>,
+    pub concurrency: Arc<ConcurrencyLimit>,
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+}
+
+impl ProviderSpec {
+    /// `fleet` coordinates probes with other instances. `drills` keeps a running drill active
+    /// across a change of settings; `None` creates a new switch.
+    pub fn new(
+        settings: ProviderSettings,
+        transport: Transport,
+        fleet: Option<&Cluster>,
+        drills: Option<Arc<FaultSwitch>>,
+    ) -> Self {
+        let drills = drills.unwrap_or_else(|| Arc::new(FaultSwitch::new(random::random_unit)));
+        let dialect = dialect::new_dialect(dialect_kind(settings.dialect), model_config(&settings));
+        let upstream = Arc::new(HttpProviderClient::new(
+            &settings.base_url,
+            dialect.into(),
+            transport,
+            Arc::clone(&drills),
+        ));
+        let account = account_id(&settings);
+        let probing = fleet.map(|fleet| fleet.probe_coordinator(&account));
+        Self {
+            settings,
+            upstream,
+            fault_switch: drills,
+            account_id: account,
+            probe_coordinator: probing,
+        }
+    }
+
+    fn prices(&self) -> Option<(f64, f64)> {
+        self.settings
+            .prices
+            .as_ref()
+            .map(|prices| (prices.input, prices.output))
+    }
+
+    pub fn provider(&self, lasting: &ProviderRuntime) -> Provider {
+        let provider = &self.settings;
+        Provider {
+            name: provider.name.as_str().into(),
+            model: provider.model.as_str().into(),
+            dialect: provider.dialect.as_str(),
+            context_tokens: context_tokens(provider),
+            timeouts: call_timeouts(provider),
+            retry: provider.retry.clone(),
+            supports_prefill: AtomicBool::new(provider.prefill != Prefill::Off),
+            weight: provider.weight,
+            prices: self.prices(),
+            has_daily_budget: provider.daily_budget_usd.is_some(),
+            client: self.upstream.clone(),
+            actor: lasting.actor.clone(),
+            account_id: Arc::clone(&self.account_id),
+            events: lasting.events.subscribe(),
+            status: lasting.status.subscribe(),
+            fault_switch: Arc::clone(&self.fault_switch),
+        }
+    }
+
+    /// The parts from which the provider's actor is built, also after a panic.
+    pub fn parts(&self, lasting: ProviderRuntime) -> ProviderParts {
+        let ProviderRuntime {
+            actor,
+            status: vitals,
+            events: voice,
+            concurrency: places,
+            store,
+            clock,
+        } = lasting;
+        let provider = &self.settings;
+        ProviderParts {
+            name: provider.name.as_str().into(),
+            breaker_config: breaker_config(
+                &provider.breaker,
+                provider.health.recovery_probe,
+                provider.timeouts.attempt,
+            ),
+            probe_timeout: provider.timeouts.first_token_timeout(0),
+            health_settings: provider.health.clone(),
+            pricing: ProviderPricing {
+                prices: self.prices(),
+                daily_budget_usd: provider.daily_budget_usd,
+            },
+            client: self.upstream.clone(),
+            fault_switch: Arc::clone(&self.fault_switch),
+            concurrency: places,
+            max_concurrent: provider.max_concurrent,
+            status: vitals,
+            actor,
+            store,
+            clock,
+            random_unit: random::random_unit,
+            events: voice,
+            probe_coordinator: self.probe_coordinator.clone(),
+        }
+    }
+}
+
+/// The state of the providers and the service as saved in the store.
+#[derive(Default)]
+pub struct RestoredState {
+    /// Breakers that were not closed.
+    pub breakers: Vec<BreakerRecord>,
+    pub daily_spend: Vec<DailySpendRecord>,
+    pub history: RestoredHistory,
+}
+
+/// The initial status of a provider: its saved spend, and its breaker if that was not closed.
+pub fn restored_status(provider: &str, remembered: &RestoredState) -> ProviderStatus {
+    let spent = remembered
+        .daily_spend
+        .iter()
+        .find(|record| record.provider == provider);
+    let spent = spent.map(|record| DailySpend {
+        day: record.utc_day,
+        usd: record.usd,
+        estimated: record.is_estimated,
+    });
+    let vitals = ProviderStatus {
+        spend_today: spent.unwrap_or_default(),
+        ..ProviderStatus::default()
+    };
+    let Some(record) = remembered
+        .breakers
+        .iter()
+        .find(|record| record.provider == provider)
+    else {
+        return vitals;
+    };
+    // Records of earlier versions only have the wire name, which several faults share.
+    let fault_by_wire_name = || {
+        FaultKind::ALL
+            .into_iter()
+            .find(|fault| fault.wire_name() == record.reason)
+    };
+    let fault = record.fault.or_else(fault_by_wire_name);
+    ProviderStatus {
+        state: if record.is_blocked {
+            ProviderState::Blocked
+        } else {
+            ProviderState::Open
+        },
+        retry_at: Some(record.retry_at),
+        last_fault: fault,
+        failed_probes: record.failed_probes,
+        ..vitals
+    }
+}
+
+/// A stable id of the account in use: a hash of dialect, base URL, model and key. Instances with
+/// the same account share breaker events.
+fn account_id(provider: &ProviderSettings) -> Arc<str> {
+    let key = provider.api_key.as_ref().map_or("", |key| key.expose());
+    fingerprint([
+        provider.dialect.as_str(),
+        &provider.base_url,
+        &provider.model,
+        key,
+    ])
+    .into()
+}
+
+fn dialect_kind(dialect: Dialect) -> DialectKind {
+    match dialect {
+        Dialect::OpenAi => DialectKind::OpenAi,
+        Dialect::Anthropic => DialectKind::Anthropic,
+        Dialect::Gemini => DialectKind::Gemini,
+        Dialect::Azure => DialectKind::Azure,
+        Dialect::Ollama => DialectKind::Ollama,
+    }
+}
+
+fn context_tokens(provider: &ProviderSettings) -> u32 {
+    provider
+        .context_tokens
+        .map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
+fn model_config(provider: &ProviderSettings) -> ModelConfig {
+    let headers = provider.headers.iter();
+    ModelConfig {
+        base_url: provider.base_url.clone(),
+        name: provider.model.clone(),
+        key: provider.api_key.as_ref().map(|key| key.expose().into()),
+        api_version: provider.api_version.clone().unwrap_or_default(),
+        temperature: provider.temperature,
+        headers: headers
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect(),
+        context_tokens: context_tokens(provider),
+        prefill: match provider.prefill {
+            Prefill::Off | Prefill::Assistant => dialect::Prefill::Plain,
+            Prefill::Vllm => dialect::Prefill::Vllm,
+            Prefill::Prefix => dialect::Prefill::Prefix,
+        },
+    }
+}
+
+fn call_timeouts(provider: &ProviderSettings) -> AttemptTimeouts {
+    let timeouts = &provider.timeouts;
+    AttemptTimeouts {
+        first_token: timeouts.first_token.clone(),
+        stall: timeouts.stall,
+        total: timeouts.attempt,
+    }
+}
+
+fn breaker_config(
+    breaker: &BreakerSettings,
+    recovery_probe: bool,
+    attempt: Duration,
+) -> BreakerConfig {
+    BreakerConfig {
+        consecutive_failures: breaker.consecutive_failures,
+        failure_rate: breaker.failure_rate,
+        min_calls: breaker.min_calls,
+        window: breaker.window,
+        slow_factor: breaker.slow_factor,
+        slow_rate: breaker.slow_rate,
+        stream_failure_rate: breaker.stream_failure_rate,
+        open_for: breaker.open_for,
+        open_max: breaker.open_max,
+        blocked_for: breaker.blocked_for,
+        probes: breaker.probes,
+        recovery_probe,
+        probe_lease: attempt + PROBE_LEASE_MARGIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn account_id_depends_on_address_model_and_key() {
+        let settings = crate::config::Settings::default();
+        let base = settings.new_provider("a", Dialect::OpenAi);
+        let other_name = ProviderSettings {
+            name: "b".into(),
+            ..base.clone()
+        };
+        assert_eq!(
+            account_id(&base),
+            account_id(&other_name),
+            "the name may differ between instances"
+        );
+        assert_eq!(account_id(&base).len(), 16);
+        let key = crate::config::Secret::new("canary-key".to_owned());
+        for other in [
+            ProviderSettings {
+                model: "m".into(),
+                ..base.clone()
+            },
+            ProviderSettings {
+                base_url: format!("{}x", base.base_url),
+                ..base.clone()
+            },
+            ProviderSettings {
+                api_key: Some(key),
+                ..base.clone()
+            },
+        ] {
+            assert_ne!(account_id(&base), account_id(&other));
+        }
+    }
+
+    #[test]
+    fn providers_start_with_their_saved_status() {
+        let breaker = |provider: &str, blocked| BreakerRecord {
+            provider: provider.into(),
+            is_blocked: blocked,
+            failed_probes: 2,
+            retry_at: Timestamp(9),
+            reason: "timeout".into(),
+            fault: None,
+        };
+        let spent = |provider: &str| DailySpendRecord {
+            provider: provider.into(),
+            utc_day: 7,
+            usd: 1.5,
+            is_estimated: true,
+        };
+        let remembered = RestoredState {
+            breakers: vec![breaker("a", false), breaker("b", true)],
+            daily_spend: vec![spent("b"), spent("c")],
+            history: RestoredHistory::default(),
+        };
+        let cost = DailySpend {
+            day: 7,
+            usd: 1.5,
+            estimated: true,
+        };
+        for (name, state, spent) in [
+            ("a", ProviderState::Open, DailySpend::default()),
+            ("b", ProviderState::Blocked, cost),
+            ("c", ProviderState::Closed, cost),
+            ("d", ProviderState::Closed, DailySpend::default()),
+        ] {
+            let vitals = restored_status(name, &remembered);
+            assert_eq!((vitals.state, vitals.spend_today), (state, spent), "{name}");
+        }
+        assert_eq!(
+            restored_status("a", &remembered).last_fault,
+            Some(FaultKind::Timeout)
+        );
+    }
+
+    #[test]
+    fn saved_fault_is_restored_even_if_faults_share_a_wire_name() {
+        let restored_fault = |text: &str| {
+            let breakers = vec![serde_json::from_str(text).unwrap()];
+            restored_status(
+                "a",
+                &RestoredState {
+                    breakers,
+                    ..RestoredState::default()
+                },
+            )
+            .last_fault
+        };
+        let record = |fields: &str| {
+            format!(
+                r#"{{"provider":"a","blocked":false,"strikes":0,"until":"1970-01-01T00:00:09Z","reason":"refused"{fields}}}"#
+            )
+        };
+        for fault in [
+            FaultKind::Unreachable,
+            FaultKind::Unauthorized,
+            FaultKind::QuotaSpent,
+        ] {
+            let name = serde_json::to_string(&fault).unwrap();
+            assert_eq!(
+                restored_fault(&record(&format!(",\"fault\":{name}"))),
+                Some(fault)
+            );
+        }
+        assert_eq!(
+            restored_fault(&record("")),
+            Some(FaultKind::Unreachable),
+            "records of earlier versions have no fault"
+        );
+        for unknown in [r#""eaten""#, r#"{"eaten":{"by":"a dog"}}"#, "null"] {
+            let fault = restored_fault(&record(&format!(",\"fault\":{unknown}")));
+            assert_eq!(
+                fault,
+                Some(FaultKind::Unreachable),
+                "{unknown}: falls back to the wire name"
+            );
+        }
+    }
+}

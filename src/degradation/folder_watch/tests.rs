@@ -1,0 +1,169 @@
+//! The actor with a real folder.
+
+use std::fs;
+use std::path::Path;
+
+use actix::{Actor as _, Addr};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::*;
+use crate::config::DegradationSettings;
+use crate::degradation::{FallbackChain, FallbackWatch, ReloadFallback};
+use crate::domain::AnswerSource;
+
+struct Stand {
+    folder: TempDir,
+    published: FallbackWatch,
+    view: watch::Receiver<Arc<FallbackChain>>,
+    actor: Addr<DegradationActor>,
+}
+
+fn settings(knowledge: Option<&Path>) -> DegradationSettings {
+    DegradationSettings {
+        knowledge: knowledge.map(Path::to_owned),
+        ..DegradationSettings::default()
+    }
+}
+
+impl Stand {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let published = FallbackWatch::new("Later.");
+        let view = published.chain();
+        let actor =
+            DegradationActor::new(settings(Some(folder.path())), published.clone(), ()).start();
+        Self {
+            folder,
+            published,
+            view,
+            actor,
+        }
+    }
+
+    async fn wait_for_passages(&mut self, passages: usize) {
+        let limit = Duration::from_secs(20);
+        let reached = self
+            .view
+            .wait_for(|chain| chain.knowledge().len() == passages);
+        assert!(
+            tokio::time::timeout(limit, reached).await.is_ok(),
+            "never {passages} passages"
+        );
+    }
+
+    fn source(&self, question: &str) -> AnswerSource {
+        self.view.borrow().answer(question).source
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.published.health().messages()
+    }
+}
+
+const TEA: (&str, &str) = ("tea.md", "# Tea\nPour the tea after four minutes.");
+const MILK: (&str, &str) = ("milk.txt", "The milk stands in the fridge.");
+
+#[actix::test]
+async fn added_file_answers_and_removed_file_does_not() {
+    let mut stand = Stand::new(&[TEA]);
+    stand.wait_for_passages(1).await;
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Extractive
+    );
+    assert_eq!(stand.source("Where is the milk?"), AnswerSource::Fallback);
+    fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
+    stand.wait_for_passages(2).await;
+    assert_eq!(stand.source("Where is the milk?"), AnswerSource::Extractive);
+    fs::remove_file(stand.folder.path().join(TEA.0)).unwrap();
+    stand.wait_for_passages(1).await;
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Fallback
+    );
+    assert_eq!(stand.problems(), [""; 0]);
+}
+
+#[actix::test]
+async fn reload_keeps_changes_or_removes_the_knowledge() {
+    let mut stand = Stand::new(&[TEA]);
+    stand.wait_for_passages(1).await;
+    let other = tempfile::tempdir().unwrap();
+    fs::write(
+        other.path().join("a.md"),
+        format!("{}\n# Milk\n{}", TEA.1, MILK.1),
+    )
+    .unwrap();
+    assert_eq!(
+        stand
+            .actor
+            .send(ReloadFallback(settings(Some(other.path()))))
+            .await
+            .unwrap(),
+        Ok(())
+    );
+    assert_ne!(stand.view.borrow().knowledge().len(), 0, "no gap");
+    stand.wait_for_passages(2).await;
+    assert_eq!(
+        stand
+            .actor
+            .send(ReloadFallback(settings(None)))
+            .await
+            .unwrap(),
+        Ok(())
+    );
+    assert_eq!(stand.view.borrow().knowledge().len(), 0);
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Fallback
+    );
+}
+
+#[actix::test]
+async fn problems_are_reported_while_they_last() {
+    let mut stand = Stand::new(&[TEA]);
+    fs::write(stand.folder.path().join("bad.md"), b"\xff").unwrap();
+    stand.wait_for_passages(1).await;
+    let mut problems = stand.published.health();
+    problems.wait_for_knowledge_problems(1).await;
+    assert_eq!(stand.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
+    for n in 0..12 {
+        fs::write(stand.folder.path().join(format!("bad{n:02}.md")), b"\xff").unwrap();
+    }
+    problems.wait_for_knowledge_problems(13).await;
+    assert_eq!(stand.problems().len(), 11);
+    assert_eq!(
+        stand.problems().last().unwrap(),
+        "Knowledge: 3 more problems; the log names them."
+    );
+
+    stand
+        .published
+        .publish_failed_checks(vec!["Self-check: broken.".to_owned()]);
+    assert_eq!(stand.problems().last().unwrap(), "Self-check: broken.");
+    stand.published.publish_failed_checks(Vec::new());
+    assert_eq!(stand.problems().len(), 11);
+}
+
+#[actix::test]
+async fn rebuilt_actor_keeps_the_knowledge() {
+    let mut stand = Stand::new(&[TEA]);
+    stand.wait_for_passages(1).await;
+    let rebuilt = DegradationActor::new(
+        settings(Some(stand.folder.path())),
+        stand.published.clone(),
+        (),
+    )
+    .start();
+    stand.actor = rebuilt;
+    assert_eq!(
+        stand.source("When do I pour the tea?"),
+        AnswerSource::Extractive
+    );
+    fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
+    stand.wait_for_passages(2).await;
+}

@@ -1,0 +1,281 @@
+//! Extracts content words: folded, without stop words, reduced to their stems.
+//!
+//! Pure. A folder may mix languages and a short question does not reveal its own, so all languages
+//! are treated alike: accents are dropped, the commonest endings of English, German, Spanish and
+//! French are removed, and stop words of any of them are skipped. Scripts without spaces are split
+//! into pairs of characters. Compounds are not split, and `oe` does not match `ö`.
+
+mod stop_words;
+
+/// The content words of a text, in order, with repetitions.
+pub fn content_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for word in split_words(text) {
+        if starts_unspaced(word) {
+            push_bigrams(word, &mut words);
+            continue;
+        }
+        let folded = fold_accents(word);
+        let is_short =
+            folded.chars().count() < 2 && folded.bytes().all(|byte| byte.is_ascii_alphabetic());
+        if !is_short && !stop_words::is_stop_word(&folded) {
+            words.push(stem(folded));
+        }
+    }
+    words
+}
+
+/// A language that is recognised by its stop words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    English,
+    German,
+    Spanish,
+    French,
+}
+
+/// The language with the most stop words in a text. `None` on a tie and if there are none.
+pub fn detect_language(text: &str) -> Option<Language> {
+    let mut counts = [0_usize; 4];
+    for word in split_words(text) {
+        for (count, is_in) in counts
+            .iter_mut()
+            .zip(stop_words::stop_word_languages(&fold_accents(word)))
+        {
+            *count += usize::from(is_in);
+        }
+    }
+    let languages = [
+        Language::English,
+        Language::German,
+        Language::Spanish,
+        Language::French,
+    ];
+    let most = counts.iter().max().filter(|most| **most > 0)?;
+    let mut leading = languages
+        .into_iter()
+        .zip(&counts)
+        .filter(|(_, count)| *count == most);
+    leading
+        .next()
+        .filter(|_| leading.next().is_none())
+        .map(|(language, _)| language)
+}
+
+/// Splits a text into runs of letters, digits and marks, and where a run changes between scripts
+/// with and without spaces.
+fn split_words(text: &str) -> impl Iterator<Item = &str> {
+    let runs = text
+        .split(|c: char| !c.is_alphanumeric() && !is_combining_mark(c))
+        .filter(|run| !run.is_empty());
+    runs.flat_map(|run| {
+        let mut rest = run;
+        std::iter::from_fn(move || {
+            let kind = is_unspaced_script(rest.chars().next()?);
+            let end = rest
+                .find(|c| is_unspaced_script(c) != kind)
+                .unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            rest = after;
+            Some(word)
+        })
+    })
+}
+
+/// Combining marks, which follow the letter that they belong to.
+fn is_combining_mark(c: char) -> bool {
+    ('\u{300}'..='\u{36f}').contains(&c)
+}
+
+/// Thai, Kana, Han and Hangul: no spaces between words, or words of many parts.
+fn is_unspaced_script(c: char) -> bool {
+    matches!(c, '\u{e00}'..='\u{eff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+fn starts_unspaced(word: &str) -> bool {
+    word.chars().next().is_some_and(is_unspaced_script)
+}
+
+/// Adds the overlapping pairs of characters, or a single character as it is.
+fn push_bigrams(word: &str, words: &mut Vec<String>) {
+    let mut before = None;
+    for c in word.chars() {
+        if let Some(before) = before {
+            words.push([before, c].iter().collect());
+        }
+        before = Some(c);
+    }
+    if word.chars().nth(1).is_none() {
+        words.push(word.to_owned());
+    }
+}
+
+/// Lower case, without the accents of Latin letters, whether precomposed or combining.
+pub(super) fn fold_accents(word: &str) -> String {
+    let mut folded = String::with_capacity(word.len());
+    for c in word
+        .chars()
+        .flat_map(char::to_lowercase)
+        .filter(|c| !is_combining_mark(*c))
+    {
+        match unaccented(c) {
+            Some(plain) => folded.push_str(plain),
+            None => folded.push(c),
+        }
+    }
+    folded
+}
+
+fn unaccented(c: char) -> Option<&'static str> {
+    Some(match c {
+        'à'..='å' | 'ā' | 'ă' | 'ą' => "a",
+        'æ' => "ae",
+        'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => "c",
+        'ď' | 'đ' | 'ð' => "d",
+        'è'..='ë' | 'ē' | 'ĕ' | 'ė' | 'ę' | 'ě' => "e",
+        'ĝ' | 'ğ' | 'ġ' | 'ģ' => "g",
+        'ì'..='ï' | 'ĩ' | 'ī' | 'ĭ' | 'į' | 'ı' => "i",
+        'ĺ' | 'ļ' | 'ľ' | 'ŀ' | 'ł' => "l",
+        'ñ' | 'ń' | 'ņ' | 'ň' => "n",
+        'ò'..='ö' | 'ø' | 'ō' | 'ŏ' | 'ő' => "o",
+        'œ' => "oe",
+        'ŕ' | 'ŗ' | 'ř' => "r",
+        'ś' | 'ŝ' | 'ş' | 'š' | 'ș' => "s",
+        'ß' => "ss",
+        'ţ' | 'ť' | 'ŧ' | 'ț' => "t",
+        'ù'..='ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' => "u",
+        'ý' | 'ÿ' => "y",
+        'ź' | 'ż' | 'ž' => "z",
+        _ => return None,
+    })
+}
+
+/// Endings that express number, case, gender or tense. Longer ones precede their own suffixes.
+const ENDINGS: [&str; 33] = [
+    "aciones", "ations", "ungen", "ement", "acion", "ation", "mente", "iendo", "ando", "ings",
+    "ment", "ung", "ing", "ers", "ern", "ies", "ado", "ada", "ed", "en", "em", "er", "es", "os",
+    "as", "ar", "ir", "ez", "e", "o", "a", "y", "s",
+];
+
+/// The minimum length of a stem, one less after `SAFE_ENDINGS`, which are rarely part of a stem.
+const MIN_STEM_LEN: usize = 4;
+const SAFE_ENDINGS: [&str; 3] = ["s", "ing", "ment"];
+
+/// The most endings that are removed from a word.
+const MAX_ENDINGS: usize = 3;
+
+/// A light stemmer, which only removes endings, in the manner of Savoy, "Light stemming approaches
+/// for the French, Portuguese, German and Hungarian languages" (2006), but for four languages.
+fn stem(mut word: String) -> String {
+    if !word.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return word;
+    }
+    for _ in 0..MAX_ENDINGS {
+        let mut endings = ENDINGS.iter().filter(|ending| word.ends_with(**ending));
+        let leaves_a_stem = |ending: &&&str| {
+            let min = if SAFE_ENDINGS.contains(*ending) {
+                MIN_STEM_LEN - 1
+            } else {
+                MIN_STEM_LEN
+            };
+            word.len() >= ending.len() + min
+        };
+        let Some(ending) = endings.find(leaves_a_stem) else {
+            break;
+        };
+        word.truncate(word.len() - ending.len());
+    }
+    let mut last = word.bytes().rev();
+    // A doubled consonant before the ending: shipp(ing), cancell(ed).
+    if word.len() > MIN_STEM_LEN && last.next() == last.next() {
+        word.pop();
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inflected_forms_have_the_same_stem() {
+        for forms in [
+            "refund refunds refunded refunding",
+            "ship ships shipped shipping shipment shipments",
+            "delivery deliveries delivered delivers",
+            "cancel cancels cancelled canceled cancellation cancelling",
+            "day days",
+            "Lieferung Lieferungen liefern",
+            "Rechnung Rechnungen",
+            "Öffnung öffnen",
+            "devolución devoluciones DEVOLUCION",
+            "envío enviado enviada enviar",
+            "remboursement remboursements rembourser remboursé",
+            "livraison livraisons",
+            "pay payment payments paying",
+            "Straße STRASSE",
+            "cafe\u{301} café cafés",
+        ] {
+            let words = content_words(forms);
+            assert!(
+                words.iter().all(|word| Some(word) == words.first()),
+                "{words:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn different_words_have_different_stems() {
+        for (left, right) in [
+            ("order", "ordinary"),
+            ("shop", "ship"),
+            ("card", "care"),
+            ("day", "dairy"),
+        ] {
+            assert_ne!(content_words(left), content_words(right));
+        }
+    }
+
+    #[test]
+    fn stop_words_are_skipped() {
+        for text in [
+            "What is it, please?",
+            "Können Sie mir das bitte sagen?",
+            "¿Cuándo y dónde está?",
+            "Qu'est-ce que c'est ?",
+            " \n!",
+        ] {
+            assert_eq!(content_words(text), [""; 0], "{text}");
+        }
+        assert_eq!(
+            content_words("Is the X200 in stock in 2024?"),
+            ["x200", "stock", "2024"]
+        );
+    }
+
+    #[test]
+    fn language_is_detected_by_stop_words() {
+        for (text, expected) in [
+            ("How long is the warranty?", Some(Language::English)),
+            ("Wie lange habe ich Garantie?", Some(Language::German)),
+            ("¿Cuánto dura la garantía?", Some(Language::Spanish)),
+            (
+                "Quelle est la durée de la garantie ?",
+                Some(Language::French),
+            ),
+            ("Garantie", None),
+            ("", None),
+        ] {
+            assert_eq!(detect_language(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn scripts_without_spaces_are_split_into_pairs() {
+        assert_eq!(content_words("返品はX1"), ["返品", "品は", "x1"]);
+        assert_eq!(content_words("茶"), ["茶"]);
+        assert_eq!(content_words("Оплата заказа"), ["оплата", "заказа"]);
+    }
+}
+pub mod casefold;

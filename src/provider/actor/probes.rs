@@ -1,0 +1,193 @@
+//! Calls that the actor makes itself: recovery probes while the breaker is not closed, and health
+//! checks while it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+
+use super::ProviderActor;
+use crate::config::ProbeKind;
+use crate::domain::FaultKind;
+use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket};
+use crate::provider::health::{self, HealthCheck, PROBE_USAGE};
+use crate::provider::probe_lease::{ProbeLease, ProbeLeaseResult};
+use crate::provider::stream_event::ProviderClient;
+
+impl ProviderActor {
+    /// Schedules the next recovery probe, if one is due. With a spent budget there is no probe
+    /// before the budget resets, because the provider would not be called anyway.
+    pub(super) fn schedule_probe(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.probe_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let now = self.parts.clock.now();
+        let due = self.breaker.next_probe_at(now);
+        if let Some(due) = due.filter(|_| !self.is_disabled && !self.is_retired) {
+            let due = due.max(self.budget_resets_at_monotonic().unwrap_or_default());
+            self.probe_timer = Some(ctx.run_later(due.saturating_sub(now), Self::run_probe));
+        }
+    }
+
+    fn run_probe(&mut self, ctx: &mut Context<Self>) {
+        self.probe_timer = None;
+        let now = self.parts.clock.now();
+        let half_open = self.breaker.tick(now);
+        let admitted = self.breaker.admit(now, CallOrigin::Probe);
+        // Publish even if the probe is refused: if a visitor's call is the probe, the breaker stays
+        // half-open until one arrives.
+        self.after_change(half_open, ctx);
+        let Ok(ticket) = admitted else { return };
+        let probing = self.parts.probe_coordinator.clone();
+        let upstream = Arc::clone(&self.parts.client);
+        let timeout = self.parts.probe_timeout;
+        let asked = Arc::clone(&upstream);
+        let probe = async move {
+            let lease = match probing {
+                Some(coordinator) => match coordinator.request_lease(timeout).await {
+                    ProbeLeaseResult::Granted(lease) => Some(lease),
+                    ProbeLeaseResult::HeldElsewhere(delay) => return Err(delay),
+                },
+                None => None,
+            };
+            Ok((lease, health::check_completion(upstream, timeout).await))
+        };
+        let finished =
+            probe
+                .into_actor(self)
+                .map(move |result, this: &mut Self, ctx| match result {
+                    Ok((lease, outcome)) => {
+                        this.on_probe_result(ticket, outcome, lease, &asked, ctx)
+                    }
+                    Err(delay) => this.postpone_probe(ticket, delay, ctx),
+                });
+        ctx.spawn(finished);
+    }
+
+    fn on_probe_result(
+        &mut self,
+        ticket: Ticket,
+        outcome: CallOutcome,
+        lease: Option<Box<dyn ProbeLease>>,
+        asked: &Arc<dyn ProviderClient>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.on_completion(outcome, asked);
+        let now = self.parts.clock.now();
+        let transition =
+            self.breaker
+                .record_outcome(ticket, outcome, now, (self.parts.random_unit)());
+        if let Some(lease) = lease {
+            lease.release(self.breaker.peer_probe_delay(now));
+        }
+        self.after_change(transition, ctx);
+    }
+
+    /// Another instance is probing: wait for its event, or for the end of its lease.
+    fn postpone_probe(&mut self, ticket: Ticket, delay: Duration, ctx: &mut Context<Self>) {
+        let now = self.parts.clock.now();
+        let until = now
+            .saturating_add(delay)
+            .saturating_add(self.random_delay());
+        self.breaker.postpone_probe(ticket, until, now);
+        self.after_change(None, ctx);
+    }
+
+    pub(super) fn schedule_health_check(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.check_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if self.parts.health_settings.probe != ProbeKind::Off && !self.is_retired {
+            let delay =
+                health::next_interval(&self.parts.health_settings, (self.parts.random_unit)());
+            self.check_timer = Some(ctx.run_later(delay, Self::run_health_check));
+        }
+    }
+
+    fn run_health_check(&mut self, ctx: &mut Context<Self>) {
+        self.check_timer = None;
+        if self.is_retired {
+            return;
+        }
+        let wall = self.parts.clock.wall();
+        let settings = &self.parts.health_settings;
+        let has_passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
+        let is_rate_limited = !has_passed(self.status.retry_at);
+        let is_budget_spent = !has_passed(self.status.budget_resets_at);
+        let upstream = Arc::clone(&self.parts.client);
+        let timeout = settings.timeout;
+        let kind = health::check_kind(
+            settings.probe,
+            self.status.state,
+            is_rate_limited,
+            is_budget_spent,
+        );
+        match kind {
+            ProbeKind::Off => self.schedule_health_check(ctx),
+            ProbeKind::Models => {
+                let listing =
+                    health::check_listing(Arc::clone(&upstream), timeout).into_actor(self);
+                ctx.spawn(listing.map(move |fault, this: &mut Self, ctx| {
+                    this.on_health_check(fault, &upstream);
+                    this.after_change(None, ctx);
+                    this.schedule_health_check(ctx);
+                }));
+            }
+            ProbeKind::Completion => {
+                let completion =
+                    health::check_completion(Arc::clone(&upstream), timeout).into_actor(self);
+                ctx.spawn(completion.map(move |outcome, this: &mut Self, ctx| {
+                    this.on_completion(outcome, &upstream);
+                    this.after_change(None, ctx);
+                    this.schedule_health_check(ctx);
+                }));
+            }
+        }
+    }
+
+    /// Records the outcome of the actor's own completion: it costs tokens, and it is a health
+    /// check.
+    fn on_completion(&mut self, outcome: CallOutcome, asked: &Arc<dyn ProviderClient>) {
+        match outcome {
+            CallOutcome::Success => {
+                self.record_spend(PROBE_USAGE);
+                self.on_health_check(None, asked);
+            }
+            CallOutcome::Failed { fault, .. } => self.on_health_check(Some(fault), asked),
+            CallOutcome::Abandoned => {}
+        }
+    }
+
+    fn on_health_check(&mut self, fault: Option<FaultKind>, asked: &Arc<dyn ProviderClient>) {
+        // A check sent before a reload says nothing about the new address or key.
+        if !Arc::ptr_eq(asked, &self.parts.client) {
+            return;
+        }
+        let wall = self.parts.clock.wall();
+        let previous = self
+            .status
+            .last_check
+            .and_then(|check| check.current_fault(wall));
+        // Log only new faults.
+        if let Some(fault) = fault.filter(|fault| previous != Some(*fault)) {
+            tracing::warn!(provider = %self.parts.name, failure = %fault, "health check failed");
+        }
+        self.status.last_heard_at = Some(wall);
+        self.status.checks += 1;
+        self.status.failed_checks += u64::from(fault.is_some());
+        self.status.last_check = Some(HealthCheck {
+            fault: fault,
+            expires_at: wall.saturating_add(self.parts.health_settings.expire),
+        });
+    }
+
+    fn budget_resets_at_monotonic(&self) -> Option<Duration> {
+        let clock = self.parts.clock;
+        self.status
+            .budget_resets_at
+            .map(|at| clock.now().saturating_add(at.since(clock.wall())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

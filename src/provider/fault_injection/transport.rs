@@ -1,0 +1,287 @@
+//! A transport that injects the faults of a drill. They look like failures of the real transport,
+//! so that nothing above can tell the difference.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use launchdarkly_sdk_transport::{ByteStream, HttpTransport, ResponseFuture, TransportError};
+use tokio::time::Instant;
+
+use super::events::{self, EventBuffer};
+use super::fault::{CallFault, SLOW_TOKEN_INTERVAL, StreamFault};
+use super::switch::{FaultSwitch, TrackedCall};
+use crate::domain::{Failure, FaultKind};
+use crate::provider::dialect::{Dialect, StreamDecoder};
+use crate::provider::stream_event::StreamEvent;
+
+/// The `Retry-After` of `rate_limit`, in seconds.
+const RETRY_AFTER_SECONDS: &str = "30";
+
+/// Broken JSON, as a separate event.
+const GARBAGE_EVENT: &[u8] = b"\n\ndata: {\"outage\": {\"drill\n\n";
+
+#[derive(Clone)]
+pub struct FaultInjectingTransport<T> {
+    transport: T,
+    switch: Arc<FaultSwitch>,
+    /// Recognises tokens in an answer. `None` passes bodies through unchanged.
+    dialect: Option<Arc<dyn Dialect>>,
+}
+
+impl<T> FaultInjectingTransport<T> {
+    /// Wraps a transport. Successful bodies must be guarded, that is consist of complete lines.
+    pub fn new(transport: T, switch: Arc<FaultSwitch>, dialect: Option<Arc<dyn Dialect>>) -> Self {
+        Self {
+            transport,
+            switch,
+            dialect,
+        }
+    }
+}
+
+impl<T: HttpTransport> HttpTransport for FaultInjectingTransport<T> {
+    fn request(&self, request: http::Request<Option<Bytes>>) -> ResponseFuture {
+        let Self {
+            transport,
+            switch,
+            dialect,
+        } = self.clone();
+        Box::pin(async move {
+            let mut call = switch.track_call();
+            // Hold the request back while the fault lasts: if the drill ends, it is sent as usual.
+            while let Some(met) = call.call_fault() {
+                match met {
+                    CallFault::ConnectionRefused => {
+                        return Err(injected_failure(FaultKind::Unreachable));
+                    }
+                    CallFault::Status(status) => return error_response(status),
+                    CallFault::Hang => call.changed().await,
+                    CallFault::None => break,
+                }
+            }
+            let mut answer = pin!(transport.request(request));
+            let answer = loop {
+                // The head of an answer is no token, so `stall`, `cut` and `garbage` let it pass.
+                match call.stream_fault(false) {
+                    StreamFault::None | StreamFault::Throttle => tokio::select! {
+                        biased;
+                        () = call.changed() => {}
+                        answer = &mut answer => break answer?,
+                    },
+                    StreamFault::Hang => call.changed().await,
+                    StreamFault::Reset => return Err(injected_failure(FaultKind::Reset)),
+                    StreamFault::Garbage => {
+                        return Ok(http::Response::new(static_body(GARBAGE_EVENT)));
+                    }
+                }
+            };
+            match dialect {
+                Some(dialect) if answer.status().is_success() => {
+                    Ok(answer.map(|body| FaultyBody::new(body, call, dialect.decoder()).stream()))
+                }
+                _ => Ok(answer),
+            }
+        })
+    }
+}
+
+fn injected_failure(fault: FaultKind) -> TransportError {
+    TransportError::new(Failure::with_detail(fault, "an outage drill"))
+}
+
+fn static_body(bytes: &'static [u8]) -> ByteStream {
+    Box::pin(stream::iter([Ok(Bytes::from_static(bytes))]))
+}
+
+fn error_response(status: u16) -> Result<http::Response<ByteStream>, TransportError> {
+    let mut answer = http::Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "application/json");
+    if status == 429 {
+        answer = answer.header(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
+    let body = static_body(br#"{"error":{"message":"An outage drill."}}"#);
+    answer
+        .body(body)
+        .map_err(|_| injected_failure(FaultKind::Reset))
+}
+
+struct FaultyBody {
+    /// `None` once the connection is closed.
+    inner: Option<ByteStream>,
+    call: TrackedCall,
+    /// Bytes that arrived while the call was affected and were not passed on yet.
+    events: EventBuffer,
+    decoder: Box<dyn StreamDecoder + Send>,
+    /// The time of the last token passed on under `slow`.
+    last_token_at: Option<Instant>,
+}
+
+enum BodyEvent {
+    Data(Bytes),
+    /// The end, or an error.
+    End(Option<TransportError>),
+    DrillChanged,
+}
+
+impl FaultyBody {
+    fn new(inner: ByteStream, call: TrackedCall, reader: Box<dyn StreamDecoder + Send>) -> Self {
+        Self {
+            inner: Some(inner),
+            call,
+            events: EventBuffer::default(),
+            decoder: reader,
+            last_token_at: None,
+        }
+    }
+
+    fn stream(self) -> ByteStream {
+        let parts = stream::unfold(self, |mut body| async move {
+            let part = body.next_chunk().await?;
+            Some((part, body))
+        });
+        // Never contended: `ByteStream` requires `Sync`, which the inner stream is not.
+        let mut parts = Mutex::new(parts.boxed());
+        Box::pin(stream::poll_fn(move |cx| {
+            parts
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .poll_next_unpin(cx)
+        }))
+    }
+
+    /// Returns the next part of the body, or `None` at its end.
+    async fn next_chunk(&mut self) -> Option<Result<Bytes, TransportError>> {
+        loop {
+            match self.call.stream_fault(false) {
+                _ if self.inner.is_none() => return self.events.take_rest().map(Ok),
+                StreamFault::Hang => self.call.changed().await,
+                StreamFault::Reset => return Some(Err(self.reset_connection())),
+                StreamFault::Garbage => return Some(Ok(self.send_garbage())),
+                StreamFault::None if !self.call.is_affected() => {
+                    if let Some(rest) = self.events.take_rest() {
+                        return Some(Ok(rest));
+                    }
+                    match self.read_chunk().await {
+                        BodyEvent::Data(chunk) => return Some(Ok(chunk)),
+                        BodyEvent::End(error) => return error.map(Err),
+                        BodyEvent::DrillChanged => {}
+                    }
+                }
+                StreamFault::None | StreamFault::Throttle => match self.read_event().await {
+                    BodyEvent::Data(event) => return Some(self.inject(event).await),
+                    BodyEvent::End(Some(error)) => return Some(Err(error)),
+                    BodyEvent::End(None) => return self.on_end().await,
+                    BodyEvent::DrillChanged => {}
+                },
+            }
+        }
+    }
+
+    /// Passes on an event at the pace of the fault. Before the last event the fault takes effect
+    /// first, because the answer would be complete with it.
+    async fn inject(&mut self, event: Bytes) -> Result<Bytes, TransportError> {
+        let (name, data) = events::parse_event(&event);
+        let mut steps = Vec::new();
+        // A decoder that starts in mid-answer may fail: then every event counts as a token.
+        let read = self.decoder.decode(&name, &data, &mut steps);
+        let tokens = if read.is_err() {
+            1
+        } else {
+            let tokens = steps
+                .iter()
+                .filter(|step| matches!(step, StreamEvent::Text(_) | StreamEvent::Thinking))
+                .count();
+            u32::try_from(tokens).unwrap_or(u32::MAX)
+        };
+        while read.is_ok() && self.decoder.is_finished() {
+            match self.call.stream_fault(true) {
+                StreamFault::None | StreamFault::Throttle => break,
+                StreamFault::Hang => self.call.changed().await,
+                StreamFault::Reset => return Err(self.reset_connection()),
+                StreamFault::Garbage => return Ok(self.send_garbage()),
+            }
+        }
+        while tokens > 0 && self.call.stream_fault(false) == StreamFault::Throttle {
+            let due = *self.last_token_at.get_or_insert_with(Instant::now) + SLOW_TOKEN_INTERVAL;
+            if tokio::time::timeout_at(due, self.call.changed())
+                .await
+                .is_err()
+            {
+                self.last_token_at = Some(Instant::now());
+                break;
+            }
+        }
+        self.call.count_tokens(tokens);
+        Ok(event)
+    }
+
+    /// Handles the end of an affected body: a fault still to come takes effect now, because the
+    /// answer would be complete otherwise.
+    async fn on_end(&mut self) -> Option<Result<Bytes, TransportError>> {
+        self.inner = None;
+        loop {
+            match self.call.stream_fault(true) {
+                StreamFault::None | StreamFault::Throttle => {
+                    return self.events.take_rest().map(Ok);
+                }
+                StreamFault::Hang => self.call.changed().await,
+                StreamFault::Reset => return Some(Err(self.reset_connection())),
+                StreamFault::Garbage => return Some(Ok(self.send_garbage())),
+            }
+        }
+    }
+
+    fn reset_connection(&mut self) -> TransportError {
+        self.disconnect();
+        injected_failure(FaultKind::Reset)
+    }
+
+    fn send_garbage(&mut self) -> Bytes {
+        self.disconnect();
+        Bytes::from_static(GARBAGE_EVENT)
+    }
+
+    fn disconnect(&mut self) {
+        self.inner = None;
+        self.events = EventBuffer::default();
+    }
+
+    async fn read_event(&mut self) -> BodyEvent {
+        loop {
+            if let Some(event) = self.events.next_event() {
+                return BodyEvent::Data(event);
+            }
+            match self.read_chunk().await {
+                BodyEvent::Data(chunk) => self.events.push(&chunk),
+                other => return other,
+            }
+        }
+    }
+
+    async fn read_chunk(&mut self) -> BodyEvent {
+        let Some(inner) = &mut self.inner else {
+            return BodyEvent::End(None);
+        };
+        if self.call.has_changed() {
+            self.call.changed().await;
+            return BodyEvent::DrillChanged;
+        }
+        // Bytes first: usually they are ready, and no drill is running.
+        tokio::select! {
+            biased;
+            chunk = inner.next() => match chunk {
+                Some(Ok(chunk)) => BodyEvent::Data(chunk),
+                Some(Err(error)) => {
+                    self.inner = None;
+                    BodyEvent::End(Some(error))
+                }
+                None => BodyEvent::End(None),
+            },
+            () = self.call.changed() => BodyEvent::DrillChanged,
+        }
+    }
+}

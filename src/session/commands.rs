@@ -1,0 +1,184 @@
+//! The commands of a client: one handler for each of its frames.
+
+use super::messages::{self, AcceptedMessage};
+use super::protocol::{ClientError, ClientFrame, ErrorCode, ServerFrame, decode};
+use super::run::{Disconnected, Session};
+use super::service::STORE_TIMEOUT;
+use crate::domain::{Feedback, TurnId, TurnState, TurnUpdate};
+use crate::turn::conversations::NewMessage;
+use crate::turn::log::Cancel;
+use crate::turn::service::CHAT_ORPHAN_GRACE;
+
+impl Session {
+    pub(super) async fn on_text(&mut self, text: &str) -> Result<(), Disconnected> {
+        let result = match decode(text) {
+            Ok(frame) => self.handle(frame).await?,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.send_error(&error).await,
+        }
+    }
+
+    /// Handles one client frame. The inner error is sent to the client; the outer one ends the
+    /// session.
+    async fn handle(
+        &mut self,
+        frame: ClientFrame,
+    ) -> Result<Result<(), ClientError>, Disconnected> {
+        match frame {
+            ClientFrame::Hello { .. } => Ok(Err(ClientError::new(
+                ErrorCode::BadRequest,
+                "hello is only allowed as the first frame of a session",
+            ))),
+            ClientFrame::Ping => self.send(&ServerFrame::Pong).await.map(Ok),
+            ClientFrame::Stop { turn } => Ok(self.stop_turn(turn).await),
+            ClientFrame::Feedback { turn, value } => Ok(self.save_feedback(turn, value).await),
+            ClientFrame::History { before } => {
+                if let Err(error) = self.check_secondary_rate() {
+                    return Ok(Err(error));
+                }
+                let turns = self.service.history(&self.conversation, Some(before)).await;
+                self.send(&ServerFrame::History { turns: &turns })
+                    .await
+                    .map(Ok)
+            }
+            ClientFrame::Send {
+                client_msg_id,
+                text,
+                options,
+            } => {
+                let options =
+                    match messages::visitor_options(&self.service, options, &client_msg_id) {
+                        Ok(options) => options,
+                        Err(error) => return Ok(Err(error)),
+                    };
+                let message = NewMessage {
+                    client_msg_id,
+                    text,
+                    retry_of: None,
+                };
+                let accepted = messages::submit_message(
+                    &self.service,
+                    &self.conversation,
+                    &self.sender,
+                    message,
+                    options,
+                )
+                .await;
+                self.acknowledge(accepted).await
+            }
+            ClientFrame::Retry {
+                turn,
+                client_msg_id,
+            } => {
+                let accepted = messages::retry_turn(
+                    &self.service,
+                    &self.conversation,
+                    &self.sender,
+                    turn,
+                    client_msg_id,
+                    CHAT_ORPHAN_GRACE,
+                )
+                .await;
+                self.acknowledge(accepted).await
+            }
+        }
+    }
+
+    /// Acknowledges a message as soon as it is known whether it is on disk.
+    async fn acknowledge(
+        &mut self,
+        accepted: Result<AcceptedMessage, ClientError>,
+    ) -> Result<Result<(), ClientError>, Disconnected> {
+        let (log, duplicate) = match accepted {
+            Ok(AcceptedMessage::Started(log)) => (log, false),
+            Ok(AcceptedMessage::Duplicate(log)) => (log, true),
+            Ok(AcceptedMessage::AlreadyStored(record)) => {
+                let turn = record.turn;
+                self.send(&ServerFrame::Accepted {
+                    client_msg_id: &record.client_msg_id,
+                    turn,
+                    duplicate: true,
+                    durable: self.service.turns.store.is_durable(),
+                })
+                .await?;
+                if !self.delivered.contains(&turn) {
+                    self.replay_finished(*record, 0).await?;
+                }
+                return Ok(Ok(()));
+            }
+            Err(error) => return Ok(Err(error)),
+        };
+        let turn = log.turn();
+        let durable = log.await_durability().await;
+        self.send(&ServerFrame::Accepted {
+            client_msg_id: log.client_msg_id(),
+            turn,
+            duplicate,
+            durable,
+        })
+        .await?;
+        // A running turn is followed through its `NewTurn` event; a finished one has no such event.
+        if duplicate && log.is_finished() && !self.delivers_turn(turn) {
+            self.queued.push_back(log.resume(0));
+        }
+        Ok(Ok(()))
+    }
+
+    async fn stop_turn(&self, turn: TurnId) -> Result<(), ClientError> {
+        if self.conversation.log(turn).is_none() {
+            self.service
+                .turns
+                .follow_remote_turn(&self.conversation)
+                .await;
+        }
+        match self.conversation.log(turn) {
+            Some(log) => log.cancel(Cancel::Stopped),
+            // A turn without a log has ended already. Only report a turn that does not exist.
+            None => drop(self.service.find_turn(&self.conversation, turn).await?),
+        }
+        Ok(())
+    }
+
+    /// Checks the rate limit of frames that use the store without starting a turn.
+    fn check_secondary_rate(&self) -> Result<(), ClientError> {
+        let id = self.conversation.id();
+        self.service
+            .rate_limiter
+            .check_secondary(id)
+            .map_err(|wait| {
+                let message = "too many frames of this kind; wait a little";
+                ClientError::new(ErrorCode::RateLimited, message)
+                    .retry_after(messages::ceil_seconds(wait))
+            })
+    }
+
+    async fn save_feedback(&self, turn: TurnId, value: Feedback) -> Result<(), ClientError> {
+        self.check_secondary_rate()?;
+        let record = self.service.find_turn(&self.conversation, turn).await?;
+        if record.state == TurnState::Running && self.conversation.log(turn).is_some() {
+            let message = "the answer is still being written";
+            return Err(ClientError::new(ErrorCode::Busy, message).retry_after(1));
+        }
+        let turns = &self.service.turns;
+        let id = self.conversation.id();
+        if value == Feedback::Down {
+            turns.answer_cache.remove(id, &record).await;
+        }
+        let update = TurnUpdate::Feedback(value);
+        // The live log serves the history for a few more seconds, so it has to change too.
+        if let Some(log) = self.conversation.log(turn) {
+            log.apply_update(update.clone());
+        }
+        let write = turns.store.update_turn(id, turn, update);
+        match tokio::time::timeout(STORE_TIMEOUT, write).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                let message = "the feedback was not saved; try again";
+                Err(ClientError::new(ErrorCode::Internal, message).retry_after(5))
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The loop that answers pending follow-ups while providers are available.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::answer;
+use super::queue::{FollowupOutcome, PendingFollowup};
+use crate::turn::service::{ShutdownPhase, TurnService};
+
+/// The interval at which the queue is checked while turns wait.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The pause before a failed store read is repeated, and after a panic.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// The interval at which the store is searched for turns that wait at other instances.
+const PEER_POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Answers follow-ups until shutdown. Then running answers end at once and wait for the next start.
+pub async fn run(service: Arc<TurnService>) {
+    let mut phase = service.phase.clone();
+    tokio::select! {
+        _ = phase.wait_for(|phase| *phase != ShutdownPhase::Running) => {}
+        never = run_forever(&service) => match never {},
+        never = poll_other_instances(&service) => match never {},
+    }
+}
+
+/// Restores the queue from the store, then answers. A panic restarts the loop.
+async fn run_forever(service: &Arc<TurnService>) -> Infallible {
+    service.followup_queue.wait_enabled().await;
+    restore_waiting(service).await;
+    loop {
+        let Err(_) = AssertUnwindSafe(answer_loop(service)).catch_unwind().await;
+        tracing::error!("follow-up loop panicked, restarting");
+        service.followup_queue.lock_order().reset_running();
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+/// Regularly adds turns that wait at other instances: an instance that is gone answers none.
+async fn poll_other_instances(service: &TurnService) -> Infallible {
+    if service.replication.is_none() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(PEER_POLL_INTERVAL).await;
+        service.followup_queue.wait_enabled().await;
+        for (conversation, turn) in service.store.pending_followups().await.unwrap_or_default() {
+            service.followup_queue.insert(service, conversation, turn);
+        }
+    }
+}
+
+/// Adds the turns that waited when the service stopped. Retries until the store answers.
+async fn restore_waiting(service: &TurnService) {
+    let pending = loop {
+        match service.store.pending_followups().await {
+            Ok(pending) => break pending,
+            Err(_) => tokio::time::sleep(RETRY_DELAY).await,
+        }
+    };
+    if !pending.is_empty() {
+        tracing::info!(turns = pending.len(), "follow-ups restored");
+    }
+    for (conversation, turn) in pending {
+        service.followup_queue.insert(service, conversation, turn);
+    }
+}
+
+async fn answer_loop(service: &Arc<TurnService>) -> Infallible {
+    let outbox = &service.followup_queue;
+    let mut running = FuturesUnordered::new();
+    loop {
+        // Only an empty queue needs no polling. Running answers keep their place in it.
+        if outbox.lock_order().is_empty() {
+            outbox.changed.notified().await;
+        }
+        let is_available = outbox.is_enabled()
+            && service
+                .config()
+                .providers
+                .iter()
+                .any(|provider| answer::can_serve(service, provider));
+        let next = is_available
+            .then(|| outbox.start_next(service.clock.now()))
+            .flatten();
+        if let Some(followup) = next {
+            running.push(catch_panic(service, followup));
+            continue;
+        }
+        tokio::select! {
+            Some((followup, outcome)) = running.next() => {
+                let is_over = outbox.record_outcome(followup, outcome, service.clock.now());
+                // An answer is stored together with the removal from the pending turns.
+                if is_over && outcome != FollowupOutcome::Answered {
+                    clear_pending(service, followup);
+                }
+            }
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
+        }
+    }
+}
+
+/// Answers one follow-up. A panic counts as a failure.
+async fn catch_panic(
+    service: &Arc<TurnService>,
+    followup: PendingFollowup,
+) -> (PendingFollowup, FollowupOutcome) {
+    let answered = AssertUnwindSafe(answer::answer_pending(service, followup))
+        .catch_unwind()
+        .await;
+    let outcome = answered.unwrap_or_else(|_| {
+        tracing::error!(turn = %followup.turn, "follow-up panicked");
+        FollowupOutcome::Failed
+    });
+    (followup, outcome)
+}
+
+/// Removes a turn that the full queue dropped.
+pub(super) fn drop_followup(service: &TurnService, dropped: PendingFollowup) {
+    tracing::warn!(turn = %dropped.turn, "follow-up queue full, oldest turn dropped");
+    clear_pending(service, dropped);
+}
+
+/// Removes a turn from the pending ones in the store.
+///
+/// Not awaited: if the write is lost, the next start checks the turn once more.
+fn clear_pending(service: &TurnService, followup: PendingFollowup) {
+    drop(
+        service
+            .store
+            .set_followup_pending(followup.conversation, followup.turn, false),
+    );
+}

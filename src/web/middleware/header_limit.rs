@@ -1,0 +1,48 @@
+//! Limits the size of a request's headers.
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::middleware::Next;
+
+use crate::web::error::error_response;
+use crate::web::openai;
+
+/// The maximum size of the request line and all headers, in bytes. The HTTP library itself allows
+/// 128 KiB.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// The bytes of a header line besides its name and value: a colon, a space and the line break.
+const HEADER_LINE_OVERHEAD: usize = 4;
+
+fn header_bytes(request: &ServiceRequest) -> usize {
+    let line =
+        request.method().as_str().len() + request.path().len() + request.query_string().len();
+    let headers = request.headers().iter();
+    headers
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER_LINE_OVERHEAD)
+        .fold(line, usize::saturating_add)
+}
+
+/// Rejects larger headers with 431 (RFC 6585, section 5) before any other check, and closes the
+/// connection.
+pub async fn limit_headers<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, actix_web::Error> {
+    if header_bytes(&request) <= MAX_HEAD_BYTES {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let code = "headers_too_large";
+    let message = "the request's headers are too large: at most 16 KiB in all";
+    let mut response = if request.path().starts_with("/v1/") {
+        openai::error_response(status, code, message)
+    } else {
+        error_response(status, code, message)
+    };
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+    Ok(request.into_response(response).map_into_right_body())
+}
