@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo test --locked --test it -- --ignored --exact browser::screenshots::pictures
+cargo test --locked --test it -- --ignored --exact browser::screenshots::screenshots
 ls -l docs/pictures

@@ -1,6 +1,7 @@
-//! The pure pieces that every token or every turn goes through, each alone.
+//! Micro-benchmarks of the pure functions on the path of every token or turn.
 //!
-//! `cargo bench --package failsoft-bench`; to compare with what was before: `-- --save-baseline NAME`, then `-- --baseline NAME`.
+//! Run `cargo bench --package failsoft-bench`. To compare two versions, add `-- --save-baseline
+//! NAME` for the first and `-- --baseline NAME` for the second.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use failsoft::provider::sse_guard::SseSanitizer;
 use failsoft::router::ordering::{Candidate, OrderBy, RoutingConstraints, order};
 use failsoft::turn::log::encode_frame;
 
-/// One token of each dialect, as its events' data.
+/// One token of each dialect, as the data of an event.
 const EVENTS: [(&str, DialectKind, &str, &str); 4] = [
     (
         "openai",
@@ -55,7 +56,7 @@ fn model() -> ModelConfig {
     }
 }
 
-/// From an event's data to a step.
+/// Decoding an event's data into steps.
 fn decoding(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode a token");
     for (name, kind, event, data) in EVENTS {
@@ -67,7 +68,7 @@ fn decoding(c: &mut Criterion) {
                 steps.clear();
                 reader
                     .decode(event, black_box(data), &mut steps)
-                    .expect("a good event");
+                    .expect("a valid event");
                 black_box(&steps);
             });
         });
@@ -75,7 +76,7 @@ fn decoding(c: &mut Criterion) {
     group.finish();
 }
 
-/// From the wire's bytes to the lines that the SSE parser is given.
+/// Filtering received bytes before the SSE parser.
 fn guarding(c: &mut Criterion) {
     let body = format!("data: {}\n\n", EVENTS[0].3).repeat(100);
     let mut group = c.benchmark_group("guard");
@@ -100,7 +101,7 @@ fn guarding(c: &mut Criterion) {
     group.finish();
 }
 
-/// A token as its frame.
+/// Encoding a token as a frame.
 fn encoding(c: &mut Criterion) {
     let turn = TurnId::next_after(None, 1_700_000_000_000, 1);
     let frame = Frame::Token {
@@ -114,21 +115,23 @@ fn encoding(c: &mut Criterion) {
     });
 }
 
-/// What each call does to a closed breaker.
+/// The operations of one call on a closed breaker.
 fn breaking(c: &mut Criterion) {
-    c.bench_function("admit, first token and settle", |b| {
+    c.bench_function("breaker: acquire, first token, outcome", |b| {
         let mut breaker = Breaker::new(BreakerConfig::default());
         let mut now = Duration::from_secs(1);
         b.iter(|| {
             now += Duration::from_millis(1);
-            let ticket = breaker.admit(now, CallOrigin::Turn).expect("it is closed");
+            let ticket = breaker
+                .admit(now, CallOrigin::Turn)
+                .expect("the breaker is closed");
             breaker.record_first_token(ticket, Duration::from_millis(300), now, 0.5);
             breaker.record_outcome(ticket, CallOutcome::Success, now, 0.5)
         });
     });
 }
 
-/// Who is asked first, of five.
+/// Ranking of five providers.
 fn ranking(c: &mut Criterion) {
     let candidate = |n: u32| Candidate {
         name: format!("provider-{n}").into(),

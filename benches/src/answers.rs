@@ -1,4 +1,4 @@
-//! What the load heard: when tokens came, and how many.
+//! Arrival times and counts of the tokens which the load receives.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use tokio::time::Instant;
 
 use crate::script::Script;
 
-/// One answer.
-pub struct Heard {
-    begun: Instant,
+/// The timing of one answer.
+pub struct AnswerTiming {
+    started: Instant,
     last: Instant,
     reads: usize,
     tokens: usize,
     pub first: Option<Duration>,
-    /// From one read with tokens to the next; a token that came together with another waited for nothing.
+    /// The times between two reads with tokens. Tokens within one read have no gap.
     pub gaps: Vec<Duration>,
-    /// To its end.
+    /// The time until the last read.
     pub took: Duration,
 }
 
-impl Heard {
-    /// The question goes out now.
+impl AnswerTiming {
+    /// Starts the clock, when the question is sent.
     pub fn begin() -> Self {
-        let begun = Instant::now();
+        let started = Instant::now();
         Self {
-            begun,
-            last: begun,
+            started,
+            last: started,
             reads: 0,
             tokens: 0,
             first: None,
@@ -39,32 +39,33 @@ impl Heard {
         self.reads
     }
 
-    /// So many tokens were read.
+    /// Records a read with this many tokens.
     pub fn read(&mut self, tokens: usize, now: Instant) {
         self.reads += 1;
-        self.took = now - self.begun;
+        self.took = now - self.started;
         if tokens == 0 {
             return;
         }
         match self.first {
-            None => self.first = Some(now - self.begun),
+            None => self.first = Some(now - self.started),
             Some(_) => self.gaps.push(now - self.last),
         }
         self.last = now;
         self.tokens += tokens;
     }
 
-    /// So many tokens stand now: who was too far behind was told them at once.
+    /// Records a snapshot with this many tokens in total, which a slow reader gets instead of the
+    /// single tokens.
     pub fn caught_up(&mut self, tokens: usize, now: Instant) {
         let new = tokens.saturating_sub(self.tokens);
         self.read(new, now);
     }
 
-    /// The same, if no token is missing.
-    pub fn whole(self, script: Script) -> anyhow::Result<Self> {
+    /// Fails if a token is missing.
+    pub fn require_tokens(self, script: Script) -> anyhow::Result<Self> {
         ensure!(
             self.tokens == script.tokens,
-            "{} tokens came of {}",
+            "{} tokens received of {}",
             self.tokens,
             script.tokens
         );
@@ -72,27 +73,27 @@ impl Heard {
     }
 }
 
-/// All answers of one load.
+/// The timings of all answers of one load.
 #[derive(Default)]
-pub struct Answers {
+pub struct LoadResult {
     pub firsts: Vec<Duration>,
     pub gaps: Vec<Duration>,
-    pub whole: Vec<Duration>,
+    pub totals: Vec<Duration>,
     pub tokens: usize,
 }
 
-impl Answers {
-    pub fn add(&mut self, heard: Heard) {
-        self.tokens += heard.tokens;
-        self.firsts.extend(heard.first);
-        self.gaps.extend(heard.gaps);
-        self.whole.push(heard.took);
+impl LoadResult {
+    pub fn add(&mut self, timing: AnswerTiming) {
+        self.tokens += timing.tokens;
+        self.firsts.extend(timing.first);
+        self.gaps.extend(timing.gaps);
+        self.totals.push(timing.took);
     }
 
     pub fn merge(&mut self, other: Self) {
         self.tokens += other.tokens;
         self.firsts.extend(other.firsts);
         self.gaps.extend(other.gaps);
-        self.whole.extend(other.whole);
+        self.totals.extend(other.totals);
     }
 }

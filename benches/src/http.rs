@@ -1,18 +1,19 @@
-//! As little HTTP/1.1 as the load needs: the load must cost less than what it measures.
+//! A minimal HTTP/1.1 client: the load must cost less than what it measures.
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::answers::Heard;
+use crate::answers::AnswerTiming;
 use crate::script::{Script, TOKEN_END, body};
 
-/// The last bytes of a body in chunks.
+/// The last bytes of a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Takes one message with a length off a connection: its head and its body. None where the peer is gone.
-pub async fn message(
+/// Reads one message with a `content-length`, head and body. Returns `None` if the peer
+/// disconnects.
+pub async fn read_message(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
 ) -> std::io::Result<Option<Vec<u8>>> {
@@ -34,8 +35,8 @@ pub async fn message(
     }
 }
 
-fn find(all: &[u8], part: &[u8]) -> Option<usize> {
-    all.windows(part.len()).position(|window| window == part)
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
 }
 
 fn length(head: &[u8]) -> Option<usize> {
@@ -44,19 +45,19 @@ fn length(head: &[u8]) -> Option<usize> {
     rest.lines().next()?.trim().parse().ok()
 }
 
-/// How many tokens end in these bytes.
-pub fn tokens(bytes: &[u8]) -> usize {
+/// Counts the tokens which end in these bytes.
+pub fn count_tokens(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == TOKEN_END).count()
 }
 
 /// A client of `/chat/completions`, one request at a time.
-pub struct Caller {
+pub struct HttpClient {
     stream: TcpStream,
     path: &'static str,
     buffer: Vec<u8>,
 }
 
-impl Caller {
+impl HttpClient {
     pub async fn connect(port: u16, path: &'static str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))
             .await
@@ -70,7 +71,8 @@ impl Caller {
     }
 
     async fn post(&mut self, script: Script, streamed: bool) -> anyhow::Result<()> {
-        let (path, body) = (self.path, body(script, streamed));
+        let path = self.path;
+        let body = body(script, streamed);
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
@@ -78,40 +80,40 @@ impl Caller {
         Ok(self.stream.write_all(request.as_bytes()).await?)
     }
 
-    /// Asks for a stream and reads it to its end.
-    pub async fn streamed(&mut self, script: Script) -> anyhow::Result<Heard> {
-        let mut heard = Heard::begin();
+    /// Requests a stream and reads it to its end.
+    pub async fn ask_streaming(&mut self, script: Script) -> anyhow::Result<AnswerTiming> {
+        let mut timing = AnswerTiming::begin();
         self.buffer.clear();
         self.post(script, true).await?;
         loop {
-            // The last bytes of what was read before stay, so that an end that was cut in two is found.
+            // Keep the last bytes of the previous read, to find an end mark split over two reads.
             let kept = self.buffer.len().saturating_sub(64);
             self.buffer.drain(..kept);
             let before = self.buffer.len();
             ensure!(
                 self.stream.read_buf(&mut self.buffer).await? > 0,
-                "the answer was cut"
+                "the answer ended early"
             );
-            if heard.reads() == 0 && !self.buffer.starts_with(b"HTTP/1.1 200") {
+            if timing.reads() == 0 && !self.buffer.starts_with(b"HTTP/1.1 200") {
                 bail!("refused: {}", String::from_utf8_lossy(&self.buffer));
             }
-            heard.read(tokens(&self.buffer[before..]), Instant::now());
+            timing.read(count_tokens(&self.buffer[before..]), Instant::now());
             if self.buffer.ends_with(LAST_CHUNK) {
                 ensure!(
                     find(&self.buffer, b"[DONE]").is_some(),
-                    "the answer broke off"
+                    "the answer has no end mark"
                 );
-                return heard.whole(script);
+                return timing.require_tokens(script);
             }
         }
     }
 
-    /// Asks for a whole answer.
-    pub async fn whole(&mut self, script: Script) -> anyhow::Result<Heard> {
-        let mut heard = Heard::begin();
+    /// Requests a complete answer.
+    pub async fn ask_complete(&mut self, script: Script) -> anyhow::Result<AnswerTiming> {
+        let mut timing = AnswerTiming::begin();
         self.buffer.clear();
         self.post(script, false).await?;
-        let answer = message(&mut self.stream, &mut self.buffer)
+        let answer = read_message(&mut self.stream, &mut self.buffer)
             .await?
             .context("no answer")?;
         ensure!(
@@ -119,11 +121,11 @@ impl Caller {
             "refused: {}",
             String::from_utf8_lossy(&answer)
         );
-        heard.read(tokens(&answer), Instant::now());
+        timing.read(count_tokens(&answer), Instant::now());
         if script.tokens == 0 {
-            Ok(heard)
+            Ok(timing)
         } else {
-            heard.whole(script)
+            timing.require_tokens(script)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Loads, and the ways that they take.
+//! Load generators, and the routes which they use.
 
 use std::time::Duration;
 
@@ -6,53 +6,56 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::answers::{Answers, Heard};
-use crate::http::Caller;
+use crate::answers::{AnswerTiming, LoadResult};
+use crate::http::HttpClient;
 use crate::script::Script;
-use crate::socket::Visitor;
+use crate::socket::ChatClient;
 
-/// A way to the provider.
+/// A route to the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Way {
-    /// Nothing in between.
-    Straight,
-    /// The bare relay.
-    Relay,
-    /// The bare relay where it asks for a stream and gives a whole answer, as the service does. It stands in no table.
-    Gathered,
-    /// The service's API.
+pub enum Route {
+    /// Without anything in between.
+    Direct,
+    /// Through the bare proxy.
+    Proxy,
+    /// Through the bare proxy, which requests a stream and returns a complete answer, as the
+    /// service does. It has no column in the tables.
+    ProxyStreamed,
+    /// Through the service's OpenAI-compatible API.
     V1,
-    /// The service's chat.
+    /// Through the service's WebSocket chat.
     Ws,
 }
 
-/// A way, and the port at which it begins.
+/// A route and the port at its start.
 #[derive(Clone, Copy, Debug)]
-pub struct Line {
-    pub way: Way,
+pub struct Endpoint {
+    pub route: Route,
     pub port: u16,
 }
 
-enum Client {
-    Caller(Caller),
-    Visitor(Visitor),
+enum LoadClient {
+    HttpClient(HttpClient),
+    ChatClient(ChatClient),
 }
 
-impl Line {
-    async fn open(self) -> anyhow::Result<Client> {
-        Ok(match self.way {
-            Way::Ws => Client::Visitor(Visitor::enter(self.port).await?),
-            Way::Straight => Client::Caller(Caller::connect(self.port, "/chat/completions").await?),
-            Way::Gathered => {
-                Client::Caller(Caller::connect(self.port, "/gathered/chat/completions").await?)
+impl Endpoint {
+    async fn open(self) -> anyhow::Result<LoadClient> {
+        Ok(match self.route {
+            Route::Ws => LoadClient::ChatClient(ChatClient::connect(self.port).await?),
+            Route::Direct => {
+                LoadClient::HttpClient(HttpClient::connect(self.port, "/chat/completions").await?)
             }
-            Way::Relay | Way::V1 => {
-                Client::Caller(Caller::connect(self.port, "/v1/chat/completions").await?)
-            }
+            Route::ProxyStreamed => LoadClient::HttpClient(
+                HttpClient::connect(self.port, "/streamed/chat/completions").await?,
+            ),
+            Route::Proxy | Route::V1 => LoadClient::HttpClient(
+                HttpClient::connect(self.port, "/v1/chat/completions").await?,
+            ),
         })
     }
 
-    async fn clients(self, count: usize) -> anyhow::Result<Vec<Client>> {
+    async fn clients(self, count: usize) -> anyhow::Result<Vec<LoadClient>> {
         let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
             clients.push(self.open().await?);
@@ -61,113 +64,116 @@ impl Line {
     }
 }
 
-impl Client {
-    async fn ask(&mut self, script: Script) -> anyhow::Result<Heard> {
+impl LoadClient {
+    async fn ask(&mut self, script: Script) -> anyhow::Result<AnswerTiming> {
         match self {
-            Self::Caller(caller) => caller.streamed(script).await,
-            Self::Visitor(visitor) => visitor.ask(script).await,
+            Self::HttpClient(http_client) => http_client.ask_streaming(script).await,
+            Self::ChatClient(chat_client) => chat_client.ask(script).await,
         }
     }
 }
 
-/// An opened load that goes on in the background.
-pub struct Running(JoinSet<anyhow::Result<Answers>>);
+/// A load which runs in the background.
+pub struct RunningLoad(JoinSet<anyhow::Result<LoadResult>>);
 
-impl Running {
-    pub async fn ended(mut self) -> anyhow::Result<Answers> {
-        let mut all = Answers::default();
-        while let Some(one) = self.0.join_next().await {
-            all.merge(one.context("the load's task")??);
+impl RunningLoad {
+    pub async fn finish(mut self) -> anyhow::Result<LoadResult> {
+        let mut result = LoadResult::default();
+        while let Some(answers) = self.0.join_next().await {
+            result.merge(answers.context("the load's task")??);
         }
-        Ok(all)
+        Ok(result)
     }
 }
 
-/// So many streams at once, begun one after another over the time that one answer takes, each with so many answers.
+/// Starts `count` concurrent streams, spread evenly over the duration of one answer, with `answers`
+/// answers each.
 ///
-/// Visitors are in their chats before; a caller connects when it has something to ask, as a connection without a request is soon closed.
-pub async fn streams(
-    line: Line,
+/// Chat clients connect in advance. HTTP clients connect with their first request, since the
+/// service soon closes a connection without one.
+pub async fn start_streams(
+    endpoint: Endpoint,
     count: usize,
     script: Script,
     answers: usize,
-) -> anyhow::Result<Running> {
-    let mut ahead = if line.way == Way::Ws {
-        line.clients(count).await?
+) -> anyhow::Result<RunningLoad> {
+    let mut ahead = if endpoint.route == Route::Ws {
+        endpoint.clients(count).await?
     } else {
         Vec::new()
     };
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
     for n in 0..u32::try_from(count)? {
-        let at = begin + script.lasts() * n / u32::try_from(count)?;
-        let visitor = ahead.pop();
+        let at = begin + script.duration() * n / u32::try_from(count)?;
+        let chat_client = ahead.pop();
         tasks.spawn(async move {
             tokio::time::sleep_until(at).await;
-            let mut client = match visitor {
-                Some(visitor) => visitor,
-                None => line.open().await?,
+            let mut client = match chat_client {
+                Some(chat_client) => chat_client,
+                None => endpoint.open().await?,
             };
-            let mut all = Answers::default();
+            let mut result = LoadResult::default();
             for _ in 0..answers {
-                all.add(
+                result.add(
                     client
                         .ask(script)
                         .await
-                        .with_context(|| format!("{:?}", line.way))?,
+                        .with_context(|| format!("{:?}", endpoint.route))?,
                 );
             }
-            Ok(all)
+            Ok(result)
         });
     }
-    Ok(Running(tasks))
+    Ok(RunningLoad(tasks))
 }
 
-/// So many clients that ask for streams one after another, without a pause, for `time`.
-pub async fn flat_out(
-    line: Line,
+/// Runs `count` clients which request one stream after another, for `time`.
+pub async fn run_unpaced(
+    endpoint: Endpoint,
     count: usize,
     script: Script,
     time: Duration,
-) -> anyhow::Result<Answers> {
-    let clients = line.clients(count).await?;
+) -> anyhow::Result<LoadResult> {
+    let clients = endpoint.clients(count).await?;
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
     for mut client in clients {
         tasks.spawn(async move {
-            let mut all = Answers::default();
+            let mut result = LoadResult::default();
             while Instant::now() < end {
-                all.add(
+                result.add(
                     client
                         .ask(script)
                         .await
-                        .with_context(|| format!("{:?}", line.way))?,
+                        .with_context(|| format!("{:?}", endpoint.route))?,
                 );
             }
-            Ok(all)
+            Ok(result)
         });
     }
-    Running(tasks).ended().await
+    RunningLoad(tasks).finish().await
 }
 
-/// Whole answers, so many a second over `count` connections, for `time`; without a rate as many as can be had.
-pub async fn whole(
-    line: Line,
+/// Requests complete answers over `count` connections for `time`: at `rate` per second, or as many
+/// as possible if it is `None`.
+pub async fn run_complete(
+    endpoint: Endpoint,
     count: usize,
     script: Script,
     rate: Option<u32>,
     time: Duration,
-) -> anyhow::Result<Answers> {
+) -> anyhow::Result<LoadResult> {
     let begin = Instant::now();
     let every = rate.map(|rate| Duration::from_secs(1) / rate);
     let mut tasks = JoinSet::new();
-    for (n, client) in (0_u32..).zip(line.clients(count).await?) {
-        let Client::Caller(mut caller) = client else {
-            anyhow::bail!("no such way")
+    for (n, client) in (0_u32..).zip(endpoint.clients(count).await?) {
+        let LoadClient::HttpClient(mut http_client) = client else {
+            anyhow::bail!("no such route")
         };
         let count = u32::try_from(count)?;
         tasks.spawn(async move {
-            let mut all = Answers::default();
+            let mut result = LoadResult::default();
             for round in 0_u32.. {
                 let due = every.map(|every| begin + every * (round * count + n));
                 if due.unwrap_or_else(Instant::now) - begin > time {
@@ -176,25 +182,32 @@ pub async fn whole(
                 if let Some(due) = due {
                     tokio::time::sleep_until(due).await;
                 }
-                all.add(
-                    caller
-                        .whole(script)
+                result.add(
+                    http_client
+                        .ask_complete(script)
                         .await
-                        .with_context(|| format!("{:?}", line.way))?,
+                        .with_context(|| format!("{:?}", endpoint.route))?,
                 );
             }
-            Ok(all)
+            Ok(result)
         });
     }
-    Running(tasks).ended().await
+    RunningLoad(tasks).finish().await
 }
 
-/// So many answers one after another.
-pub async fn ask(line: Line, script: Script, answers: usize, whole: bool) -> anyhow::Result<()> {
-    let mut client = line.open().await?;
+/// Requests answers one after another.
+pub async fn ask(
+    endpoint: Endpoint,
+    script: Script,
+    answers: usize,
+    whole: bool,
+) -> anyhow::Result<()> {
+    let mut client = endpoint.open().await?;
     for _ in 0..answers {
         match &mut client {
-            Client::Caller(caller) if whole => caller.whole(script).await?,
+            LoadClient::HttpClient(http_client) if whole => {
+                http_client.ask_complete(script).await?
+            }
             client => client.ask(script).await?,
         };
     }

@@ -1,20 +1,22 @@
-//! Measures what the service does to what passes through it: a load generator, a scripted provider and a bare relay in one program.
+//! Measures the latency, CPU time and memory which the service adds to requests: a load generator,
+//! a scripted provider and a bare proxy in one program.
 //!
-//! `benches/run.sh` builds it and runs it. The service, and the relay, have one core to themselves; load and provider share another.
+//! `benches/run.sh` builds and runs it. The service or the proxy has one core; load and provider
+//! share another.
 
 mod answers;
+mod distribution;
 mod figures;
-mod goals;
 mod http;
 mod load;
-mod place;
 mod process;
 mod provider;
-mod relay;
+mod proxy;
 mod report;
 mod script;
 mod socket;
-mod spread;
+mod targets;
+mod testbed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,88 +24,90 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use load::{Line, Way};
+use load::{Endpoint, Route};
 use script::Script;
 
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: BenchCommand,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum BenchCommand {
     /// Measures, prints the tables, and writes them into the document.
-    Run(Wanted),
-    /// Asks a service, or whatever speaks as one, again and again over one connection: a load for a profiler.
+    Run(RunOptions),
+    /// Asks a service repeatedly over one connection: a load for a profiler.
     Ask {
-        /// Where it listens.
+        /// The port of the service.
         #[arg(long)]
         port: u16,
         #[arg(long)]
-        way: Way,
-        /// How many answers.
+        route: Route,
+        /// The number of answers.
         #[arg(long, default_value_t = 100)]
         answers: usize,
-        /// Tokens an answer.
+        /// Tokens per answer.
         #[arg(long, default_value_t = 100)]
         tokens: usize,
-        /// From one token to the next; 0: as fast as they are taken.
+        /// Milliseconds between two tokens; 0 sends them as fast as they are read.
         #[arg(long, default_value_t = 0)]
         every_ms: u64,
-        /// Whole answers instead of streams; not over ws.
+        /// Request complete answers instead of streams; not over ws.
         #[arg(long)]
         whole: bool,
     },
-    /// A provider that answers as the question says. Two ports: the first breaks where it is told to, the second never does.
+    /// A provider which answers as the question says, on two ports: the first fails where the
+    /// question says so, the second never does.
     Provider,
-    /// What the service is compared with: the same libraries, and nothing but passing on.
-    Relay {
-        /// Where the provider is.
+    /// The bare proxy with which the service is compared: the same libraries, no features.
+    Proxy {
+        /// The provider's URL.
         #[arg(long)]
         provider: String,
     },
 }
 
-/// What is to be measured.
+/// The options of a measurement.
 #[derive(clap::Args)]
-pub struct Wanted {
-    /// The service's program.
+pub struct RunOptions {
+    /// The service binary.
     #[arg(long)]
     service: PathBuf,
-    /// The document whose tables are written anew; without it, or with --only, they are printed alone.
+    /// The document whose tables are replaced. Without it, or with --only, they are only printed.
     #[arg(long)]
     document: Option<PathBuf>,
-    /// This figure alone: stream, whole, most, speed, memory, failover, degraded, start, growth, long. May be given again.
+    /// Measure only this figure: stream, whole, most, speed, memory, failover, degraded, start,
+    /// growth, long. May be repeated.
     #[arg(long)]
     only: Vec<String>,
-    /// How often each is measured.
+    /// The number of rounds of each measurement.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=25))]
     rounds: u32,
-    /// The whole run is given up after so many seconds.
+    /// The run is aborted after this many seconds.
     #[arg(long, default_value_t = 1800)]
     limit: u64,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let ended = match arguments.what {
-        What::Relay { provider } => relay::serve(&provider),
-        What::Provider => alone(provider::serve()),
-        What::Ask {
+    let result = match arguments.command {
+        BenchCommand::Proxy { provider } => proxy::serve(&provider),
+        BenchCommand::Provider => block_on_single_thread(provider::serve()),
+        BenchCommand::Ask {
             port,
-            way,
+            route,
             answers,
             tokens,
             every_ms,
             whole,
         } => {
             let script = Script::paced(tokens, Duration::from_millis(every_ms));
-            alone(load::ask(Line { way, port }, script, answers, whole))
+            block_on_single_thread(load::ask(Endpoint { route, port }, script, answers, whole))
         }
-        What::Run(wanted) => alone(run(wanted)),
+        BenchCommand::Run(options) => block_on_single_thread(run(options)),
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failsoft-bench: {error:#}");
@@ -112,20 +116,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// On one thread: load and provider have one core together.
-fn alone(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// Runs on a single thread, since load and provider share one core.
+fn block_on_single_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(work)
 }
 
-/// Whatever ends it, the processes that were started are gone afterwards.
-async fn run(wanted: Wanted) -> anyhow::Result<()> {
-    let limit = Duration::from_secs(wanted.limit);
+/// Runs the measurements. On any end, a signal included, all started processes are dropped and so
+/// killed.
+async fn run(options: RunOptions) -> anyhow::Result<()> {
+    let limit = Duration::from_secs(options.limit);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
-        ended = figures::all(&wanted) => ended,
+        result = figures::all(&options) => result,
         () = tokio::time::sleep(limit) => anyhow::bail!("not done after {} s: try --only, or --limit", limit.as_secs()),
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         _ = terminate.recv() => anyhow::bail!("terminated"),

@@ -1,4 +1,4 @@
-//! The processes that are measured: started on a core of their own, looked at through /proc, gone when their handle is.
+//! Measured processes: pinned to a core, observed through /proc, killed with their handle.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::sync::oneshot;
 
-/// How long one may take until it says where it listens.
-const READY: Duration = Duration::from_secs(20);
+/// The longest wait for a process's first line.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Clock ticks a second, as /proc counts them. It is the same on every Linux.
-const TICKS: f64 = 100.0;
+/// Clock ticks per second in /proc. The same on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running process. Dropping it kills it.
 pub struct Process {
     child: Child,
-    /// The first line that it printed.
-    pub said: String,
-    /// From its start until it said so.
+    /// The first line of its output.
+    pub first_line: String,
+    /// The time from its start to its first line.
     pub ready_after: Duration,
 }
 
-/// Where a process runs.
+/// The core on which a process runs.
 #[derive(Clone, Copy, Debug)]
-pub enum Core {
-    /// The one of the load.
+pub enum CpuCore {
+    /// Shared by load and provider.
     Load,
-    /// The one that is measured.
+    /// Only for the measured process.
     Measured,
 }
 
-impl Core {
+impl CpuCore {
     fn number(self) -> &'static str {
         match self {
             Self::Load => "0",
@@ -43,51 +43,51 @@ impl Core {
 
 impl Process {
     /// Starts a program and waits for its first line.
-    pub async fn start(core: Core, program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub async fn start(core: CpuCore, program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new("setpriv");
-        // Also where this program is killed, nothing is left over.
+        // The kernel kills the process even if this program is killed.
         command.args(["--pdeathsig", "KILL", "taskset", "-c", core.number()]);
         command.arg(program).args(arguments).env_remove("RUST_LOG");
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut child = command
             .spawn()
             .context("needs setpriv and taskset (util-linux)")?;
         let output = child.stdout.take().context("its output")?;
         let mut process = Self {
             child,
-            said: String::new(),
+            first_line: String::new(),
             ready_after: Duration::ZERO,
         };
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         std::thread::spawn(move || {
             let mut lines = BufReader::new(output).lines();
             let line = lines.next().and_then(Result::ok);
-            let _ = tell.send(line.map(|line| (line, begun.elapsed())));
-            // It may print more.
+            let _ = sender.send(line.map(|line| (line, started.elapsed())));
+            // Drain the rest, so that the process never blocks on a full pipe.
             lines.for_each(drop);
         });
-        let line = tokio::time::timeout(READY, told)
+        let line = tokio::time::timeout(READY_TIMEOUT, receiver)
             .await
-            .context("it is not ready in time")?;
+            .context("not ready in time")?;
         let line = line?.with_context(|| format!("{} did not start", program.display()))?;
-        (process.said, process.ready_after) = line;
+        (process.first_line, process.ready_after) = line;
         Ok(process)
     }
 
-    /// The port in its first line: the digits at the end.
+    /// Returns the port in its first line: the digits at the end.
     pub fn port(&self) -> anyhow::Result<u16> {
         let digits = self
-            .said
+            .first_line
             .rsplit(|c: char| !c.is_ascii_digit())
             .next()
             .unwrap_or_default();
         digits
             .parse()
-            .with_context(|| format!("no port in: {}", self.said))
+            .with_context(|| format!("no port in: {}", self.first_line))
     }
 
     fn proc(&self, file: &str) -> anyhow::Result<String> {
@@ -95,16 +95,16 @@ impl Process {
             .context("the process is gone")
     }
 
-    /// Seconds of processor time so far.
+    /// Returns the CPU time so far in seconds.
     pub fn cpu(&self) -> anyhow::Result<f64> {
         let stat = self.proc("stat")?;
         let (_, rest) = stat.rsplit_once(')').context("/proc/PID/stat")?;
         let fields: Vec<_> = rest.split_ascii_whitespace().collect();
         ensure!(fields.len() > 12, "/proc/PID/stat");
-        Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS)
+        Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS_PER_SECOND)
     }
 
-    /// Bytes of memory in use.
+    /// Returns the resident memory in bytes.
     pub fn memory(&self) -> anyhow::Result<f64> {
         let status = self.proc("status")?;
         let line = status
@@ -117,13 +117,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Ends this process when its input does: when whoever started it is gone.
+/// Exits when standard input ends, which happens when the parent process is gone.
 pub fn end_with_input() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());

@@ -1,4 +1,4 @@
-//! The scripted provider: speaks OpenAI's dialect over plain sockets, as fast as the machine does.
+//! The scripted provider: OpenAI's dialect over plain sockets, with as little work as possible.
 
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
@@ -7,18 +7,18 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::script::{BEFORE_CUT, Fault, Script, TOKEN_END};
+use crate::script::{Fault, Script, TOKEN_END, TOKENS_BEFORE_CUT};
 
-/// Tokens that go out with one write where the answer has no pace.
-const TOGETHER: usize = 16;
+/// Tokens per write in an unpaced answer.
+const TOKENS_PER_WRITE: usize = 16;
 
-/// How many different tokens there are.
-const WORDS: usize = 64;
+/// The number of different tokens.
+const DISTINCT_TOKENS: usize = 64;
 
-const HEAD: &[u8] =
+const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// Each token as it goes over the wire, a chunk of its own.
+/// The bytes of each token, as an HTTP chunk of its own.
 static TOKENS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let delta = |n| {
         format!(
@@ -26,11 +26,13 @@ static TOKENS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             word(n)
         )
     };
-    (0..WORDS).map(|n| chunk(&event(&delta(n)))).collect()
+    (0..DISTINCT_TOKENS)
+        .map(|n| chunk(&event(&delta(n))))
+        .collect()
 });
 
-/// What follows the tokens.
-static END: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// The bytes after the tokens.
+static ANSWER_END: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let finish = event(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
     let usage = format!(
         r#"data: {{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}}}{}"#,
@@ -63,7 +65,7 @@ fn chunk(text: &str) -> Vec<u8> {
     format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
 }
 
-/// Serves until its standard input ends. Its first line names the two ports.
+/// Serves until standard input ends. Prints the two ports as the first line.
 pub async fn serve() -> anyhow::Result<()> {
     let faulty = TcpListener::bind("127.0.0.1:0").await?;
     let sound = TcpListener::bind("127.0.0.1:0").await?;
@@ -78,36 +80,36 @@ pub async fn serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn accept(listener: TcpListener, obeys: bool) {
+async fn accept(listener: TcpListener, may_fail: bool) {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            // Whoever leaves in mid-answer ends it.
-            tokio::spawn(async move { drop(converse(stream, obeys).await) });
+            // An error only means that the client disconnected.
+            tokio::spawn(async move { drop(serve_connection(stream, may_fail).await) });
         }
     }
 }
 
-async fn converse(mut stream: TcpStream, obeys: bool) -> std::io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, may_fail: bool) -> std::io::Result<()> {
     let mut buffer = Vec::new();
-    let plain = Arc::<[u8]>::from(whole(&Script::fast(1)));
-    while let Some(request) = crate::http::message(&mut stream, &mut buffer).await? {
+    let plain = Arc::<[u8]>::from(complete_answer(&Script::fast(1)));
+    while let Some(request) = crate::http::read_message(&mut stream, &mut buffer).await? {
         let text = String::from_utf8_lossy(&request);
         let streamed = text.contains(r#""stream":true"#);
-        match Script::of(&text) {
-            // A listing, or a probe that no script rules.
+        match Script::parse(&text) {
+            // A model list or a probe, without a script.
             None if streamed => answer(&mut stream, Script::fast(1)).await?,
             None => stream.write_all(&plain).await?,
-            Some(script) if obeys && script.fault == Fault::Refuse => {
+            Some(script) if may_fail && script.fault == Fault::Refuse => {
                 stream
                     .write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}")
                     .await?;
             }
-            Some(script) if obeys && script.fault == Fault::Cut => {
+            Some(script) if may_fail && script.fault == Fault::Cut => {
                 answer_part(
                     &mut stream,
                     Script {
-                        tokens: BEFORE_CUT,
+                        tokens: TOKENS_BEFORE_CUT,
                         ..script
                     },
                 )
@@ -115,7 +117,7 @@ async fn converse(mut stream: TcpStream, obeys: bool) -> std::io::Result<()> {
                 return stream.set_zero_linger();
             }
             Some(script) if streamed => answer(&mut stream, script).await?,
-            Some(script) => stream.write_all(&whole(&script)).await?,
+            Some(script) => stream.write_all(&complete_answer(&script)).await?,
         }
     }
     Ok(())
@@ -123,29 +125,29 @@ async fn converse(mut stream: TcpStream, obeys: bool) -> std::io::Result<()> {
 
 async fn answer(stream: &mut TcpStream, script: Script) -> std::io::Result<()> {
     answer_part(stream, script).await?;
-    stream.write_all(&END).await
+    stream.write_all(&ANSWER_END).await
 }
 
-/// The head and the tokens.
+/// Sends the head and the tokens.
 async fn answer_part(stream: &mut TcpStream, script: Script) -> std::io::Result<()> {
     let tokens = || TOKENS.iter().cycle().take(script.tokens);
-    if script.every.is_zero() {
-        let mut bytes = HEAD.to_vec();
+    if script.interval.is_zero() {
+        let mut bytes = STREAM_HEAD.to_vec();
         for (n, token) in tokens().enumerate() {
             bytes.extend_from_slice(token);
-            if n % TOGETHER == TOGETHER - 1 {
+            if n % TOKENS_PER_WRITE == TOKENS_PER_WRITE - 1 {
                 stream.write_all(&bytes).await?;
                 bytes.clear();
             }
         }
         return stream.write_all(&bytes).await;
     }
-    let mut pace = tokio::time::interval_at(Instant::now() + script.every, script.every);
-    // Who is behind sends what is due, as a provider would.
+    let mut pace = tokio::time::interval_at(Instant::now() + script.interval, script.interval);
+    // When behind schedule, send all due tokens at once, as a real provider would.
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for (n, token) in tokens().enumerate() {
         if n == 0 {
-            stream.write_all(&[HEAD, token].concat()).await?;
+            stream.write_all(&[STREAM_HEAD, token].concat()).await?;
         } else {
             pace.tick().await;
             stream.write_all(token).await?;
@@ -154,9 +156,11 @@ async fn answer_part(stream: &mut TcpStream, script: Script) -> std::io::Result<
     Ok(())
 }
 
-/// The answer to who asks for no stream.
-fn whole(script: &Script) -> Vec<u8> {
-    let text: String = (0..script.tokens).map(|n| word(n % WORDS)).collect();
+/// The response without streaming.
+fn complete_answer(script: &Script) -> Vec<u8> {
+    let text: String = (0..script.tokens)
+        .map(|n| word(n % DISTINCT_TOKENS))
+        .collect();
     let body = format!(
         r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}}}"#
     );

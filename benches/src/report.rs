@@ -1,128 +1,129 @@
-//! The tables: what was measured, each line beside the straight one and the relay.
+//! The tables of results, which compare each route with the direct one and the proxy.
 
 use std::fmt::Write as _;
 
-use crate::goals::Goal;
-use crate::load::Way;
-use crate::spread::Spread;
+use crate::distribution::Distribution;
+use crate::load::Route;
+use crate::targets::Target;
 
-/// How a way's value is held against another's.
+/// How a route's value is compared with another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
-    /// So many times as much.
-    Times,
-    /// So much more.
-    More,
+pub enum Comparison {
+    /// The quotient.
+    Ratio,
+    /// The difference.
+    Difference,
 }
 
-/// One measured thing over all ways.
+/// One figure, measured over all routes.
 pub struct Row {
     pub name: String,
-    pub against: Against,
-    pub straight: Spread,
-    pub relay: Spread,
-    pub v1: Spread,
-    pub ws: Spread,
+    pub comparison: Comparison,
+    pub direct: Distribution,
+    pub proxy: Distribution,
+    pub v1: Distribution,
+    pub ws: Distribution,
 }
 
 impl Row {
-    pub fn new(name: impl Into<String>, against: Against) -> Self {
-        let [straight, relay, v1, ws] = Default::default();
+    pub fn new(name: impl Into<String>, comparison: Comparison) -> Self {
+        let [direct, proxy, v1, ws] = Default::default();
         Self {
             name: name.into(),
-            against,
-            straight,
-            relay,
+            comparison,
+            direct,
+            proxy,
             v1,
             ws,
         }
     }
 
-    pub fn push(&mut self, way: Way, value: f64) {
-        match way {
-            // Nothing stands on it that could take processor time.
-            Way::Straight if self.name.starts_with("CPU") => {}
-            Way::Gathered => {}
-            Way::Straight => self.straight.push(value),
-            Way::Relay => self.relay.push(value),
-            Way::V1 => self.v1.push(value),
-            Way::Ws => self.ws.push(value),
+    pub fn push(&mut self, route: Route, value: f64) {
+        match route {
+            // No measured process is on the direct route.
+            Route::Direct if self.name.starts_with("CPU") => {}
+            Route::ProxyStreamed => {}
+            Route::Direct => self.direct.push(value),
+            Route::Proxy => self.proxy.push(value),
+            Route::V1 => self.v1.push(value),
+            Route::Ws => self.ws.push(value),
         }
     }
 
-    /// What a way comes to beside the straight line.
-    pub fn beside_straight(&self, way: &Spread) -> Spread {
-        match self.against {
-            Against::Times => way.times(&self.straight),
-            Against::More => way.minus(&self.straight),
+    /// Compares a route with the direct one.
+    pub fn compare_with_direct(&self, route: &Distribution) -> Distribution {
+        match self.comparison {
+            Comparison::Ratio => route.ratio_to(&self.direct),
+            Comparison::Difference => route.difference_to(&self.direct),
         }
     }
 }
 
-/// Something that the service alone has.
-pub struct Single {
+/// A figure which has one value only.
+pub struct SingleFigure {
     pub name: String,
-    pub value: Spread,
+    pub value: Distribution,
 }
 
-/// All that was measured.
+/// All results.
 #[derive(Default)]
 pub struct Report {
     pub rows: Vec<Row>,
-    pub singles: Vec<Single>,
-    pub goals: Vec<Goal>,
+    pub singles: Vec<SingleFigure>,
+    pub targets: Vec<Target>,
 }
 
 impl Report {
-    pub fn single(&mut self, name: &str, value: Spread) {
-        self.singles.push(Single {
+    pub fn add_single(&mut self, name: &str, value: Distribution) {
+        self.singles.push(SingleFigure {
             name: name.to_owned(),
             value,
         });
     }
 
-    /// As Markdown.
+    /// Formats the tables as Markdown.
     pub fn tables(&self) -> String {
         let mut out = String::new();
-        if !self.goals.is_empty() {
-            out.push_str("| goal | wanted | measured | reached |\n|---|---|---|---|\n");
-            for goal in &self.goals {
-                let (wanted, reached) =
-                    (goal.wanted(), if goal.reached() { "yes" } else { "**no**" });
+        if !self.targets.is_empty() {
+            out.push_str("| target | bound | measured | met |\n|---|---|---|---|\n");
+            for target in &self.targets {
+                let bound = target.describe_bound();
+                let is_met = if target.is_met() { "yes" } else { "**no**" };
                 let _ = writeln!(
                     out,
-                    "| {} | {wanted} | {} | {reached} |",
-                    goal.name, goal.measured
+                    "| {} | {bound} | {} | {is_met} |",
+                    target.name, target.measured
                 );
             }
             out.push('\n');
         }
         if !self.rows.is_empty() {
-            out.push_str("| | straight | relay | `/v1` | `/ws` | relay to straight | `/v1` to straight | `/ws` to straight | `/v1` to relay | `/ws` to relay |\n");
+            out.push_str("| | direct | proxy | `/v1` | `/ws` | proxy vs direct | `/v1` vs direct | `/ws` vs direct | `/v1` vs proxy | `/ws` vs proxy |\n");
             out.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
             for row in &self.rows {
                 let Row {
                     name,
-                    straight,
-                    relay,
+                    direct,
+                    proxy,
                     v1,
                     ws,
                     ..
                 } = row;
-                let beside = [relay, v1, ws].map(|way| self.cell(row, &row.beside_straight(way)));
-                let to_relay = [v1, ws].map(|way| times(&way.times(relay)));
+                let vs_direct =
+                    [proxy, v1, ws].map(|route| self.cell(row, &row.compare_with_direct(route)));
+                let vs_proxy = [v1, ws].map(|route| format_ratio(&route.ratio_to(proxy)));
                 let _ = writeln!(
                     out,
-                    "| {name} | {straight} | {relay} | {v1} | {ws} | {} | {} |",
-                    beside.join(" | "),
-                    to_relay.join(" | ")
+                    "| {name} | {direct} | {proxy} | {v1} | {ws} | {} | {} |",
+                    vs_direct.join(" | "),
+                    vs_proxy.join(" | ")
                 );
             }
             out.push('\n');
         }
         if !self.singles.is_empty() {
             out.push_str("| | |\n|---|---|\n");
-            for Single { name, value } in &self.singles {
+            for SingleFigure { name, value } in &self.singles {
                 let _ = writeln!(out, "| {name} | {value} |");
             }
             out.push('\n');
@@ -130,35 +131,35 @@ impl Report {
         out
     }
 
-    fn cell(&self, row: &Row, spread: &Spread) -> String {
-        match row.against {
-            Against::Times => times(spread),
-            Against::More if spread.is_empty() => String::new(),
-            Against::More => format!("{:+.2}", spread.median()),
+    fn cell(&self, row: &Row, distribution: &Distribution) -> String {
+        match row.comparison {
+            Comparison::Ratio => format_ratio(distribution),
+            Comparison::Difference if distribution.is_empty() => String::new(),
+            Comparison::Difference => format!("{:+.2}", distribution.median()),
         }
     }
 }
 
-fn times(spread: &Spread) -> String {
-    let median = spread.median();
-    if spread.is_empty() || !median.is_finite() {
+fn format_ratio(distribution: &Distribution) -> String {
+    let median = distribution.median();
+    if distribution.is_empty() || !median.is_finite() {
         String::new()
     } else {
         format!("× {median:.2}")
     }
 }
 
-const BEGIN: &str = "<!-- measured: begin -->\n";
-const END: &str = "<!-- measured: end -->";
+const BEGIN_MARK: &str = "<!-- measured: begin -->\n";
+const END_MARK: &str = "<!-- measured: end -->";
 
-/// Puts the text between a document's marks.
-pub fn placed(document: &str, text: &str) -> anyhow::Result<String> {
+/// Replaces the text between the marks of a document.
+pub fn replace_tables(document: &str, text: &str) -> anyhow::Result<String> {
     let parts = document
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) =
-        parts.ok_or_else(|| anyhow::anyhow!("the document has no marks: {BEGIN}{END}"))?;
-    Ok(format!("{before}{BEGIN}{text}{END}{after}"))
+        .split_once(BEGIN_MARK)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END_MARK)?.1)));
+    let (before, after) = parts
+        .ok_or_else(|| anyhow::anyhow!("the document has no marks: {BEGIN_MARK}{END_MARK}"))?;
+    Ok(format!("{before}{BEGIN_MARK}{text}{END_MARK}{after}"))
 }
 
 #[cfg(test)]
@@ -166,12 +167,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_marks_is_replaced() {
-        let document = format!("a\n{BEGIN}old\n{END}\nb\n");
+    fn text_between_the_marks_is_replaced() {
+        let document = format!("a\n{BEGIN_MARK}old\n{END_MARK}\nb\n");
         assert_eq!(
-            placed(&document, "new\n").unwrap(),
-            format!("a\n{BEGIN}new\n{END}\nb\n")
+            replace_tables(&document, "new\n").unwrap(),
+            format!("a\n{BEGIN_MARK}new\n{END_MARK}\nb\n")
         );
-        assert!(placed("a", "new").is_err());
+        assert!(replace_tables("a", "new").is_err());
     }
 }

@@ -1,39 +1,39 @@
-//! What the provider is to do, told in the question itself, so that it reaches it through whatever stands between.
+//! Instructions to the provider. They are part of the question, so that any proxy passes them on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Ends each token's text; it stands nowhere else in what is sent, so counting it counts tokens.
+/// Ends each token's text and occurs nowhere else in a response, so counting it counts tokens.
 pub const TOKEN_END: u8 = b'~';
 
-/// How many tokens come before a fault in mid-answer.
-pub const BEFORE_CUT: usize = 10;
+/// The number of tokens before a mid-stream fault.
+pub const TOKENS_BEFORE_CUT: usize = 10;
 
-/// How the provider's first port breaks.
+/// The fault of the provider's first port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Not at all.
+    /// No fault.
     None,
-    /// 503 at once.
+    /// Responds with 503 at once.
     Refuse,
-    /// The connection is reset after [`BEFORE_CUT`] tokens.
+    /// The connection is reset after [`TOKENS_BEFORE_CUT`] tokens.
     Cut,
 }
 
-/// One answer.
+/// The instructions for one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
     pub tokens: usize,
-    /// From one token to the next; zero: as fast as they are taken.
-    pub every: Duration,
+    /// The time between two tokens. Zero sends them as fast as they are read.
+    pub interval: Duration,
     pub fault: Fault,
 }
 
 impl Script {
-    pub fn paced(tokens: usize, every: Duration) -> Self {
+    pub fn paced(tokens: usize, interval: Duration) -> Self {
         Self {
             tokens,
-            every,
+            interval,
             fault: Fault::None,
         }
     }
@@ -42,11 +42,11 @@ impl Script {
         Self::paced(tokens, Duration::ZERO)
     }
 
-    pub fn lasts(self) -> Duration {
-        self.every * u32::try_from(self.tokens).unwrap_or(u32::MAX)
+    pub fn duration(self) -> Duration {
+        self.interval * u32::try_from(self.tokens).unwrap_or(u32::MAX)
     }
 
-    /// As a question. No two are alike, so that no saved answer is told.
+    /// Encodes the script as a question. Each is unique, so that no cached answer applies.
     pub fn question(self) -> String {
         static ASKED: AtomicU64 = AtomicU64::new(0);
         let number = ASKED.fetch_add(1, Ordering::Relaxed);
@@ -58,16 +58,16 @@ impl Script {
         format!(
             "bench:{}:{}:{fault}:{number}",
             self.tokens,
-            self.every.as_micros()
+            self.interval.as_micros()
         )
     }
 
-    /// The last script in a request's body, which may hold a history.
-    pub fn of(body: &str) -> Option<Self> {
+    /// Parses the last script in a request body, which may contain a history.
+    pub fn parse(body: &str) -> Option<Self> {
         let (_, last) = body.rsplit_once("bench:")?;
         let mut parts = last.split(':');
         let tokens = parts.next()?.parse().ok()?;
-        let every = Duration::from_micros(parts.next()?.parse().ok()?);
+        let interval = Duration::from_micros(parts.next()?.parse().ok()?);
         let fault = match parts.next()? {
             "none" => Fault::None,
             "refuse" => Fault::Refuse,
@@ -76,13 +76,13 @@ impl Script {
         };
         Some(Self {
             tokens,
-            every,
+            interval,
             fault,
         })
     }
 }
 
-/// A request's body as OpenAI's clients send it.
+/// The request body of a chat completion.
 pub fn body(script: Script, stream: bool) -> String {
     let question = script.question();
     format!(

@@ -1,26 +1,26 @@
-//! As little WebSocket, and as little of the service's own protocol, as the load needs.
+//! A minimal client of the WebSocket chat protocol.
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::answers::Heard;
-use crate::http::tokens;
+use crate::answers::AnswerTiming;
+use crate::http::count_tokens;
 use crate::script::Script;
 
-/// A visitor with an open chat.
-pub struct Visitor {
+/// A chat client with an open conversation.
+pub struct ChatClient {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// How much of the buffer was taken.
-    taken: usize,
-    asked: u64,
+    /// The number of parsed bytes at the start of the buffer.
+    parsed: usize,
+    question_count: u64,
 }
 
-impl Visitor {
-    /// Opens a new conversation and waits for the welcome.
-    pub async fn enter(port: u16) -> anyhow::Result<Self> {
+impl ChatClient {
+    /// Opens a new conversation and waits for `welcome`.
+    pub async fn connect(port: u16) -> anyhow::Result<Self> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))
             .await
             .context("connecting")?;
@@ -37,51 +37,51 @@ impl Visitor {
             "refused: {}",
             String::from_utf8_lossy(&head)
         );
-        let mut visitor = Self {
+        let mut chat_client = Self {
             stream,
             buffer: Vec::new(),
-            taken: 0,
-            asked: 0,
+            parsed: 0,
+            question_count: 0,
         };
-        visitor.say(r#"{"type":"hello"}"#).await?;
-        let welcome = visitor.frame().await?;
+        chat_client.send_frame(r#"{"type":"hello"}"#).await?;
+        let welcome = chat_client.next_frame().await?;
         ensure!(
             is(&welcome, "welcome"),
             "no welcome: {}",
             String::from_utf8_lossy(&welcome)
         );
-        Ok(visitor)
+        Ok(chat_client)
     }
 
-    /// Sends a question and reads to its answer's end.
-    pub async fn ask(&mut self, script: Script) -> anyhow::Result<Heard> {
-        let mut heard = Heard::begin();
+    /// Sends a question and reads its answer to the end.
+    pub async fn ask(&mut self, script: Script) -> anyhow::Result<AnswerTiming> {
+        let mut timing = AnswerTiming::begin();
         self.send(&script.question()).await?;
         loop {
-            let frame = self.frame().await?;
+            let frame = self.next_frame().await?;
             if is(&frame, "token") {
-                heard.read(tokens(&frame), Instant::now());
+                timing.read(count_tokens(&frame), Instant::now());
             } else if is(&frame, "snapshot") {
-                heard.caught_up(tokens(&frame), Instant::now());
+                timing.caught_up(count_tokens(&frame), Instant::now());
             } else if is(&frame, "done") {
-                heard.read(0, Instant::now());
+                timing.read(0, Instant::now());
                 ensure!(
                     contains(&frame, b"\"source\":\"ai\""),
                     "{}",
                     String::from_utf8_lossy(&frame)
                 );
-                return heard.whole(script);
+                return timing.require_tokens(script);
             } else if is(&frame, "error") {
                 bail!("refused: {}", String::from_utf8_lossy(&frame));
             }
         }
     }
 
-    /// Sends a question that no provider can answer, and waits for what is said instead.
-    pub async fn ask_in_vain(&mut self, question: &str) -> anyhow::Result<()> {
+    /// Sends a question and expects a degraded answer.
+    pub async fn ask_degraded(&mut self, question: &str) -> anyhow::Result<()> {
         self.send(question).await?;
         loop {
-            let frame = self.frame().await?;
+            let frame = self.next_frame().await?;
             if is(&frame, "done") {
                 ensure!(
                     contains(&frame, b"\"degraded\":true"),
@@ -97,16 +97,16 @@ impl Visitor {
     }
 
     async fn send(&mut self, text: &str) -> anyhow::Result<()> {
-        self.asked += 1;
-        let id = self.asked;
-        self.say(&format!(
+        self.question_count += 1;
+        let id = self.question_count;
+        self.send_frame(&format!(
             r#"{{"type":"send","client_msg_id":"m{id}","text":"{text}"}}"#
         ))
         .await
     }
 
-    /// One text frame, masked with zeros.
-    async fn say(&mut self, text: &str) -> anyhow::Result<()> {
+    /// Sends a text frame, masked with zeros.
+    async fn send_frame(&mut self, text: &str) -> anyhow::Result<()> {
         let mut frame = vec![0x81];
         match u8::try_from(text.len()) {
             Ok(short) if short < 126 => frame.push(0x80 | short),
@@ -120,18 +120,18 @@ impl Visitor {
         Ok(self.stream.write_all(&frame).await?)
     }
 
-    /// The next text frame; what is none is passed over.
-    async fn frame(&mut self) -> anyhow::Result<Vec<u8>> {
+    /// Returns the next text frame. Skips control frames.
+    async fn next_frame(&mut self) -> anyhow::Result<Vec<u8>> {
         loop {
-            if let Some((kind, payload)) = self.ready() {
+            if let Some((kind, payload)) = self.parse_frame() {
                 match kind {
                     0x1 => return Ok(payload),
                     0x8 => bail!("closed: {}", String::from_utf8_lossy(&payload)),
                     _ => continue,
                 }
             }
-            self.buffer.drain(..self.taken);
-            self.taken = 0;
+            self.buffer.drain(..self.parsed);
+            self.parsed = 0;
             ensure!(
                 self.stream.read_buf(&mut self.buffer).await? > 0,
                 "the service is gone"
@@ -139,10 +139,11 @@ impl Visitor {
         }
     }
 
-    /// A frame that was read already: its kind and what is in it.
-    fn ready(&mut self) -> Option<(u8, Vec<u8>)> {
-        let bytes = &self.buffer[self.taken..];
-        let (kind, short) = (*bytes.first()? & 0x0f, *bytes.get(1)? & 0x7f);
+    /// Parses a buffered frame into its opcode and payload. Returns `None` if it is incomplete.
+    fn parse_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let bytes = &self.buffer[self.parsed..];
+        let kind = *bytes.first()? & 0x0f;
+        let short = *bytes.get(1)? & 0x7f;
         let (head, length) = match short {
             126 => (
                 4,
@@ -155,7 +156,7 @@ impl Visitor {
             short => (2, usize::from(short)),
         };
         let payload = bytes.get(head..head + length)?.to_vec();
-        self.taken += head + length;
+        self.parsed += head + length;
         Some((kind, payload))
     }
 }
@@ -166,6 +167,6 @@ fn is(frame: &[u8], kind: &str) -> bool {
         .is_some_and(|rest| rest.starts_with(b"\""))
 }
 
-fn contains(all: &[u8], part: &[u8]) -> bool {
-    all.windows(part.len()).any(|window| window == part)
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }

@@ -1,4 +1,4 @@
-//! See `failsoft::fuzzing::completion`, which says what must hold.
+//! See `failsoft::fuzzing::completion`, which checks the properties.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| failsoft::fuzzing::completion(bytes));

@@ -1,4 +1,4 @@
-//! See `failsoft::fuzzing::frame`, which says what must hold.
+//! See `failsoft::fuzzing::frame`, which checks the properties.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| failsoft::fuzzing::frame(bytes));

@@ -100,7 +100,7 @@ impl ClusterMessage {
             from,
             number,
             account,
-            payload: payload,
+            payload,
         } = serde_json::from_slice(bytes).ok()?;
         if v != VERSION || from.len() > MAX_NAME_BYTES || account.len() > MAX_NAME_BYTES {
             return None;

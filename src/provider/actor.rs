@@ -333,9 +333,9 @@ impl Handler<RecordOutcome> for ProviderActor {
     fn handle(&mut self, settle: RecordOutcome, ctx: &mut Self::Context) {
         let RecordOutcome {
             ticket,
-            outcome: outcome,
-            elapsed: elapsed,
-            stats: stats,
+            outcome,
+            elapsed,
+            stats,
         } = settle;
         // Saturating, because a permit issued before a rebuild is not counted here.
         self.open_permits = self.open_permits.saturating_sub(1);

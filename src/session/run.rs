@@ -92,7 +92,7 @@ impl Session {
         handshake: Handshake,
     ) -> Result<Self, Disconnected> {
         let Handshake {
-            conversation: conversation,
+            conversation,
             resume,
             subject,
         } = handshake;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// A chat request, reduced to what a simulator uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SimulatedRequest {
+pub(crate) struct SimulatedRequest {
     /// Stream word by word instead of sending one JSON answer.
     pub stream: bool,
     /// Report the usage at the end of a stream. Only OpenAI's format makes it optional.

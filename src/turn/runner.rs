@@ -364,7 +364,7 @@ impl TurnRunner<'_> {
         let ActiveAttempt {
             mut lease,
             call,
-            request: request,
+            request,
             limits,
             capped_by_turn_deadline: hurried,
             started_after: before,

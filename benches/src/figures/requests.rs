@@ -1,49 +1,51 @@
-//! Whole answers over `/v1`.
+//! Complete answers, without streaming, over `/v1`.
 
 use std::time::Duration;
 
 use super::Bench;
-use crate::goals::{Bound, Goal};
-use crate::load::{self, Line, Way};
-use crate::report::{Against, Row};
+use crate::distribution::{Distribution, millis};
+use crate::load::{self, Endpoint, Route};
+use crate::report::{Comparison, Row};
 use crate::script::Script;
-use crate::spread::{Spread, millis};
+use crate::targets::{Bound, Target};
 
-const TIME: Duration = Duration::from_millis(1500);
+const MEASURE_TIME: Duration = Duration::from_millis(1500);
 
 const CONNECTIONS: usize = 64;
 
 /// A short answer.
 const SCRIPT: fn() -> Script = || Script::fast(10);
 
-/// At 200 and at 1,000 a second.
-pub async fn at_a_rate(bench: &mut Bench) -> anyhow::Result<()> {
+/// Measures 200 and 1,000 requests per second.
+pub async fn complete_at_rates(bench: &mut Bench) -> anyhow::Result<()> {
     for rate in [200, 1000] {
         let mut p50 = Row::new(
-            format!("whole answer at {rate} a second, p50, ms"),
-            Against::More,
+            format!("complete answer at {rate} per second, p50, ms"),
+            Comparison::Difference,
         );
         let mut p99 = Row::new(
-            format!("whole answer at {rate} a second, p99, ms"),
-            Against::More,
+            format!("complete answer at {rate} per second, p99, ms"),
+            Comparison::Difference,
         );
         let mut cpu = Row::new(
-            format!("CPU µs a whole answer at {rate} a second"),
-            Against::Times,
+            format!("CPU µs per complete answer at {rate} per second"),
+            Comparison::Ratio,
         );
         for round in 0..bench.rounds {
-            for line in bench
-                .ways(round)?
+            for endpoint in bench
+                .routes(round)?
                 .into_iter()
-                .filter(|line| line.way != Way::Ws)
+                .filter(|endpoint| endpoint.route != Route::Ws)
             {
-                let before = bench.cpu(line)?;
-                let heard = load::whole(line, CONNECTIONS, SCRIPT(), Some(rate), TIME).await?;
-                p50.push(line.way, millis(&heard.whole, 0.5));
-                p99.push(line.way, millis(&heard.whole, 0.99));
+                let before = bench.cpu(endpoint)?;
+                let result =
+                    load::run_complete(endpoint, CONNECTIONS, SCRIPT(), Some(rate), MEASURE_TIME)
+                        .await?;
+                p50.push(endpoint.route, millis(&result.totals, 0.5));
+                p99.push(endpoint.route, millis(&result.totals, 0.99));
                 cpu.push(
-                    line.way,
-                    super::streams::a_million(bench.cpu(line)? - before, heard.whole.len()),
+                    endpoint.route,
+                    super::streams::per_million(bench.cpu(endpoint)? - before, result.totals.len()),
                 );
             }
         }
@@ -52,58 +54,68 @@ pub async fn at_a_rate(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many as there can be over 64 connections.
-pub async fn most(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut most = Row::new("whole answers a second, 64 connections", Against::Times);
-    let mut cpu = Row::new("CPU µs a whole answer, 64 connections", Against::Times);
-    let [mut gathered, mut gathered_cpu] = std::array::from_fn(|_| Spread::default());
+/// Measures the maximum throughput over 64 connections.
+pub async fn max_throughput(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut max_throughput = Row::new(
+        "complete answers per second, 64 connections",
+        Comparison::Ratio,
+    );
+    let mut cpu = Row::new(
+        "CPU µs per complete answer, 64 connections",
+        Comparison::Ratio,
+    );
+    let [mut proxy_streamed, mut proxy_streamed_cpu] =
+        std::array::from_fn(|_| Distribution::default());
     for round in 0..bench.rounds {
-        let mut ways = bench.ways(round)?;
-        for line in &mut ways {
-            // Another way takes its turn: the relay as it is when it asks for a stream, as the service does.
-            *line = if line.way == Way::Ws {
-                Line {
-                    way: Way::Gathered,
-                    port: bench.place.relay.port()?,
+        let mut routes = bench.routes(round)?;
+        for endpoint in &mut routes {
+            // `/ws` has no complete answers. Its turn goes to the proxy in its streaming variant.
+            *endpoint = if endpoint.route == Route::Ws {
+                Endpoint {
+                    route: Route::ProxyStreamed,
+                    port: bench.testbed.proxy.port()?,
                 }
             } else {
-                *line
+                *endpoint
             };
         }
-        for line in ways {
-            let (before, begun) = (bench.cpu(line)?, std::time::Instant::now());
-            let heard = load::whole(line, CONNECTIONS, SCRIPT(), None, TIME).await?;
+        for endpoint in routes {
+            let before = bench.cpu(endpoint)?;
+            let started = std::time::Instant::now();
+            let result =
+                load::run_complete(endpoint, CONNECTIONS, SCRIPT(), None, MEASURE_TIME).await?;
             #[allow(clippy::cast_precision_loss)]
-            let a_second = heard.whole.len() as f64 / begun.elapsed().as_secs_f64();
-            let each = super::streams::a_million(bench.cpu(line)? - before, heard.whole.len());
-            if line.way == Way::Gathered {
-                gathered.push(a_second);
-                gathered_cpu.push(each);
+            let a_second = result.totals.len() as f64 / started.elapsed().as_secs_f64();
+            let each =
+                super::streams::per_million(bench.cpu(endpoint)? - before, result.totals.len());
+            if endpoint.route == Route::ProxyStreamed {
+                proxy_streamed.push(a_second);
+                proxy_streamed_cpu.push(each);
             }
-            most.push(line.way, a_second);
-            cpu.push(line.way, each);
+            max_throughput.push(endpoint.route, a_second);
+            cpu.push(endpoint.route, each);
         }
     }
     let report = &mut bench.report;
-    let name = "`/v1`: whole answers a second, times the relay's";
-    report.goals.push(Goal::new(
+    let name = "`/v1`: complete answers per second, times the proxy's";
+    report.targets.push(Target::new(
         name,
         Bound::AtLeast(0.7),
-        most.v1.times(&most.relay),
+        max_throughput.v1.ratio_to(&max_throughput.proxy),
     ));
-    let where_streamed = "where the relay asks for a stream too";
-    report.single(
-        &format!("whole answers a second, 64 connections, {where_streamed}: the relay's"),
-        gathered.clone(),
+    let where_streamed = "where the proxy requests a stream too";
+    report.add_single(
+        &format!("complete answers per second, 64 connections, {where_streamed}: the proxy's"),
+        proxy_streamed.clone(),
     );
-    report.single(
-        &format!("CPU µs a whole answer, {where_streamed}: the relay's"),
-        gathered_cpu,
+    report.add_single(
+        &format!("CPU µs per complete answer, {where_streamed}: the proxy's"),
+        proxy_streamed_cpu,
     );
-    report.single(
-        &format!("whole answers a second over `/v1`, {where_streamed}: times the relay's"),
-        most.v1.times(&gathered),
+    report.add_single(
+        &format!("complete answers per second over `/v1`, {where_streamed}: times the proxy's"),
+        max_throughput.v1.ratio_to(&proxy_streamed),
     );
-    report.rows.extend([most, cpu]);
+    report.rows.extend([max_throughput, cpu]);
     Ok(())
 }

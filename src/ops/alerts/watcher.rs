@@ -399,7 +399,7 @@ impl AlertWatcher {
 
     fn enqueue(&self, held: &PendingNotification, view: &StatusView) {
         let PendingNotification {
-            notification: notification,
+            notification,
             observed_at: at,
             ..
         } = held;

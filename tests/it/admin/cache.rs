@@ -1,19 +1,19 @@
-//! Saved answers, by order: removed, and asked for ahead of time.
+//! Admin requests for the answer cache: clearing it, and warming it.
 
 use serde_json::{Value, json};
 
-use super::service::{Configured, configuration, provider};
+use super::service::{ConfiguredService, configuration, provider};
 use crate::harness::{ScriptedProvider, TestApp, WsClient, soon};
 
 const QUESTION: &str = "What are your opening hours?";
 
-/// A configuration that saves answers, with these keys in `[cache]`.
-fn saving(alpha: &ScriptedProvider, keys: &str) -> String {
+/// A configuration with the answer cache enabled, and these keys in `[cache]`.
+fn with_cache(alpha: &ScriptedProvider, keys: &str) -> String {
     let text = configuration(&[provider("alpha", alpha, "")]);
     text.replace("enabled = false", &format!("enabled = true\n{keys}"))
 }
 
-async fn asked(app: &TestApp) -> Value {
+async fn ask(app: &TestApp) -> Value {
     WsClient::open(app)
         .await
         .answered(QUESTION)
@@ -23,7 +23,7 @@ async fn asked(app: &TestApp) -> Value {
         .unwrap()
 }
 
-async fn until_saved(app: &TestApp, count: usize) {
+async fn wait_until_saved(app: &TestApp, count: usize) {
     let store = &app.lobby.turns.store;
     soon("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != count {}
@@ -32,70 +32,82 @@ async fn until_saved(app: &TestApp, count: usize) {
 }
 
 #[tokio::test]
-async fn all_saved_answers_are_removed_at_once() {
+async fn delete_cache_removes_all_answers() {
     let alpha = ScriptedProvider::answering("From nine to five.").await;
-    let service = Configured::start(&saving(&alpha, "share = \"always\"")).await;
+    let service = ConfiguredService::start(&with_cache(&alpha, "share = \"always\"")).await;
     let app = &service.app;
-    assert_eq!(asked(app).await["source"], "ai");
-    // Its own, and the one for all.
-    until_saved(app, 2).await;
-    assert_eq!(asked(app).await["source"], "cache");
-    let told = service.order("DELETE", "/admin/cache").await;
-    assert_eq!((told.status, told.json()), (200, json!({ "removed": 2 })));
-    until_saved(app, 0).await;
+    assert_eq!(ask(app).await["source"], "ai");
+    // One entry of the conversation, and a shared one.
+    wait_until_saved(app, 2).await;
+    assert_eq!(ask(app).await["source"], "cache");
+    let answer = service.admin_request("DELETE", "/admin/cache").await;
     assert_eq!(
-        (asked(app).await["source"].clone(), alpha.asked()),
+        (answer.status, answer.json()),
+        (200, json!({ "removed": 2 }))
+    );
+    wait_until_saved(app, 0).await;
+    assert_eq!(
+        (ask(app).await["source"].clone(), alpha.asked()),
         (json!("ai"), 2)
     );
     assert_eq!(
-        service.order("DELETE", "/admin/cache").await.status,
+        service.admin_request("DELETE", "/admin/cache").await.status,
         200,
         "what is saved by then, or nothing"
     );
     assert!(
         service
-            .audit()
+            .audit_entries()
             .await
             .contains(&"cache.clear - done loopback".to_owned())
     );
 }
 
 #[tokio::test]
-async fn the_warm_questions_are_asked_when_the_operator_says_so() {
+async fn warm_request_asks_the_configured_questions() {
     let alpha = ScriptedProvider::answering("From nine to five.").await;
-    // Not by themselves at this hour: the hours are over before they begin.
+    // The hours exclude the present, so that warming does not start by itself.
     let keys = format!(
         "share = \"never\"\nwarm = [\"{QUESTION}\", \"What else?\"]\nwarm_hours = \"00:00-00:01\""
     );
-    let service = Configured::start(&saving(&alpha, "")).await;
+    let service = ConfiguredService::start(&with_cache(&alpha, "")).await;
     let app = &service.app;
-    let told = service.order("POST", "/admin/cache/warm").await;
+    let answer = service.admin_request("POST", "/admin/cache/warm").await;
     assert!(
-        told.status == 400 && told.body.contains("cache.warm"),
+        answer.status == 400 && answer.body.contains("cache.warm"),
         "{}",
-        told.body
+        answer.body
     );
-    service.reload(&saving(&alpha, &keys)).await;
-    let told = service.order("POST", "/admin/cache/warm").await;
-    assert_eq!((told.status, told.json()), (202, json!({ "questions": 2 })));
+    service.reload(&with_cache(&alpha, &keys)).await;
+    let answer = service.admin_request("POST", "/admin/cache/warm").await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (202, json!({ "questions": 2 }))
+    );
     alpha.until(|seen| seen.asked == 2).await;
-    until_saved(app, 2).await;
-    let done = asked(app).await;
+    wait_until_saved(app, 2).await;
+    let done = ask(app).await;
     assert_eq!(
         (&done["source"], &done["text"]),
         (&json!("cache"), &json!("From nine to five."))
     );
     assert_eq!(alpha.asked(), 2);
-    // Once more, however young the answers are.
-    assert_eq!(service.order("POST", "/admin/cache/warm").await.status, 202);
+    // Warming again asks the provider although the answers are fresh.
+    assert_eq!(
+        service
+            .admin_request("POST", "/admin/cache/warm")
+            .await
+            .status,
+        202
+    );
     alpha.until(|seen| seen.asked == 4).await;
     service
-        .reload(&saving(&alpha, &keys).replace("enabled = true", "enabled = false"))
+        .reload(&with_cache(&alpha, &keys).replace("enabled = true", "enabled = false"))
         .await;
-    let told = service.order("POST", "/admin/cache/warm").await;
+    let answer = service.admin_request("POST", "/admin/cache/warm").await;
     assert!(
-        told.status == 400 && told.body.contains("cache.enabled"),
+        answer.status == 400 && answer.body.contains("cache.enabled"),
         "{}",
-        told.body
+        answer.body
     );
 }

@@ -1,18 +1,19 @@
-//! Conversations are forgotten: by order, and when they are older than they are kept.
+//! The deletion of conversations: by an admin request, and after the retention period.
 
 use serde_json::{Value, json};
 
-use super::service::{Configured, configuration, provider};
+use super::service::{ConfiguredService, configuration, provider};
 use crate::harness::{Gate, Heard, ScriptedProvider, WsClient, finish, say, soon, spoken, word};
 
-/// What a client hears until the server closes: the types of the frames, with the code of an error, and the close.
-async fn heard(client: &mut WsClient) -> Vec<String> {
-    let mut all = Vec::new();
+/// Everything a client receives until the server closes: `type code finish` of each frame, then
+/// the close code.
+async fn events_until_close(client: &mut WsClient) -> Vec<String> {
+    let mut events = Vec::new();
     loop {
         match client.hear().await {
             Heard::Frame(frame) => {
                 let word = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
-                all.push(format!(
+                events.push(format!(
                     "{} {}{}",
                     word("type"),
                     word("code"),
@@ -20,24 +21,25 @@ async fn heard(client: &mut WsClient) -> Vec<String> {
                 ));
             }
             Heard::Closed(code) => {
-                all.push(format!("close {}", code.unwrap_or_default()));
-                return all;
+                events.push(format!("close {}", code.unwrap_or_default()));
+                return events;
             }
-            Heard::Cut => panic!("cut after {all:?}"),
+            Heard::Cut => panic!("cut after {events:?}"),
         }
     }
 }
 
-async fn service(alpha: &ScriptedProvider) -> Configured {
+async fn start_service(alpha: &ScriptedProvider) -> ConfiguredService {
     let text = configuration(&[provider("alpha", alpha, "")]);
-    Configured::start(&text.replace("enabled = false", "enabled = true\nshare = \"always\"")).await
+    ConfiguredService::start(&text.replace("enabled = false", "enabled = true\nshare = \"always\""))
+        .await
 }
 
 #[tokio::test]
-async fn a_conversation_is_deleted_under_those_who_are_in_it() {
+async fn delete_ends_the_sessions_and_removes_turns_and_cached_answers() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::answering("Whole.").await;
-    let service = service(&alpha).await;
+    let service = start_service(&alpha).await;
     let app = &service.app;
     let store = &app.lobby.turns.store;
     let mut client = WsClient::open(app).await;
@@ -59,16 +61,16 @@ async fn a_conversation_is_deleted_under_those_who_are_in_it() {
     let mut other = WsClient::open(app).await;
     other.answered("Mine?").await;
 
-    let told = service
-        .order("DELETE", &format!("/admin/conversations/{id}"))
+    let answer = service
+        .admin_request("DELETE", &format!("/admin/conversations/{id}"))
         .await;
     assert_eq!(
-        (told.status, told.json()),
+        (answer.status, answer.json()),
         (200, json!({ "forgotten": true }))
     );
     for client in [&mut client, &mut tab] {
         assert_eq!(
-            heard(client).await,
+            events_until_close(client).await,
             ["done stopped", "error not_found", "close 1008"]
         );
     }
@@ -76,13 +78,13 @@ async fn a_conversation_is_deleted_under_those_who_are_in_it() {
     let conversation = id.parse().unwrap();
     assert_eq!(store.conversation(conversation).await, Ok(None));
     assert_eq!(store.turns(conversation, None, 9).await, Ok(vec![]));
-    // Of its saved answers none is left, also none that all were told.
+    // None of its cached answers is left, not even the shared ones.
     let mut again = WsClient::open(app).await;
     assert_eq!(
         again.answered("First?").await.done.as_ref().unwrap()["source"],
         "ai"
     );
-    // Nobody else's conversation is touched, and the id begins anew for who has it.
+    // Other conversations are untouched, and the id can be used for a new conversation.
     assert_eq!(other.answered("Still mine?").await.text, "Whole.");
     let mut back = WsClient::join(app, &id).await;
     assert_eq!(back.welcome["history"], json!([]));
@@ -98,32 +100,32 @@ async fn a_conversation_is_deleted_under_those_who_are_in_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_refused_and_what_is_not_known_is_forgotten_too() {
+async fn delete_rejects_invalid_ids_and_accepts_unknown_ones() {
     let alpha = ScriptedProvider::answering("Whole.").await;
-    let service = service(&alpha).await;
+    let service = start_service(&alpha).await;
     for bad in ["x", "AAAAAAAAAAAAAAAAAAAAAAA", "%00", "..%2f..%2fetc"] {
-        let told = service
-            .order("DELETE", &format!("/admin/conversations/{bad}"))
+        let answer = service
+            .admin_request("DELETE", &format!("/admin/conversations/{bad}"))
             .await;
         assert!(
-            told.status == 400 || told.status == 404,
+            answer.status == 400 || answer.status == 404,
             "{bad}: {}",
-            told.status
+            answer.status
         );
     }
     let id = WsClient::open(&service.app).await.conversation;
-    let told = service
-        .order("DELETE", &format!("/admin/conversations/{id}"))
+    let answer = service
+        .admin_request("DELETE", &format!("/admin/conversations/{id}"))
         .await;
-    assert_eq!(told.status, 200);
-    let list = service.order("GET", "/admin/audit").await;
+    assert_eq!(answer.status, 200);
+    let list = service.admin_request("GET", "/admin/audit").await;
     assert!(
         !list.body.contains(&id) && list.body.contains("sha256 "),
         "{}",
         list.body
     );
     let entry = service
-        .audit()
+        .audit_entries()
         .await
         .into_iter()
         .find(|entry| entry.contains("sha256"));
@@ -131,13 +133,13 @@ async fn what_is_no_id_is_refused_and_what_is_not_known_is_forgotten_too() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_is_older_than_it_is_kept_is_forgotten() {
+async fn expired_conversations_are_deleted() {
     let alpha = ScriptedProvider::answering("Whole.").await;
-    let service = service(&alpha).await;
+    let service = start_service(&alpha).await;
     let app = &service.app;
     let mut old = WsClient::open(app).await;
     old.answered("Old?").await;
-    // Until its log is gone, which is five seconds after its end, it counts as in use.
+    // The conversation counts as in use until its turn log is dropped, five seconds after the end.
     let id = old.conversation.parse().unwrap();
     let text = configuration(&[
         provider("alpha", &alpha, ""),
@@ -145,7 +147,10 @@ async fn a_conversation_that_is_older_than_it_is_kept_is_forgotten() {
     ]);
     service.reload(&text).await;
     assert_eq!(
-        heard(&mut old).await.last().map(String::as_str),
+        events_until_close(&mut old)
+            .await
+            .last()
+            .map(String::as_str),
         Some("close 1008")
     );
     assert_eq!(app.lobby.turns.store.turns(id, None, 9).await, Ok(vec![]));

@@ -1,12 +1,12 @@
-//! Who may give orders, and what of them is taken down.
+//! Access to the admin API, and its audit log.
 
 use serde_json::json;
 
-use super::service::{Configured, TOKEN, configuration, provider};
+use super::service::{ConfiguredService, TOKEN, configuration, provider};
 use crate::harness::{ScriptedProvider, TestApp, fresh_id};
 
-/// Every order that there is, with a body that is right.
-const ORDERS: [(&str, &str, &str); 8] = [
+/// Every admin request, with a valid body.
+const REQUESTS: [(&str, &str, &str); 8] = [
     ("POST", "/admin/providers/alpha", r#"{"action":"reset"}"#),
     ("POST", "/admin/reload", ""),
     ("DELETE", "/admin/cache", ""),
@@ -17,18 +17,18 @@ const ORDERS: [(&str, &str, &str); 8] = [
     ("DELETE", "/admin/drills", ""),
 ];
 
-async fn service() -> (ScriptedProvider, Configured) {
+async fn start_service() -> (ScriptedProvider, ConfiguredService) {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let text = configuration(&[provider("alpha", &alpha, "")]);
     let text = text.replace("enabled = false", "enabled = true\nwarm = [\"Who?\"]");
-    (alpha, Configured::start(&text).await)
+    (alpha, ConfiguredService::start(&text).await)
 }
 
 #[tokio::test]
-async fn every_order_is_for_who_has_the_token_alone() {
-    let (_alpha, service) = service().await;
+async fn every_admin_request_requires_the_token() {
+    let (_alpha, service) = start_service().await;
     let app = &service.app;
-    for (method, path, body) in ORDERS {
+    for (method, path, body) in REQUESTS {
         for (header, value) in [
             ("x-nothing", ""),
             ("authorization", "Bearer wrong"),
@@ -50,27 +50,28 @@ async fn every_order_is_for_who_has_the_token_alone() {
             );
             assert!(!answer.body.contains(TOKEN));
         }
-        let right = format!("Bearer {TOKEN}");
-        let foreign = app
+        let bearer = format!("Bearer {TOKEN}");
+        let other_origin = app
             .request(method, path)
             .header("origin", "https://elsewhere.example");
-        let foreign = foreign
-            .header("authorization", &right)
+        let other_origin = other_origin
+            .header("authorization", &bearer)
             .body(body)
             .send()
             .await;
-        assert_eq!(foreign.status, 403, "{path}");
-        // Whatever name the service is asked by: the route decides.
-        let named = app
+        assert_eq!(other_origin.status, 403, "{path}");
+        // The host name does not matter: the route decides.
+        let other_host = app
             .request(method, path)
             .host("other.example")
-            .header("authorization", &right);
-        assert!(named.body(body).send().await.status < 300, "{path}");
-        let own = app
+            .header("authorization", &bearer);
+        assert!(other_host.body(body).send().await.status < 300, "{path}");
+        let own_origin = app
             .request(method, path)
             .header("origin", &format!("http://127.0.0.1:{}", app.port));
         assert!(
-            own.header("authorization", &right)
+            own_origin
+                .header("authorization", &bearer)
                 .body(body)
                 .send()
                 .await
@@ -79,16 +80,16 @@ async fn every_order_is_for_who_has_the_token_alone() {
             "{path}"
         );
     }
-    // Who has no token is not told which orders exist.
+    // A client without the token does not learn which admin requests exist.
     let unknown = app.request("POST", "/admin/explode").send().await;
     assert_eq!(unknown.status, 401);
 }
 
 #[tokio::test]
-async fn without_a_token_in_the_configuration_there_is_nothing() {
+async fn without_a_configured_token_every_admin_request_returns_404() {
     let alpha = ScriptedProvider::answering("x").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    for (method, path, body) in ORDERS {
+    for (method, path, body) in REQUESTS {
         for token in ["", TOKEN] {
             let request = app
                 .request(method, path)
@@ -99,14 +100,14 @@ async fn without_a_token_in_the_configuration_there_is_nothing() {
 }
 
 #[tokio::test]
-async fn an_order_that_does_not_exist_is_told_which_ones_do() {
-    let (_alpha, service) = service().await;
+async fn unknown_admin_requests_return_404_or_405_with_the_known_ones() {
+    let (_alpha, service) = start_service().await;
     for (method, path) in [
         ("POST", "/admin/explode"),
         ("GET", "/admin"),
         ("GET", "/admin/"),
     ] {
-        let answer = service.order(method, path).await;
+        let answer = service.admin_request(method, path).await;
         assert_eq!(answer.status, 404, "{path}");
         assert!(answer.body.contains("/admin/reload"), "{}", answer.body);
     }
@@ -123,7 +124,7 @@ async fn an_order_that_does_not_exist_is_told_which_ones_do() {
             "DELETE",
         ),
     ] {
-        let answer = service.order(method, path).await;
+        let answer = service.admin_request(method, path).await;
         assert_eq!(
             (answer.status, answer.header("allow")),
             (405, allowed),
@@ -133,23 +134,23 @@ async fn an_order_that_does_not_exist_is_told_which_ones_do() {
 }
 
 #[tokio::test]
-async fn what_operators_do_and_what_is_refused_is_taken_down_without_secrets() {
-    let (_alpha, service) = service().await;
+async fn audit_log_records_done_and_refused_requests_without_secrets() {
+    let (_alpha, service) = start_service().await;
     let app = &service.app;
     let canary = fresh_id() + "-canary";
-    let order = async |name: &str, action: &str| {
+    let change_provider = async |name: &str, action: &str| {
         let path = format!("/admin/providers/{name}");
         service
-            .order_with("POST", &path, Some(&json!({ "action": action })))
+            .admin_request_with("POST", &path, Some(&json!({ "action": action })))
             .await
             .status
     };
-    assert_eq!(order("alpha", "disable").await, 200);
-    assert_eq!(order("alpha", &canary).await, 400);
-    assert_eq!(order(&canary, "enable").await, 404);
+    assert_eq!(change_provider("alpha", "disable").await, 200);
+    assert_eq!(change_provider("alpha", &canary).await, 400);
+    assert_eq!(change_provider(&canary, "enable").await, 404);
     assert_eq!(
         service
-            .order("POST", &format!("/admin/{canary}"))
+            .admin_request("POST", &format!("/admin/{canary}"))
             .await
             .status,
         404
@@ -158,8 +159,11 @@ async fn what_operators_do_and_what_is_refused_is_taken_down_without_secrets() {
         .request("POST", "/admin/reload")
         .header("authorization", &format!("Bearer {canary}"));
     assert_eq!(wrong.send().await.status, 401);
-    assert_eq!(service.order("POST", "/admin/reload").await.status, 200);
-    let mut taken_down = service.audit().await;
+    assert_eq!(
+        service.admin_request("POST", "/admin/reload").await.status,
+        200
+    );
+    let mut entries = service.audit_entries().await;
     let mut expected = [
         "provider alpha: disable done loopback",
         "provider alpha invalid loopback",
@@ -168,17 +172,17 @@ async fn what_operators_do_and_what_is_refused_is_taken_down_without_secrets() {
         "reload - refused loopback",
         "reload - done loopback",
     ];
-    // Two of the same millisecond come in no certain order.
-    taken_down.sort();
+    // Entries of the same millisecond come in any order.
+    entries.sort();
     expected.sort_unstable();
-    assert_eq!(taken_down, expected);
-    let list = service.order("GET", "/admin/audit").await;
+    assert_eq!(entries, expected);
+    let list = service.admin_request("GET", "/admin/audit").await;
     assert!(
         !list.body.contains("canary") && list.header("cache-control") == "no-store",
         "{}",
         list.body
     );
-    // Looking takes nothing down, but for who may not look.
+    // Reading the audit log adds no entry, except when it is refused.
     assert_eq!(app.request("GET", "/admin/audit").send().await.status, 401);
-    assert_eq!(service.audit().await.len(), expected.len() + 1);
+    assert_eq!(service.audit_entries().await.len(), expected.len() + 1);
 }

@@ -1,4 +1,5 @@
-//! Every key of the configuration, changed at a reload: it counts at once, or the answer says that it needs a restart. None is passed over in silence.
+//! Every configuration key, changed by a reload, takes effect at once or is reported in
+//! `needs_restart`. No key is ignored silently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -6,23 +7,24 @@ use std::fmt::Write as _;
 use failsoft::config::Settings;
 use serde_json::{Value, json};
 
-use super::service::{Configured, TOKEN};
+use super::service::{ConfiguredService, TOKEN};
 use crate::harness::{Answer, ScriptedProvider};
 
-/// From when a changed key counts.
+/// The moment when a changed key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Counts {
-    /// From the reload on.
+enum Effect {
+    /// At the reload.
     Now,
-    /// The same, and it makes the providers go by other settings.
+    /// At the reload, with a change of the providers' settings.
     Provider,
-    /// From the next start on.
+    /// At the next start.
     Restart,
 }
-use Counts::{Now, Provider, Restart};
+use Effect::{Now, Provider, Restart};
 
-/// A table, one of its keys, another value than the one there is, and from when that counts.
-type Row = (&'static str, &'static str, &'static str, Counts);
+/// A table, one of its keys, a value that differs from the base configuration, and when it takes
+/// effect.
+type Row = (&'static str, &'static str, &'static str, Effect);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -127,10 +129,11 @@ const ROWS: &[Row] = &[
     ("server", "admin_token", "\"admin-other\"", Now),
 ];
 
-/// Keys that the harness sets itself, so that no file changes them here; that they are held back and named is a test beside that code.
-const PLACED: [(&str, &str); 2] = [("server", "listen"), ("server", "data_dir")];
+/// Keys that the harness overrides, so that no file can change them here. A unit test beside the
+/// reload code covers them.
+const OVERRIDDEN: [(&str, &str); 2] = [("server", "listen"), ("server", "data_dir")];
 
-/// The tables with their lines, as far as they are not left out.
+/// The keys and values of each table.
 type Tables = BTreeMap<&'static str, BTreeMap<&'static str, String>>;
 
 fn tables(alpha: &ScriptedProvider) -> Tables {
@@ -146,13 +149,13 @@ fn tables(alpha: &ScriptedProvider) -> Tables {
     set("server", "workers", "2");
     set("cache", "enabled", "false");
     set("degradation", "outbox", "false");
-    let of = [
+    let texts = [
         ("name", "beta"),
         ("dialect", "anthropic"),
         ("model", "beta-1"),
         ("api_key", "sk-canary-key"),
     ];
-    for (key, value) in of {
+    for (key, value) in texts {
         set("providers", key, &format!("\"{value}\""));
     }
     set(
@@ -171,7 +174,7 @@ fn tables(alpha: &ScriptedProvider) -> Tables {
     tables
 }
 
-fn text(tables: &Tables, alpha: &ScriptedProvider) -> String {
+fn to_toml(tables: &Tables, alpha: &ScriptedProvider) -> String {
     let mut text = String::new();
     for (table, lines) in tables {
         let list = ["providers", "drills"].contains(table);
@@ -185,30 +188,30 @@ fn text(tables: &Tables, alpha: &ScriptedProvider) -> String {
             let _ = writeln!(text, "{key} = {value}");
         }
     }
-    // The others, which stay.
+    // Two more providers, which do not change.
     for name in ["alpha", "omega"] {
         text += &super::service::provider(name, alpha, "");
     }
     text
 }
 
-/// What an order with this token is answered.
-async fn reload(service: &Configured, text: &str, token: &str) -> Answer {
+/// Writes the file, and requests a reload with this token.
+async fn reload(service: &ConfiguredService, text: &str, token: &str) -> Answer {
     service.write(text);
-    let order = service.app.request("POST", "/admin/reload");
-    order
+    let request = service.app.request("POST", "/admin/reload");
+    request
         .header("authorization", &format!("Bearer {token}"))
         .send()
         .await
 }
 
-/// The settings as they count, but for secrets, which are shown to nobody.
-fn counting(service: &Configured) -> String {
+/// The settings in effect. Their `Debug` output hides secrets.
+fn settings_in_effect(service: &ConfiguredService) -> String {
     format!("{:?}", service.app.lobby.settings())
 }
 
-/// What the file says, with what the harness sets.
-fn written(service: &Configured) -> String {
+/// The settings of the file, with the values that the harness overrides.
+fn settings_of_file(service: &ConfiguredService) -> String {
     let file = service.folder().join("failsoft.toml");
     let mut settings = Settings::load(Some(&file), &|_| None).unwrap().settings;
     let now = service.app.lobby.settings();
@@ -218,71 +221,79 @@ fn written(service: &Configured) -> String {
 }
 
 #[tokio::test]
-async fn every_key_counts_at_once_or_is_named_as_one_that_needs_a_restart() {
+async fn every_changed_key_takes_effect_or_is_reported_as_needing_a_restart() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let base = tables(&alpha);
-    let service = Configured::start(&text(&base, &alpha)).await;
+    let service = ConfiguredService::start(&to_toml(&base, &alpha)).await;
     std::fs::write(service.folder().join("replies.toml"), "fallback = 'Later.'").unwrap();
     std::fs::create_dir(service.folder().join("docs")).unwrap();
     let folder = service.folder().display().to_string();
-    let before = counting(&service);
+    let before = settings_in_effect(&service);
     let mut token = TOKEN;
-    for (table, key, value, from) in ROWS.iter().copied() {
+    for (table, key, value, effect) in ROWS.iter().copied() {
         let mut changed = base.clone();
         changed
             .entry(table)
             .or_default()
             .insert(key, value.replace("FOLDER", &folder));
         if (table, key) == ("providers", "daily_budget_usd") {
-            // What nothing is known to cost has no budget.
+            // A budget requires prices.
             changed
                 .entry(table)
                 .or_default()
                 .insert("prices", "{ input = 1.0, output = 2.0 }".into());
         }
-        let answer = reload(&service, &text(&changed, &alpha), token).await;
+        let answer = reload(&service, &to_toml(&changed, &alpha), token).await;
         assert_eq!(answer.status, 200, "{table}.{key}: {}", answer.body);
-        let told = answer.json();
-        let needed = if from == Restart {
+        let report = answer.json();
+        let needed = if effect == Restart {
             json!([format!("{table}.{key}")])
         } else {
             json!([])
         };
-        assert_eq!(told["needs_restart"], needed, "{table}.{key}");
-        if from == Restart {
-            assert_eq!(counting(&service), before, "{table}.{key} is held back");
+        assert_eq!(report["needs_restart"], needed, "{table}.{key}");
+        if effect == Restart {
+            assert_eq!(
+                settings_in_effect(&service),
+                before,
+                "{table}.{key} does not take effect"
+            );
         } else {
             assert_eq!(
-                counting(&service),
-                written(&service),
-                "{table}.{key} is taken over"
+                settings_in_effect(&service),
+                settings_of_file(&service),
+                "{table}.{key} takes effect"
             );
             let secret = ["api_key", "admin_token"].contains(&key);
             assert!(
-                secret || counting(&service) != before,
+                secret || settings_in_effect(&service) != before,
                 "{table}.{key} is read"
             );
         }
-        let touched = ["added", "changed", "removed"].map(|what| told["providers"][what].clone());
-        let touches = touched.iter().any(|names| names != &json!([]));
-        assert_eq!(touches, from == Provider, "{table}.{key}: {touched:?}");
+        let changes = ["added", "changed", "removed"].map(|what| report["providers"][what].clone());
+        let has_changes = changes.iter().any(|names| names != &json!([]));
+        assert_eq!(
+            has_changes,
+            effect == Provider,
+            "{table}.{key}: {changes:?}"
+        );
         if key == "admin_token" {
             token = "admin-other";
         }
-        // And back, before the next.
-        let answer = reload(&service, &text(&base, &alpha), token).await;
+        // Restore the base configuration before the next key.
+        let answer = reload(&service, &to_toml(&base, &alpha), token).await;
         assert_eq!(
-            (answer.status, counting(&service)),
+            (answer.status, settings_in_effect(&service)),
             (200, before.clone()),
-            "{table}.{key} goes back"
+            "{table}.{key} is restored"
         );
         token = TOKEN;
     }
 }
 
-/// The keys that may stand in a table, as whoever writes another one is told.
-async fn known(
-    service: &Configured,
+/// The keys that are allowed in a table, from the error message about an unknown one.
+async fn allowed_keys(
+    service: &ConfiguredService,
     tables: &Tables,
     table: &'static str,
     alpha: &ScriptedProvider,
@@ -292,11 +303,11 @@ async fn known(
         .entry(table)
         .or_default()
         .insert("zzzzzzzzzz", "1".into());
-    let answer = reload(service, &text(&wrong, alpha), TOKEN).await;
+    let answer = reload(service, &to_toml(&wrong, alpha), TOKEN).await;
     assert_eq!(answer.status, 422, "{table}: {}", answer.body);
     let problems = answer.json()["error"]["problems"].clone();
-    let what = |one: &Value| {
-        one["what"]
+    let what = |problem: &Value| {
+        problem["what"]
             .as_str()
             .and_then(|what| what.strip_prefix("no such key; here may stand "))
             .map(str::to_owned)
@@ -309,20 +320,20 @@ async fn known(
 }
 
 #[tokio::test]
-async fn no_key_is_left_out_of_that() {
+async fn every_allowed_key_is_tested() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let base = tables(&alpha);
-    let service = Configured::start(&text(&base, &alpha)).await;
+    let service = ConfiguredService::start(&to_toml(&base, &alpha)).await;
     let tried: BTreeSet<_> = ROWS
         .iter()
         .map(|row| (row.0, row.1))
-        .chain(PLACED)
+        .chain(OVERRIDDEN)
         .collect();
     let names: BTreeSet<_> = tried.iter().map(|(table, _)| *table).collect();
-    // A table that nobody knows: what may stand at the top.
+    // An unknown top-level key: the error lists the allowed tables.
     let answer = reload(
         &service,
-        &format!("zzzzzzzzzz = 1\n{}", text(&base, &alpha)),
+        &format!("zzzzzzzzzz = 1\n{}", to_toml(&base, &alpha)),
         TOKEN,
     )
     .await;
@@ -332,11 +343,11 @@ async fn no_key_is_left_out_of_that() {
     for table in names.iter().copied() {
         let keys: BTreeSet<_> = tried
             .iter()
-            .filter(|(of, _)| *of == table)
+            .filter(|(owner, _)| *owner == table)
             .map(|(_, key)| (*key).to_owned())
             .collect();
         assert_eq!(
-            known(&service, &base, table, &alpha).await,
+            allowed_keys(&service, &base, table, &alpha).await,
             keys,
             "[{table}]"
         );

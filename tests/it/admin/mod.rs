@@ -1,8 +1,9 @@
-//! What an operator does to a running service: reloads, orders, and what of it is taken down.
+//! The admin API: reloads, admin requests, and the audit log.
 
 mod cache;
 mod conversations;
 mod gate;
 mod keys;
+mod provider_reload;
 mod reload;
 mod service;

@@ -1,4 +1,4 @@
-//! A service with a configuration file that a test may write anew, and orders to it.
+//! A service with a configuration file that a test can rewrite, and admin requests to it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,18 @@ use tempfile::TempDir;
 
 use crate::harness::{Answer, ScriptedProvider, TestApp};
 
-/// The admin token of each service here.
 pub const TOKEN: &str = "admin-canary";
 
-/// The key that providers are asked with where a test says nothing else.
+/// The API key of providers whose configuration sets no other.
 pub const KEY: &str = "sk-canary-key";
 
 /// A running service and its configuration file.
-pub struct Configured {
-    /// It.
+pub struct ConfiguredService {
     pub app: TestApp,
     file: PathBuf,
 }
 
-/// A provider in the words of a configuration file, with the lines that come after its own.
+/// A provider's table for the configuration file, with additional lines.
 pub fn provider(name: &str, scripted: &ScriptedProvider, more: &str) -> String {
     let url = scripted.base_url();
     let key = if more.contains("api_key") {
@@ -36,7 +34,8 @@ pub fn provider(name: &str, scripted: &ScriptedProvider, more: &str) -> String {
     )
 }
 
-/// A configuration with an admin token, without saved or late answers, with these tables after its own.
+/// A configuration with an admin token, without the answer cache and follow-ups, and with these
+/// additional tables.
 pub fn configuration(tables: &[String]) -> String {
     let mut text = format!(
         "[server]\nadmin_token = \"{TOKEN}\"\ndrain = \"200ms\"\nworkers = 2\n[cache]\nenabled = false\n\
@@ -53,8 +52,7 @@ fn read(file: &Path) -> Result<failsoft::config::LoadedConfig, failsoft::config:
     Settings::load(Some(file), &|_| None)
 }
 
-impl Configured {
-    /// A service that is configured so.
+impl ConfiguredService {
     pub async fn start(text: &str) -> Self {
         let data = Arc::new(TempDir::new().unwrap());
         let file = data.path().join("failsoft.toml");
@@ -64,23 +62,27 @@ impl Configured {
         Self { app, file }
     }
 
-    /// Writes the file anew. Nothing happens before a reload.
+    /// Rewrites the file. It takes effect at the next reload.
     pub fn write(&self, text: &str) {
         std::fs::write(&self.file, text).unwrap();
     }
 
-    /// Where files lie that the configuration may name.
+    /// The folder for files that the configuration names.
     pub fn folder(&self) -> &Path {
         self.app.data()
     }
 
-    /// Gives an order with the admin token.
-    pub async fn order(&self, method: &str, path: &str) -> Answer {
-        self.order_with(method, path, None).await
+    /// Sends an admin request with the token.
+    pub async fn admin_request(&self, method: &str, path: &str) -> Answer {
+        self.admin_request_with(method, path, None).await
     }
 
-    /// The same, with a body.
-    pub async fn order_with(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+    pub async fn admin_request_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
         let request = self
             .app
             .request(method, path)
@@ -91,26 +93,31 @@ impl Configured {
         }
     }
 
-    /// Writes the file anew and has it read; it must be taken over.
+    /// Rewrites the file and reloads it; panics unless the reload succeeds. Returns the report.
     #[track_caller]
     pub fn reload(&self, text: &str) -> impl Future<Output = Value> {
         let place = std::panic::Location::caller();
         self.write(text);
         async move {
-            let answer = self.order("POST", "/admin/reload").await;
+            let answer = self.admin_request("POST", "/admin/reload").await;
             assert_eq!(answer.status, 200, "{place}: {}", answer.body);
             answer.json()
         }
     }
 
-    /// The entries of the audit log, as `action subject outcome`, the newest first.
-    pub async fn audit(&self) -> Vec<String> {
-        let list = self.order("GET", "/admin/audit").await.json();
-        let of = |entry: &Value| {
+    /// The entries of the audit log as `action subject outcome peer`, newest first.
+    pub async fn audit_entries(&self) -> Vec<String> {
+        let list = self.admin_request("GET", "/admin/audit").await.json();
+        let describe = |entry: &Value| {
             let words = ["action", "subject", "outcome", "peer"]
                 .map(|key| entry[key].as_str().unwrap_or("-"));
             words.join(" ")
         };
-        list["entries"].as_array().unwrap().iter().map(of).collect()
+        list["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(describe)
+            .collect()
     }
 }

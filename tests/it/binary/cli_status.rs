@@ -1,20 +1,23 @@
-//! `failsoft status`: the table of a running service, and what is said where there is none.
+//! `failsoft status`: the table of a running service, and the errors where there is none.
 
 use std::net::TcpListener;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider};
+use super::provider::{Behavior, Provider};
 use super::service::{Service, failsoft, run};
 use super::ws_client::Visitor;
 
 const TOKEN: &str = "admin-canary";
 
 #[tokio::test]
-async fn a_running_service_is_shown_as_a_table() {
-    let provider =
-        Provider::start(Manner::Refuse(401, json!({ "error": { "message": "no" } }))).await;
+async fn status_prints_a_table_of_the_running_service() {
+    let provider = Provider::start(Behavior::Refuse(
+        401,
+        json!({ "error": { "message": "no" } }),
+    ))
+    .await;
     let folder = TempDir::new().unwrap();
     let config = format!("server.admin_token = \"{TOKEN}\"\n{}", provider.config());
     let service = Service::start(folder.path(), &config).await;
@@ -22,30 +25,31 @@ async fn a_running_service_is_shown_as_a_table() {
     Visitor::new(service.port).await.ask("Hello?").await;
     let blocked = |status: &serde_json::Value| status["mode"] == "outage";
     let status = service
-        .status_when("the outage in the status", blocked)
+        .wait_for_status("the outage in the status", blocked)
         .await;
     let name = status["providers"][0]["name"].as_str().unwrap();
 
     let elsewhere = TempDir::new().unwrap();
-    let told = run(failsoft(elsewhere.path(), &["status", "--url", &url])).await;
-    assert_eq!(told.code, Some(0), "{}", told.err);
-    let line = |begins: &str| {
-        let found = told.out.lines().find(|line| line.starts_with(begins));
-        found.unwrap_or_else(|| panic!("no {begins} in {}", told.out))
+    let output = run(failsoft(elsewhere.path(), &["status", "--url", &url])).await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let line = |prefix: &str| {
+        let matching = output.stdout.lines().find(|line| line.starts_with(prefix));
+        matching.unwrap_or_else(|| panic!("no {prefix} in {}", output.stdout))
     };
     assert!(line("Failsoft ").contains(&url));
     assert!(
         line("Mode ").contains("outage since ") && line("Mode ").contains("inc-"),
         "{}",
-        told.out
+        output.stdout
     );
     assert!(
         line("Answers ").contains("by AI 0, degraded 1"),
         "{}",
-        told.out
+        output.stdout
     );
-    // The columns stand where their titles do.
-    let (titles, row) = (line("PROVIDER "), line(name));
+    // The values are aligned with their column titles.
+    let titles = line("PROVIDER ");
+    let row = line(name);
     for (title, value) in [
         ("STATE", "blocked "),
         ("HEALTHY", "no "),
@@ -53,15 +57,15 @@ async fn a_running_service_is_shown_as_a_table() {
         ("FAILED", "1 "),
     ] {
         let at = titles.find(title).unwrap();
-        assert!(row[at..].starts_with(value), "{title} in {}", told.out);
+        assert!(row[at..].starts_with(value), "{title} in {}", output.stdout);
     }
     assert!(
-        !told.out.contains('\u{1b}') && !titles.contains("COST"),
+        !output.stdout.contains('\u{1b}') && !titles.contains("COST"),
         "{}",
-        told.out
+        output.stdout
     );
 
-    // Where the configuration says where it is, nothing needs to be named; its token shows the costs.
+    // The address and the token of the configuration are used; the token gives access to costs.
     let config = config.replace(
         "server.admin_token",
         &format!(
@@ -70,23 +74,23 @@ async fn a_running_service_is_shown_as_a_table() {
         ),
     );
     std::fs::write(elsewhere.path().join("failsoft.toml"), config).unwrap();
-    let told = run(failsoft(elsewhere.path(), &["status"])).await;
-    assert_eq!(told.code, Some(0), "{}", told.err);
+    let output = run(failsoft(elsewhere.path(), &["status"])).await;
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert!(
-        told.out.contains("  COST USD\n") && !told.out.contains(TOKEN),
+        output.stdout.contains("  COST USD\n") && !output.stdout.contains(TOKEN),
         "{}",
-        told.out
+        output.stdout
     );
-    // Another service is not told it, but by who says so.
-    let told = run(failsoft(elsewhere.path(), &["status", "--url", &url])).await;
-    assert!(!told.out.contains("COST"), "{}", told.out);
+    // The configured token is not sent to an address given by --url; one in the environment is.
+    let output = run(failsoft(elsewhere.path(), &["status", "--url", &url])).await;
+    assert!(!output.stdout.contains("COST"), "{}", output.stdout);
     let mut command = failsoft(elsewhere.path(), &["status", "--url", &format!("{url}/")]);
     command.env("FAILSOFT_ADMIN_TOKEN", TOKEN);
-    assert!(run(command).await.out.contains("  COST USD\n"));
+    assert!(run(command).await.stdout.contains("  COST USD\n"));
 }
 
 #[tokio::test]
-async fn a_service_that_cannot_be_reached_is_a_failure_that_says_so() {
+async fn status_of_an_unreachable_service_fails_with_the_reason() {
     let folder = TempDir::new().unwrap();
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -94,52 +98,56 @@ async fn a_service_that_cannot_be_reached_is_a_failure_that_says_so() {
         .unwrap()
         .port();
     let url = format!("http://127.0.0.1:{free}");
-    let told = run(failsoft(folder.path(), &["status", "--url", &url])).await;
-    assert_eq!((told.code, told.out.as_str()), (Some(1), ""));
+    let output = run(failsoft(folder.path(), &["status", "--url", &url])).await;
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""));
     assert!(
-        told.err.contains(&url) && told.err.contains("no connection"),
+        output.stderr.contains(&url) && output.stderr.contains("no connection"),
         "{}",
-        told.err
+        output.stderr
     );
     assert_eq!(
         (
-            told.err.lines().count(),
-            told.err.matches("no connection").count()
+            output.stderr.lines().count(),
+            output.stderr.matches("no connection").count()
         ),
         (1, 1),
         "{}",
-        told.err
+        output.stderr
     );
 
-    // What answers is no Failsoft.
-    let provider = Provider::start(Manner::Refuse(404, json!({}))).await;
+    // Something that is not Failsoft answers.
+    let provider = Provider::start(Behavior::Refuse(404, json!({}))).await;
     let config = provider.config();
     let base = config
         .lines()
         .find_map(|line| line.strip_prefix("base_url = \""))
         .unwrap();
-    let told = run(failsoft(
+    let output = run(failsoft(
         folder.path(),
         &["status", "--url", base.trim_end_matches('"')],
     ))
     .await;
-    assert_eq!((told.code, told.out.as_str()), (Some(1), ""));
-    assert!(told.err.contains("no Failsoft"), "{}", told.err);
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""));
+    assert!(output.stderr.contains("no Failsoft"), "{}", output.stderr);
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_wrong_usage() {
+async fn status_rejects_invalid_urls_as_wrong_usage() {
     let folder = TempDir::new().unwrap();
     for url in ["banana", "ftp://127.0.0.1", "http://", ""] {
-        let told = run(failsoft(folder.path(), &["status", "--url", url])).await;
-        assert_eq!((told.code, told.out.as_str()), (Some(2), ""), "{url}");
+        let output = run(failsoft(folder.path(), &["status", "--url", url])).await;
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(2), ""),
+            "{url}"
+        );
     }
     std::fs::write(folder.path().join("failsoft.toml"), "[server]\nlistn = 1\n").unwrap();
-    let told = run(failsoft(folder.path(), &["status"])).await;
-    assert_eq!(told.code, Some(2));
+    let output = run(failsoft(folder.path(), &["status"])).await;
+    assert_eq!(output.code, Some(2));
     assert!(
-        told.err.contains("listn") && told.err.contains("--url"),
+        output.stderr.contains("listn") && output.stderr.contains("--url"),
         "{}",
-        told.err
+        output.stderr
     );
 }

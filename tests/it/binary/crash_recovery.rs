@@ -1,4 +1,4 @@
-//! Crashes: what is there when the service comes back after it was killed in the middle of everything.
+//! Crash recovery: the state of conversations, answers and breakers after a kill and a restart.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,62 +9,78 @@ use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider, UNLIMITED, whole};
+use super::provider::{Behavior, Provider, UNLIMITED, full_answer};
 use super::service::{Service, ms};
-use super::ws_client::{Heard, Shown, Visitor};
-use super::{alone, within};
+use super::ws_client::{ShownTurn, SocketEvent, Visitor};
+use super::{exclusive, wait_for};
 
-/// How much of an answer's text a crash may cost.
-const LOST: Duration = Duration::from_millis(500);
+/// The most recent text that a crash may lose.
+const MAX_LOST: Duration = Duration::from_millis(500);
 
-/// From word to word of an answer that is cut.
-const PACE: Duration = Duration::from_millis(20);
+/// The pause between two words of an interrupted answer.
+const WORD_PAUSE: Duration = Duration::from_millis(20);
 
-/// How many answers are under way at the crash.
-const CUT: usize = 16;
+/// The number of running answers at the crash.
+const RUNNING_ANSWERS: usize = 16;
 
-/// What a visitor had read at which moment.
-type Read = Vec<(Instant, String)>;
+/// A visitor's text at each moment of reading.
+type ReadTimes = Vec<(Instant, String)>;
 
-/// Reads on until so many characters stand, keeping what stood when.
-async fn watch(visitor: &mut Visitor, shown: &mut Shown, read: &mut Read, chars: usize) {
+/// Reads until the text has this many characters, recording the text after each frame.
+async fn read_recording(
+    visitor: &mut Visitor,
+    shown: &mut ShownTurn,
+    read: &mut ReadTimes,
+    chars: usize,
+) {
     while shown.text.len() < chars {
-        visitor.read(shown, shown.text.chars().count() + 1).await;
+        visitor
+            .read_at_least(shown, shown.text.chars().count() + 1)
+            .await;
         assert!(shown.done.is_none(), "it ended before it could be cut");
         read.push((Instant::now(), shown.text.clone()));
     }
 }
 
-/// Kills the service under answers, and starts it again. Gives it with what visitors had, and how much of their text is not there.
-async fn cut(folder: &Path) -> (Service, Vec<(Visitor, Shown)>, Duration) {
-    let provider = Provider::start(Manner::Drip(PACE)).await;
+/// Kills the service under running answers, and starts it again.
+///
+/// Returns the new service, the visitors with what they had read, and the longest time whose text
+/// is lost.
+async fn crash_and_restart(folder: &Path) -> (Service, Vec<(Visitor, ShownTurn)>, Duration) {
+    let provider = Provider::start(Behavior::Drip(WORD_PAUSE)).await;
     let service = Service::start(folder, &provider.config()).await;
     let port = service.port;
-    // Each begins when the one before has some text, of ever other length, so that their checkpoints fall at other moments.
-    let mut visitors: Vec<(Visitor, Shown, Read)> = Vec::new();
-    for n in 0..CUT {
+    // Each answer starts when the previous one has some text, of varying length, so that their
+    // checkpoints are spread over time.
+    let mut visitors: Vec<(Visitor, ShownTurn, ReadTimes)> = Vec::new();
+    for n in 0..RUNNING_ANSWERS {
         let mut visitor = Visitor::new(port).await;
-        let mut shown = Shown::default();
-        visitor.send(&format!("question {n}")).await;
-        visitor.read(&mut shown, 25 + 5 * (n % 7)).await;
+        let mut shown = ShownTurn::default();
+        visitor.send_message(&format!("question {n}")).await;
+        visitor.read_at_least(&mut shown, 25 + 5 * (n % 7)).await;
         visitors.push((visitor, shown, Vec::new()));
     }
-    // The last one reads this much, which takes several checkpoints; the others read on for as long.
+    // The last visitor reads 500 characters, which takes several checkpoints; the others read on
+    // meanwhile.
     let reading = visitors
         .iter_mut()
         .zip(1..)
         .map(|((visitor, shown, read), place)| {
-            let chars = if place == CUT { 500 } else { usize::MAX };
-            watch(visitor, shown, read, chars).boxed_local()
+            let chars = if place == RUNNING_ANSWERS {
+                500
+            } else {
+                usize::MAX
+            };
+            read_recording(visitor, shown, read, chars).boxed_local()
         });
     drop(select_all(reading).await);
     let killed = Instant::now();
     service.kill().await;
 
-    // On the same port, and with a provider that has the same name.
-    let answering = Provider::start(Manner::Answer).await;
+    // On the same port, and with a provider of the same name.
+    let answering = Provider::start(Behavior::Answer).await;
     let service = Service::start_on(folder, &answering.config(), port).await;
-    let mut most = Duration::ZERO;
+    let mut max_lost = Duration::ZERO;
     for (n, (visitor, shown, read)) in visitors.iter().enumerate() {
         let back = Visitor::back(port, visitor.conversation()).await;
         let [turn] = back.history() else {
@@ -76,80 +92,83 @@ async fn cut(folder: &Path) -> (Service, Vec<(Visitor, Shown)>, Duration) {
         );
         assert_eq!(turn["question"], format!("question {n}"));
         let text = turn["text"].as_str().unwrap();
-        // The service may have been ahead of what had reached the visitor, never of another opinion.
+        // The service may have been ahead of the visitor, but never has another text.
         assert!(
             text.starts_with(&shown.text) || shown.text.starts_with(text),
             "{text}\n\n{}",
             shown.text
         );
-        assert!(read.len() > 20, "it read on");
+        assert!(read.len() > 20, "the visitor read on");
         let missing = read.iter().find(|(_, shown)| shown.len() > text.len());
-        most = most.max(missing.map_or(Duration::ZERO, |(at, _)| killed.duration_since(*at)));
+        max_lost =
+            max_lost.max(missing.map_or(Duration::ZERO, |(at, _)| killed.duration_since(*at)));
     }
     let visitors = visitors
         .into_iter()
         .map(|(visitor, shown, _)| (visitor, shown));
-    (service, visitors.collect(), most)
+    (service, visitors.collect(), max_lost)
 }
 
 #[tokio::test]
-async fn an_answer_cut_by_a_crash_is_there_as_interrupted_and_can_be_had_again() {
-    let _alone = alone().await;
-    let mut least = Duration::MAX;
-    // A machine that is busy elsewhere may hold a checkpoint up once; what is built wrong loses too much each time.
+async fn a_crash_leaves_answers_interrupted_and_they_can_be_retried() {
+    let _exclusive = exclusive().await;
+    let mut min_lost = Duration::MAX;
+    // A busy machine may delay a checkpoint once; a real defect loses too much every time.
     for _ in 0..3 {
         let folder = TempDir::new().unwrap();
-        let (service, visitors, lost) = cut(folder.path()).await;
+        let (service, visitors, lost) = crash_and_restart(folder.path()).await;
         println!(
-            "of {CUT} answers cut by a crash at most the last {} were lost",
+            "of {RUNNING_ANSWERS} answers cut by a crash at most the last {} were lost",
             ms(lost)
         );
-        least = least.min(lost);
-        if least <= LOST {
+        min_lost = min_lost.min(lost);
+        if min_lost <= MAX_LOST {
             let (visitor, shown) = &visitors[0];
-            resumed(service.port, visitor.conversation(), shown).await;
-            retried(service.port, visitor.conversation(), shown).await;
+            assert_resumes_as_interrupted(service.port, visitor.conversation(), shown).await;
+            assert_retry_succeeds(service.port, visitor.conversation(), shown).await;
             assert_eq!(service.stop().await.code, Some(0));
             return;
         }
     }
-    panic!("at least {least:?} were lost");
+    panic!("at least {min_lost:?} were lost");
 }
 
-/// Who comes back to the turn is told how it ended.
-async fn resumed(port: u16, conversation: &str, shown: &Shown) {
-    let resume = json!({ "turn": shown.turn(), "seq": shown.seq });
-    let mut back = Visitor::enter(
+/// A visitor who resumes the turn learns that it was interrupted.
+async fn assert_resumes_as_interrupted(port: u16, conversation: &str, shown: &ShownTurn) {
+    let resume = json!({ "turn": shown.turn_id(), "seq": shown.seq });
+    let mut back = Visitor::connect(
         port,
         json!({ "conversation": conversation, "resume": resume }),
     )
     .await;
-    let mut again = Shown::default();
-    back.read(&mut again, usize::MAX).await;
-    assert_eq!(again.turn(), shown.turn());
-    assert_eq!(*again.end("finish"), "interrupted");
+    let mut again = ShownTurn::default();
+    back.read_to_end(&mut again).await;
+    assert_eq!(again.turn_id(), shown.turn_id());
+    assert_eq!(*again.done_field("finish"), "interrupted");
 }
 
-/// The same message is the same turn; a retry is a new one that says what it is.
-async fn retried(port: u16, conversation: &str, shown: &Shown) {
+/// Sending the same message again gives the same turn; a retry gives a new one that refers to it.
+async fn assert_retry_succeeds(port: u16, conversation: &str, shown: &ShownTurn) {
     let mut back = Visitor::back(port, conversation).await;
     let turn = back.history()[0].clone();
     let id = turn["client_msg_id"].clone();
-    back.say(json!({ "type": "send", "client_msg_id": id, "text": turn["question"] }))
+    back.send_frame(json!({ "type": "send", "client_msg_id": id, "text": turn["question"] }))
         .await;
     let accepted = back.next("accepted").await;
     assert_eq!(
         (&accepted["turn"], &accepted["duplicate"]),
-        (&json!(shown.turn()), &json!(true))
+        (&json!(shown.turn_id()), &json!(true))
     );
     back.next("done").await;
-    back.say(json!({ "type": "retry", "turn": shown.turn(), "client_msg_id": "retry-1" }))
-        .await;
-    let again = back.answer().await;
-    assert_eq!(again.start.as_ref().unwrap()["retry_of"], shown.turn());
+    back.send_frame(
+        json!({ "type": "retry", "turn": shown.turn_id(), "client_msg_id": "retry-1" }),
+    )
+    .await;
+    let again = back.read_answer().await;
+    assert_eq!(again.start.as_ref().unwrap()["retry_of"], shown.turn_id());
     assert_eq!(again.accepted.as_ref().unwrap()["duplicate"], false);
     assert_eq!(
-        (again.end("finish"), again.end("source")),
+        (again.done_field("finish"), again.done_field("source")),
         (&json!("stop"), &json!("ai"))
     );
     let back = Visitor::back(port, conversation).await;
@@ -158,7 +177,7 @@ async fn retried(port: u16, conversation: &str, shown: &Shown) {
         .iter()
         .map(|turn| (&turn["state"], &turn["retry_of"]))
         .collect();
-    let first = json!(shown.turn());
+    let first = json!(shown.turn_id());
     assert_eq!(
         states,
         [
@@ -168,30 +187,34 @@ async fn retried(port: u16, conversation: &str, shown: &Shown) {
     );
 }
 
-/// What one visitor was told of their messages.
+/// The frames that one visitor received for their messages.
 #[derive(Default)]
-struct Told {
+struct MessageLog {
     conversation: String,
-    /// The text of each accepted message, by turn.
+    /// The text of each accepted message, by turn id.
     accepted: BTreeMap<String, String>,
-    /// The turns whose end was seen.
+    /// The turns whose `done` frame arrived.
     ended: Vec<String>,
     durable: bool,
 }
 
-/// Sends message after message until the service is gone, ticking for each that is accepted.
-async fn talk(port: u16, n: usize, tick: tokio::sync::mpsc::UnboundedSender<()>) -> Told {
+/// Sends messages until the service is gone, and sends a tick for each accepted one.
+async fn send_until_gone(
+    port: u16,
+    n: usize,
+    tick: tokio::sync::mpsc::UnboundedSender<()>,
+) -> MessageLog {
     let mut visitor = Visitor::new(port).await;
     let conversation = visitor.conversation().to_owned();
-    let mut told = Told {
+    let mut log = MessageLog {
         conversation,
         durable: true,
-        ..Told::default()
+        ..MessageLog::default()
     };
     for message in 0.. {
         let text = format!("message {message} of {n}");
         if visitor
-            .try_say(
+            .try_send_frame(
                 json!({ "type": "send", "client_msg_id": format!("m{message}"), "text": text }),
             )
             .await
@@ -199,63 +222,65 @@ async fn talk(port: u16, n: usize, tick: tokio::sync::mpsc::UnboundedSender<()>)
         {
             break;
         }
-        let mut shown = Shown::default();
+        let mut shown = ShownTurn::default();
         while shown.done.is_none() || shown.accepted.is_none() {
-            let Heard::Frame(frame) = visitor.hear().await else {
-                return told;
+            let SocketEvent::Frame(frame) = visitor.next_event().await else {
+                return log;
             };
             shown.apply(&frame);
             if frame["type"] == "accepted" {
-                told.durable &= frame["durable"] == true;
-                told.accepted
+                log.durable &= frame["durable"] == true;
+                log.accepted
                     .insert(frame["turn"].as_str().unwrap().to_owned(), text.clone());
                 let _ = tick.send(());
             }
         }
-        told.ended.push(shown.turn().to_owned());
+        log.ended.push(shown.turn_id().to_owned());
     }
-    told
+    log
 }
 
 #[tokio::test]
-async fn every_message_that_was_accepted_is_there_after_a_crash() {
-    let _alone = alone().await;
+async fn every_accepted_message_survives_a_crash() {
+    let _exclusive = exclusive().await;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let port = service.port;
     let (tick, mut ticks) = tokio::sync::mpsc::unbounded_channel();
-    let talking = join_all((0..16).map(|n| tokio::spawn(talk(port, n, tick.clone()))));
+    let talking = join_all((0..16).map(|n| tokio::spawn(send_until_gone(port, n, tick.clone()))));
     for _ in 0..200 {
-        within("an accepted message", ticks.recv()).await.unwrap();
+        wait_for("an accepted message", ticks.recv()).await.unwrap();
     }
     service.kill().await;
-    let told: Vec<Told> = talking.await.into_iter().map(Result::unwrap).collect();
+    let logs: Vec<MessageLog> = talking.await.into_iter().map(Result::unwrap).collect();
 
     let _service = Service::start_on(folder.path(), &provider.config(), port).await;
-    let (mut accepted, mut interrupted) = (0, 0);
-    for one in &told {
-        let back = Visitor::back(port, &one.conversation).await;
+    let mut accepted = 0;
+    let mut interrupted = 0;
+    for log in &logs {
+        let back = Visitor::back(port, &log.conversation).await;
         let turns: BTreeMap<_, _> = back
             .history()
             .iter()
             .map(|turn| (turn["turn"].as_str().unwrap(), turn))
             .collect();
-        for (turn, text) in &one.accepted {
+        for (turn, text) in &log.accepted {
             let found = turns
                 .get(turn.as_str())
                 .unwrap_or_else(|| panic!("{text} is gone"));
             assert_eq!(found["question"], *text);
-            // An end that was shown was written before, unless the disk was too slow, which is said by `durable`.
-            let ended = one.ended.contains(turn) && one.durable;
+            // A turn is stored before its end is shown, unless the disk is too slow: then
+            // `durable` is false.
+            let ended = log.ended.contains(turn) && log.durable;
             assert!(!ended || found["state"] == "done", "{found}");
             match found["state"].as_str().unwrap() {
-                "done" => assert_eq!(found["text"], whole(text)),
+                "done" => assert_eq!(found["text"], full_answer(text)),
                 "interrupted" => interrupted += 1,
                 other => panic!("{other}"),
             }
         }
-        accepted += one.accepted.len();
+        accepted += log.accepted.len();
     }
     println!(
         "{accepted} accepted messages are there after the crash, {interrupted} of them interrupted"
@@ -263,30 +288,30 @@ async fn every_message_that_was_accepted_is_there_after_a_crash() {
     assert!(accepted >= 200);
 }
 
-/// How the status sees a provider.
-fn provider<'s>(status: &'s Value, name: &str) -> &'s Value {
-    let all = status["providers"].as_array().unwrap();
-    all.iter().find(|one| one["name"] == name).unwrap()
+/// The status of the provider with this name.
+fn provider_status<'s>(status: &'s Value, name: &str) -> &'s Value {
+    let mut providers = status["providers"].as_array().unwrap().iter();
+    providers.find(|provider| provider["name"] == name).unwrap()
 }
 
-/// Asks, and stops the answer as soon as the second provider has begun it.
-async fn stopped(visitor: &mut Visitor) -> Shown {
-    let mut shown = Shown::default();
-    visitor.send("Is the first one broken?").await;
-    visitor.read(&mut shown, 1).await;
+/// Asks a question, and stops the answer as soon as the second provider has started it.
+async fn ask_and_stop(visitor: &mut Visitor) -> ShownTurn {
+    let mut shown = ShownTurn::default();
+    visitor.send_message("Is the first one broken?").await;
+    visitor.read_at_least(&mut shown, 1).await;
     visitor
-        .say(json!({ "type": "stop", "turn": shown.turn() }))
+        .send_frame(json!({ "type": "stop", "turn": shown.turn_id() }))
         .await;
-    visitor.read(&mut shown, usize::MAX).await;
+    visitor.read_to_end(&mut shown).await;
     assert_eq!(
-        (shown.end("provider"), shown.end("finish")),
+        (shown.done_field("provider"), shown.done_field("finish")),
         (&json!("borealis"), &json!("stopped"))
     );
     shown
 }
 
 #[tokio::test]
-async fn a_breaker_that_was_open_comes_back_open() {
+async fn an_open_breaker_is_open_after_a_restart() {
     for (fault, state, crash) in [("down", "open", true), ("unauthorized", "blocked", false)] {
         let folder = TempDir::new().unwrap();
         let service = Service::start(folder.path(), UNLIMITED).await;
@@ -297,22 +322,22 @@ async fn a_breaker_that_was_open_comes_back_open() {
         assert_eq!(broken.status, 200, "{}", broken.body);
         let trip = async {
             loop {
-                stopped(&mut visitor).await;
+                ask_and_stop(&mut visitor).await;
                 let status = service.get("/status.json").await.json();
-                if provider(&status, "aurora")["state"] != "closed" {
+                if provider_status(&status, "aurora")["state"] != "closed" {
                     return status;
                 }
             }
         };
-        let status = within("the breaker to trip", trip).await;
-        let before = provider(&status, "aurora").clone();
+        let status = wait_for("the breaker to trip", trip).await;
+        let before = provider_status(&status, "aurora").clone();
         assert_eq!(
             (&before["state"], &before["healthy"]),
             (&json!(state), &json!(false))
         );
-        // Written in the order of the calls: when this is on disk, the breaker is.
+        // Writes keep their order: when this turn is on disk, the breaker's state is too.
         assert_eq!(
-            stopped(&mut visitor).await.accepted.unwrap()["durable"],
+            ask_and_stop(&mut visitor).await.accepted.unwrap()["durable"],
             true
         );
         if crash {
@@ -322,10 +347,10 @@ async fn a_breaker_that_was_open_comes_back_open() {
         }
         let service = Service::start(folder.path(), UNLIMITED).await;
         let status = service.get("/status.json").await.json();
-        let after = provider(&status, "aurora");
+        let after = provider_status(&status, "aurora");
         assert_ne!(after["state"], "closed", "{fault}: {after}");
         assert_ne!(status["active"], "aurora");
-        assert_eq!(provider(&status, "borealis")["state"], "closed");
+        assert_eq!(provider_status(&status, "borealis")["state"], "closed");
         if after["state"] == *state {
             assert_eq!(after["reason"], before["reason"], "{fault}");
         }
@@ -333,19 +358,20 @@ async fn a_breaker_that_was_open_comes_back_open() {
 }
 
 #[tokio::test]
-async fn an_answer_cut_by_a_crash_comes_late_and_once() {
+async fn an_interrupted_answer_gets_one_followup_after_a_crash() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Drip(PACE)).await;
+    let provider = Provider::start(Behavior::Drip(WORD_PAUSE)).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let mut conversations = Vec::new();
     for n in 0..3 {
-        let (mut visitor, mut shown) = (Visitor::new(service.port).await, Shown::default());
-        visitor.send(&format!("question {n}")).await;
-        visitor.read(&mut shown, 5).await;
+        let mut visitor = Visitor::new(service.port).await;
+        let mut shown = ShownTurn::default();
+        visitor.send_message(&format!("question {n}")).await;
+        visitor.read_at_least(&mut shown, 5).await;
         conversations.push(visitor.conversation().to_owned());
     }
     service.kill().await;
-    provider.now(Manner::Answer);
+    provider.set_behavior(Behavior::Answer);
     let service = Service::start(folder.path(), &provider.config()).await;
     for (n, conversation) in conversations.iter().enumerate() {
         let mut back = Visitor::back(service.port, conversation).await;
@@ -356,9 +382,9 @@ async fn an_answer_cut_by_a_crash_comes_late_and_once() {
         } else {
             known
         };
-        assert_eq!(late["text"], whole(&format!("question {n}")));
+        assert_eq!(late["text"], full_answer(&format!("question {n}")));
     }
-    // Another crash, and nobody is asked again.
+    // After another crash the provider is not asked again.
     service.kill().await;
     let asked = provider.requests().len();
     let service = Service::start(folder.path(), &provider.config()).await;

@@ -1,4 +1,4 @@
-//! `failsoft drill`: a drill from the command line, to its end or until Ctrl-C, and what is said where there is none.
+//! `failsoft drill`: a drill from the command line, to its end or until Ctrl-C, and its errors.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -6,41 +6,41 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::provider::{Manner, Provider};
+use super::provider::{Behavior, Provider};
 use super::service::{Service, failsoft, run};
-use super::within;
+use super::wait_for;
 use super::ws_client::Visitor;
 
 const TOKEN: &str = "admin-canary";
 
-async fn service(folder: &TempDir) -> (Provider, Service, String) {
-    let provider = Provider::start(Manner::Answer).await;
+async fn start_service(folder: &TempDir) -> (Provider, Service, String) {
+    let provider = Provider::start(Behavior::Answer).await;
     let config = format!("server.admin_token = \"{TOKEN}\"\n{}", provider.config());
     let service = Service::start(folder.path(), &config).await;
     let url = format!("http://127.0.0.1:{}", service.port);
     (provider, service, url)
 }
 
-/// The command in a folder without a configuration, with the token in its environment.
-fn drill(elsewhere: &TempDir, arguments: &[&str], token: &str) -> Command {
+/// The command in a folder without a configuration, with this token in its environment.
+fn drill_command(elsewhere: &TempDir, arguments: &[&str], token: &str) -> Command {
     let mut command = failsoft(elsewhere.path(), &[&["drill"], arguments].concat());
     command.env("FAILSOFT_ADMIN_TOKEN", token);
     command
 }
 
 #[tokio::test]
-async fn it_runs_to_its_end_and_shows_what_came_of_it() {
+async fn drill_runs_to_its_end_and_prints_a_report() {
     let folder = TempDir::new().unwrap();
-    let (_provider, service, url) = service(&folder).await;
+    let (_provider, service, url) = start_service(&folder).await;
     let elsewhere = TempDir::new().unwrap();
-    let begun = Instant::now();
-    let told = tokio::spawn(run(drill(
+    let started = Instant::now();
+    let output = tokio::spawn(run(drill_command(
         &elsewhere,
         &["scripted", "unauthorized", "--for", "3s", "--url", &url],
         TOKEN,
     )));
     let status = service
-        .status_when("the drill in the status", |status| {
+        .wait_for_status("the drill in the status", |status| {
             !status["drill"].is_null()
         })
         .await;
@@ -49,38 +49,39 @@ async fn it_runs_to_its_end_and_shows_what_came_of_it() {
         (&"scripted".into(), &"unauthorized".into())
     );
     Visitor::new(service.port).await.ask("Hello?").await;
-    let told = told.await.unwrap();
+    let output = output.await.unwrap();
     assert_eq!(
-        (told.code, told.err.as_str()),
+        (output.code, output.stderr.as_str()),
         (Some(0), ""),
         "{}",
-        told.out
+        output.stdout
     );
-    assert!(begun.elapsed() >= Duration::from_secs(3));
+    assert!(started.elapsed() >= Duration::from_secs(3));
     let until = status["drill"]["until"].as_str().unwrap();
     assert!(
-        told.out.starts_with(&format!(
+        output.stdout.starts_with(&format!(
             "Outage drill at scripted: unauthorized, until {until}.\n"
         )),
         "{}",
-        told.out
+        output.stdout
     );
     assert!(
-        told.out.contains("\nThe drill ended by itself.\n"),
+        output.stdout.contains("\nThe drill ended by itself.\n"),
         "{}",
-        told.out
+        output.stdout
     );
     assert!(
-        told.out.contains("\nTurns     1: 1 ") && told.out.contains("1 failed at the provider"),
+        output.stdout.contains("\nTurns     1: 1 ")
+            && output.stdout.contains("1 failed at the provider"),
         "{}",
-        told.out
+        output.stdout
     );
     assert!(
-        told.out.contains("\nBreaker   opened after 0."),
+        output.stdout.contains("\nBreaker   opened after 0."),
         "{}",
-        told.out
+        output.stdout
     );
-    assert!(!told.out.contains(TOKEN) && !told.out.contains('\u{1b}'));
+    assert!(!output.stdout.contains(TOKEN) && !output.stdout.contains('\u{1b}'));
     assert_eq!(
         service.get("/status.json").await.json()["providers"][0]["state"],
         "closed"
@@ -92,9 +93,9 @@ async fn it_runs_to_its_end_and_shows_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_it_early_and_says_so() {
+async fn ctrl_c_ends_the_drill_early() {
     let folder = TempDir::new().unwrap();
-    let (_provider, service, url) = service(&folder).await;
+    let (_provider, service, url) = start_service(&folder).await;
     let mut child = failsoft(
         folder.path(),
         &[
@@ -103,9 +104,9 @@ async fn ctrl_c_ends_it_early_and_says_so() {
     )
     .spawn()
     .unwrap();
-    // The token is that of the configuration here.
+    // The token comes from the configuration in this folder.
     service
-        .status_when("the drill in the status", |status| {
+        .wait_for_status("the drill in the status", |status| {
             status["drill"]["share"] == 0.5
         })
         .await;
@@ -119,58 +120,58 @@ async fn ctrl_c_ends_it_early_and_says_so() {
             .success()
     );
     drop(child.stdin.take());
-    let told = within("its end", child.wait_with_output()).await.unwrap();
-    let out = String::from_utf8(told.stdout).unwrap();
-    assert_eq!(told.status.code(), Some(0), "{out}");
+    let output = wait_for("its end", child.wait_with_output()).await.unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{out}");
     assert!(
         out.contains("timeout, for 0.5 of calls, until ")
             && out.contains("\nThe drill was ended early.\n"),
         "{out}"
     );
     service
-        .status_when("no drill in the status", |status| status["drill"].is_null())
+        .wait_for_status("no drill in the status", |status| status["drill"].is_null())
         .await;
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_and_has_its_exit_code() {
+async fn drill_reports_errors_with_their_exit_codes() {
     let folder = TempDir::new().unwrap();
-    let (_provider, service, url) = service(&folder).await;
+    let (_provider, service, url) = start_service(&folder).await;
     let elsewhere = TempDir::new().unwrap();
-    let tell = async |arguments: &[&str], token: &str| {
-        let told = run(drill(&elsewhere, arguments, token)).await;
-        assert_eq!(told.out, "", "{}", told.err);
+    let run_drill = async |arguments: &[&str], token: &str| {
+        let output = run(drill_command(&elsewhere, arguments, token)).await;
+        assert_eq!(output.stdout, "", "{}", output.stderr);
         assert!(
-            !told.err.contains(TOKEN) && !told.err.contains("wrong-canary"),
+            !output.stderr.contains(TOKEN) && !output.stderr.contains("wrong-canary"),
             "{}",
-            told.err
+            output.stderr
         );
-        (told.code, told.err)
+        (output.code, output.stderr)
     };
-    let (code, said) = tell(&["nobody", "down", "--url", &url], TOKEN).await;
+    let (code, message) = run_drill(&["nobody", "down", "--url", &url], TOKEN).await;
     assert!(
-        code == Some(1) && said.contains("no provider has that name; there are: scripted"),
-        "{said}"
+        code == Some(1) && message.contains("no provider has that name; there are: scripted"),
+        "{message}"
     );
-    let (code, said) = tell(&["scripted", "down", "--url", &url], "wrong-canary").await;
+    let (code, message) = run_drill(&["scripted", "down", "--url", &url], "wrong-canary").await;
     assert!(
-        code == Some(1) && said.contains("refuses the admin token"),
-        "{said}"
+        code == Some(1) && message.contains("refuses the admin token"),
+        "{message}"
     );
-    let (code, said) = tell(&["scripted", "down", "--url", &url], "").await;
+    let (code, message) = run_drill(&["scripted", "down", "--url", &url], "").await;
     assert!(
-        code == Some(2) && said.contains("$FAILSOFT_ADMIN_TOKEN"),
-        "{said}"
+        code == Some(2) && message.contains("$FAILSOFT_ADMIN_TOKEN"),
+        "{message}"
     );
     for arguments in [
         ["down", "--for", "16m"],
         ["down", "--share", "0"],
         ["fire", "--for", "1m"],
     ] {
-        let (code, said) = tell(&[&["scripted"], &arguments[..]].concat(), TOKEN).await;
+        let (code, message) = run_drill(&[&["scripted"], &arguments[..]].concat(), TOKEN).await;
         assert!(
-            code == Some(2) && said.contains("error: invalid value"),
-            "{said}"
+            code == Some(2) && message.contains("error: invalid value"),
+            "{message}"
         );
     }
     let free = TcpListener::bind("127.0.0.1:0")
@@ -179,10 +180,10 @@ async fn what_is_wrong_is_said_and_has_its_exit_code() {
         .unwrap()
         .port();
     let nowhere = format!("http://127.0.0.1:{free}");
-    let (code, said) = tell(&["scripted", "down", "--url", &nowhere], TOKEN).await;
+    let (code, message) = run_drill(&["scripted", "down", "--url", &nowhere], TOKEN).await;
     assert!(
-        code == Some(1) && said.contains(&nowhere) && said.contains("no connection"),
-        "{said}"
+        code == Some(1) && message.contains(&nowhere) && message.contains("no connection"),
+        "{message}"
     );
     assert_eq!(
         service.get("/status.json").await.json()["drill"],
@@ -191,12 +192,12 @@ async fn what_is_wrong_is_said_and_has_its_exit_code() {
 
     // A service without an admin token has no admin API.
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let url = format!("http://127.0.0.1:{}", service.port);
-    let (code, said) = tell(&["scripted", "down", "--url", &url], TOKEN).await;
+    let (code, message) = run_drill(&["scripted", "down", "--url", &url], TOKEN).await;
     assert!(
-        code == Some(1) && said.contains("set server.admin_token"),
-        "{said}"
+        code == Some(1) && message.contains("set server.admin_token"),
+        "{message}"
     );
 }

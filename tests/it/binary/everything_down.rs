@@ -1,5 +1,5 @@
-//! Everything that the service leans on is dead at once: no provider can be reached, the disk takes nothing more, the store is broken, the
-//! operator's files are gone. Who asks is answered all the same, labelled, within 100 ms.
+//! Every dependency is dead at once: no provider can be reached, the disk is full, the store is
+//! broken, and the operator's files are gone. Visitors still get a labelled answer within 100 ms.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,16 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::provider::UNLIMITED;
-use super::service::{Service, confined};
-use super::within;
+use super::service::{Service, failsoft_with_file_limit};
+use super::wait_for;
 use super::ws_client::Visitor;
 
-/// Blocks of 512 bytes that any one file may have: a disk that is full, and needs no rights to be made so.
-const BLOCKS: u32 = 4096;
+/// The maximum size of each file, in blocks of 512 bytes. It simulates a full disk and needs no
+/// privileges.
+const MAX_FILE_BLOCKS: u32 = 4096;
 
-/// A name that no resolver knows, an address that nobody answers at, a port that refuses.
+/// Providers with a name that does not resolve, an address that does not answer, and a port that
+/// refuses connections.
 fn config(port: u16) -> String {
     let provider = |name: &str, address: &str| {
         format!(
@@ -55,41 +57,46 @@ fn write_files(folder: &Path) {
 }
 
 #[tokio::test]
-async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms() {
+async fn without_network_store_and_disk_the_fallback_answers_within_100_ms() {
     let folder = TempDir::new().unwrap();
     write_files(folder.path());
-    // A port that was somebody's, and is nobody's now.
+    // A port on which nothing listens any more.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
         .port();
     fs::write(folder.path().join("failsoft.toml"), config(port)).unwrap();
-    let mut service = Service::of(confined(
+    let mut service = Service::of(failsoft_with_file_limit(
         folder.path(),
         &["--listen", "127.0.0.1:0"],
-        BLOCKS,
+        MAX_FILE_BLOCKS,
     ))
     .await;
     let mut visitor = Visitor::new(service.port).await;
     let warm = async {
-        // Until the documents are read, and every breaker is open.
-        while visitor.ask("When do I pour the tea?").await.end("source") != "extractive" {}
+        // Until the documents are indexed and every breaker is open.
+        while visitor
+            .ask("When do I pour the tea?")
+            .await
+            .done_field("source")
+            != "extractive"
+        {}
     };
-    within("the documents", warm).await;
+    wait_for("the documents", warm).await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is one.");
     let status = service.get("/status.json").await.json();
     assert_eq!(status["problems"], json!([]));
 
-    // The disk fills up, under the store.
+    // Fill the disk under the store.
     let filling = async {
         let long = "z".repeat(7_900);
         while service.get("/status.json").await.json()["problems"] == json!([]) {
             visitor.ask(&long).await;
         }
     };
-    within("the disk to be full", filling).await;
-    // And what there was of files goes.
+    wait_for("the disk to be full", filling).await;
+    // Delete the service's files as well.
     fs::remove_dir_all(folder.path().join("failsoft-data")).unwrap();
     fs::remove_dir_all(folder.path().join("docs")).unwrap();
     fs::remove_file(folder.path().join("replies.toml")).unwrap();
@@ -106,7 +113,7 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
         ("Xyzzy?", "fallback", "Later, please."),
     ];
     for round in 0..10 {
-        // Also for one who comes now.
+        // A visitor who connects now is served too.
         if round % 3 == 0 {
             visitor = Visitor::new(service.port).await;
         }
@@ -115,11 +122,11 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
             let shown = visitor.ask(question).await;
             times.push(asked.elapsed());
             assert_eq!(
-                (shown.end("source"), shown.text.as_str()),
+                (shown.done_field("source"), shown.text.as_str()),
                 (&json!(source), text)
             );
             assert_eq!(
-                (shown.end("degraded"), shown.end("attempts")),
+                (shown.done_field("degraded"), shown.done_field("attempts")),
                 (&json!(true), &json!(0))
             );
             assert_eq!(shown.accepted.unwrap()["durable"], false);
@@ -135,7 +142,7 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
         "the median is {:?}",
         times[15]
     );
-    // It says what is wrong, and where it cannot be helped it does not fall over.
+    // The status names the problems, and the process keeps running.
     let status = service.get("/status.json").await.json();
     assert_eq!(status["active"], json!(null));
     assert!(
@@ -143,7 +150,7 @@ async fn with_network_store_and_disk_dead_at_once_the_answer_comes_within_100_ms
         "{status}"
     );
     assert_eq!(service.get("/healthz").await.status, 200);
-    assert!(!service.is_over());
+    assert!(!service.has_exited());
     let logged = service.logged();
     assert!(!logged.contains("panicked"), "{logged}");
 }

@@ -1,5 +1,5 @@
-//! What answers without a provider is looked after while nobody needs it: a rung that breaks under the running service is said in the status,
-//! and no longer once it is mended; what is left of it answers meanwhile.
+//! The self-check of the fallback chain: a stage that breaks while no visitor needs it appears in
+//! the status until it is mended; the remaining stages answer meanwhile.
 
 use std::fs;
 use std::path::Path;
@@ -7,16 +7,16 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider};
+use super::provider::{Behavior, Provider};
 use super::service::Service;
-use super::within;
+use super::wait_for;
 use super::ws_client::Visitor;
 
-const GOOD: &str = "[[reply]]\nmatch = [\"price\"]\ntext = \"It is one.\"\n";
+const GOOD_REPLIES: &str = "[[reply]]\nmatch = [\"price\"]\ntext = \"It is one.\"\n";
 
-/// Rules that are no mistake by themselves and take parts of a second for each message: thousands of repetitions, of which a message may have
-/// begun as many as it has letters.
-fn costly() -> String {
+/// Reply rules that are valid, but take parts of a second for each message: thousands of
+/// repetitions, which can start at each letter of the message.
+fn slow_replies() -> String {
     let rule = |end: &str| {
         format!(
             "[[reply]]\npattern = '[a-z ](?-u:[\\x00-\\x7f]){{0,4000}}[@#%&*+=<>^~|{end}]'\ntext = \"It is two.\"\n"
@@ -25,14 +25,14 @@ fn costly() -> String {
     rule("$") + &rule("/")
 }
 
-async fn service(folder: &Path) -> (Provider, Service) {
-    let refused = Manner::Refuse(401, json!({ "error": { "message": "no" } }));
+async fn start_service(folder: &Path) -> (Provider, Service) {
+    let refused = Behavior::Refuse(401, json!({ "error": { "message": "no" } }));
     let provider = Provider::start(refused).await;
     let config = format!(
         "degradation = {{ replies = \"replies.toml\", knowledge = \"docs\", outbox = false }}\n{}",
         provider.config()
     );
-    fs::write(folder.join("replies.toml"), GOOD).unwrap();
+    fs::write(folder.join("replies.toml"), GOOD_REPLIES).unwrap();
     fs::create_dir(folder.join("docs")).unwrap();
     fs::write(
         folder.join("docs/tea.md"),
@@ -42,30 +42,30 @@ async fn service(folder: &Path) -> (Provider, Service) {
     (provider, Service::start(folder, &config).await)
 }
 
-fn told(status: &Value, what: &str) -> bool {
-    status["problems"].to_string().contains(what)
+fn has_problem(status: &Value, text: &str) -> bool {
+    status["problems"].to_string().contains(text)
 }
 
 #[tokio::test]
-async fn replies_that_take_too_long_are_said_with_their_rung_and_no_longer_once_they_are_mended() {
+async fn slow_reply_rules_are_reported_until_they_are_replaced() {
     let folder = TempDir::new().unwrap();
-    let (_provider, service) = service(folder.path()).await;
+    let (_provider, service) = start_service(folder.path()).await;
     let mut visitor = Visitor::new(service.port).await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is one.");
     service
-        .status_when("nothing wrong", |status| status["problems"] == json!([]))
+        .wait_for_status("nothing wrong", |status| status["problems"] == json!([]))
         .await;
 
     fs::write(
         folder.path().join("replies.toml"),
-        format!("{GOOD}{}", costly()),
+        format!("{GOOD_REPLIES}{}", slow_replies()),
     )
     .unwrap();
     service.signal("HUP").await;
     let slow = "Self-check: an answer without a provider took more than 100 ms; most of it went to the template replies; \
                 look for a pattern that repeats much.";
     let status = service
-        .status_when("the broken rung", |status| told(status, slow))
+        .wait_for_status("the broken rung", |status| has_problem(status, slow))
         .await;
     assert!(
         !status
@@ -73,59 +73,76 @@ async fn replies_that_take_too_long_are_said_with_their_rung_and_no_longer_once_
             .contains(&*folder.path().to_string_lossy()),
         "{status}"
     );
-    // Slow as it is, it answers.
+    // It still answers, slowly.
     assert_eq!(visitor.ask("What is the price?").await.text, "It is one.");
     assert_eq!(visitor.ask("What is a @?").await.text, "It is two.");
 
-    fs::write(folder.path().join("replies.toml"), GOOD).unwrap();
+    fs::write(folder.path().join("replies.toml"), GOOD_REPLIES).unwrap();
     service.signal("HUP").await;
     service
-        .status_when("the end of it", |status| status["problems"] == json!([]))
+        .wait_for_status("the end of it", |status| status["problems"] == json!([]))
         .await;
     assert_ne!(visitor.ask("What is a @?").await.text, "It is two.");
 }
 
 #[tokio::test]
-async fn a_folder_of_documents_that_goes_away_is_said_until_it_is_back_and_what_was_read_answers() {
+async fn a_missing_document_folder_is_reported_while_its_index_still_answers() {
     let folder = TempDir::new().unwrap();
-    let (_provider, service) = service(folder.path()).await;
+    let (_provider, service) = start_service(folder.path()).await;
     let mut visitor = Visitor::new(service.port).await;
-    let read = async {
-        while visitor.ask("When do I pour the tea?").await.end("source") != "extractive" {}
+    let indexed = async {
+        while visitor
+            .ask("When do I pour the tea?")
+            .await
+            .done_field("source")
+            != "extractive"
+        {}
     };
-    within("the documents", read).await;
+    wait_for("the documents", indexed).await;
 
-    let (docs, away) = (folder.path().join("docs"), folder.path().join("away"));
+    let docs = folder.path().join("docs");
+    let away = folder.path().join("away");
     fs::rename(&docs, &away).unwrap();
     service
-        .status_when("the folder that is gone", |status| {
-            told(status, "Knowledge: docs: cannot be read")
+        .wait_for_status("the folder that is gone", |status| {
+            has_problem(status, "Knowledge: docs: cannot be read")
         })
         .await;
     assert_eq!(
-        visitor.ask("When do I pour the tea?").await.end("source"),
+        visitor
+            .ask("When do I pour the tea?")
+            .await
+            .done_field("source"),
         "extractive"
     );
 
-    // A folder without a text is none that answers.
+    // A folder without any text cannot answer.
     fs::create_dir(&docs).unwrap();
     service
-        .status_when("the empty folder", |status| {
-            told(status, "holds no text that could answer")
+        .wait_for_status("the empty folder", |status| {
+            has_problem(status, "holds no text that could answer")
         })
         .await;
     assert_eq!(
-        visitor.ask("When do I pour the tea?").await.end("source"),
+        visitor
+            .ask("When do I pour the tea?")
+            .await
+            .done_field("source"),
         "fallback"
     );
 
     fs::remove_dir(&docs).unwrap();
     fs::rename(&away, &docs).unwrap();
     service
-        .status_when("the end of it", |status| status["problems"] == json!([]))
+        .wait_for_status("the end of it", |status| status["problems"] == json!([]))
         .await;
-    let read = async {
-        while visitor.ask("When do I pour the tea?").await.end("source") != "extractive" {}
+    let indexed = async {
+        while visitor
+            .ask("When do I pour the tea?")
+            .await
+            .done_field("source")
+            != "extractive"
+        {}
     };
-    within("the documents again", read).await;
+    wait_for("the documents again", indexed).await;
 }

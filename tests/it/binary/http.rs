@@ -1,32 +1,28 @@
-//! One HTTP request, bare, so that nothing of the answer is hidden.
+//! A raw HTTP request, so that no client library hides parts of the response.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// An HTTP answer.
 pub struct Answer {
-    /// Its status.
     pub status: u16,
-    /// Its head, with the status line.
+    /// The status line and the headers.
     pub head: String,
-    /// Its body.
     pub body: String,
 }
 
 impl Answer {
-    /// The body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.head, self.body))
     }
 }
 
-/// Sends a request with this beginning of its head to a local port, and reads the answer to its end.
+/// Sends a request whose head starts with `head` to a local port, and reads the whole response.
 ///
 /// # Errors
-/// No connection, or none to the end.
+/// The connection failed, or ended before the response was complete.
 pub async fn request(port: u16, head: &str, body: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let length = body.len();

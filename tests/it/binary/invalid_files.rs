@@ -1,4 +1,5 @@
-//! Files that will not do, each kind at once: they are named in the log and the status, and passed over; what is good beside them works.
+//! Invalid files of each kind: they are named in the log and the status, and skipped; the valid
+//! ones beside them are used.
 
 use std::fs;
 
@@ -7,21 +8,20 @@ use failsoft::store::{self, CacheKey, CachedAnswer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider};
+use super::provider::{Behavior, Provider};
 use super::service::Service;
-use super::within;
+use super::wait_for;
 use super::ws_client::Visitor;
 
-/// Two saved answers, the second as a later version of the program would write it.
-async fn save(data: &std::path::Path) {
+/// Saves two answers, and marks the second as written by a later version of the program.
+async fn save_answers(data: &std::path::Path) {
     let opened = store::open(data, Timestamp(0)).unwrap();
     for byte in [1, 2] {
-        let (conversation, turn) = (None, None);
         let answer = CachedAnswer {
             text: "Saved.".into(),
             saved_at: Timestamp(0),
-            conversation,
-            turn,
+            conversation: None,
+            turn: None,
             is_context_free: true,
             asker_count: 0,
         };
@@ -42,10 +42,10 @@ async fn save(data: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_passed_over() {
+async fn invalid_replies_documents_and_saved_answers_are_reported_and_skipped() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
-    save(&path("failsoft-data")).await;
+    save_answers(&path("failsoft-data")).await;
     fs::write(
         path("replies.toml"),
         "[[reply]]\nmatch = [\"price\"]\ntext = 3\n",
@@ -58,20 +58,22 @@ async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_pass
     )
     .unwrap();
     fs::write(path("docs/latin.txt"), b"caf\xe9").unwrap();
-    let refused = Manner::Refuse(401, json!({ "error": { "message": "no" } }));
+    let refused = Behavior::Refuse(401, json!({ "error": { "message": "no" } }));
     let provider = Provider::start(refused).await;
     let config = format!(
         "degradation = {{ replies = \"replies.toml\", knowledge = \"docs\" }}\n{}\n[cache]\nenabled = true\n",
         provider.config()
     );
     let mut service = Service::start(folder.path(), &config).await;
-    let all = |status: &Value| {
+    let names_all = |status: &Value| {
         let problems = status["problems"].to_string();
         ["reply rules", "latin.txt", "saved answer"]
             .iter()
             .all(|what| problems.contains(what))
     };
-    let status = service.status_when("all three in the status", all).await;
+    let status = service
+        .wait_for_status("all three in the status", names_all)
+        .await;
     println!("{}", status["problems"]);
     for secret in [
         "replies.toml",
@@ -80,7 +82,7 @@ async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_pass
     ] {
         assert!(!status["problems"].to_string().contains(secret), "{status}");
     }
-    // What is logged comes through a pipe, which is read beside this.
+    // The log arrives through a pipe, which another task reads.
     for line in [
         "replies.toml:3: reply[0].text: ",
         "latin.txt: not UTF-8 text",
@@ -91,15 +93,20 @@ async fn replies_documents_and_saved_answers_that_do_not_read_are_named_and_pass
                 tokio::task::yield_now().await;
             }
         };
-        within(line, logged).await;
+        wait_for(line, logged).await;
     }
-    // Nothing stops: the good document answers, and so do the built-in replies.
+    // The service keeps working: the valid document answers, and so do the built-in replies.
     let mut visitor = Visitor::new(service.port).await;
     let asking = async {
-        while visitor.ask("When do I pour the tea?").await.end("source") != "extractive" {}
+        while visitor
+            .ask("When do I pour the tea?")
+            .await
+            .done_field("source")
+            != "extractive"
+        {}
     };
-    within("the good document", asking).await;
-    assert_eq!(visitor.ask("Xyzzy?").await.end("degraded"), true);
+    wait_for("the good document", asking).await;
+    assert_eq!(visitor.ask("Xyzzy?").await.done_field("degraded"), true);
     assert_eq!(service.get("/readyz").await.status, 200);
-    assert!(!service.is_over());
+    assert!(!service.has_exited());
 }

@@ -1,16 +1,16 @@
-//! What the logs are like, and what they keep to themselves whatever is asked of them.
+//! The format of the logs, and the secrets that they never contain at any level.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider};
-use super::service::{Ended, Service, failsoft};
-use super::ws_client::{Shown, Visitor};
+use super::provider::{Behavior, Provider};
+use super::service::{ProcessExit, Service, failsoft};
+use super::ws_client::{ShownTurn, Visitor};
 
-/// Everything there is to log, and the same by names that are finer than whole libraries.
-const ALL: [&str; 2] = [
+/// Log filters: everything, and the same with targets more specific than whole libraries.
+const FILTERS: [&str; 2] = [
     "trace",
     "trace,sled::pagecache=trace,sled::tree=trace,reqwest::connect=trace,hyper_util::client=trace,h2::codec=trace,\
      eventsource_client::client=trace,launchdarkly_sdk_transport::transport_hyper=trace,rustls::client=trace,hyper::proto=trace,\
@@ -25,8 +25,8 @@ const ADMIN: &str = "canary-of-the-admin";
 const API_KEY: &str = "canary-of-the-api";
 const FOLDER: &str = "canary-of-the-folder";
 
-/// However often it fails, it is asked.
-const STEADY: &str =
+/// A breaker that never opens, so that the provider is asked however often it fails.
+const STEADY_BREAKER: &str =
     "breaker = { consecutive_failures = 1000, min_calls = 1000, stream_failure_rate = 1.0 }";
 
 async fn start(folder: &Path, provider: &Provider, environment: &[(&str, &str)]) -> Service {
@@ -35,7 +35,7 @@ async fn start(folder: &Path, provider: &Provider, environment: &[(&str, &str)])
          [alerts]\nwebhook_secret = \"no-webhook-for-it\"\n[chat]\nsystem_prompt = \"{PROMPT}\"\n{}",
         provider.config().replace(
             "scripted-key\"",
-            &format!("{KEY}\"\nheaders = {{ x-team = \"{HEADER}\" }}\n{STEADY}")
+            &format!("{KEY}\"\nheaders = {{ x-team = \"{HEADER}\" }}\n{STEADY_BREAKER}")
         )
     );
     std::fs::write(folder.join("failsoft.toml"), config).unwrap();
@@ -46,8 +46,8 @@ async fn start(folder: &Path, provider: &Provider, environment: &[(&str, &str)])
     Service::of(command).await
 }
 
-/// Where a text stands in a log, in any of the ways in which programs write bytes.
-fn found(log: &str, secret: &str) -> Option<String> {
+/// The first line that contains the secret, in any of the forms in which programs print bytes.
+fn find_secret(log: &str, secret: &str) -> Option<String> {
     let join = |each: fn(&u8) -> String, between: &str| {
         secret
             .as_bytes()
@@ -68,29 +68,30 @@ fn found(log: &str, secret: &str) -> Option<String> {
     line.map(|line| line.chars().take(400).collect())
 }
 
-/// A conversation with everything in it that a log could let slip; gives the conversation's id.
+/// Holds a conversation with everything that a log could leak. Returns the conversation's id.
 async fn converse(service: &Service, provider: &Provider) -> String {
     let port = service.port;
     let bearer = format!("Bearer {API_KEY}");
     let hello = json!({ "conversation": null });
-    let mut visitor = Visitor::with_header(port, hello, Some(("authorization", &bearer))).await;
+    let mut visitor =
+        Visitor::connect_with_header(port, hello, Some(("authorization", &bearer))).await;
     let shown = visitor.ask(MESSAGE).await;
     assert!(shown.text.contains(MESSAGE));
-    // The provider has heard all of it.
+    // All of it was sent to the provider.
     let request = provider.requests().pop().unwrap();
     for sent in [MESSAGE, PROMPT, KEY, HEADER] {
         assert!(request.contains(sent), "{sent} in {request}");
     }
-    // What comes in wrong.
+    // Invalid frames and requests.
     visitor
-        .say(json!({ "type": "banana", "text": MESSAGE }))
+        .send_frame(json!({ "type": "banana", "text": MESSAGE }))
         .await;
     visitor.next_error("bad_request").await;
     visitor
-        .say(json!({ "type": "feedback", "turn": shown.turn(), "value": "up" }))
+        .send_frame(json!({ "type": "feedback", "turn": shown.turn_id(), "value": "up" }))
         .await;
     visitor
-        .say(json!({ "type": "history", "before": shown.turn() }))
+        .send_frame(json!({ "type": "history", "before": shown.turn_id() }))
         .await;
     visitor.next("history").await;
     let conversation = visitor.conversation().to_owned();
@@ -118,8 +119,8 @@ async fn converse(service: &Service, provider: &Provider) -> String {
             .status,
         200
     );
-    // The tab shows the turn that came over HTTP, too.
-    visitor.answer().await;
+    // The tab also shows the turn that came over HTTP.
+    visitor.read_answer().await;
     assert_eq!(
         super::http::request(port, &head, &format!("{{ {MESSAGE}"))
             .await
@@ -127,45 +128,45 @@ async fn converse(service: &Service, provider: &Provider) -> String {
             .status,
         400
     );
-    // A provider that repeats the question that it refuses, or breaks on, wherever it can, or answers with what is no answer.
-    let words = format!("Invalid input: {MESSAGE} twice");
+    // A provider that repeats the question in each field of its error, or sends no valid answer.
+    let echo = format!("Invalid input: {MESSAGE} twice");
     let error =
-        json!({ "error": { "message": words, "type": MESSAGE, "code": words, "param": MESSAGE } });
+        json!({ "error": { "message": echo, "type": MESSAGE, "code": echo, "param": MESSAGE } });
     for (status, answer) in [
         (400, error.clone()),
         (429, error.clone()),
         (500, error.clone()),
-        (500, json!(words)),
+        (500, json!(echo)),
         (503, error.clone()),
         (
             404,
-            json!({ "detail": [{ "loc": [MESSAGE], "msg": words }] }),
+            json!({ "detail": [{ "loc": [MESSAGE], "msg": echo }] }),
         ),
         (200, error),
-        (200, json!(words)),
+        (200, json!(echo)),
         (
             200,
-            json!({ "choices": [{ "delta": { "content": "" }, "finish_reason": words }] }),
+            json!({ "choices": [{ "delta": { "content": "" }, "finish_reason": echo }] }),
         ),
     ] {
-        provider.now(Manner::Refuse(status, answer));
+        provider.set_behavior(Behavior::Refuse(status, answer));
         visitor.ask(&format!("{MESSAGE} twice")).await;
     }
     let named =
-        json!({ "error": { "message": words, "type": "server_error", "code": "engine_fault_7" } });
-    provider.now(Manner::Refuse(500, named));
+        json!({ "error": { "message": echo, "type": "server_error", "code": "engine_fault_7" } });
+    provider.set_behavior(Behavior::Refuse(500, named));
     visitor.ask(&format!("{MESSAGE} twice")).await;
     // A provider that repeats the key that it refuses.
     let refusal = json!({ "error": { "message": format!("Incorrect API key provided: {KEY}. See our pages.") } });
-    provider.now(Manner::Refuse(401, refusal));
-    let shown: Shown = visitor.ask(&format!("{MESSAGE} once more")).await;
-    assert_eq!(*shown.end("degraded"), true);
+    provider.set_behavior(Behavior::Refuse(401, refusal));
+    let shown: ShownTurn = visitor.ask(&format!("{MESSAGE} once more")).await;
+    assert_eq!(*shown.done_field("degraded"), true);
     let seen = shown.done.unwrap().to_string();
     assert!(!seen.contains(KEY) && !seen.contains(PROMPT), "{seen}");
     conversation
 }
 
-fn is_discreet(ended: &Ended, folder: &Path, conversation: &str) {
+fn assert_no_secrets(ended: &ProcessExit, folder: &Path, conversation: &str) {
     let own = folder.file_name().unwrap().to_str().unwrap();
     for secret in [
         MESSAGE,
@@ -178,17 +179,17 @@ fn is_discreet(ended: &Ended, folder: &Path, conversation: &str) {
         own,
         conversation,
     ] {
-        if let Some(line) = found(&ended.err, secret) {
+        if let Some(line) = find_secret(&ended.stderr, secret) {
             panic!("{secret} is in the log:\n{line}");
         }
     }
 }
 
 #[tokio::test]
-async fn nothing_private_is_in_the_logs_however_much_is_logged() {
-    for filter in ALL {
+async fn logs_contain_no_secrets_at_any_level() {
+    for filter in FILTERS {
         let folder = TempDir::new().unwrap();
-        let provider = Provider::start(Manner::Answer).await;
+        let provider = Provider::start(Behavior::Answer).await;
         let environment = [("RUST_LOG", filter)];
         let service = start(folder.path(), &provider, &environment).await;
         let conversation = converse(&service, &provider).await;
@@ -212,19 +213,19 @@ async fn nothing_private_is_in_the_logs_however_much_is_logged() {
             }
         }
         let ended = service.stop().await;
-        assert_eq!(ended.out.lines().count(), 1, "{}", ended.out);
-        // It is the log of all that, and at the lowest level.
+        assert_eq!(ended.stdout.lines().count(), 1, "{}", ended.stdout);
+        // This is the log of all of the above, at the lowest level.
         assert!(
-            ended.err.contains("TRACE")
-                && ended.err.contains("request refused")
-                && ended.err.contains("key refused")
-                && ended.err.contains("(engine_fault_7)")
+            ended.stderr.contains("TRACE")
+                && ended.stderr.contains("request refused")
+                && ended.stderr.contains("key refused")
+                && ended.stderr.contains("(engine_fault_7)")
         );
-        is_discreet(&ended, folder.path(), &conversation);
+        assert_no_secrets(&ended, folder.path(), &conversation);
 
-        // The second start reads what is there; the third finds it in ruins.
+        // The second start reads the stored data; the third finds it damaged.
         let service = start(folder.path(), &provider, &environment).await;
-        is_discreet(&service.stop().await, folder.path(), &conversation);
+        assert_no_secrets(&service.stop().await, folder.path(), &conversation);
         for file in ["db", "conf"] {
             std::fs::write(
                 folder.path().join(FOLDER).join("store").join(file),
@@ -234,16 +235,16 @@ async fn nothing_private_is_in_the_logs_however_much_is_logged() {
         }
         let service = start(folder.path(), &provider, &environment).await;
         let ended = service.stop().await;
-        assert!(ended.err.contains("damaged"), "{}", ended.err);
-        is_discreet(&ended, folder.path(), &conversation);
+        assert!(ended.stderr.contains("damaged"), "{}", ended.stderr);
+        assert_no_secrets(&ended, folder.path(), &conversation);
     }
 }
 
 #[tokio::test]
-async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
+async fn logs_are_plain_text_or_json_lines() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
-    // This configuration has warnings, too: they are said like the rest.
+    let provider = Provider::start(Behavior::Answer).await;
+    // This configuration causes warnings, which are logged in the same format.
     let service = start(
         folder.path(),
         &provider,
@@ -254,7 +255,7 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     service.signal("HUP").await;
     let ended = service.stop().await;
     let lines: Vec<Value> = ended
-        .err
+        .stderr
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
@@ -292,29 +293,29 @@ async fn logs_are_lines_for_people_or_json_lines_and_nothing_else() {
     let service = start(folder.path(), &provider, &[("RUST_LOG", "warn")]).await;
     let ended = service.stop().await;
     assert!(
-        !ended.err.contains("INFO") && ended.err.contains("alerts.webhook_secret"),
+        !ended.stderr.contains("INFO") && ended.stderr.contains("alerts.webhook_secret"),
         "{}",
-        ended.err
+        ended.stderr
     );
     assert!(
-        !ended.err.contains('\u{1b}'),
+        !ended.stderr.contains('\u{1b}'),
         "no colours where no terminal is"
     );
 
-    // Empty is as good as not set.
+    // An empty variable counts as not set.
     let service = start(folder.path(), &provider, &[("RUST_LOG", "")]).await;
     let ended = service.stop().await;
     assert!(
-        ended.err.contains("INFO") && !ended.err.contains("actix"),
+        ended.stderr.contains("INFO") && !ended.stderr.contains("actix"),
         "{}",
-        ended.err
+        ended.stderr
     );
 }
 
 #[tokio::test]
-async fn where_nobody_reads_the_logs_any_more_the_chat_goes_on() {
+async fn the_chat_continues_when_the_log_pipe_is_closed() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     std::fs::write(folder.path().join("failsoft.toml"), provider.config()).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = failsoft(folder.path(), &["--listen", "127.0.0.1:0"]);
@@ -323,7 +324,7 @@ async fn where_nobody_reads_the_logs_any_more_the_chat_goes_on() {
     drop(reader);
     let mut visitor = Visitor::new(service.port).await;
     for _ in 0..3 {
-        assert_eq!(*visitor.ask("hello").await.end("source"), "ai");
+        assert_eq!(*visitor.ask("hello").await.done_field("source"), "ai");
     }
     assert_eq!(service.stop().await.code, Some(0));
 }

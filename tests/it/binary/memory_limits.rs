@@ -1,5 +1,5 @@
-//! What the whole process weighs when it has most to carry: an endless event, and a thousand answers at once. It runs beside other things on
-//! small machines.
+//! The peak memory of the process under an endless event and a thousand simultaneous answers: it
+//! has to fit beside other programs on small machines.
 #![cfg(target_os = "linux")]
 
 use std::time::Duration;
@@ -9,87 +9,92 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::alone;
-use super::memory::{come, most_resident};
-use super::provider::{Manner, Provider, WORD, first, whole};
+use super::exclusive;
+use super::memory::{connect_visitors, peak_resident_bytes};
+use super::provider::{Behavior, DRIPPED_WORD, Provider, answer_start, full_answer};
 use super::service::Service;
-use super::stream_reader::Streamed;
-use super::ws_client::Shown;
+use super::stream_reader::StreamedAnswer;
+use super::ws_client::ShownTurn;
 
-/// The most that the process may ever have used, in bytes. The build under test is not optimised; one that is uses less.
-const MOST: usize = 120 * 1024 * 1024;
+/// The maximum peak memory, in bytes. The tests run a debug build; a release build uses less.
+const MAX_PEAK_BYTES: usize = 120 * 1024 * 1024;
 
-/// How many answers are under way at once.
 const STREAMS: usize = 1000;
 
-/// From word to word of each: together 2,500 words a second.
+/// The pause between two words of each answer: 2,500 words a second for all of them.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// How many words each has had when the process is weighed.
+/// The number of words that each answer has when the memory is measured.
 const WORDS: usize = 8;
 
 #[track_caller]
-fn weigh(service: &Service, what: &str) {
-    let most = most_resident(service.pid());
-    println!("{what}: at most {:.1} MB", most as f64 / 1024.0 / 1024.0);
-    assert!(most < MOST, "{what}: {most} bytes");
+fn check_peak_memory(service: &Service, what: &str) {
+    let peak = peak_resident_bytes(service.pid());
+    println!("{what}: at peak {:.1} MB", peak as f64 / 1024.0 / 1024.0);
+    assert!(peak < MAX_PEAK_BYTES, "{what}: {peak} bytes");
 }
 
 #[tokio::test]
-async fn an_event_without_an_end_is_not_taken_in() {
+async fn an_endless_event_is_not_buffered() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Pour(64)).await;
+    let provider = Provider::start(Behavior::EndlessEvent(64)).await;
     let service = Service::start(folder.path(), &provider.config()).await;
-    weigh(&service, "at rest");
-    let mut visitor = come(service.port, 1).await.pop().unwrap();
+    check_peak_memory(&service, "at rest");
+    let mut visitor = connect_visitors(service.port, 1).await.pop().unwrap();
     let shown = visitor.ask("pour").await;
     assert_eq!(
-        (shown.end("degraded"), &shown.end("tried")[0]["outcome"]),
+        (
+            shown.done_field("degraded"),
+            &shown.done_field("tried")[0]["outcome"]
+        ),
         (&json!(true), &json!("malformed"))
     );
-    weigh(&service, "after an endless event over the socket");
+    check_peak_memory(&service, "after an endless event over the socket");
     for stream in [true, false] {
         let messages = json!([{ "role": "user", "content": "pour" }]);
         let body = json!({ "model": "auto", "stream": stream, "messages": messages });
         let answer = service.post("/v1/chat/completions", body).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         assert!(answer.body.contains("fallback"), "{}", answer.body);
-        weigh(&service, "after an endless event over the API");
+        check_peak_memory(&service, "after an endless event over the API");
     }
-    provider.now(Manner::Answer);
-    assert_eq!(visitor.ask("now").await.text, whole("now"));
+    provider.set_behavior(Behavior::Answer);
+    assert_eq!(visitor.ask("now").await.text, full_answer("now"));
     assert_eq!(service.stop().await.code, Some(0));
 }
 
 #[tokio::test]
-async fn many_endless_events_at_once_are_not_taken_in_either() {
+async fn many_simultaneous_endless_events_are_not_buffered() {
     const AT_ONCE: usize = 20;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Pour(64)).await;
+    let provider = Provider::start(Behavior::EndlessEvent(64)).await;
     let service = Service::start(folder.path(), &provider.config()).await;
-    let mut visitors = come(service.port, AT_ONCE).await;
+    let mut visitors = connect_visitors(service.port, AT_ONCE).await;
     for shown in join_all(visitors.iter_mut().map(|visitor| visitor.ask("pour"))).await {
-        assert_eq!(*shown.end("degraded"), json!(true));
+        assert_eq!(*shown.done_field("degraded"), json!(true));
     }
-    weigh(&service, "after twenty endless events at once");
+    check_peak_memory(&service, "after twenty endless events at once");
 }
 
 #[tokio::test]
-async fn a_thousand_answers_at_once_over_the_socket() {
-    let _alone = alone().await;
+async fn a_thousand_websocket_answers_stay_within_the_memory_limit() {
+    let _exclusive = exclusive().await;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Drip(PAUSE)).await;
+    let provider = Provider::start(Behavior::Drip(PAUSE)).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let question = |n: usize| format!("question {n}");
-    let visitors = come(service.port, STREAMS).await;
+    let visitors = connect_visitors(service.port, STREAMS).await;
     let begin = visitors
         .into_iter()
         .enumerate()
         .map(async |(n, mut visitor)| {
-            let mut shown = Shown::default();
-            visitor.send(&question(n)).await;
+            let mut shown = ShownTurn::default();
+            visitor.send_message(&question(n)).await;
             visitor
-                .read(&mut shown, first(&question(n)).len() + WORDS * WORD.len())
+                .read_at_least(
+                    &mut shown,
+                    answer_start(&question(n)).len() + WORDS * DRIPPED_WORD.len(),
+                )
                 .await;
             (n, visitor, shown)
         });
@@ -97,45 +102,46 @@ async fn a_thousand_answers_at_once_over_the_socket() {
     assert!(
         reading
             .iter()
-            .all(|(_, _, shown)| shown.done.is_none() && shown.text.ends_with(WORD))
+            .all(|(_, _, shown)| shown.done.is_none() && shown.text.ends_with(DRIPPED_WORD))
     );
-    weigh(&service, "a thousand answers under way");
-    provider.now(Manner::Answer);
+    check_peak_memory(&service, "a thousand answers under way");
+    provider.set_behavior(Behavior::Answer);
     let end = reading
         .into_iter()
         .map(async |(n, mut visitor, mut shown)| {
-            visitor.read(&mut shown, usize::MAX).await;
+            visitor.read_to_end(&mut shown).await;
             assert_eq!(
-                (shown.end("source"), shown.end("attempts")),
+                (shown.done_field("source"), shown.done_field("attempts")),
                 (&json!("ai"), &json!(1))
             );
             assert!(
-                shown.text.starts_with(&first(&question(n)))
+                shown.text.starts_with(&answer_start(&question(n)))
                     && shown.text.ends_with("the end of the answer.")
             );
         });
     join_all(end).await;
-    weigh(&service, "a thousand answers told over the socket");
+    check_peak_memory(&service, "a thousand answers over the socket");
     assert_eq!(service.stop().await.code, Some(0));
 }
 
 #[tokio::test]
-async fn a_thousand_answers_at_once_over_the_api() {
-    let _alone = alone().await;
+async fn a_thousand_api_answers_stay_within_the_memory_limit() {
+    let _exclusive = exclusive().await;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Drip(PAUSE)).await;
+    let provider = Provider::start(Behavior::Drip(PAUSE)).await;
     let service = Service::start(folder.path(), &provider.config()).await;
-    let ask = async |n: usize| Streamed::ask(service.port, "auto", &format!("question {n}")).await;
+    let ask =
+        async |n: usize| StreamedAnswer::ask(service.port, "auto", &format!("question {n}")).await;
     let asking = stream::iter(0..STREAMS).map(ask).buffer_unordered(32);
     let mut answers: Vec<_> = asking.collect().await;
-    let words = |text: &str| text.matches(&format!("{WORD:?}")).count() >= WORDS;
-    join_all(answers.iter_mut().map(|answer| answer.read(words))).await;
-    weigh(&service, "a thousand answers under way");
-    provider.now(Manner::Answer);
+    let words = |text: &str| text.matches(&format!("{DRIPPED_WORD:?}")).count() >= WORDS;
+    join_all(answers.iter_mut().map(|answer| answer.read_until(words))).await;
+    check_peak_memory(&service, "a thousand answers under way");
+    provider.set_behavior(Behavior::Answer);
     join_all(
         answers
             .iter_mut()
-            .map(|answer| answer.read(|text| text.contains("data: [DONE]"))),
+            .map(|answer| answer.read_until(|text| text.contains("data: [DONE]"))),
     )
     .await;
     for answer in &answers {
@@ -148,6 +154,6 @@ async fn a_thousand_answers_at_once_over_the_api() {
             answer.text.contains("the end of the answer.") && !answer.text.contains("\"error\"")
         );
     }
-    weigh(&service, "a thousand answers told over the API");
+    check_peak_memory(&service, "a thousand answers over the API");
     assert_eq!(service.stop().await.code, Some(0));
 }

@@ -1,4 +1,4 @@
-//! The service as its operator runs it: the binary as a process, signals, files and real sockets. Nothing of the inside is seen here.
+//! The service from the operator's side: the binary as a process, with signals, files and sockets.
 
 mod blocked_thread;
 mod cli_status;
@@ -22,10 +22,12 @@ mod shutdown;
 mod shutdown_under_load;
 mod slow_dns;
 mod soak;
+mod soak_traffic;
 mod starts;
 mod startup_disk;
 mod stopped_thread;
 mod stream_reader;
+mod suspended_process;
 mod tls_providers;
 pub mod ws_client;
 
@@ -34,17 +36,17 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// How long anything may take that is waited for: only a hang takes longer, however busy the machine.
-const LIMIT: Duration = Duration::from_secs(60);
+/// The limit of every wait. Only a hang takes longer, however busy the machine is.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Waits for something that must happen.
-pub async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
-    let happened = tokio::time::timeout(LIMIT, happens).await;
-    happened.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+/// Waits for something that must happen; panics after [`WAIT_LIMIT`].
+pub async fn wait_for<T>(what: &str, event: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(WAIT_LIMIT, event).await;
+    result.unwrap_or_else(|_| panic!("not within {WAIT_LIMIT:?}: {what}"))
 }
 
-/// Held by tests that fill the machine or look at a clock, so that they do not disturb each other.
-pub async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// A lock for tests that load the machine or measure time, so that they do not disturb each other.
+pub async fn exclusive() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::const_new(());
+    LOCK.lock().await
 }

@@ -1,6 +1,7 @@
-//! What is under `packaging/`: the configurations are accepted, the unit is sound, the containers are as shut as they are said to be.
+//! The files under `packaging/`: the configurations are valid, the systemd unit is sound, and the
+//! containers are as restricted as documented.
 //!
-//! There is no engine here that could build an image; what is held are the properties, and what linters say where they are installed.
+//! No image is built. The tests check the properties, and run linters if they are installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use super::service::{failsoft, run};
 
-/// The time that a stop is given must be longer than the drain, in seconds.
+/// The configured drain, in seconds. Each stop timeout must be longer.
 const DRAIN: u64 = 30;
 
 fn packaging() -> PathBuf {
@@ -21,8 +22,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(packaging().join(path)).unwrap()
 }
 
-/// The lines that say something.
-fn said(text: &str) -> Vec<&str> {
+/// The lines that are neither empty nor comments.
+fn statements(text: &str) -> Vec<&str> {
     text.lines()
         .map(str::trim_end)
         .filter(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))
@@ -37,7 +38,7 @@ fn has(program: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_configurations_are_accepted_and_ask_for_nothing_that_is_not_there() {
+async fn packaged_configurations_pass_the_check() {
     let folder = TempDir::new().unwrap();
     for name in ["failsoft.toml", "fleet.toml"] {
         let path = packaging().join("docker").join(name);
@@ -54,24 +55,30 @@ async fn the_configurations_are_accepted_and_ask_for_nothing_that_is_not_there()
             command.env(key, format!("canary-{key}"));
         }
         let ended = run(command).await;
-        assert_eq!(ended.code, Some(0), "{name}: {}{}", ended.out, ended.err);
+        assert_eq!(
+            ended.code,
+            Some(0),
+            "{name}: {}{}",
+            ended.stdout,
+            ended.stderr
+        );
         assert!(
             ended
-                .out
+                .stdout
                 .contains("0.0.0.0:8080, data in /var/lib/failsoft"),
             "{}",
-            ended.out
+            ended.stdout
         );
-        assert!(!ended.out.contains("canary"), "{}", ended.out);
+        assert!(!ended.stdout.contains("canary"), "{}", ended.stdout);
         assert!(read(&format!("docker/{name}")).contains(&format!("drain = \"{DRAIN}s\"")));
     }
 }
 
 #[test]
-fn the_image_runs_as_nobody_and_holds_what_it_needs() {
+fn the_image_runs_unprivileged_and_copies_existing_files() {
     let text = read("docker/Dockerfile");
     let joined = text.replace("\\\n", " ");
-    let lines = said(&joined);
+    let lines = statements(&joined);
     let stages: Vec<_> = lines
         .iter()
         .filter(|line| line.starts_with("FROM "))
@@ -85,19 +92,19 @@ fn the_image_runs_as_nobody_and_holds_what_it_needs() {
         .rposition(|line| line.starts_with("FROM "))
         .unwrap();
     let (build, run) = lines.split_at(last);
-    let of = |stage: &[&str], word: &str| -> Vec<String> {
-        let begins = format!("{word} ");
+    let arguments = |stage: &[&str], instruction: &str| -> Vec<String> {
+        let prefix = format!("{instruction} ");
         stage
             .iter()
-            .filter_map(|line| line.strip_prefix(&begins))
+            .filter_map(|line| line.strip_prefix(&prefix))
             .map(str::to_owned)
             .collect()
     };
-    // Everything that is copied is there, and gets past the list of what the engine is sent.
-    let sent = read("docker/Dockerfile.dockerignore");
-    for copy in of(build, "COPY")
+    // Every copied file exists, and `.dockerignore` lets it into the build context.
+    let context = read("docker/Dockerfile.dockerignore");
+    for copy in arguments(build, "COPY")
         .iter()
-        .chain(&of(run, "COPY"))
+        .chain(&arguments(run, "COPY"))
         .filter(|copy| !copy.starts_with("--from"))
     {
         let words: Vec<_> = copy.split(' ').collect();
@@ -107,33 +114,34 @@ fn the_image_runs_as_nobody_and_holds_what_it_needs() {
                 "{source} is not there"
             );
             assert!(
-                said(&sent).contains(&format!("!{}", source.trim_start_matches("./")).as_str()),
-                "{source} is not sent"
+                statements(&context)
+                    .contains(&format!("!{}", source.trim_start_matches("./")).as_str()),
+                "{source} is not in the build context"
             );
         }
     }
     assert!(
-        of(build, "RUN")
+        arguments(build, "RUN")
             .iter()
             .any(|run| run.contains("cargo build --release --locked"))
     );
-    let user = of(run, "USER");
+    let user = arguments(run, "USER");
     let (id, group) = user.last().unwrap().split_once(':').unwrap();
     assert!(
         id.parse::<u32>().unwrap() > 0 && group.parse::<u32>().unwrap() > 0,
         "not root, by number"
     );
     assert!(
-        of(run, "RUN")
+        arguments(run, "RUN")
             .iter()
             .any(|run| run.contains("ca-certificates"))
     );
-    assert_eq!(of(run, "EXPOSE"), ["8080"]);
-    assert_eq!(of(run, "STOPSIGNAL"), ["SIGTERM"]);
+    assert_eq!(arguments(run, "EXPOSE"), ["8080"]);
+    assert_eq!(arguments(run, "STOPSIGNAL"), ["SIGTERM"]);
     assert_eq!(
-        of(run, "ENTRYPOINT"),
+        arguments(run, "ENTRYPOINT"),
         [r#"["/usr/local/bin/failsoft"]"#],
-        "no shell between, for signals"
+        "no shell in between, which would not pass signals on"
     );
     let checks = run
         .iter()
@@ -153,12 +161,13 @@ fn the_image_runs_as_nobody_and_holds_what_it_needs() {
     }
 }
 
-/// The services of the compose file and of its template, each with its lines.
+/// The lines of each service of the compose file, and of its template.
 fn services() -> BTreeMap<String, Vec<String>> {
     let text = read("docker/compose.yaml");
-    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let (mut section, mut name) = (String::new(), String::new());
-    for line in said(&text) {
+    let mut services: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut section = String::new();
+    let mut name = String::new();
+    for line in statements(&text) {
         let depth = line.len() - line.trim_start().len();
         if depth == 0 {
             section = line.split(':').next().unwrap().to_owned();
@@ -170,25 +179,26 @@ fn services() -> BTreeMap<String, Vec<String>> {
         } else if section == "services" && depth == 2 {
             name = line.trim().trim_end_matches(':').to_owned();
         } else if !name.is_empty() {
-            all.entry(name.clone())
+            services
+                .entry(name.clone())
                 .or_default()
                 .push(line.trim().to_owned());
         }
     }
-    all
+    services
 }
 
 #[test]
-fn every_service_of_the_fleet_is_shut_and_the_instances_are_alike() {
+fn compose_services_are_restricted_and_the_instances_are_alike() {
     let services = services();
-    let shut = [
+    let restrictions = [
         "read_only: true",
         "cap_drop: [ALL]",
         r#"security_opt: ["no-new-privileges:true"]"#,
     ];
-    let has = |name: &str, line: &str| services[name].iter().any(|one| one.starts_with(line));
+    let has = |name: &str, prefix: &str| services[name].iter().any(|line| line.starts_with(prefix));
     for name in ["x-failsoft", "redis", "proxy"] {
-        for line in shut {
+        for line in restrictions {
             assert!(has(name, line), "{name} lacks {line}");
         }
         assert!(
@@ -228,7 +238,7 @@ fn every_service_of_the_fleet_is_shut_and_the_instances_are_alike() {
     ] {
         assert!(proxy.contains(line), "the proxy lacks {line}");
     }
-    // Whom the instances believe is the network that the proxy is in.
+    // The instances trust the forwarding headers of the network that the proxy is in.
     let network = read("docker/fleet.toml")
         .lines()
         .find(|line| line.starts_with("trusted_proxies"))
@@ -241,17 +251,17 @@ fn every_service_of_the_fleet_is_shut_and_the_instances_are_alike() {
 }
 
 #[test]
-fn the_unit_is_sound_and_shut() {
+fn the_systemd_unit_is_valid_and_restricted() {
     let text = read("systemd/failsoft.service");
-    let of = |key: &str| {
-        let begins = format!("{key}=");
-        let found = text.lines().find_map(|line| line.strip_prefix(&begins));
+    let setting = |key: &str| {
+        let prefix = format!("{key}=");
+        let found = text.lines().find_map(|line| line.strip_prefix(&prefix));
         found
             .unwrap_or_else(|| panic!("the unit lacks {key}"))
             .to_owned()
     };
     assert!(
-        of("TimeoutStopSec")
+        setting("TimeoutStopSec")
             .trim_end_matches('s')
             .parse::<u64>()
             .unwrap()
@@ -259,24 +269,24 @@ fn the_unit_is_sound_and_shut() {
     );
     assert_eq!(
         (
-            of("DynamicUser"),
-            of("ProtectSystem"),
-            of("NoNewPrivileges")
+            setting("DynamicUser"),
+            setting("ProtectSystem"),
+            setting("NoNewPrivileges")
         ),
         ("yes".into(), "strict".into(), "yes".into())
     );
     assert_eq!(
-        (of("CapabilityBoundingSet"), of("StateDirectory")),
+        (setting("CapabilityBoundingSet"), setting("StateDirectory")),
         (String::new(), "failsoft".into())
     );
     assert_eq!(
-        (of("RestartPreventExitStatus"), of("ExecStartPre")),
+        (setting("RestartPreventExitStatus"), setting("ExecStartPre")),
         ("2".into(), "/usr/local/bin/failsoft check".into())
     );
     if !has("systemd-analyze") {
         return;
     }
-    // With a binary that is there.
+    // Verify with a binary that exists.
     let folder = TempDir::new().unwrap();
     let unit = folder.path().join("failsoft.service");
     std::fs::write(
@@ -295,17 +305,17 @@ fn the_unit_is_sound_and_shut() {
         .filter(|line| line.contains("failsoft"))
         .collect();
     assert!(ours.is_empty(), "{found}");
-    // Exposure, of 100: below 20 is what systemd itself calls safe.
+    // The exposure score, from 0 to 100: systemd calls values below 20 safe.
     let security = ["security", "--offline=true", "--threshold=20"];
-    let judged = Command::new("systemd-analyze")
+    let assessed = Command::new("systemd-analyze")
         .args(security)
         .arg(&unit)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&judged.stdout).into_owned();
+    let report = String::from_utf8_lossy(&assessed.stdout).into_owned();
     assert!(
-        judged.status.success() || said.is_empty(),
+        assessed.status.success() || report.is_empty(),
         "{}",
-        said.lines().last().unwrap_or_default()
+        report.lines().last().unwrap_or_default()
     );
 }

@@ -1,4 +1,4 @@
-//! A provider that does what a test says: an OpenAI-compatible server on a local port, in the test's own process.
+//! A provider that behaves as a test tells it: an OpenAI-compatible server in the test's process.
 
 use std::io;
 use std::sync::Arc;
@@ -9,82 +9,78 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the provider does with a question.
+/// The provider's reaction to a question.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Manner {
-    /// Answers it whole, as fast as the socket goes.
+pub enum Behavior {
+    /// Sends the full answer.
     Answer,
-    /// Says the first part of the answer and then nothing, until it is told to answer.
+    /// Sends the start of the answer, and waits until the behaviour changes to `Answer`.
     Pause,
-    /// Says a word after the other with this pause between, without end, until it is told to answer.
+    /// Sends [`DRIPPED_WORD`] after each pause, until the behaviour changes to `Answer`.
     Drip(Duration),
-    /// Begins an event and never ends it, for so many mebibytes or until the client is gone.
-    Pour(usize),
-    /// Says the first part of the answer, and then the connection ends.
-    Cut,
-    /// Refuses it with this status and this JSON.
+    /// Starts an event and never ends it, for this many mebibytes or until the client is gone.
+    EndlessEvent(usize),
+    /// Sends the start of the answer, and closes the connection.
+    Disconnect,
+    /// Answers with this HTTP status and JSON.
     Refuse(u16, Value),
 }
 
-/// What drips.
-pub const WORD: &str = "word ";
+pub const DRIPPED_WORD: &str = "word ";
 
-/// What a whole answer ends with.
-pub const END: &str = "And this is the end of the answer.";
+/// The last sentence of a full answer.
+pub const ANSWER_END: &str = "And this is the end of the answer.";
 
-/// A running provider; it ends with the test.
+/// A running provider. It ends with the test.
 pub struct Provider {
     port: u16,
-    manner: Arc<watch::Sender<Manner>>,
-    asked: Arc<watch::Sender<Vec<String>>>,
+    behavior: Arc<watch::Sender<Behavior>>,
+    requests: Arc<watch::Sender<Vec<String>>>,
 }
 
 impl Provider {
-    /// Starts one.
-    pub async fn start(manner: Manner) -> Self {
+    pub async fn start(behavior: Behavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (manner, asked) = (
-            Arc::new(watch::Sender::new(manner)),
-            Arc::new(watch::Sender::default()),
-        );
+        let behavior = Arc::new(watch::Sender::new(behavior));
+        let requests = Arc::new(watch::Sender::default());
         let provider = Self {
             port,
-            manner: Arc::clone(&manner),
-            asked: Arc::clone(&asked),
+            behavior: Arc::clone(&behavior),
+            requests: Arc::clone(&requests),
         };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (manner, asked) = (manner.subscribe(), Arc::clone(&asked));
-                // A client that left in mid-answer is no failure of the test.
-                tokio::spawn(async move { drop(serve(stream, manner, &asked).await) });
+                let behavior = behavior.subscribe();
+                let requests = Arc::clone(&requests);
+                // A client that leaves mid-answer is no failure of the test.
+                tokio::spawn(async move { drop(serve(stream, behavior, &requests).await) });
             }
         });
         provider
     }
 
-    /// From now on it does this, also to answers under way.
-    pub fn now(&self, manner: Manner) {
-        self.manner.send_replace(manner);
+    /// Changes the behaviour, also of running answers.
+    pub fn set_behavior(&self, behavior: Behavior) {
+        self.behavior.send_replace(behavior);
     }
 
-    /// Every request so far, head and body.
+    /// Returns the head and body of every request so far.
     pub fn requests(&self) -> Vec<String> {
-        self.asked.borrow().clone()
+        self.requests.borrow().clone()
     }
 
-    /// Waits until so many requests came.
-    pub async fn asked(&self, count: usize) {
-        let mut asked = self.asked.subscribe();
-        let _ = asked.wait_for(|all| all.len() >= count).await;
+    /// Waits until at least `count` requests have arrived.
+    pub async fn wait_for_requests(&self, count: usize) {
+        let mut requests = self.requests.subscribe();
+        let _ = requests.wait_for(|requests| requests.len() >= count).await;
     }
 
-    /// What its `base_url` has to be.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
     }
 
-    /// A configuration with this provider alone, patient and without limits that a test could meet.
+    /// A configuration with this provider only, with long timeouts and high limits.
     pub fn config(&self) -> String {
         format!(
             r#"
@@ -102,7 +98,7 @@ timeouts = {{ connect = "60s", first_token = "60s", stall = "60s" }}
     }
 }
 
-/// Limits that no test meets, so that one address can be many visitors.
+/// Limits that no test reaches, so that one address can have many visitors.
 pub const UNLIMITED: &str = "
 [limits]
 connections_per_ip = 10000
@@ -110,22 +106,20 @@ messages_per_minute = 10000
 messages_per_minute_per_ip = 100000
 ";
 
-/// The n-th of many questions.
 pub fn question(n: usize) -> String {
     format!("question {n}")
 }
 
-/// The part of the answer that comes before a pause.
-pub fn first(question: &str) -> String {
+/// The part of the answer before a pause.
+pub fn answer_start(question: &str) -> String {
     format!("You asked: {question}. ")
 }
 
-/// The whole answer to a question.
-pub fn whole(question: &str) -> String {
-    format!("{}{END}", first(question))
+pub fn full_answer(question: &str) -> String {
+    format!("{}{ANSWER_END}", answer_start(question))
 }
 
-/// The head and the body of the next request; none where the client is gone.
+/// Reads the head and the body of the next request. Returns `None` if the client is gone.
 pub async fn read_request(
     stream: &mut BufReader<TcpStream>,
 ) -> io::Result<Option<(String, String)>> {
@@ -146,16 +140,16 @@ pub async fn read_request(
 
 async fn serve(
     stream: TcpStream,
-    mut manner: watch::Receiver<Manner>,
-    asked: &watch::Sender<Vec<String>>,
+    mut behavior: watch::Receiver<Behavior>,
+    requests: &watch::Sender<Vec<String>>,
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let Some((head, body)) = read_request(&mut stream).await? else {
         return Ok(());
     };
-    asked.send_modify(|all| all.push(format!("{head}{body}")));
-    let manners = manner.borrow_and_update().clone();
-    if let Manner::Refuse(status, error) = manners {
+    requests.send_modify(|requests| requests.push(format!("{head}{body}")));
+    let current = behavior.borrow_and_update().clone();
+    if let Behavior::Refuse(status, error) = current {
         let error = error.to_string();
         let length = error.len();
         let answer = format!(
@@ -164,7 +158,7 @@ async fn serve(
         return stream.write_all(answer.as_bytes()).await;
     }
     if body.is_empty() {
-        // A listing: the health check's.
+        // The health check lists the models.
         let list = r#"{"object":"list","data":[]}"#;
         let length = list.len();
         let answer = format!(
@@ -172,11 +166,11 @@ async fn serve(
         );
         return stream.write_all(answer.as_bytes()).await;
     }
-    let asked: Value = serde_json::from_str(&body).unwrap();
-    let messages = asked["messages"].as_array().unwrap();
+    let request: Value = serde_json::from_str(&body).unwrap();
+    let messages = request["messages"].as_array().unwrap();
     let question = messages.last().unwrap()["content"].as_str().unwrap();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
-    if let Manner::Pour(mebibytes) = manners {
+    if let Behavior::EndlessEvent(mebibytes) = current {
         stream.write_all(format!("{head}data: ").as_bytes()).await?;
         let mebibyte = vec![b'x'; 1024 * 1024];
         for _ in 0..mebibytes {
@@ -184,44 +178,46 @@ async fn serve(
         }
         return stream.flush().await;
     }
-    let begun = first(question);
+    let start = answer_start(question);
     stream
-        .write_all(format!("{head}{}", event(&begun, None)).as_bytes())
+        .write_all(format!("{head}{}", event(&start, None)).as_bytes())
         .await?;
     stream.flush().await?;
-    if *manner.borrow() == Manner::Cut {
+    if *behavior.borrow() == Behavior::Disconnect {
         return Ok(());
     }
-    let pause = if let Manner::Drip(pause) = *manner.borrow() {
+    let pause = if let Behavior::Drip(pause) = *behavior.borrow() {
         Some(pause)
     } else {
         None
     };
     tokio::select! {
-        told = told_to_answer(manner) => if !told { return Ok(()) },
-        broken = drip(&mut stream, pause.unwrap_or_default()), if pause.is_some() => return broken,
+        answers = wait_for_answer(behavior) => if !answers { return Ok(()) },
+        result = drip(&mut stream, pause.unwrap_or_default()), if pause.is_some() => return result,
     }
-    let rest = event(&whole(question)[begun.len()..], None)
+    let rest = event(&full_answer(question)[start.len()..], None)
         + &event("", Some("stop"))
         + "data: [DONE]\n\n";
     stream.write_all(rest.as_bytes()).await?;
     stream.flush().await
 }
 
-/// Waits for the word; false where the test is over without one.
-async fn told_to_answer(mut manner: watch::Receiver<Manner>) -> bool {
-    manner
-        .wait_for(|manner| *manner == Manner::Answer)
+/// Waits for `Answer`. Returns `false` if the test has ended without it.
+async fn wait_for_answer(mut behavior: watch::Receiver<Behavior>) -> bool {
+    behavior
+        .wait_for(|behavior| *behavior == Behavior::Answer)
         .await
         .is_ok()
 }
 
-/// Drips until the client is gone.
+/// Sends words until the client is gone.
 async fn drip(stream: &mut BufReader<TcpStream>, pause: Duration) -> io::Result<()> {
     let mut pace = tokio::time::interval(pause);
     loop {
         pace.tick().await;
-        stream.write_all(event(WORD, None).as_bytes()).await?;
+        stream
+            .write_all(event(DRIPPED_WORD, None).as_bytes())
+            .await?;
         stream.flush().await?;
     }
 }

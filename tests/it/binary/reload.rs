@@ -1,119 +1,131 @@
-//! SIGHUP: what is read anew, and what a mistake in it changes.
+//! SIGHUP: the files that are read again, and the effect of mistakes in them.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider, first, whole};
+use super::provider::{Behavior, Provider, answer_start, full_answer};
 use super::service::Service;
-use super::ws_client::{Shown, Visitor};
+use super::ws_client::{ShownTurn, Visitor};
 
-const FILE: &str = "replies.toml";
+const REPLIES_FILE: &str = "replies.toml";
 
-fn write(folder: &Path, replies: &str) {
-    std::fs::write(folder.join(FILE), replies).unwrap();
+fn write_replies(folder: &Path, replies: &str) {
+    std::fs::write(folder.join(REPLIES_FILE), replies).unwrap();
 }
 
 fn reply(text: &str) -> String {
     format!("[[reply]]\nmatch = [\"price\"]\ntext = \"{text}\"\n")
 }
 
-async fn asked_until(visitor: &mut Visitor, text: &str) {
-    // Nothing tells a visitor that the rules were read; each answer is what they are at that moment.
+async fn ask_until(visitor: &mut Visitor, text: &str) {
+    // No event tells a visitor that the rules were reloaded; each answer shows the current ones.
     while visitor.ask("What is the price?").await.text != text {}
 }
 
 #[tokio::test]
-async fn a_hangup_reloads_the_replies_and_bad_ones_change_nothing() {
+async fn sighup_reloads_replies_and_keeps_the_old_ones_if_invalid() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Refuse(
+    let provider = Provider::start(Behavior::Refuse(
         401,
         serde_json::json!({ "error": { "message": "no" } }),
     ))
     .await;
-    let config = format!("degradation.replies = \"{FILE}\"\n{}", provider.config());
-    write(folder.path(), &reply("It is one."));
+    let config = format!(
+        "degradation.replies = \"{REPLIES_FILE}\"\n{}",
+        provider.config()
+    );
+    write_replies(folder.path(), &reply("It is one."));
     let mut service = Service::start(folder.path(), &config).await;
     let mut visitor = Visitor::new(service.port).await;
-    asked_until(&mut visitor, "It is one.").await;
+    ask_until(&mut visitor, "It is one.").await;
 
-    write(folder.path(), &reply("It is two."));
+    write_replies(folder.path(), &reply("It is two."));
     service.signal("HUP").await;
-    super::within("the new reply", asked_until(&mut visitor, "It is two.")).await;
+    super::wait_for("the new reply", ask_until(&mut visitor, "It is two.")).await;
 
     let problems =
         |status: &serde_json::Value| status["problems"].to_string().contains("reply rules");
-    write(folder.path(), "[[reply]]\nmatch = [\"price\"]\ntext = 3\n");
+    write_replies(folder.path(), "[[reply]]\nmatch = [\"price\"]\ntext = 3\n");
     service.signal("HUP").await;
     let status = service
-        .status_when("the problem in the status", problems)
+        .wait_for_status("the problem in the status", problems)
         .await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is two.");
-    assert!(!status["problems"].to_string().contains(FILE), "{status}");
+    assert!(
+        !status["problems"].to_string().contains(REPLIES_FILE),
+        "{status}"
+    );
     let logged = service.logged();
     assert!(
-        logged.contains(&format!("{FILE}:3: reply[0].text: ")),
+        logged.contains(&format!("{REPLIES_FILE}:3: reply[0].text: ")),
         "{logged}"
     );
 
-    std::fs::remove_file(folder.path().join(FILE)).unwrap();
+    std::fs::remove_file(folder.path().join(REPLIES_FILE)).unwrap();
     service.signal("HUP").await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is two.");
 
-    write(folder.path(), &reply("It is three."));
+    write_replies(folder.path(), &reply("It is three."));
     service.signal("HUP").await;
     service
-        .status_when("the problem's end", |status| !problems(status))
+        .wait_for_status("the problem's end", |status| !problems(status))
         .await;
     assert_eq!(visitor.ask("What is the price?").await.text, "It is three.");
-    assert!(!service.is_over());
+    assert!(!service.has_exited());
 }
 
 #[tokio::test]
-async fn a_hangup_leaves_an_answer_under_way_alone() {
+async fn sighup_does_not_disturb_running_answers() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Pause).await;
+    let provider = Provider::start(Behavior::Pause).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let mut visitor = Visitor::new(service.port).await;
-    let mut shown = Shown::default();
-    visitor.send("slowly").await;
-    visitor.read(&mut shown, first("slowly").len()).await;
+    let mut shown = ShownTurn::default();
+    visitor.send_message("slowly").await;
+    visitor
+        .read_at_least(&mut shown, answer_start("slowly").len())
+        .await;
     for _ in 0..5 {
         service.signal("HUP").await;
     }
     assert_eq!(service.get("/readyz").await.status, 200);
-    provider.now(Manner::Answer);
-    visitor.read(&mut shown, usize::MAX).await;
+    provider.set_behavior(Behavior::Answer);
+    visitor.read_to_end(&mut shown).await;
     assert_eq!(
-        (shown.text.as_str(), shown.end("finish").as_str()),
-        (whole("slowly").as_str(), Some("stop"))
+        (shown.text.as_str(), shown.done_field("finish").as_str()),
+        (full_answer("slowly").as_str(), Some("stop"))
     );
     assert_eq!(service.stop().await.code, Some(0));
 }
 
 #[tokio::test]
-async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_nothing() {
+async fn sighup_uses_a_changed_key_for_new_calls_and_ignores_an_invalid_file() {
     let folder = TempDir::new().unwrap();
     let key = folder.path().join("key");
     std::fs::write(&key, "sk-canary-one\n").unwrap();
-    let provider = Provider::start(Manner::Pause).await;
+    let provider = Provider::start(Behavior::Pause).await;
     let config = provider
         .config()
         .replace("\"scripted-key\"", "\"file:key\"");
     let mut service = Service::start(folder.path(), &config).await;
     let mut visitor = Visitor::new(service.port).await;
-    let mut shown = Shown::default();
-    visitor.send("slowly").await;
-    visitor.read(&mut shown, first("slowly").len()).await;
+    let mut shown = ShownTurn::default();
+    visitor.send_message("slowly").await;
+    visitor
+        .read_at_least(&mut shown, answer_start("slowly").len())
+        .await;
 
-    // The file of the configuration is as it was; what it names is not.
+    // The configuration file is unchanged; the key file that it names has another key.
     std::fs::write(&key, "sk-canary-two").unwrap();
     service.signal("HUP").await;
-    logged(&service, "configuration reloaded").await;
+    wait_for_log(&service, "configuration reloaded").await;
     let mut other = Visitor::new(service.port).await;
-    let mut theirs = Shown::default();
-    other.send("at once").await;
-    other.read(&mut theirs, first("at once").len()).await;
+    let mut other_shown = ShownTurn::default();
+    other.send_message("at once").await;
+    other
+        .read_at_least(&mut other_shown, answer_start("at once").len())
+        .await;
     let keys = || -> Vec<String> {
         let asked = provider
             .requests()
@@ -129,29 +141,29 @@ async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_no
     };
     assert_eq!(keys(), ["sk-canary-one", "sk-canary-two"]);
 
-    // A key that is not there, and a word too many: nothing changes.
+    // The key file is missing: nothing changes.
     std::fs::remove_file(&key).unwrap();
     service.signal("HUP").await;
-    logged(&service, "not reloaded: ").await;
+    wait_for_log(&service, "not reloaded: ").await;
     let mut third = Visitor::new(service.port).await;
-    third.send("once more").await;
+    third.send_message("once more").await;
     third
-        .read(&mut Shown::default(), first("once more").len())
+        .read_at_least(&mut ShownTurn::default(), answer_start("once more").len())
         .await;
     assert_eq!(keys().last().map(String::as_str), Some("sk-canary-two"));
 
-    // And nothing of all that cut an answer.
-    provider.now(Manner::Answer);
-    visitor.read(&mut shown, usize::MAX).await;
-    other.read(&mut theirs, usize::MAX).await;
-    for (shown, question) in [(&shown, "slowly"), (&theirs, "at once")] {
+    // No answer was interrupted by any of this.
+    provider.set_behavior(Behavior::Answer);
+    visitor.read_to_end(&mut shown).await;
+    other.read_to_end(&mut other_shown).await;
+    for (shown, question) in [(&shown, "slowly"), (&other_shown, "at once")] {
         assert_eq!(
-            (shown.text.as_str(), shown.end("finish").as_str()),
-            (whole(question).as_str(), Some("stop"))
+            (shown.text.as_str(), shown.done_field("finish").as_str()),
+            (full_answer(question).as_str(), Some("stop"))
         );
-        assert_eq!(shown.end("attempts"), 1);
+        assert_eq!(shown.done_field("attempts"), 1);
     }
-    assert!(!service.is_over());
+    assert!(!service.has_exited());
     let log = service.logged();
     assert!(
         !log.contains("canary") && !log.contains(&*folder.path().to_string_lossy()),
@@ -160,9 +172,9 @@ async fn a_hangup_takes_another_key_over_for_new_calls_and_a_bad_file_changes_no
 }
 
 #[tokio::test]
-async fn what_a_hangup_cannot_change_is_named_in_the_log() {
+async fn sighup_logs_the_keys_that_need_a_restart() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let more = "[server]\nworkers = 3\ndata_dir = \"elsewhere\"\n[telemetry]\notlp_endpoint = \"http://127.0.0.1:9\"\n";
     std::fs::write(
@@ -171,25 +183,24 @@ async fn what_a_hangup_cannot_change_is_named_in_the_log() {
     )
     .unwrap();
     service.signal("HUP").await;
-    logged(
+    wait_for_log(
         &service,
         "\"server.workers\", \"server.data_dir\", \"telemetry.otlp_endpoint\"",
     )
     .await;
     assert_eq!(
         Visitor::new(service.port).await.ask("still?").await.text,
-        whole("still?")
+        full_answer("still?")
     );
     assert!(!folder.path().join("elsewhere").exists());
 }
 
-/// Waits until the log says this.
-async fn logged(service: &Service, what: &str) {
-    // What is logged comes through a pipe, which is read beside this.
+async fn wait_for_log(service: &Service, what: &str) {
+    // The log arrives through a pipe, which another task reads.
     let logged = async {
         while !service.logged().contains(what) {
             tokio::task::yield_now().await;
         }
     };
-    super::within(what, logged).await;
+    super::wait_for(what, logged).await;
 }

@@ -9,12 +9,12 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use super::http::{Answer, request};
-use super::within;
+use super::wait_for;
 
-/// What the first line on stdout begins with.
-const READY: &str = "failsoft listening on http://";
+/// The start of the first line on stdout.
+const READY_PREFIX: &str = "failsoft listening on http://";
 
-/// A command line of the binary: in `folder`, with nothing of this process's environment.
+/// A command line of the binary, in `folder` and with an empty environment.
 pub fn failsoft(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_failsoft"));
     command
@@ -29,10 +29,11 @@ pub fn failsoft(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The same for a process none of whose files may have more than so many blocks of 512 bytes. What it writes beyond fails, as on a full disk.
-pub fn confined(folder: &Path, arguments: &[&str], blocks: u32) -> Command {
+/// Like [`failsoft`], with each file limited to this many blocks of 512 bytes. Writes beyond the
+/// limit fail, as on a full disk.
+pub fn failsoft_with_file_limit(folder: &Path, arguments: &[&str], blocks: u32) -> Command {
     let mut command = Command::new("/bin/sh");
-    // The signal that a write beyond the limit brings would end the process; a full disk sends none.
+    // Ignore SIGXFSZ, which would end the process; a full disk sends no signal.
     let line = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
     command
         .args([
@@ -51,46 +52,45 @@ pub fn confined(folder: &Path, arguments: &[&str], blocks: u32) -> Command {
     command
 }
 
-/// How a process ended.
-pub struct Ended {
-    /// Its exit code; none where a signal ended it.
+/// The exit of a process and all of its output.
+pub struct ProcessExit {
+    /// The exit code, or `None` if a signal ended the process.
     pub code: Option<i32>,
-    /// All it said on stdout.
-    pub out: String,
-    /// All it said on stderr.
-    pub err: String,
+    pub stdout: String,
+    pub stderr: String,
 }
 
-/// Runs a command line that ends by itself.
-pub async fn run(mut command: Command) -> Ended {
-    let ended = within("the end of the command", command.output())
+/// Runs a command to its end.
+pub async fn run(mut command: Command) -> ProcessExit {
+    let ended = wait_for("the end of the command", command.output())
         .await
         .unwrap();
-    let [out, err] = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    Ended {
+    let [stdout, stderr] =
+        [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    ProcessExit {
         code: ended.status.code(),
-        out,
-        err,
+        stdout,
+        stderr,
     }
 }
 
-/// What a process says on one of its outputs, as it comes.
+/// One output of a process, collected as it arrives.
 #[derive(Clone)]
-struct Said(watch::Receiver<Vec<u8>>);
+struct CapturedOutput(watch::Receiver<Vec<u8>>);
 
-impl Said {
+impl CapturedOutput {
     fn follow(mut output: impl AsyncRead + Unpin + Send + 'static) -> Self {
-        let (said, heard) = watch::channel(Vec::new());
+        let (sender, receiver) = watch::channel(Vec::new());
         tokio::spawn(async move {
             let mut bytes = vec![0; 64 * 1024];
             while let Ok(read @ 1..) = output.read(&mut bytes).await {
-                said.send_modify(|text| text.extend_from_slice(&bytes[..read]));
+                sender.send_modify(|text| text.extend_from_slice(&bytes[..read]));
             }
         });
-        Self(heard)
+        Self(receiver)
     }
 
-    fn nothing() -> Self {
+    fn empty() -> Self {
         Self(watch::channel(Vec::new()).1)
     }
 
@@ -98,37 +98,38 @@ impl Said {
         String::from_utf8(self.0.borrow().clone()).unwrap()
     }
 
-    /// Waits for the first line; none where the output ends without one.
+    /// Waits for the first line. Returns `None` if the output ends without one.
     async fn first_line(&mut self) -> Option<String> {
-        let whole = |text: &Vec<u8>| text.contains(&b'\n');
-        drop(self.0.wait_for(whole).await.ok()?);
+        let has_line = |text: &Vec<u8>| text.contains(&b'\n');
+        drop(self.0.wait_for(has_line).await.ok()?);
         self.text().lines().next().map(str::to_owned)
     }
 
-    /// Waits for the output's end and gives all of it.
+    /// Waits for the end of the output, and returns all of it.
     async fn end(mut self) -> String {
         while self.0.changed().await.is_ok() {}
         self.text()
     }
 }
 
-/// A running service. It is killed where the test is done with it before its end.
+/// A running service. It is killed when it is dropped.
 pub struct Service {
-    /// The port it says it listens on.
+    /// The port of the ready line.
     pub port: u16,
     child: Child,
-    out: Said,
-    err: Said,
+    stdout: CapturedOutput,
+    stderr: CapturedOutput,
 }
 
 impl Service {
-    /// Starts the service in `folder`, with this configuration, on a free port. Without saved answers, unless the configuration speaks of them:
-    /// every question asks a provider.
+    /// Starts the service in `folder`, with this configuration, on a free port.
+    ///
+    /// The answer cache is off unless the configuration has a `[cache]` table, so that every
+    /// question reaches a provider.
     pub async fn start(folder: &Path, config: &str) -> Self {
         Self::start_on(folder, config, 0).await
     }
 
-    /// Starts it on this port.
     pub async fn start_on(folder: &Path, config: &str, port: u16) -> Self {
         let cache = if config.contains("[cache]") {
             ""
@@ -143,91 +144,89 @@ impl Service {
         .await
     }
 
-    /// Starts it by this command line, and waits until it says that it is ready.
+    /// Starts the service with this command line, and waits for the ready line.
     pub async fn of(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut out = Said::follow(child.stdout.take().unwrap());
-        let err = child.stderr.take().map_or_else(Said::nothing, Said::follow);
-        let line = within("the ready line", out.first_line()).await;
+        let mut stdout = CapturedOutput::follow(child.stdout.take().unwrap());
+        let stderr = child
+            .stderr
+            .take()
+            .map_or_else(CapturedOutput::empty, CapturedOutput::follow);
+        let line = wait_for("the ready line", stdout.first_line()).await;
         let Some(line) = line else {
-            panic!("it ended instead of starting:\n{}", err.end().await)
+            panic!("it ended instead of starting:\n{}", stderr.end().await)
         };
         let address = line
-            .strip_prefix(READY)
+            .strip_prefix(READY_PREFIX)
             .unwrap_or_else(|| panic!("not the ready line: {line}"));
         let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
         Self {
             port,
             child,
-            out,
-            err,
+            stdout,
+            stderr,
         }
     }
 
-    /// The process's id.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// What it logged so far.
+    /// The log so far.
     pub fn logged(&self) -> String {
-        self.err.text()
+        self.stderr.text()
     }
 
-    /// Sends it a signal by name.
+    /// Sends a signal, by its name without `SIG`.
     pub async fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.pid());
         let sent = Command::new("sh").args(["-c", &line]).status().await;
         assert!(sent.unwrap().success(), "{line}");
     }
 
-    /// Ends it as a crash does, and gives what it logged.
+    /// Kills the process with SIGKILL, and returns its log.
     pub async fn kill(mut self) -> String {
-        within("its death", self.child.kill()).await.unwrap();
-        self.err.end().await
+        wait_for("its death", self.child.kill()).await.unwrap();
+        self.stderr.end().await
     }
 
-    /// Tells it to stop, and waits until it has.
-    pub async fn stop(self) -> Ended {
+    /// Sends SIGTERM, and waits for the exit.
+    pub async fn stop(self) -> ProcessExit {
         self.signal("TERM").await;
-        self.ended().await
+        self.wait_for_exit().await
     }
 
-    /// Waits for its end.
-    pub async fn ended(mut self) -> Ended {
-        let status: ExitStatus = within("its end", self.child.wait()).await.unwrap();
-        Ended {
+    pub async fn wait_for_exit(mut self) -> ProcessExit {
+        let status: ExitStatus = wait_for("its end", self.child.wait()).await.unwrap();
+        ProcessExit {
             code: status.code(),
-            out: self.out.end().await,
-            err: self.err.end().await,
+            stdout: self.stdout.end().await,
+            stderr: self.stderr.end().await,
         }
     }
 
-    /// Whether it ended.
-    pub fn is_over(&mut self) -> bool {
+    pub fn has_exited(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Asks for a page.
     pub async fn get(&self, path: &str) -> Answer {
         request(self.port, &format!("GET {path} HTTP/1.1\r\n"), "")
             .await
             .unwrap()
     }
 
-    /// Sends JSON.
     pub async fn post(&self, path: &str, body: serde_json::Value) -> Answer {
         let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
         request(self.port, &head, &body.to_string()).await.unwrap()
     }
 
-    /// `/status.json` as it is now.
+    /// The current `/status.json`.
     pub async fn status(&self) -> serde_json::Value {
         self.get("/status.json").await.json()
     }
 
-    /// `/status.json`, as soon as it is as wanted.
-    pub async fn status_when(
+    /// Polls `/status.json` until it matches, and returns it.
+    pub async fn wait_for_status(
         &self,
         what: &str,
         wanted: impl Fn(&serde_json::Value) -> bool,
@@ -238,15 +237,15 @@ impl Service {
                 if wanted(&status) {
                     return status;
                 }
-                // Everything else in this test waits for events; the status is a view that has none to wait for.
+                // There is no event to wait for: the status can only be polled.
                 tokio::task::yield_now().await;
             }
         };
-        within(what, asking).await
+        wait_for(what, asking).await
     }
 }
 
-/// A duration in words, for the figures that tests print.
+/// A duration in milliseconds, for the figures that tests print.
 pub fn ms(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }

@@ -1,4 +1,4 @@
-//! Going down in good order: what ends, what is refused, what is said, and with which exit code.
+//! Graceful shutdown: the answers that still complete, the refused requests, and the exit code.
 
 use std::time::Instant;
 
@@ -8,41 +8,43 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::provider::{Manner, Provider, first, question, whole};
+use super::provider::{Behavior, Provider, answer_start, full_answer, question};
 use super::service::{Service, ms};
-use super::ws_client::{Shown, Visitor};
-use super::{alone, within};
+use super::ws_client::{ShownTurn, Visitor};
+use super::{exclusive, wait_for};
 
-/// How many answers are under way when the service is told to stop.
+/// The number of running answers at the stop signal.
 const ANSWERS: usize = 200;
 
-/// A visitor with the beginning of an answer.
-type Reading = (Visitor, Shown);
+/// A visitor, and the start of their answer.
+type Reading = (Visitor, ShownTurn);
 
-/// Visitors who each have read the first part of their answer.
-async fn under_way(port: u16, count: usize) -> Vec<Reading> {
+/// Connects visitors who each have read the start of their answer.
+async fn start_answers(port: u16, count: usize) -> Vec<Reading> {
     let begin = async |n: usize| {
         let mut visitor = Visitor::new(port).await;
-        let mut shown = Shown::default();
-        visitor.send(&question(n)).await;
-        visitor.read(&mut shown, first(&question(n)).len()).await;
-        assert_eq!(shown.text, first(&question(n)));
+        let mut shown = ShownTurn::default();
+        visitor.send_message(&question(n)).await;
+        visitor
+            .read_at_least(&mut shown, answer_start(&question(n)).len())
+            .await;
+        assert_eq!(shown.text, answer_start(&question(n)));
         (visitor, shown)
     };
     join_all((0..count).map(begin)).await
 }
 
-/// Each visitor's answer and the close code of their socket.
-async fn ends(reading: Vec<Reading>) -> Vec<(Visitor, Shown, Option<u16>)> {
+/// Reads each answer to its end. Returns it with the close code of the socket.
+async fn read_to_close(reading: Vec<Reading>) -> Vec<(Visitor, ShownTurn, Option<u16>)> {
     let end = async |(mut visitor, mut shown): Reading| {
-        let code = visitor.leave(&mut shown).await;
+        let code = visitor.read_until_close(&mut shown).await;
         (visitor, shown, code)
     };
     join_all(reading.into_iter().map(end)).await
 }
 
-/// Waits until the service says that it takes no more.
-async fn unready(service: &Service) -> Value {
+/// Waits until `/readyz` answers 503 with `Retry-After`.
+async fn wait_until_not_ready(service: &Service) -> Value {
     let asking = async {
         loop {
             let answer = service.get("/readyz").await;
@@ -60,96 +62,105 @@ async fn unready(service: &Service) -> Value {
             assert_eq!(answer.status, 200);
         }
     };
-    within("readiness to go", asking).await
+    wait_for("readiness to end", asking).await
 }
 
-async fn refused(visitor: &mut Visitor) {
-    let id = visitor.send("one more").await;
+async fn assert_refused(visitor: &mut Visitor) {
+    let id = visitor.send_message("one more").await;
     let error = visitor.next_error("shutting_down").await;
     assert_eq!(error["client_msg_id"], id);
     assert!(error["retry_after_s"].is_u64(), "{error}");
 }
 
 #[tokio::test]
-async fn told_to_stop_it_lets_every_answer_end_and_takes_no_new_one() {
-    let _alone = alone().await;
+async fn stop_signals_let_running_answers_finish_and_refuse_new_ones() {
+    let _exclusive = exclusive().await;
     for signal in ["TERM", "INT"] {
         let folder = TempDir::new().unwrap();
-        let provider = Provider::start(Manner::Pause).await;
+        let provider = Provider::start(Behavior::Pause).await;
         let service = Service::start(folder.path(), &provider.config()).await;
         let mut idle = Visitor::new(service.port).await;
-        let reading = under_way(service.port, ANSWERS).await;
+        let reading = start_answers(service.port, ANSWERS).await;
 
-        let told = Instant::now();
-        // Told twice, as impatient operators do: the answers are not cut for it.
+        let signalled = Instant::now();
+        // Twice, as impatient operators do: the second signal does not cut the answers.
         service.signal(signal).await;
         service.signal(signal).await;
-        assert_eq!(unready(&service).await["error"]["code"], "shutting_down");
-        refused(&mut idle).await;
-        let over_http = service
+        assert_eq!(
+            wait_until_not_ready(&service).await["error"]["code"],
+            "shutting_down"
+        );
+        assert_refused(&mut idle).await;
+        let http_answer = service
             .post("/api/chat", json!({ "message": "one more" }))
             .await;
         assert_eq!(
-            (over_http.status, &over_http.json()["error"]["code"]),
+            (http_answer.status, &http_answer.json()["error"]["code"]),
             (503, &json!("shutting_down"))
         );
         assert_eq!(service.get("/healthz").await.status, 200);
-        // A tab that is opened now still gets the answer that is under way.
+        // A tab that opens now still follows the running answer.
         let mut tab = Visitor::back(service.port, reading[0].0.conversation()).await;
-        let mut seen = Shown::default();
-        tab.read(&mut seen, 1).await;
+        let mut seen = ShownTurn::default();
+        tab.read_at_least(&mut seen, 1).await;
 
-        provider.now(Manner::Answer);
-        let ended = ends(reading).await;
+        provider.set_behavior(Behavior::Answer);
+        let ended = read_to_close(reading).await;
         for (n, (_, shown, code)) in ended.iter().enumerate() {
             assert_eq!(
-                (shown.end("finish").as_str(), shown.text.as_str()),
-                (Some("stop"), &*whole(&question(n)))
+                (shown.done_field("finish").as_str(), shown.text.as_str()),
+                (Some("stop"), &*full_answer(&question(n)))
             );
             assert_eq!(*code, Some(1001), "{n}");
         }
-        assert_eq!(tab.leave(&mut seen).await, Some(1001));
+        assert_eq!(tab.read_until_close(&mut seen).await, Some(1001));
         assert_eq!(
-            (seen.end("finish").as_str(), seen.text.as_str()),
-            (Some("stop"), &*whole(&question(0)))
+            (seen.done_field("finish").as_str(), seen.text.as_str()),
+            (Some("stop"), &*full_answer(&question(0)))
         );
-        assert_eq!(idle.leave(&mut Shown::default()).await, Some(1001));
-        let service = service.ended().await;
+        assert_eq!(
+            idle.read_until_close(&mut ShownTurn::default()).await,
+            Some(1001)
+        );
+        let exit = service.wait_for_exit().await;
         println!(
             "{ANSWERS} answers drained and the process gone {} after SIG{signal}",
-            ms(told.elapsed())
+            ms(signalled.elapsed())
         );
-        assert_eq!(service.code, Some(0), "{}", service.err);
-        assert!(told.elapsed().as_secs() < 30, "the drain's own limit");
-        // Nothing was asked twice, and nothing that was refused.
+        assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+        assert!(
+            signalled.elapsed().as_secs() < 30,
+            "within the default drain"
+        );
+        // No question was sent twice, and no refused one at all.
         assert_eq!(provider.requests().len(), ANSWERS);
     }
 }
 
 #[tokio::test]
-async fn a_drain_that_is_too_short_interrupts_answers_and_calls_none_of_them_whole() {
-    let _alone = alone().await;
+async fn a_short_drain_marks_running_answers_as_interrupted() {
+    let _exclusive = exclusive().await;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Pause).await;
+    let provider = Provider::start(Behavior::Pause).await;
     let config = format!("server.drain = \"500ms\"\n{}", provider.config());
     let service = Service::start(folder.path(), &config).await;
-    let reading = under_way(service.port, ANSWERS).await;
-    let told = Instant::now();
+    let reading = start_answers(service.port, ANSWERS).await;
+    let signalled = Instant::now();
     service.signal("TERM").await;
-    let ended = ends(reading).await;
+    let ended = read_to_close(reading).await;
     for (n, (_, shown, code)) in ended.iter().enumerate() {
-        let end = (shown.end("finish").as_str(), shown.text.as_str());
-        assert_eq!(end, (Some("interrupted"), &*first(&question(n))));
+        let end = (shown.done_field("finish").as_str(), shown.text.as_str());
+        assert_eq!(end, (Some("interrupted"), &*answer_start(&question(n))));
         assert_eq!(*code, Some(1001), "{n}");
     }
-    let service = service.ended().await;
+    let exit = service.wait_for_exit().await;
     println!(
         "{ANSWERS} answers interrupted and the process gone {} after SIGTERM",
-        ms(told.elapsed())
+        ms(signalled.elapsed())
     );
-    assert_eq!(service.code, Some(0), "{}", service.err);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
 
-    provider.now(Manner::Answer);
+    provider.set_behavior(Behavior::Answer);
     let service = Service::start(folder.path(), &config).await;
     for (n, (visitor, ..)) in ended.iter().enumerate().step_by(17) {
         let mut back = Visitor::back(service.port, visitor.conversation()).await;
@@ -160,25 +171,25 @@ async fn a_drain_that_is_too_short_interrupts_answers_and_calls_none_of_them_who
         );
         assert_eq!(
             (&turn["question"], &turn["text"]),
-            (&json!(question(n)), &json!(first(&question(n))))
+            (&json!(question(n)), &json!(answer_start(&question(n))))
         );
-        back.say(json!({ "type": "retry", "turn": turn["turn"], "client_msg_id": "again" }))
+        back.send_frame(json!({ "type": "retry", "turn": turn["turn"], "client_msg_id": "again" }))
             .await;
-        let shown = back.answer().await;
+        let shown = back.read_answer().await;
         assert_eq!(shown.start.as_ref().unwrap()["retry_of"], turn["turn"]);
-        assert_eq!(shown.text, whole(&question(n)));
+        assert_eq!(shown.text, full_answer(&question(n)));
     }
 }
 
 #[tokio::test]
-async fn with_nothing_under_way_it_goes_at_once_whatever_clients_do() {
+async fn sigterm_exits_at_once_without_running_answers() {
     let folder = TempDir::new().unwrap();
     let service = Service::start(folder.path(), "").await;
     let mut visitors = join_all((0..10).map(|_| Visitor::new(service.port))).await;
-    // Clients that read nothing, say nothing, or never come to an end.
-    let _deaf = join_all((0..10).map(|_| Visitor::new(service.port))).await;
-    let mut mute = Vec::new();
-    for begun in [
+    // Clients that read nothing, or never complete their request.
+    let _not_reading = join_all((0..10).map(|_| Visitor::new(service.port))).await;
+    let mut incomplete = Vec::new();
+    for start in [
         "",
         "GET / HTTP/1.1\r\n",
         "POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
@@ -186,54 +197,61 @@ async fn with_nothing_under_way_it_goes_at_once_whatever_clients_do() {
         let mut stream = TcpStream::connect(("127.0.0.1", service.port))
             .await
             .unwrap();
-        stream.write_all(begun.as_bytes()).await.unwrap();
-        mute.push(stream);
+        stream.write_all(start.as_bytes()).await.unwrap();
+        incomplete.push(stream);
     }
-    let told = Instant::now();
+    let signalled = Instant::now();
     service.signal("TERM").await;
     for visitor in &mut visitors {
-        assert_eq!(visitor.leave(&mut Shown::default()).await, Some(1001));
+        assert_eq!(
+            visitor.read_until_close(&mut ShownTurn::default()).await,
+            Some(1001)
+        );
     }
-    assert_eq!(service.ended().await.code, Some(0));
+    assert_eq!(service.wait_for_exit().await.code, Some(0));
     println!(
         "gone {} after SIGTERM with nothing under way",
-        ms(told.elapsed())
+        ms(signalled.elapsed())
     );
-    assert!(told.elapsed().as_secs() < 20, "{:?}", told.elapsed());
+    assert!(
+        signalled.elapsed().as_secs() < 20,
+        "{:?}",
+        signalled.elapsed()
+    );
 }
 
-/// A request to the API that OpenAI's clients know.
-fn completion(question: &str, stream: bool) -> Value {
+/// The body of a `/v1/chat/completions` request.
+fn completion_request(question: &str, stream: bool) -> Value {
     json!({ "model": "auto", "stream": stream, "messages": [{ "role": "user", "content": question }] })
 }
 
 #[tokio::test]
-async fn answers_over_http_end_too_before_the_service_does() {
+async fn sigterm_lets_running_http_answers_finish() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Pause).await;
+    let provider = Provider::start(Behavior::Pause).await;
     let service = Service::start(folder.path(), &provider.config()).await;
-    let mut reading = under_way(service.port, 1).await;
+    let mut reading = start_answers(service.port, 1).await;
     let (chat, plain, streamed, ()) = tokio::join!(
         service.post("/api/chat", json!({ "message": "over HTTP" })),
-        service.post("/v1/chat/completions", completion("plain", false)),
-        service.post("/v1/chat/completions", completion("streamed", true)),
+        service.post("/v1/chat/completions", completion_request("plain", false)),
+        service.post("/v1/chat/completions", completion_request("streamed", true)),
         async {
-            within("the questions", provider.asked(4)).await;
+            wait_for("the questions", provider.wait_for_requests(4)).await;
             service.signal("TERM").await;
-            unready(&service).await;
+            wait_until_not_ready(&service).await;
             let late = service
-                .post("/v1/chat/completions", completion("late", true))
+                .post("/v1/chat/completions", completion_request("late", true))
                 .await;
             assert_eq!(late.status, 503, "{}", late.body);
-            provider.now(Manner::Answer);
+            provider.set_behavior(Behavior::Answer);
         }
     );
     assert_eq!(
         (chat.status, &chat.json()["message"]),
-        (200, &json!(whole("over HTTP")))
+        (200, &json!(full_answer("over HTTP")))
     );
     let message = &plain.json()["choices"][0]["message"]["content"];
-    assert_eq!((plain.status, message), (200, &json!(whole("plain"))));
+    assert_eq!((plain.status, message), (200, &json!(full_answer("plain"))));
     assert_eq!(streamed.status, 200);
     assert!(
         streamed.body.contains("the end of the answer.") && streamed.body.contains("[DONE]"),
@@ -241,22 +259,22 @@ async fn answers_over_http_end_too_before_the_service_does() {
         streamed.body
     );
     let (visitor, shown) = &mut reading[0];
-    assert_eq!(visitor.leave(shown).await, Some(1001));
-    assert_eq!(service.ended().await.code, Some(0));
+    assert_eq!(visitor.read_until_close(shown).await, Some(1001));
+    assert_eq!(service.wait_for_exit().await.code, Some(0));
 }
 
 #[tokio::test]
-async fn an_answer_over_http_that_is_cut_is_an_error_and_no_answer() {
+async fn an_interrupted_http_answer_is_an_error() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Pause).await;
+    let provider = Provider::start(Behavior::Pause).await;
     let config = format!("server.drain = \"100ms\"\n{}", provider.config());
     let service = Service::start(folder.path(), &config).await;
     let (chat, plain, streamed, ()) = tokio::join!(
         service.post("/api/chat", json!({ "message": "cut" })),
-        service.post("/v1/chat/completions", completion("plain", false)),
-        service.post("/v1/chat/completions", completion("streamed", true)),
+        service.post("/v1/chat/completions", completion_request("plain", false)),
+        service.post("/v1/chat/completions", completion_request("streamed", true)),
         async {
-            within("the questions", provider.asked(3)).await;
+            wait_for("the questions", provider.wait_for_requests(3)).await;
             service.signal("TERM").await;
         }
     );
@@ -272,5 +290,5 @@ async fn an_answer_over_http_that_is_cut_is_an_error_and_no_answer() {
         streamed.body
     );
     assert!(!streamed.body.contains("[DONE]"), "{}", streamed.body);
-    assert_eq!(service.ended().await.code, Some(0));
+    assert_eq!(service.wait_for_exit().await.code, Some(0));
 }

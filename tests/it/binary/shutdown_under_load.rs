@@ -1,5 +1,5 @@
-//! Told to stop under a thousand answers: those that end in time end whole, the others are cut and not called done, and the process is gone
-//! within the time that it was given.
+//! SIGTERM under a thousand running answers: those that end in time are complete, the others are
+//! interrupted and not called done, and the process exits within the configured drain.
 #![cfg(target_os = "linux")]
 
 use std::time::{Duration, Instant};
@@ -9,28 +9,28 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::many_connections::may_open;
-use super::memory::come;
-use super::provider::{END, Manner, Provider, WORD, first, question};
+use super::many_connections::raise_open_file_limit;
+use super::memory::connect_visitors;
+use super::provider::{ANSWER_END, Behavior, DRIPPED_WORD, Provider, answer_start, question};
 use super::service::{Service, ms};
-use super::stream_reader::Streamed;
-use super::ws_client::{Shown, Visitor};
-use super::{alone, within};
+use super::stream_reader::StreamedAnswer;
+use super::ws_client::{ShownTurn, Visitor};
+use super::{exclusive, wait_for};
 
-/// Answers under way at each door: half of them end in time.
-const EACH: usize = 500;
+/// The number of running answers of each kind (WebSocket and API). Half of them end in time.
+const ANSWERS_PER_API: usize = 500;
 
-/// Files of this process, or of the service: two for each answer, and some besides.
-const FILES: u64 = 3_000;
+/// Open files that this process and the service each need: two for each answer, and some spare.
+const OPEN_FILES: u64 = 3_000;
 
-/// From word to word of each answer.
+/// The pause between two words of an answer.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// How long running answers may go on, all that follows included.
+/// The configured drain, which includes the rest of the shutdown.
 const DRAIN: Duration = Duration::from_secs(6);
 
-/// Whom the n-th question goes to: the one that ends in time, or the one that does not.
-fn whose(n: usize) -> &'static str {
+/// The provider of the n-th question: one that completes its answers, or one that never does.
+fn provider_of(n: usize) -> &'static str {
     if n.is_multiple_of(2) {
         "scripted"
     } else {
@@ -58,30 +58,33 @@ max_concurrent = 10000
     )
 }
 
-/// A visitor who has read the beginning of their answer.
-async fn over_the_socket(n: usize, mut visitor: Visitor) -> (usize, Visitor, Shown) {
-    let mut shown = Shown::default();
-    let options = json!({ "provider": whose(n) });
+/// Asks over a WebSocket, and reads the start of the answer.
+async fn start_over_websocket(n: usize, mut visitor: Visitor) -> (usize, Visitor, ShownTurn) {
+    let mut shown = ShownTurn::default();
+    let options = json!({ "provider": provider_of(n) });
     visitor
-        .say(json!({ "type": "send", "client_msg_id": "m", "text": question(n), "options": options }))
+        .send_frame(json!({ "type": "send", "client_msg_id": "m", "text": question(n), "options": options }))
         .await;
     visitor
-        .read(&mut shown, first(&question(n)).len() + WORD.len())
+        .read_at_least(
+            &mut shown,
+            answer_start(&question(n)).len() + DRIPPED_WORD.len(),
+        )
         .await;
     (n, visitor, shown)
 }
 
-/// The same over the API.
-async fn over_the_api(n: usize, port: u16) -> (usize, Streamed) {
-    let mut answer = Streamed::ask(port, whose(n), &question(n)).await;
+/// Asks over the API, and reads the start of the answer.
+async fn start_over_api(n: usize, port: u16) -> (usize, StreamedAnswer) {
+    let mut answer = StreamedAnswer::ask(port, provider_of(n), &question(n)).await;
     answer
-        .read(|text| text.contains(&format!("{WORD:?}")))
+        .read_until(|text| text.contains(&format!("{DRIPPED_WORD:?}")))
         .await;
     (n, answer)
 }
 
-/// How many turns are under way.
-async fn turns(service: &Service) -> usize {
+/// The number of running turns.
+async fn running_turns(service: &Service) -> usize {
     let metrics = service.get("/metrics").await.body;
     let line = metrics
         .lines()
@@ -90,86 +93,102 @@ async fn turns(service: &Service) -> usize {
 }
 
 #[tokio::test]
-async fn under_a_thousand_answers_it_is_gone_within_the_drain_and_no_cut_one_is_called_done() {
-    let _alone = alone().await;
-    if !may_open(FILES).await {
+async fn sigterm_under_a_thousand_answers_exits_within_the_drain() {
+    let _exclusive = exclusive().await;
+    if !raise_open_file_limit(OPEN_FILES).await {
         return;
     }
     let folder = TempDir::new().unwrap();
-    let (ends, endless) = (
-        Provider::start(Manner::Drip(PAUSE)).await,
-        Provider::start(Manner::Drip(PAUSE)).await,
-    );
+    let ends = Provider::start(Behavior::Drip(PAUSE)).await;
+    let endless = Provider::start(Behavior::Drip(PAUSE)).await;
     let config = config(&ends, &endless);
     let service = Service::start(folder.path(), &config).await;
     let port = service.port;
-    let visitors = come(port, EACH).await.into_iter().enumerate();
+    let visitors = connect_visitors(port, ANSWERS_PER_API)
+        .await
+        .into_iter()
+        .enumerate();
     let (sockets, answers) = tokio::join!(
-        join_all(visitors.map(|(n, visitor)| over_the_socket(n, visitor))),
-        stream::iter(0..EACH)
-            .map(|n| over_the_api(n, port))
-            .buffer_unordered(EACH)
+        join_all(visitors.map(|(n, visitor)| start_over_websocket(n, visitor))),
+        stream::iter(0..ANSWERS_PER_API)
+            .map(|n| start_over_api(n, port))
+            .buffer_unordered(ANSWERS_PER_API)
             .collect::<Vec<_>>(),
     );
-    assert_eq!(turns(&service).await, 2 * EACH);
+    assert_eq!(running_turns(&service).await, 2 * ANSWERS_PER_API);
 
-    let told = Instant::now();
+    let signalled = Instant::now();
     service.signal("TERM").await;
-    within("readiness to go", async {
+    wait_for("readiness to end", async {
         while service.get("/readyz").await.status != 503 {}
     })
     .await;
-    assert_eq!(turns(&service).await, 2 * EACH, "none is cut at once");
-    ends.now(Manner::Answer);
+    assert_eq!(
+        running_turns(&service).await,
+        2 * ANSWERS_PER_API,
+        "no turn is cut at once"
+    );
+    ends.set_behavior(Behavior::Answer);
     let over_socket = sockets
         .into_iter()
         .map(async |(n, mut visitor, mut shown)| {
-            // Whatever became of the answer, the page is told to come back.
-            assert_eq!(visitor.leave(&mut shown).await, Some(1001), "{n}");
+            // Whatever became of the answer, the close code tells the page to reconnect.
+            assert_eq!(
+                visitor.read_until_close(&mut shown).await,
+                Some(1001),
+                "{n}"
+            );
             (n, visitor.conversation().to_owned(), shown)
         });
     let over_api = answers
         .into_iter()
-        .map(async |(n, answer)| (n, answer.end().await));
+        .map(async |(n, answer)| (n, answer.read_to_end().await));
     let (over_socket, over_api) = tokio::join!(join_all(over_socket), join_all(over_api));
-    let ended = service.ended().await;
-    let took = told.elapsed();
+    let ended = service.wait_for_exit().await;
+    let took = signalled.elapsed();
     println!(
         "{} answers ended or cut, and the process gone, {} after SIGTERM",
-        2 * EACH,
+        2 * ANSWERS_PER_API,
         ms(took)
     );
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(took < DRAIN, "{took:?}");
 
     for (n, _, shown) in &over_socket {
-        let whole = whose(*n) == "scripted";
+        let is_complete = provider_of(*n) == "scripted";
         assert_eq!(
-            shown.end("finish").as_str(),
-            Some(if whole { "stop" } else { "interrupted" }),
+            shown.done_field("finish").as_str(),
+            Some(if is_complete { "stop" } else { "interrupted" }),
             "{n}"
         );
         assert!(
-            shown.text.starts_with(&first(&question(*n))),
+            shown.text.starts_with(&answer_start(&question(*n))),
             "{n}: {}",
             shown.text
         );
         assert_eq!(
-            (shown.text.ends_with(END), shown.text.ends_with(WORD)),
-            (whole, !whole),
+            (
+                shown.text.ends_with(ANSWER_END),
+                shown.text.ends_with(DRIPPED_WORD)
+            ),
+            (is_complete, !is_complete),
             "{n}"
         );
     }
     for (n, text) in &over_api {
-        let whole = whose(*n) == "scripted";
+        let is_complete = provider_of(*n) == "scripted";
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{n}: {text}");
-        let marks =
-            [END, "\"finish_reason\":\"stop\"", "data: [DONE]"].map(|mark| text.contains(mark));
-        assert_eq!(marks, [whole; 3], "{n}: {text}");
-        assert_eq!(text.contains("stream_interrupted"), !whole, "{n}: {text}");
+        let marks = [ANSWER_END, "\"finish_reason\":\"stop\"", "data: [DONE]"]
+            .map(|mark| text.contains(mark));
+        assert_eq!(marks, [is_complete; 3], "{n}: {text}");
+        assert_eq!(
+            text.contains("stream_interrupted"),
+            !is_complete,
+            "{n}: {text}"
+        );
     }
 
-    // Nor is any called so later, when they come back.
+    // After a restart the stored turns say the same.
     let service = Service::start(folder.path(), &config).await;
     for (n, conversation, shown) in over_socket.iter().step_by(21) {
         let back = Visitor::back(service.port, conversation).await;
@@ -178,7 +197,7 @@ async fn under_a_thousand_answers_it_is_gone_within_the_drain_and_no_cut_one_is_
         };
         assert_eq!(
             (&turn["finish"], &turn["text"]),
-            (shown.end("finish"), &json!(shown.text)),
+            (shown.done_field("finish"), &json!(shown.text)),
             "{n}"
         );
     }

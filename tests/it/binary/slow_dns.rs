@@ -1,5 +1,6 @@
-//! Names whose look-up hangs: the system's resolver asks a server that says nothing, for minutes, and cannot be told to stop. Nobody waits for
-//! that but who asked, within the time for connects; nothing else is starved by it, and the service still goes when it is told to.
+//! Host names whose lookup hangs: the system's resolver waits for a DNS server that never answers,
+//! for minutes, and cannot be cancelled. Only the calls to such a host wait, within their connect
+//! timeout; nothing else is delayed, and the service still stops promptly.
 #![cfg(target_os = "linux")]
 
 use std::net::Ipv4Addr;
@@ -14,38 +15,39 @@ use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 
-use super::provider::{Manner, Provider, whole};
+use super::provider::{Behavior, Provider, full_answer};
 use super::service::{Service, ms};
 use super::ws_client::Visitor;
-use super::{alone, within};
+use super::{exclusive, wait_for};
 
-/// How long a look-up goes on with nobody answering it: the longest that the resolver can be told to wait, and to ask again.
-const OPTIONS: &str = "options timeout:30 attempts:5";
+/// Resolver options: the longest timeout and the most attempts that it accepts.
+const RESOLVER_OPTIONS: &str = "options timeout:30 attempts:5";
 
-/// Questions at once whose first provider has a name that hangs: more than a worker has threads for what blocks.
+/// The number of simultaneous questions whose first provider has a hanging name: more than a
+/// worker has blocking threads.
 const CROWD: usize = 600;
 
-/// The time for connects.
-const CONNECT: Duration = Duration::from_secs(1);
+/// The connect timeout of the provider with the hanging name.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Threads of the service that such look-ups may take: so many for each name.
-const THREADS: usize = 4;
+/// The maximum number of threads that look up one name.
+const THREADS_PER_NAME: usize = 4;
 
-/// How long the service may take to be gone once nothing is under way.
-const GONE: Duration = Duration::from_secs(10);
+/// The longest that the service may take to exit while only lookups run.
+const MAX_STOP_TIME: Duration = Duration::from_secs(10);
 
-/// A server of names that hears questions and says nothing.
-struct Deaf {
+/// A DNS server that receives queries and never answers.
+struct SilentDnsServer {
     socket: UdpSocket,
     address: Ipv4Addr,
 }
 
-impl Deaf {
-    /// None where the system does not let us be one: it takes a port below 1024.
+impl SilentDnsServer {
+    /// Binds port 53. Returns `None` if the system does not permit it.
     async fn listen() -> Option<Self> {
         static NEXT: AtomicU8 = AtomicU8::new(53);
         let [.., high, low] = std::process::id().to_be_bytes();
-        // Of loopback, and of this test alone.
+        // A loopback address that no other test uses.
         let address = Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::Relaxed), high, low);
         Some(Self {
             socket: UdpSocket::bind((address, 53)).await.ok()?,
@@ -53,33 +55,39 @@ impl Deaf {
         })
     }
 
-    /// Waits until somebody asks for this name.
-    async fn asked(&self, name: &str) {
-        let first = name.split('.').next().unwrap().as_bytes();
+    /// Waits for a query of this name.
+    async fn wait_for_query(&self, name: &str) {
+        let label = name.split('.').next().unwrap().as_bytes();
         let asking = async {
             let mut question = [0; 512];
             loop {
                 let length = self.socket.recv(&mut question).await.unwrap();
                 if question[..length]
-                    .windows(first.len())
-                    .any(|part| part == first)
+                    .windows(label.len())
+                    .any(|part| part == label)
                 {
                     return;
                 }
             }
         };
-        within("the question for a name", asking).await;
+        wait_for("the question for a name", asking).await;
     }
 
-    /// The service as it runs where this server is the system's: in a view of the files of its own. None where that is not permitted.
-    async fn serves(&self, folder: &Path) -> Option<Command> {
+    /// A command line that runs the service with this DNS server, in its own mount namespace.
+    ///
+    /// Returns `None` if the system does not permit it.
+    async fn service_command(&self, folder: &Path) -> Option<Command> {
         let file = folder.join("resolv.conf");
-        std::fs::write(&file, format!("nameserver {}\n{OPTIONS}\n", self.address)).unwrap();
-        // And nobody else is asked: some systems have a service for it.
+        std::fs::write(
+            &file,
+            format!("nameserver {}\n{RESOLVER_OPTIONS}\n", self.address),
+        )
+        .unwrap();
+        // Other name services of the system are not asked.
         let sources = folder.join("nsswitch.conf");
         std::fs::write(&sources, "hosts: files dns\n").unwrap();
         let mounts = "mount --bind \"$1\" /etc/resolv.conf && mount --bind \"$2\" /etc/nsswitch.conf && shift 2";
-        let seen = |then: &str| format!("{mounts} && {then}");
+        let in_namespace = |then: &str| format!("{mounts} && {then}");
         let command = |line: String| {
             let mut command = Command::new("/usr/bin/unshare");
             command
@@ -96,20 +104,21 @@ impl Deaf {
                 .stderr(Stdio::piped());
             command
         };
-        let tried = command(seen("true")).output().await.ok()?;
-        let mut serving = command(seen("exec \"$@\""));
+        let attempt = command(in_namespace("true")).output().await.ok()?;
+        let mut serving = command(in_namespace("exec \"$@\""));
         serving.args([env!("CARGO_BIN_EXE_failsoft"), "--listen", "127.0.0.1:0"]);
-        tried.status.success().then_some(serving)
+        attempt.status.success().then_some(serving)
     }
 }
 
-/// The service with this configuration, and the server of names that it asks in vain. None, and that is said, where it cannot be had.
-async fn nameless(folder: &Path, config: &str) -> Option<(Service, Deaf)> {
+/// Starts the service with a silent DNS server. Returns `None`, with a printed note, if the system
+/// does not permit it.
+async fn start_with_silent_dns(folder: &Path, config: &str) -> Option<(Service, SilentDnsServer)> {
     std::fs::write(folder.join("failsoft.toml"), config).unwrap();
     let started = async {
-        let deaf = Deaf::listen().await?;
-        let command = deaf.serves(folder).await?;
-        Some((Service::of(command).await, deaf))
+        let dns = SilentDnsServer::listen().await?;
+        let command = dns.service_command(folder).await?;
+        Some((Service::of(command).await, dns))
     };
     let started = started.await;
     if started.is_none() {
@@ -121,7 +130,7 @@ async fn nameless(folder: &Path, config: &str) -> Option<(Service, Deaf)> {
 }
 
 fn config(provider: &Provider) -> String {
-    let well = provider.config();
+    let working = provider.config();
     format!(
         r#"
 server.workers = 1
@@ -134,63 +143,64 @@ api_key = "a-key"
 max_concurrent = 10000
 timeouts = {{ connect = "{}ms", first_token = "60s" }}
 breaker = {{ consecutive_failures = 1000000, min_calls = 1000000 }}
-{well}
+{working}
 turns = 2000
 [cache]
 enabled = false
 [chat]
 visitor_options = true
 "#,
-        CONNECT.as_millis()
+        CONNECT_TIMEOUT.as_millis()
     )
 }
 
-/// How many threads a process has.
-fn threads(pid: u32) -> usize {
+/// The number of threads of a process.
+fn thread_count(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task"))
         .unwrap()
         .count()
 }
 
 #[tokio::test]
-async fn the_next_answers_within_the_connect_limit_and_nothing_else_is_starved() {
-    let _alone = alone().await;
+async fn a_hanging_lookup_fails_over_within_the_connect_timeout_and_starves_nothing() {
+    let _exclusive = exclusive().await;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
-    let Some((service, deaf)) = nameless(folder.path(), &config(&provider)).await else {
+    let provider = Provider::start(Behavior::Answer).await;
+    let Some((service, dns)) = start_with_silent_dns(folder.path(), &config(&provider)).await
+    else {
         return;
     };
     let mut visitor = Visitor::new(service.port).await;
     let conversation = visitor.conversation().to_owned();
-    let (shown, ()) = tokio::join!(visitor.ask("first"), deaf.asked("nameless.example"));
-    assert_eq!(shown.text, whole("first"));
-    let tried = &shown.end("tried")[0];
+    let (shown, ()) = tokio::join!(visitor.ask("first"), dns.wait_for_query("nameless.example"));
+    assert_eq!(shown.text, full_answer("first"));
+    let tried = &shown.done_field("tried")[0];
     assert_eq!(
         (&tried["provider"], &tried["outcome"]),
         (&json!("nameless"), &json!("timeout"))
     );
     let waited = Duration::from_millis(tried["ms"].as_u64().unwrap());
-    assert!(waited >= CONNECT, "given up after {waited:?}");
-    let before = threads(service.pid());
+    assert!(waited >= CONNECT_TIMEOUT, "given up after {waited:?}");
+    let before = thread_count(service.pid());
 
-    // A crowd is at it, all of them on one worker.
+    // Many visitors ask at the same time, on the only worker.
     let mut crowd = join_all((0..CROWD).map(|_| Visitor::new(service.port))).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let asked = join_all(crowd.iter_mut().enumerate().map(async |(n, visitor)| {
         let shown = visitor.ask(&format!("question {n}")).await;
-        assert_eq!(shown.text, whole(&format!("question {n}")));
-        assert_eq!(shown.end("tried")[0]["outcome"], "timeout");
+        assert_eq!(shown.text, full_answer(&format!("question {n}")));
+        assert_eq!(shown.done_field("tried")[0]["outcome"], "timeout");
     }));
     let others = async {
-        // Questions that need no name are answered meanwhile, and what is on the disk is read.
+        // Meanwhile, questions that need no lookup are answered, and the disk is read.
         for n in 0..10 {
             let question = format!("by name {n}");
             let options = json!({ "provider": "scripted" });
-            let said = json!({ "message": question, "options": options });
-            let answer = service.post("/api/chat", said).await.json();
+            let body = json!({ "message": question, "options": options });
+            let answer = service.post("/api/chat", body).await.json();
             assert_eq!(
                 (&answer["message"], &answer["attempts"]),
-                (&json!(whole(&question)), &json!(1))
+                (&json!(full_answer(&question)), &json!(1))
             );
             assert_eq!(
                 Visitor::back(service.port, &conversation)
@@ -200,45 +210,49 @@ async fn the_next_answers_within_the_connect_limit_and_nothing_else_is_starved()
                 1
             );
         }
-        begun.elapsed()
+        started.elapsed()
     };
     let (_, others) = tokio::join!(asked, others);
     println!(
         "{CROWD} answers {} after a name hung, others' {}",
-        ms(begun.elapsed()),
+        ms(started.elapsed()),
         ms(others)
     );
-    let most = before + THREADS;
+    let max_threads = before + THREADS_PER_NAME;
     assert!(
-        threads(service.pid()) <= most,
+        thread_count(service.pid()) <= max_threads,
         "{} threads, after {before}",
-        threads(service.pid())
+        thread_count(service.pid())
     );
 
     drop(crowd);
-    goes(service).await;
+    assert_stops_promptly(service).await;
 }
 
-/// Look-ups still hang, and hold nothing up.
-async fn goes(service: Service) {
-    let told = Instant::now();
+/// Stops the service while lookups still hang.
+async fn assert_stops_promptly(service: Service) {
+    let signalled = Instant::now();
     let ended = service.stop().await;
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
-    println!("gone {} after SIGTERM", ms(told.elapsed()));
-    assert!(told.elapsed() < GONE, "{:?}", told.elapsed());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    println!("gone {} after SIGTERM", ms(signalled.elapsed()));
+    assert!(
+        signalled.elapsed() < MAX_STOP_TIME,
+        "{:?}",
+        signalled.elapsed()
+    );
 }
 
 #[tokio::test]
-async fn one_of_redis_keeps_neither_the_chat_nor_the_end_waiting() {
+async fn a_hanging_redis_lookup_delays_neither_answers_nor_shutdown() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let shared = "store = { backend = \"redis\", redis_url = \"redis://redis.example:6379\" }\n";
     let config = format!("{shared}{}", provider.config());
-    let Some((service, deaf)) = nameless(folder.path(), &config).await else {
+    let Some((service, dns)) = start_with_silent_dns(folder.path(), &config).await else {
         return;
     };
     let mut visitor = Visitor::new(service.port).await;
-    let (shown, ()) = tokio::join!(visitor.ask("alone"), deaf.asked("redis.example"));
-    assert_eq!(shown.text, whole("alone"));
-    goes(service).await;
+    let (shown, ()) = tokio::join!(visitor.ask("alone"), dns.wait_for_query("redis.example"));
+    assert_eq!(shown.text, full_answer("alone"));
+    assert_stops_promptly(service).await;
 }

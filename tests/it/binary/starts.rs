@@ -1,17 +1,17 @@
-//! The command line: what is said where, and the exit codes.
+//! The command line: the output, and the exit codes.
 
 use std::net::TcpListener;
 
 use tempfile::TempDir;
 
-use super::provider::{Manner, Provider};
+use super::provider::{Behavior, Provider};
 use super::service::{Service, failsoft, run};
 use super::ws_client::Visitor;
 
 #[tokio::test]
-async fn the_ready_line_is_the_only_one_on_stdout_and_names_the_real_port() {
+async fn stdout_has_only_the_ready_line_with_the_real_port() {
     let folder = TempDir::new().unwrap();
-    // Starting reads `port` out of the line, and panics where the line is another one.
+    // `Service::start` takes the port from the line, and panics if the format is another.
     let service = Service::start(folder.path(), "").await;
     assert_ne!(service.port, 0);
     assert_eq!(service.get("/healthz").await.status, 200);
@@ -20,21 +20,24 @@ async fn the_ready_line_is_the_only_one_on_stdout_and_names_the_real_port() {
     assert_eq!(visitor.welcome["demo"], true);
     let shown = visitor.ask("Hello!").await;
     assert_eq!(
-        (shown.end("source").as_str(), shown.end("finish").as_str()),
+        (
+            shown.done_field("source").as_str(),
+            shown.done_field("finish").as_str()
+        ),
         (Some("ai"), Some("stop"))
     );
     let port = service.port;
     let ended = service.stop().await;
     assert_eq!(
-        ended.out,
+        ended.stdout,
         format!("failsoft listening on http://127.0.0.1:{port}\n")
     );
-    assert!(ended.err.contains("turn ended"), "{}", ended.err);
+    assert!(ended.stderr.contains("turn ended"), "{}", ended.stderr);
     assert_eq!(ended.code, Some(0));
 }
 
 #[tokio::test]
-async fn the_address_may_come_from_the_file_and_the_port_may_be_asked_for() {
+async fn listen_address_comes_from_the_configuration_file() {
     let folder = TempDir::new().unwrap();
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -49,59 +52,59 @@ async fn the_address_may_come_from_the_file_and_the_port_may_be_asked_for() {
     assert_eq!(service.port, free);
     let ended = service.stop().await;
     assert_eq!(
-        ended.out,
+        ended.stdout,
         format!("failsoft listening on http://127.0.0.1:{free}\n")
     );
 }
 
 #[tokio::test]
-async fn the_ready_line_names_the_host_as_it_was_asked_for() {
+async fn ready_line_names_the_configured_host() {
     for host in ["localhost", "0.0.0.0"] {
         let folder = TempDir::new().unwrap();
         let service =
             Service::of(failsoft(folder.path(), &["--listen", &format!("{host}:0")])).await;
         let port = service.port;
         assert_eq!(
-            service.stop().await.out,
+            service.stop().await.stdout,
             format!("failsoft listening on http://{host}:{port}\n")
         );
     }
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_a_failure_that_says_what_to_do() {
+async fn a_port_in_use_fails_with_advice() {
     let folder = TempDir::new().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let ended = run(failsoft(folder.path(), &["--listen", &address])).await;
-    assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""));
-    let last = ended.err.lines().last().unwrap();
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    let last = ended.stderr.lines().last().unwrap();
     for part in ["failsoft: ", &address, "in use", "--listen"] {
-        assert!(last.contains(part), "{part} in {}", ended.err);
+        assert!(last.contains(part), "{part} in {}", ended.stderr);
     }
 }
 
 #[tokio::test]
-async fn a_second_process_on_the_same_data_folder_refuses_and_the_first_goes_on() {
+async fn a_second_process_on_the_same_data_folder_exits_and_the_first_continues() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let config = format!("server.data_dir = \"conversations\"\n{}", provider.config());
     let first = Service::start(folder.path(), &config).await;
     let mut visitor = Visitor::new(first.port).await;
     let second = run(failsoft(folder.path(), &["--listen", "127.0.0.1:0"])).await;
-    assert_eq!((second.code, second.out.as_str()), (Some(1), ""));
-    let last = second.err.lines().last().unwrap();
+    assert_eq!((second.code, second.stdout.as_str()), (Some(1), ""));
+    let last = second.stderr.lines().last().unwrap();
     for part in [
         "failsoft: ",
         "conversations",
         "in use by another",
         "server.data_dir",
     ] {
-        assert!(last.contains(part), "{part} in {}", second.err);
+        assert!(last.contains(part), "{part} in {}", second.stderr);
     }
     let shown = visitor.ask("still there").await;
     assert_eq!(shown.accepted.unwrap()["durable"], true);
-    // And once the first is gone, the folder is free at once.
+    // Once the first process is gone, the folder is free again.
     first.kill().await;
     let again = Service::start(folder.path(), &config).await;
     let back = Visitor::back(again.port, visitor.conversation()).await;
@@ -109,7 +112,7 @@ async fn a_second_process_on_the_same_data_folder_refuses_and_the_first_goes_on(
 }
 
 #[tokio::test]
-async fn help_and_version_end_well_and_wrong_usage_with_two() {
+async fn help_and_version_exit_with_0_and_wrong_usage_with_2() {
     let folder = TempDir::new().unwrap();
     for (arguments, code) in [
         (&["--help"][..], 0),
@@ -122,18 +125,18 @@ async fn help_and_version_end_well_and_wrong_usage_with_two() {
         (&["--config", "missing.toml"], 2),
     ] {
         let ended = run(failsoft(folder.path(), arguments)).await;
-        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.stderr);
         assert_eq!(
-            ended.out.is_empty(),
+            ended.stdout.is_empty(),
             code != 0,
             "{arguments:?}: {}",
-            ended.out
+            ended.stdout
         );
         assert_eq!(
-            ended.err.is_empty(),
+            ended.stderr.is_empty(),
             code == 0,
             "{arguments:?}: {}",
-            ended.err
+            ended.stderr
         );
     }
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What is on the disk when the service starts: rubbish, or a lot.
+//! The start on a damaged data folder, and on a large one.
 
 use std::fs;
 use std::path::Path;
@@ -12,26 +12,26 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::alone;
-use super::provider::{Manner, Provider, whole};
+use super::exclusive;
+use super::provider::{Behavior, Provider, full_answer};
 use super::service::{Service, ms};
 use super::ws_client::Visitor;
 
-const DATA: &str = "failsoft-data";
+const DATA_FOLDER: &str = "failsoft-data";
 
 fn problems(status: &Value) -> String {
     status["problems"].to_string()
 }
 
-/// Overwrites every file of a folder with bytes that nobody wrote.
-fn ruin(folder: &Path) {
+/// Overwrites every file of a folder with noise.
+fn overwrite_with_noise(folder: &Path) {
     let noise: Vec<u8> = (0..100_000_u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            ruin(&path)
+            overwrite_with_noise(&path)
         } else {
             fs::write(&path, &noise).unwrap()
         }
@@ -39,9 +39,9 @@ fn ruin(folder: &Path) {
 }
 
 #[tokio::test]
-async fn on_a_ruined_store_it_starts_says_so_and_keeps_what_there_was() {
+async fn a_damaged_store_is_set_aside_and_reported() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let service = Service::start(folder.path(), &provider.config()).await;
     let mut visitor = Visitor::new(service.port).await;
     visitor.ask("before").await;
@@ -50,16 +50,16 @@ async fn on_a_ruined_store_it_starts_says_so_and_keeps_what_there_was() {
         serde_json::json!([])
     );
     service.stop().await;
-    ruin(&folder.path().join(DATA).join("store"));
+    overwrite_with_noise(&folder.path().join(DATA_FOLDER).join("store"));
 
     let service = Service::start(folder.path(), &provider.config()).await;
     let status = service.get("/status.json").await.json();
     assert!(problems(&status).contains("damaged"), "{status}");
     assert!(
-        !problems(&status).contains('/') && !problems(&status).contains(DATA),
+        !problems(&status).contains('/') && !problems(&status).contains(DATA_FOLDER),
         "{status}"
     );
-    let aside = fs::read_dir(folder.path().join(DATA))
+    let aside = fs::read_dir(folder.path().join(DATA_FOLDER))
         .unwrap()
         .map(|entry| entry.unwrap().file_name());
     let aside: Vec<_> = aside
@@ -71,7 +71,7 @@ async fn on_a_ruined_store_it_starts_says_so_and_keeps_what_there_was() {
     let shown = back.ask("after").await;
     assert_eq!(
         (shown.text, &shown.accepted.unwrap()["durable"]),
-        (whole("after"), &Value::Bool(true))
+        (full_answer("after"), &Value::Bool(true))
     );
     service.kill().await;
 
@@ -85,22 +85,22 @@ async fn on_a_ruined_store_it_starts_says_so_and_keeps_what_there_was() {
 }
 
 #[tokio::test]
-async fn without_a_folder_to_write_to_it_chats_from_memory_and_says_so() {
+async fn an_unusable_data_folder_is_reported_and_memory_is_used() {
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
-    fs::write(folder.path().join(DATA), "a file").unwrap();
+    let provider = Provider::start(Behavior::Answer).await;
+    fs::write(folder.path().join(DATA_FOLDER), "a file").unwrap();
     let service = Service::start(folder.path(), &provider.config()).await;
     let status = service.get("/status.json").await.json();
     assert!(problems(&status).contains("memory only"), "{status}");
-    assert!(!problems(&status).contains(DATA), "{status}");
+    assert!(!problems(&status).contains(DATA_FOLDER), "{status}");
     let mut visitor = Visitor::new(service.port).await;
-    assert_eq!(visitor.ask("hello").await.text, whole("hello"));
+    assert_eq!(visitor.ask("hello").await.text, full_answer("hello"));
     let back = Visitor::back(service.port, visitor.conversation()).await;
     assert_eq!(back.history().len(), 1);
     assert_eq!(service.stop().await.code, Some(0));
 }
 
-/// How much a service in use has to read: conversations, and the turns of each.
+/// The size of a large store: conversations, and turns of each.
 const CONVERSATIONS: u8 = 120;
 const TURNS: u64 = 100;
 
@@ -109,7 +109,7 @@ fn conversation(n: u8) -> ConversationId {
 }
 
 fn turn(n: u8, at: u64) -> TurnRecord {
-    // Some of a conversation's last turns were under way when it ended.
+    // The last turn of some conversations was still running.
     let state = if at == TURNS && n.is_multiple_of(4) {
         TurnState::Running
     } else {
@@ -131,7 +131,7 @@ fn turn(n: u8, at: u64) -> TurnRecord {
     }
 }
 
-/// Writes conversations as a service does, and returns when the folder is free again.
+/// Writes conversations as a service does, and returns when the data folder is unlocked.
 async fn fill(data: &Path) {
     let opened = store::open(data, Timestamp(0)).unwrap();
     assert_eq!(opened.problems, [""; 0]);
@@ -145,29 +145,29 @@ async fn fill(data: &Path) {
     fs::File::open(data.join("lock")).unwrap().lock().unwrap();
 }
 
-async fn timed(folder: &Path, config: &str) -> (Service, Duration) {
-    let began = Instant::now();
+async fn start_timed(folder: &Path, config: &str) -> (Service, Duration) {
+    let started = Instant::now();
     let service = Service::start(folder, config).await;
-    (service, began.elapsed())
+    (service, started.elapsed())
 }
 
 #[tokio::test]
-async fn on_a_large_store_it_starts_in_moderate_time() {
-    let _alone = alone().await;
+async fn a_large_store_starts_within_30_seconds() {
+    let _exclusive = exclusive().await;
     let folder = TempDir::new().unwrap();
-    let provider = Provider::start(Manner::Answer).await;
+    let provider = Provider::start(Behavior::Answer).await;
     let config = provider.config();
-    let (service, empty) = timed(folder.path(), &config).await;
+    let (service, empty) = start_timed(folder.path(), &config).await;
     service.stop().await;
-    fill(&folder.path().join(DATA)).await;
-    let (service, closed) = timed(folder.path(), &config).await;
+    fill(&folder.path().join(DATA_FOLDER)).await;
+    let (service, closed) = start_timed(folder.path(), &config).await;
     let back = Visitor::back(service.port, &conversation(7).to_string()).await;
     assert_eq!(back.history().len(), usize::try_from(TURNS).unwrap());
     let back = Visitor::back(service.port, &conversation(8).to_string()).await;
     assert_eq!(back.history().last().unwrap()["state"], "interrupted");
     service.kill().await;
-    let (mut service, crashed) = timed(folder.path(), &config).await;
-    assert!(!service.is_over());
+    let (mut service, crashed) = start_timed(folder.path(), &config).await;
+    assert!(!service.has_exited());
     println!(
         "ready after {} on an empty store, {} on {} turns, {} on the same after a crash",
         ms(empty),

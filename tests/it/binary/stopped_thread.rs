@@ -1,4 +1,5 @@
-//! One thread of a process held still while the others go on, as a debugger holds it: what a call that blocks for too long does to a worker.
+//! Stops one thread of a process while the others run, as a debugger does. It simulates a blocking
+//! call on a worker.
 #![cfg(target_os = "linux")]
 
 use std::sync::mpsc;
@@ -9,51 +10,51 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-use super::within;
+use super::wait_for;
 
-/// A thread that is held until this is dropped.
-pub struct Held(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
+/// A thread that is stopped until this is dropped.
+pub struct StoppedThread(Option<(mpsc::Sender<()>, thread::JoinHandle<()>)>);
 
-impl Held {
-    /// Holds a thread, by its id. None where the system does not permit it.
-    pub async fn hold(id: i32) -> Option<Self> {
-        let (tell, held) = oneshot::channel();
-        let (let_go, told) = mpsc::channel();
-        // Only the thread that began to hold it may let it go.
+impl StoppedThread {
+    /// Stops a thread, by its id. Returns `None` if the system does not permit it.
+    pub async fn stop(id: i32) -> Option<Self> {
+        let (stopped, wait_stopped) = oneshot::channel();
+        let (resume, wait_resume) = mpsc::channel();
+        // ptrace requires that the thread which attached also detaches.
         let holder = thread::spawn(move || {
             let id = Pid::from_raw(id);
-            let holding = ptrace::seize(id, Options::empty())
+            let attached = ptrace::seize(id, Options::empty())
                 .and_then(|()| ptrace::interrupt(id))
                 .and_then(|()| waitpid(id, Some(WaitPidFlag::__WALL)));
-            if tell.send(holding.is_ok()).is_ok() && holding.is_ok() {
-                // An error is that nobody is there to tell any more.
-                let _ = told.recv();
+            if stopped.send(attached.is_ok()).is_ok() && attached.is_ok() {
+                // `recv` fails when the sender is dropped, which also means to resume.
+                let _ = wait_resume.recv();
                 ptrace::detach(id, None).unwrap();
             }
         });
-        let holds = within("the thread to stand still", held).await.unwrap();
-        holds.then_some(Self(Some((let_go, holder))))
+        let is_stopped = wait_for("the thread to stop", wait_stopped).await.unwrap();
+        is_stopped.then_some(Self(Some((resume, holder))))
     }
 }
 
-impl Drop for Held {
+impl Drop for StoppedThread {
     fn drop(&mut self) {
-        if let Some((let_go, holder)) = self.0.take() {
-            drop(let_go);
+        if let Some((resume, holder)) = self.0.take() {
+            drop(resume);
             drop(holder.join());
         }
     }
 }
 
-/// The threads of a process that are called so, by their ids, in the order in which they were begun.
-pub fn threads(pid: u32, name: &str) -> Vec<i32> {
-    let all = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let all = all.filter_map(|one| one.ok()?.file_name().to_str()?.parse().ok());
-    let called = |id: &i32| {
-        let called = std::fs::read_to_string(format!("/proc/{pid}/task/{id}/comm"));
-        called.is_ok_and(|called| called.trim_end() == name)
+/// The ids of a process's threads with this name, in ascending order.
+pub fn threads_named(pid: u32, name: &str) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+    let has_name = |id: &i32| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/task/{id}/comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
     };
-    let mut all: Vec<i32> = all.filter(called).collect();
-    all.sort_unstable();
-    all
+    let mut ids: Vec<i32> = ids.filter(has_name).collect();
+    ids.sort_unstable();
+    ids
 }

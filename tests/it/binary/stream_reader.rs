@@ -1,20 +1,19 @@
-//! A streamed answer over the API that OpenAI's clients know, as far as it was read.
+//! A streamed `/v1/chat/completions` answer, read step by step.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::within;
+use super::wait_for;
 
-/// An answer on its way.
-pub struct Streamed {
+pub struct StreamedAnswer {
     stream: TcpStream,
-    /// Its head and its body so far.
+    /// The head and the body received so far.
     pub text: String,
 }
 
-impl Streamed {
-    /// Asks `model`, which may be `auto`.
+impl StreamedAnswer {
+    /// Asks `model`, which may be `auto`, and returns before the answer arrives.
     pub async fn ask(port: u16, model: &str, question: &str) -> Self {
         let messages = json!([{ "role": "user", "content": question }]);
         let body = json!({ "model": model, "stream": true, "messages": messages }).to_string();
@@ -34,24 +33,27 @@ impl Streamed {
         }
     }
 
-    /// Reads on until the text is so.
-    pub async fn read(&mut self, so: impl Fn(&str) -> bool) {
+    /// Reads until the text received so far fulfils the condition.
+    pub async fn read_until(&mut self, condition: impl Fn(&str) -> bool) {
         let reading = async {
-            while !so(&self.text) {
-                assert!(self.more().await, "the answer ended: {}", self.text);
+            while !condition(&self.text) {
+                assert!(self.read_more().await, "the answer ended: {}", self.text);
             }
         };
-        within("more of an answer", reading).await;
+        wait_for("more of an answer", reading).await;
     }
 
-    /// Reads on to the end of the connection, and gives all of it.
-    pub async fn end(mut self) -> String {
-        within("the end of an answer", async { while self.more().await {} }).await;
+    /// Reads to the end of the connection, and returns everything.
+    pub async fn read_to_end(mut self) -> String {
+        wait_for("the end of an answer", async {
+            while self.read_more().await {}
+        })
+        .await;
         self.text
     }
 
-    /// False where the connection has ended.
-    async fn more(&mut self) -> bool {
+    /// Reads the next bytes. Returns `false` at the end of the connection.
+    async fn read_more(&mut self) -> bool {
         let mut bytes = [0; 2048];
         let read = self.stream.read(&mut bytes).await.unwrap();
         self.text += std::str::from_utf8(&bytes[..read]).unwrap();

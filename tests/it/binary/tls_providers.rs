@@ -1,4 +1,4 @@
-//! Providers over TLS: who has a certificate of the system's CAs is asked, who has not is never told a word.
+//! Providers over TLS: one with a trusted certificate is questions, one without gets no data.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -17,13 +17,13 @@ use crate::harness::Certificates;
 
 const ANSWER: &str = "This was said behind a lock.";
 
-/// A provider that speaks TLS, and what it was asked.
-struct Locked {
+/// A provider that speaks TLS, and the questions it received.
+struct TlsProvider {
     port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    questions: Arc<Mutex<Vec<String>>>,
 }
 
-impl Locked {
+impl TlsProvider {
     fn start(certificates: &Certificates) -> Self {
         let chain = CertificateDer::pem_file_iter(certificates.path("server.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();
@@ -36,30 +36,31 @@ impl Locked {
             .with_single_cert(chain.map(Result::unwrap).collect(), key)
             .unwrap();
         config.alpn_protocols = vec![b"http/1.1".into()];
-        let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
-        let (port, asked) = (
-            listener.local_addr().unwrap().port(),
-            Arc::<Mutex<Vec<_>>>::default(),
-        );
-        let heard = Arc::clone(&asked);
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let questions = Arc::<Mutex<Vec<_>>>::default();
+        let received = Arc::clone(&questions);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = BufReader::new(StreamOwned::new(connection, stream));
-                // Who does not trust the certificate goes without a word.
-                let Ok(question) = read(&mut stream) else {
+                // A client that does not trust the certificate closes the connection.
+                let Ok(question) = read_body(&mut stream) else {
                     continue;
                 };
-                heard.lock().unwrap().push(question);
-                let _ = answer(stream.get_mut());
+                received.lock().unwrap().push(question);
+                let _ = write_answer(stream.get_mut());
             }
         });
-        Self { port, asked }
+        Self { port, questions }
     }
 }
 
-/// The body of a request.
-fn read(stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> io::Result<String> {
+/// Reads the body of a request.
+fn read_body(
+    stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>,
+) -> io::Result<String> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -79,14 +80,14 @@ fn read(stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> io:
     Ok(String::from_utf8(body).unwrap())
 }
 
-fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> {
+fn write_answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> {
     let chunk = |delta: &str, finish: &str| {
         format!(
             "data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":{finish}}}]}}\n\n"
         )
     };
-    let said = chunk(&format!("{{\"content\":\"{ANSWER}\"}}"), "null");
-    let body = format!("{said}{}data: [DONE]\n\n", chunk("{}", "\"stop\""));
+    let text = chunk(&format!("{{\"content\":\"{ANSWER}\"}}"), "null");
+    let body = format!("{text}{}data: [DONE]\n\n", chunk("{}", "\"stop\""));
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -97,9 +98,9 @@ fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Result<(
 }
 
 #[tokio::test]
-async fn who_has_a_certificate_of_the_systems_cas_is_asked_and_who_has_not_is_told_nothing() {
+async fn providers_with_untrusted_certificates_receive_no_data() {
     let certificates = Certificates::make();
-    let provider = Locked::start(&certificates);
+    let provider = TlsProvider::start(&certificates);
     let ca = certificates.path("ca.pem");
     for trusts in [true, false] {
         let folder = TempDir::new().unwrap();
@@ -114,14 +115,18 @@ async fn who_has_a_certificate_of_the_systems_cas_is_asked_and_who_has_not_is_to
             command.env("SSL_CERT_FILE", &ca);
         }
         let service = Service::of(command).await;
-        provider.asked.lock().unwrap().clear();
+        provider.questions.lock().unwrap().clear();
         let shown = Visitor::new(service.port)
             .await
             .ask("What is behind it?")
             .await;
         assert_eq!(shown.text == ANSWER, trusts, "{}", shown.text);
-        let asked = provider.asked.lock().unwrap().join("\n");
-        assert_eq!(asked.contains("What is behind it?"), trusts, "{asked}");
+        let questions = provider.questions.lock().unwrap().join("\n");
+        assert_eq!(
+            questions.contains("What is behind it?"),
+            trusts,
+            "{questions}"
+        );
         service.kill().await;
     }
 }

@@ -1,4 +1,4 @@
-//! A visitor with a real WebSocket, who reads frames as the protocol says a client has to.
+//! A visitor with a real WebSocket, who checks frames as the protocol requires of a client.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -9,52 +9,49 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use futures_util::{SinkExt as _, StreamExt as _};
 
-use super::within;
+use super::wait_for;
 
-/// What comes over a socket.
-pub enum Heard {
-    /// A frame.
+pub enum SocketEvent {
     Frame(Value),
-    /// The end, with its close code where there is one.
+    /// The end of the connection, with its close code if there is one.
     Closed(Option<u16>),
 }
 
 /// A visitor in a conversation.
 pub struct Visitor {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// The frame that greeted them.
+    /// The `welcome` frame.
     pub welcome: Value,
     messages: u32,
 }
 
 impl Visitor {
-    /// Opens a new conversation.
     pub async fn new(port: u16) -> Self {
-        Self::enter(port, json!({ "conversation": null })).await
+        Self::connect(port, json!({ "conversation": null })).await
     }
 
-    /// Comes back to a conversation.
+    /// Returns to a conversation.
     pub async fn back(port: u16, conversation: &str) -> Self {
-        Self::enter(port, json!({ "conversation": conversation })).await
+        Self::connect(port, json!({ "conversation": conversation })).await
     }
 
-    /// Says hello with these fields.
-    pub async fn enter(port: u16, hello: Value) -> Self {
-        Self::with_header(port, hello, None).await
+    /// Connects, and sends a `hello` frame with these fields.
+    pub async fn connect(port: u16, hello: Value) -> Self {
+        Self::connect_with_header(port, hello, None).await
     }
 
-    /// Says hello with these fields, over a handshake with this header.
-    pub async fn with_header(
+    /// Like [`Self::connect`], with an additional header in the handshake.
+    pub async fn connect_with_header(
         port: u16,
         hello: Value,
         header: Option<(&'static str, &str)>,
     ) -> Self {
-        let entered = Self::try_enter(port, hello, header).await;
-        entered.unwrap_or_else(|| panic!("the visitor was not let in"))
+        let visitor = Self::try_connect(port, hello, header).await;
+        visitor.unwrap_or_else(|| panic!("the visitor was not welcomed"))
     }
 
-    /// The same at a service that may be gone: none where it is.
-    pub async fn try_enter(
+    /// Like [`Self::connect_with_header`]. Returns `None` if the service is gone.
+    pub async fn try_connect(
         port: u16,
         mut hello: Value,
         header: Option<(&'static str, &str)>,
@@ -65,155 +62,155 @@ impl Visitor {
         if let Some((name, value)) = header {
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        // The usual buffers would make thousands of visitors a matter of this process's memory.
+        // The default buffers would take too much memory for thousands of visitors.
         let small = WebSocketConfig::default().read_buffer_size(4096);
         let opening = connect_async_with_config(request, Some(small), true);
-        let (socket, _) = within("the handshake", opening).await.ok()?;
+        let (socket, _) = wait_for("the handshake", opening).await.ok()?;
         let mut visitor = Self {
             socket,
             welcome: Value::Null,
             messages: 0,
         };
         hello["type"] = "hello".into();
-        visitor.try_say(hello).await.ok()?;
+        visitor.try_send_frame(hello).await.ok()?;
         loop {
-            match visitor.hear().await {
-                Heard::Frame(frame) if frame["type"] == "welcome" => {
+            match visitor.next_event().await {
+                SocketEvent::Frame(frame) if frame["type"] == "welcome" => {
                     visitor.welcome = frame;
                     return Some(visitor);
                 }
-                Heard::Frame(frame) if frame["type"] == "error" => panic!("{frame}"),
-                Heard::Frame(_) => {}
-                Heard::Closed(_) => return None,
+                SocketEvent::Frame(frame) if frame["type"] == "error" => panic!("{frame}"),
+                SocketEvent::Frame(_) => {}
+                SocketEvent::Closed(_) => return None,
             }
         }
     }
 
-    /// The conversation's id.
     pub fn conversation(&self) -> &str {
         self.welcome["conversation"].as_str().unwrap()
     }
 
-    /// The turns that the greeting showed.
+    /// The turns of the `welcome` frame.
     pub fn history(&self) -> &[Value] {
         self.welcome["history"].as_array().unwrap()
     }
 
-    /// Sends a frame.
-    pub async fn say(&mut self, frame: Value) {
-        self.try_say(frame).await.unwrap();
+    /// Sends a frame; panics if the connection is gone.
+    pub async fn send_frame(&mut self, frame: Value) {
+        self.try_send_frame(frame).await.unwrap();
     }
 
-    /// Sends a frame to a service that may be gone.
-    pub async fn try_say(&mut self, frame: Value) -> Result<(), Error> {
+    /// Sends a frame. Returns an error if the connection is gone.
+    pub async fn try_send_frame(&mut self, frame: Value) -> Result<(), Error> {
         self.socket.send(Message::text(frame.to_string())).await
     }
 
-    /// Sends a message under a name of its own, which is given back.
-    pub async fn send(&mut self, text: &str) -> String {
+    /// Sends a message with a new `client_msg_id`, which is returned.
+    pub async fn send_message(&mut self, text: &str) -> String {
         self.messages += 1;
-        // Unlike in each visit: what an earlier one sent is another message.
+        // The history's length keeps ids of different visits apart.
         let id = format!("m{}-{}", self.messages, self.history().len());
-        self.say(json!({ "type": "send", "client_msg_id": id, "text": text }))
+        self.send_frame(json!({ "type": "send", "client_msg_id": id, "text": text }))
             .await;
         id
     }
 
-    /// What comes next.
-    pub async fn hear(&mut self) -> Heard {
+    /// Waits for the next frame, or for the close.
+    pub async fn next_event(&mut self) -> SocketEvent {
         loop {
-            match within("a frame", self.socket.next()).await {
+            match wait_for("a frame", self.socket.next()).await {
                 Some(Ok(Message::Text(text))) => {
-                    return Heard::Frame(serde_json::from_str(&text).unwrap());
+                    return SocketEvent::Frame(serde_json::from_str(&text).unwrap());
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    return Heard::Closed(frame.map(|frame| frame.code.into()));
+                    return SocketEvent::Closed(frame.map(|frame| frame.code.into()));
                 }
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Heard::Closed(None),
+                Some(Err(_)) | None => return SocketEvent::Closed(None),
             }
         }
     }
 
-    /// The next frame of this type; others are passed over.
+    /// Returns the next frame of this type, skipping others.
     pub async fn next(&mut self, kind: &str) -> Value {
         loop {
-            match self.hear().await {
-                Heard::Frame(frame) if frame["type"] == kind => return frame,
-                Heard::Frame(frame) if frame["type"] == "error" => panic!("{frame}"),
-                Heard::Frame(_) => {}
-                Heard::Closed(code) => panic!("closed with {code:?} before {kind}"),
+            match self.next_event().await {
+                SocketEvent::Frame(frame) if frame["type"] == kind => return frame,
+                SocketEvent::Frame(frame) if frame["type"] == "error" => panic!("{frame}"),
+                SocketEvent::Frame(_) => {}
+                SocketEvent::Closed(code) => panic!("closed with {code:?} before {kind}"),
             }
         }
     }
 
-    /// Waits for an error frame with this code.
     pub async fn next_error(&mut self, code: &str) -> Value {
         loop {
-            match self.hear().await {
-                Heard::Frame(frame) if frame["type"] == "error" => {
+            match self.next_event().await {
+                SocketEvent::Frame(frame) if frame["type"] == "error" => {
                     assert_eq!(frame["code"], code, "{frame}");
                     return frame;
                 }
-                Heard::Frame(_) => {}
-                Heard::Closed(code) => panic!("closed with {code:?} before an error"),
+                SocketEvent::Frame(_) => {}
+                SocketEvent::Closed(code) => panic!("closed with {code:?} before an error"),
             }
         }
     }
 
-    /// Reads on until the turn shows at least so many characters, or ends.
-    pub async fn read(&mut self, shown: &mut Shown, chars: usize) {
+    /// Reads until the turn shows at least this many characters, or ends.
+    pub async fn read_at_least(&mut self, shown: &mut ShownTurn, chars: usize) {
         while shown.done.is_none() && shown.text.chars().count() < chars {
-            match self.hear().await {
-                Heard::Frame(frame) => shown.apply(&frame),
-                Heard::Closed(code) => panic!("closed with {code:?} in mid-answer"),
+            match self.next_event().await {
+                SocketEvent::Frame(frame) => shown.apply(&frame),
+                SocketEvent::Closed(code) => panic!("closed with {code:?} in mid-answer"),
             }
         }
+    }
+    pub async fn read_to_end(&mut self, shown: &mut ShownTurn) {
+        self.read_at_least(shown, usize::MAX).await;
     }
 
     /// Reads the next turn to its end.
-    pub async fn answer(&mut self) -> Shown {
-        let mut shown = Shown::default();
-        self.read(&mut shown, usize::MAX).await;
+    pub async fn read_answer(&mut self) -> ShownTurn {
+        let mut shown = ShownTurn::default();
+        self.read_to_end(&mut shown).await;
         shown
     }
 
     /// Sends a message and reads its answer.
-    pub async fn ask(&mut self, text: &str) -> Shown {
-        self.send(text).await;
-        self.answer().await
+    pub async fn ask(&mut self, text: &str) -> ShownTurn {
+        self.send_message(text).await;
+        self.read_answer().await
     }
 
-    /// Reads on to the close, and gives its code.
-    pub async fn leave(&mut self, shown: &mut Shown) -> Option<u16> {
+    /// Reads until the connection closes, and returns the close code.
+    pub async fn read_until_close(&mut self, shown: &mut ShownTurn) -> Option<u16> {
         loop {
-            match self.hear().await {
-                Heard::Frame(frame) => shown.apply(&frame),
-                Heard::Closed(code) => return code,
+            match self.next_event().await {
+                SocketEvent::Frame(frame) => shown.apply(&frame),
+                SocketEvent::Closed(code) => return code,
             }
         }
     }
 }
 
-/// One turn as a client shows it.
+/// One turn as a client displays it.
 #[derive(Debug, Default)]
-pub struct Shown {
-    /// The turn, once it is known.
+pub struct ShownTurn {
+    /// The turn's id, once it is known.
     pub turn: Option<Value>,
-    /// The text that stands.
     pub text: String,
-    /// The last frame applied.
+    /// The sequence number of the last frame.
     pub seq: u64,
-    /// The frame that accepted the message, where this visitor sent it.
+    /// The `accepted` frame, if this visitor sent the message.
     pub accepted: Option<Value>,
-    /// The frame that opened the turn.
+    /// The `start` frame.
     pub start: Option<Value>,
-    /// The frame that ended it.
+    /// The `done` frame.
     pub done: Option<Value>,
 }
 
-impl Shown {
-    /// Applies a frame of the turn as the protocol says; what belongs to no turn is passed over.
+impl ShownTurn {
+    /// Applies a frame as the protocol specifies. Frames that belong to no turn are ignored.
     pub fn apply(&mut self, frame: &Value) {
         let kind = frame["type"].as_str().unwrap();
         match kind {
@@ -240,7 +237,7 @@ impl Shown {
             "done" => {
                 assert_eq!(
                     frame["text"], self.text,
-                    "done says another text than was shown"
+                    "the text of `done` differs from the shown text"
                 );
                 self.done = Some(frame.clone());
             }
@@ -248,8 +245,8 @@ impl Shown {
         }
     }
 
-    /// A field of the end.
-    pub fn end(&self, field: &str) -> &Value {
+    /// A field of the `done` frame.
+    pub fn done_field(&self, field: &str) -> &Value {
         let done = self
             .done
             .as_ref()
@@ -257,8 +254,7 @@ impl Shown {
         &done[field]
     }
 
-    /// The turn's id as text.
-    pub fn turn(&self) -> &str {
+    pub fn turn_id(&self) -> &str {
         self.turn.as_ref().and_then(Value::as_str).unwrap()
     }
 }

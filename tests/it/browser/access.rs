@@ -1,4 +1,4 @@
-//! Who cannot see, cannot point or cannot bear motion uses the pages as well: what axe-core finds, what is spoken, where keys lead.
+//! Accessibility: axe-core findings, screen reader announcements, keyboard and reduced motion.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,14 +13,13 @@ use super::page_driver::Tab;
 use super::test_site::Site;
 use super::widget::{open, pair, tag};
 
-/// To install it takes the longest; what it takes is the network's affair.
+/// Long enough for npm to install axe-core over a slow network.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The script of axe-core.
 async fn axe() -> &'static str {
     static AXE: OnceCell<String> = OnceCell::const_new();
     let install = || async {
-        // Beside the build folder's own temporary one.
+        // Outside the temporary folder, so that it is kept between runs.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("axe");
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/axe/install.sh");
         let ran = tokio::time::timeout(
@@ -31,7 +30,7 @@ async fn axe() -> &'static str {
                 .output(),
         )
         .await;
-        let ran = ran.expect("it takes too long").unwrap();
+        let ran = ran.expect("axe-core was not installed in time").unwrap();
         assert!(
             ran.status.success(),
             "axe-core was not installed: {}",
@@ -42,9 +41,9 @@ async fn axe() -> &'static str {
     AXE.get_or_init(install).await
 }
 
-/// Asserts that axe-core finds nothing, in light and in dark.
+/// Asserts that axe-core finds nothing, in the light and in the dark scheme.
 pub async fn nothing_is_found(tab: &Tab, what: &str) {
-    // From outside the page: its policy takes no script of ours.
+    // Over the debug protocol: the page's policy does not allow a foreign script.
     tab.cdp("Runtime.evaluate", json!({ "expression": axe().await }))
         .await;
     for scheme in ["light", "dark"] {
@@ -68,7 +67,7 @@ pub async fn nothing_is_found(tab: &Tab, what: &str) {
 const RICH: &str = "Show me some Rust code";
 
 #[tokio::test]
-async fn nothing_is_found_on_the_chat_page() {
+async fn chat_page_has_no_axe_findings() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -77,7 +76,7 @@ async fn nothing_is_found_on_the_chat_page() {
 }
 
 #[tokio::test]
-async fn nothing_is_found_on_the_status_page() {
+async fn status_page_has_no_axe_findings() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&format!("{}status", site.address())).await;
@@ -92,7 +91,7 @@ async fn nothing_is_found_on_the_status_page() {
 }
 
 #[tokio::test]
-async fn nothing_is_found_in_the_widget() {
+async fn widget_has_no_axe_findings() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     for (path, attributes) in [
@@ -117,7 +116,7 @@ async fn nothing_is_found_in_the_widget() {
 }
 
 #[tokio::test]
-async fn nothing_is_found_on_the_sample_page() {
+async fn sample_page_has_no_axe_findings_and_builds_the_snippet() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&format!("{}embed", site.address())).await;
@@ -132,7 +131,7 @@ async fn nothing_is_found_on_the_sample_page() {
         policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
         "{policy}"
     );
-    // The form makes the snippet, and the widget follows it.
+    // The form builds the snippet, and the widget on the page follows it.
     let set = "((name, value) => { const { elements } = document.querySelector('form'); elements[name].value = value;
         for (const type of ['input', 'change']) elements[name].dispatchEvent(new Event(type, { bubbles: true })); })";
     tab.eval(&format!("{set}('title', 'Say \"hi\" & <more>')"))
@@ -163,7 +162,7 @@ async fn nothing_is_found_on_the_sample_page() {
 }
 
 #[tokio::test]
-async fn an_answer_is_spoken_of_three_times_at_most() {
+async fn answer_is_announced_at_most_three_times() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -172,7 +171,7 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
     assert_eq!(
         tab.eval(&format!("{live}.length")).await,
         1,
-        "one region speaks"
+        "exactly one live region"
     );
     tab.eval(&format!(
         "(window.spoken = [], new MutationObserver(() => spoken.push({live}[0].textContent)).observe({live}[0], {{ childList: true, characterData: true, subtree: true }}))"
@@ -189,7 +188,7 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
         "{spoken:#?}"
     );
 
-    // Before the first token too, and once.
+    // A switch before the first token is announced too, once.
     site.fault("aurora", "unauthorized").await;
     tab.eval("(spoken.length = 0)").await;
     tab.ask("What does it cost?").await;
@@ -208,7 +207,7 @@ async fn an_answer_is_spoken_of_three_times_at_most() {
 }
 
 #[tokio::test]
-async fn all_that_can_be_done_is_done_by_keyboard() {
+async fn every_control_is_reachable_and_usable_by_keyboard() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -219,18 +218,18 @@ async fn all_that_can_be_done_is_done_by_keyboard() {
     tab.ask("Hello").await;
     tab.until_done().await;
     tab.until("witness.part('banner')").await;
-    // Round the page once: each stop, as its role or what it is, and whether it shows that it has the focus.
+    // One round through the page: the name of each stop, and whether it shows the focus.
     let stop = "((el) => [el.dataset.role ?? el.dataset.action ?? `${el.localName}.${el.className}`, getComputedStyle(el).outlineStyle !== 'none' || el.localName === 'textarea'])(document.activeElement)";
     let mut stops = Vec::new();
     tab.eval("document.activeElement.blur()").await;
     for _ in 0..50 {
         tab.press("Tab").await;
-        let [name, seen]: [serde_json::Value; 2] =
+        let [name, shows_focus]: [serde_json::Value; 2] =
             serde_json::from_value(tab.eval(stop).await).unwrap();
         let name = name.as_str().unwrap().to_owned();
         assert!(
-            seen == true || name.starts_with("body"),
-            "{name} does not show that it has the focus"
+            shows_focus == true || name.starts_with("body"),
+            "{name} does not show the focus"
         );
         stops.push(name);
     }
@@ -252,12 +251,12 @@ async fn all_that_can_be_done_is_done_by_keyboard() {
         "mend",
     ] {
         assert!(
-            stops.iter().any(|one| one == wanted),
+            stops.iter().any(|stop| stop == wanted),
             "{wanted} is not among {stops:?}"
         );
     }
-    // What is reached can be used.
-    let go = async |role: &str| {
+    // Reached controls can be activated.
+    let press_enter_on = async |role: &str| {
         for _ in 0..50 {
             if tab.eval("document.activeElement.dataset.role ?? ''").await == role {
                 return tab.press("Enter").await;
@@ -266,17 +265,17 @@ async fn all_that_can_be_done_is_done_by_keyboard() {
         }
         panic!("{role} was not reached");
     };
-    go("up").await;
+    press_enter_on("up").await;
     tab.until("witness.root().querySelector('[data-role=\"up\"][aria-pressed=\"true\"]')")
         .await;
     let answers = tab.eval("witness.answers().length").await.as_u64().unwrap();
-    go("retry").await;
+    press_enter_on("retry").await;
     tab.until(&format!("witness.answers().length === {}", answers + 1))
         .await;
     assert_eq!(
         tab.eval("document.activeElement.localName").await,
         "textarea",
-        "one can write on"
+        "the composer has the focus again"
     );
     tab.until_done().await;
     tab.is_untroubled().await;

@@ -1,4 +1,4 @@
-//! A Chromium for one test, with a profile and a driver of its own.
+//! A Chromium for one test, with its own profile and its own driver.
 
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
@@ -20,7 +20,7 @@ use tokio::process::{Child, Command};
 use super::long_tasks::Effort;
 use super::page_driver::Tab;
 
-/// What Chromium may be called.
+/// The names under which Chromium may be installed.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 const FLAGS: [&str; 10] = [
@@ -36,13 +36,13 @@ const FLAGS: [&str; 10] = [
     "--window-size=1280,800",
 ];
 
-/// Runs before each page's own scripts, and notes what the page does.
+/// Runs before each page's own scripts and records what the page does.
 const WITNESS: &str = include_str!("mutation_recorder.js");
 
-/// A browser. It ends with this value.
+/// A browser. Dropping it closes the browser.
 pub struct Chrome {
     client: Client,
-    /// The window that a session begins with, until it is taken.
+    /// The window with which a session starts, until it is used.
     first: Cell<Option<WindowHandle>>,
     session: String,
     driver: Child,
@@ -58,19 +58,19 @@ impl Chrome {
         let (driver, port) = start_driver(profile.path()).await;
         let mut flags = FLAGS.map(str::to_owned).to_vec();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
-        let wanted = json!({
+        let capabilities = json!({
             "goog:chromeOptions": { "binary": binary(&BROWSERS), "args": flags },
             "goog:loggingPrefs": { "browser": "ALL" },
-            // In a page one waits for conditions, each with a limit of its own.
+            // Scripts wait for conditions, each with a time limit of its own.
             "timeouts": { "script": 300_000, "pageLoad": 30_000 },
         });
-        let Value::Object(wanted) = wanted else {
+        let Value::Object(capabilities) = capabilities else {
             unreachable!()
         };
-        let wanted: Capabilities = wanted.into_iter().collect();
+        let capabilities: Capabilities = capabilities.into_iter().collect();
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = builder
-            .capabilities(wanted)
+            .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
@@ -86,7 +86,7 @@ impl Chrome {
         }
     }
 
-    /// Opens this address in a window of its own. All windows share the profile.
+    /// Opens this address in a new window. All windows share the profile.
     pub async fn open(&self, address: &str) -> Tab {
         let window = match self.first.take() {
             Some(window) => window,
@@ -102,12 +102,13 @@ impl Chrome {
         tab
     }
 
-    /// Watches from now on how long its pages' threads run.
+    /// Starts to record the CPU time of the pages' threads.
     pub fn effort(&self) -> Effort {
         Effort::watch(self.driver.id().unwrap())
     }
 
-    /// What the browser itself had to complain of since it was last asked: failed requests, refused resources, errors.
+    /// Returns the warnings and errors which the browser logged since the last call: failed
+    /// requests, refused resources, script errors.
     pub async fn complaints(&self) -> Vec<String> {
         let log = Drive {
             path: "se/log",
@@ -115,33 +116,35 @@ impl Chrome {
         };
         let entries = self.client.issue_cmd(log).await.unwrap();
         let entries = entries.as_array().unwrap().iter();
-        let bad = entries.filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
-        bad.map(|entry| entry["message"].as_str().unwrap().to_owned())
+        let complaints =
+            entries.filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
+        complaints
+            .map(|entry| entry["message"].as_str().unwrap().to_owned())
             .collect()
     }
 }
 
 impl Drop for Chrome {
-    /// A driver that is killed leaves its browser behind, so it is asked to end it; without a runtime, since a test may have failed.
+    /// Ends the session over a plain socket, since a failed test may have no runtime. A killed
+    /// driver would leave its browser running.
     fn drop(&mut self) {
         if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", self.port)) {
             let session = &self.session;
             let end = format!("DELETE /session/{session} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
             let _ = driver.set_read_timeout(Some(Duration::from_secs(10)));
             let _ = driver.write_all(end.as_bytes());
-            // It answers when that is done, and keeps the connection.
+            // The driver responds once the browser has ended, and keeps the connection open.
             let _ = driver.read(&mut [0; 256]);
         }
         let _ = self.driver.start_kill();
     }
 }
 
-/// A command of ChromeDriver's own.
+/// A ChromeDriver command outside the WebDriver standard.
 #[derive(Debug)]
 pub struct Drive {
-    /// What follows the session in its address.
+    /// The URL path after the session id.
     pub path: &'static str,
-    /// Its arguments.
     pub body: Value,
 }
 
@@ -159,15 +162,16 @@ impl WebDriverCompatibleCommand for Drive {
     }
 }
 
-/// Starts the driver on a free port, which it tells. All that it and the browser leave behind goes into this folder.
+/// Starts the driver on a free port, which it prints. The files of the driver and the browser go
+/// into this folder.
 async fn start_driver(folder: &Path) -> (Child, u16) {
-    // It takes a port that is free for IPv4, and ends where that is taken for IPv6.
+    // The driver picks a port which is free for IPv4, and exits if that is taken for IPv6.
     for _ in 0..5 {
         if let Some(started) = try_driver(folder).await {
             return started;
         }
     }
-    panic!("chromedriver ended before it began");
+    panic!("chromedriver exited before it listened");
 }
 
 async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
@@ -179,28 +183,28 @@ async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut driver = command.kill_on_drop(true).spawn().unwrap();
-    let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
-    while let Some(line) = said.next_line().await.unwrap() {
+    let mut output = BufReader::new(driver.stdout.take().unwrap()).lines();
+    while let Some(line) = output.next_line().await.unwrap() {
         if let Some(port) = line.strip_prefix("ChromeDriver was started successfully on port ") {
-            // What else it says has to go somewhere.
-            tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+            // Drain the rest of the output, so that the driver never blocks on a full pipe.
+            tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
             return Some((driver, port.trim_end_matches('.').parse().unwrap()));
         }
     }
     None
 }
 
-/// The first of these programs that is installed.
+/// Returns the first of these programs which is installed.
 fn binary(names: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = std::env::split_paths(&path).collect();
-    let mut places = names
+    let mut candidates = names
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    let found = places.find(|place| Path::is_file(place));
+    let found = candidates.find(|path| Path::is_file(path));
     found.unwrap_or_else(|| {
         panic!(
-            "the browser's tests need {}: tests/run.sh installs it",
+            "the browser tests need {}: tests/run.sh installs it",
             names.join(" or ")
         )
     })

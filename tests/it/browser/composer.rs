@@ -1,4 +1,4 @@
-//! What the visitor does: sending while there is no line, and stopping an answer.
+//! The composer: sending without a connection, stopping an answer, rate limits and feedback.
 
 use serde_json::{Value, json};
 
@@ -7,11 +7,11 @@ use super::cutting_proxy::Line;
 use super::page_driver::restarts;
 use super::test_site::Site;
 
-/// The words that stand by a message which waits.
+/// `true` while a message shows that it waits for a connection.
 const WAITING: &str =
     "document.querySelector('[data-role=\"log\"]').innerText.includes('Waiting to send')";
 
-/// The turns that a question has.
+/// Returns the number of turns with this question.
 async fn turns_of(question: &str, site: &Site, conversation: &str) -> usize {
     let history = site.history(conversation).await;
     history
@@ -21,16 +21,16 @@ async fn turns_of(question: &str, site: &Site, conversation: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_written_without_a_line_is_sent_once() {
+async fn offline_messages_are_sent_once_after_reconnect() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.until("witness.frame('welcome')").await;
     let conversation = tab.conversation().await;
-    let second = chrome.open(&line.address()).await;
+    let second = chrome.open(&proxy.address()).await;
     second.until("witness.frame('welcome')").await;
-    line.sever();
+    proxy.sever();
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
         .await;
     let asked = ["First, a story", "Then a list"];
@@ -38,7 +38,7 @@ async fn what_is_written_without_a_line_is_sent_once() {
         tab.ask(question).await;
     }
     tab.until(WAITING).await;
-    line.restore();
+    proxy.restore();
     for tab in [&tab, &second] {
         tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2")
             .await;
@@ -58,7 +58,7 @@ async fn what_is_written_without_a_line_is_sent_once() {
 }
 
 #[tokio::test]
-async fn what_is_written_during_an_answer_waits_for_its_end() {
+async fn message_during_an_answer_waits_for_its_end() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -72,7 +72,11 @@ async fn what_is_written_during_an_answer_waits_for_its_end() {
     tab.until("witness.answers().filter((el) => el.dataset.state === 'done').length === 2")
         .await;
     let refused = "witness.frames.filter(({ frame }) => frame.type === 'error').length";
-    assert_eq!(tab.eval(refused).await, 0, "it was held back, not refused");
+    assert_eq!(
+        tab.eval(refused).await,
+        0,
+        "the message was held back, not refused"
+    );
     let history = site.history(&tab.conversation().await).await;
     let questions: Vec<_> = history.iter().map(|turn| &turn["question"]).collect();
     assert_eq!(questions, ["First, a story", "Then a list"]);
@@ -80,21 +84,21 @@ async fn what_is_written_during_an_answer_waits_for_its_end() {
 }
 
 #[tokio::test]
-async fn what_was_sent_unheard_is_sent_again_and_is_the_same_turn() {
+async fn unacknowledged_message_is_resent_as_the_same_turn() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.until("witness.frame('welcome')").await;
     let conversation = tab.conversation().await;
-    // The service hears the question; the page never hears that it did.
-    line.deafen();
+    // The service receives the question, but its acknowledgement never reaches the page.
+    proxy.deafen();
     tab.ask("What does it cost?").await;
-    let heard = async || turns_of("What does it cost?", &site, &conversation).await == 1;
-    while !heard().await {}
-    line.sever();
+    let is_received = async || turns_of("What does it cost?", &site, &conversation).await == 1;
+    while !is_received().await {}
+    proxy.sever();
     tab.until(WAITING).await;
-    line.restore();
+    proxy.restore();
     tab.until("witness.answer()?.dataset.state === 'done'")
         .await;
     assert_eq!(
@@ -110,18 +114,18 @@ async fn what_was_sent_unheard_is_sent_again_and_is_the_same_turn() {
 }
 
 #[tokio::test]
-async fn what_waits_survives_a_reload() {
+async fn waiting_message_survives_a_reload() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.until("witness.frame('welcome')").await;
     let conversation = tab.conversation().await;
-    line.sever();
+    proxy.sever();
     tab.until("witness.part('connection')").await;
     tab.ask("What does it cost?").await;
     tab.until(WAITING).await;
-    line.restore();
+    proxy.restore();
     tab.reload().await;
     tab.until("witness.frame('done')").await;
     assert_eq!(
@@ -137,7 +141,7 @@ async fn what_waits_survives_a_reload() {
 }
 
 #[tokio::test]
-async fn stop_stops_at_once_and_for_good() {
+async fn stop_ends_the_answer_at_once_and_after_a_reload() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -163,7 +167,7 @@ async fn stop_stops_at_once_and_for_good() {
         .at;
     assert!(
         last_growth - clicked <= 200.0,
-        "it grew for {} ms after the click",
+        "the answer grew for {} ms after the click",
         last_growth - clicked
     );
     assert_eq!(restarts(&shown), 0);
@@ -173,7 +177,7 @@ async fn stop_stops_at_once_and_for_good() {
             .contains("Stopped")
     );
 
-    // It stays so, for this page and for all others.
+    // The answer stays stopped, in this page and in any other.
     let text = tab.text().await;
     tab.ask("Hello").await;
     tab.until_done().await;
@@ -193,7 +197,7 @@ async fn stop_stops_at_once_and_for_good() {
 }
 
 #[tokio::test]
-async fn leaving_does_not_stop_an_answer() {
+async fn leaving_the_page_does_not_stop_the_answer() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -211,20 +215,20 @@ async fn leaving_does_not_stop_an_answer() {
 }
 
 #[tokio::test]
-async fn stop_without_a_line_reaches_the_service_when_there_is_one() {
+async fn offline_stop_reaches_the_service_after_reconnect() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.ask("Write a long text about the sea").await;
     tab.until_it_says(200).await;
-    line.sever();
+    proxy.sever();
     tab.click(r#"[data-role="stop"]"#).await;
     let text = tab.text().await;
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
         .await;
-    assert_eq!(tab.text().await, text, "it is frozen meanwhile");
-    line.restore();
+    assert_eq!(tab.text().await, text, "the text is frozen meanwhile");
+    proxy.restore();
     tab.until("witness.answer().dataset.state === 'stopped'")
         .await;
     assert_eq!(restarts(&tab.shown().await), 0);
@@ -237,7 +241,7 @@ async fn stop_without_a_line_reaches_the_service_when_there_is_one() {
 }
 
 #[tokio::test]
-async fn one_window_stops_what_another_one_asked() {
+async fn one_window_stops_the_answer_of_another() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -255,12 +259,12 @@ async fn one_window_stops_what_another_one_asked() {
 }
 
 #[tokio::test]
-async fn too_many_messages_are_held_back_and_each_is_sent_once() {
+async fn messages_over_the_rate_limit_wait_and_are_sent_once() {
     let site = Site::configured("[limits]\nmessages_per_minute = 6\n").await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     for provider in ["aurora", "borealis", "cascade"] {
-        // Answers come at once then.
+        // The fallback answers at once.
         site.fault(provider, "unauthorized").await;
     }
     let asked: Vec<_> = (1..=7)
@@ -285,7 +289,7 @@ async fn too_many_messages_are_held_back_and_each_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_thumb_is_kept_and_a_new_conversation_is_empty() {
+async fn feedback_survives_a_reload_and_new_conversation_is_empty() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;

@@ -1,4 +1,5 @@
-//! The line breaks in mid-answer: what is read in the end is what was answered, and nothing stood there twice or vanished.
+//! Connection loss during an answer: the page ends with the complete answer, and no text was
+//! repeated or lost on the way.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,32 +11,33 @@ use super::page_driver::restarts;
 use super::test_site::Site;
 use crate::binary::ws_client::Visitor;
 
-/// Its answer is about six hundred words and takes twenty seconds.
+/// Asks for an answer of about six hundred words, which takes twenty seconds.
 const LONG: &str = "Write a long text about the sea";
 
 #[tokio::test]
-async fn five_cuts_of_the_line_leave_the_answer_whole_in_every_window() {
+async fn answer_stays_complete_after_five_cuts_in_every_window() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.ask(LONG).await;
     tab.until_it_says(50).await;
-    let second = chrome.open(&line.address()).await;
+    let second = chrome.open(&proxy.address()).await;
     second.until("witness.text().length > 50").await;
-    // Anywhere: at a frame's beginning, in its header, in its middle.
-    let mut random = SystemTime::now()
+    // Cut anywhere: at the start of a frame, in its header, in its middle.
+    let mut seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .subsec_nanos();
-    println!("the cuts begin with {random}");
+    println!("seed of the cuts: {seed}");
     for _ in 0..5 {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let bytes = usize::try_from(random >> 16).unwrap() % 1200;
-        let (before, hellos) = (tab.text().await.len(), tab.eval(HELLOS).await);
-        line.cut_after(bytes);
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let bytes = usize::try_from(seed >> 16).unwrap() % 1200;
+        let length_before = tab.text().await.len();
+        let hellos = tab.eval(HELLOS).await;
+        proxy.cut_after(bytes);
         tab.until(&format!(
-            "{HELLOS} > {hellos} && witness.text().length > {before} + 100"
+            "{HELLOS} > {hellos} && witness.text().length > {length_before} + 100"
         ))
         .await;
     }
@@ -58,28 +60,28 @@ async fn five_cuts_of_the_line_leave_the_answer_whole_in_every_window() {
     assert_eq!(
         tab.string(rendered).await,
         second.string(rendered).await,
-        "cut or not, it looks the same"
+        "cuts make no visible difference"
     );
     tab.is_untroubled().await;
     second.is_untroubled().await;
 }
 
-/// How often the page said hello.
+/// The number of `hello` frames which the page sent.
 const HELLOS: &str = "witness.sent.filter(({ type }) => type === 'hello').length";
 
 #[tokio::test]
-async fn a_line_that_died_without_a_word_is_noticed_on_waking() {
+async fn dead_connection_is_noticed_when_the_browser_comes_online() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.ask(LONG).await;
     tab.until_it_says(50).await;
-    line.freeze();
-    let before = tab.text().await.len();
+    proxy.freeze();
+    let length_before = tab.text().await.len();
     tab.eval("dispatchEvent(new Event('online'))").await;
     tab.until(&format!(
-        "{HELLOS} === 2 && witness.text().length > {before} + 100"
+        "{HELLOS} === 2 && witness.text().length > {length_before} + 100"
     ))
     .await;
     tab.click(r#"[data-role="stop"]"#).await;
@@ -88,24 +90,25 @@ async fn a_line_that_died_without_a_word_is_noticed_on_waking() {
 }
 
 #[tokio::test]
-async fn who_was_away_for_a_switch_and_long_after_it_sees_all_of_it() {
+async fn page_that_missed_a_failover_shows_the_complete_answer() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.ask(LONG).await;
     tab.until_it_says(200).await;
     let conversation = tab.conversation().await;
-    line.sever();
+    proxy.sever();
     let read = tab.text().await;
     site.fault("aurora", "cut").await;
-    // Someone else sees the answer through to its end meanwhile: hundreds of frames that the page has missed.
+    // Another client follows the answer to its end meanwhile: the page misses hundreds of frames.
     let end = Visitor::back(site.port(), &conversation)
         .await
         .next("done")
         .await;
-    line.restore();
-    // As a browser says it whose network is back: else the next try may be half a minute away.
+    proxy.restore();
+    // The event of a browser whose network is back. Otherwise the next try may be half a minute
+    // away.
     tab.eval("dispatchEvent(new Event('online'))").await;
     tab.until("witness.answer().dataset.state === 'done'").await;
     assert_eq!(tab.text().await, end["text"]);

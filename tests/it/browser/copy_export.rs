@@ -1,4 +1,4 @@
-//! What a visitor takes out of the chat: an answer, a piece of code, the whole conversation.
+//! Copying an answer, copying a code block, and exporting the conversation.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::chrome::Chrome;
 use super::test_site::Site;
 
 #[tokio::test]
-async fn an_answer_code_and_the_conversation_can_be_taken_along() {
+async fn copy_and_export_give_answer_code_and_conversation() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -14,7 +14,7 @@ async fn an_answer_code_and_the_conversation_can_be_taken_along() {
     let done = tab.until_done().await;
     tab.until("witness.answer().querySelector('.fs-code')")
         .await;
-    // What a page puts on the clipboard, in either way, is kept here; to read a real one takes a permission.
+    // Records what the page puts on the clipboard: reading the real one needs a permission.
     tab.eval("(window.taken = [], navigator.clipboard.writeText = async (text) => { taken.push(text); })")
         .await;
     tab.click("[data-role=\"copy\"]").await;
@@ -34,7 +34,7 @@ async fn an_answer_code_and_the_conversation_can_be_taken_along() {
     assert!(code.contains("fn backoff"), "{code}");
     assert_eq!(tab.eval("taken[1]").await, code);
 
-    // The file, as the browser is given it.
+    // The exported file, as the browser receives it.
     tab.eval(
         "(window.file = null, URL.createObjectURL = (blob) => (blob.text().then((text) => (window.file = { text, name })), '#'),
           HTMLAnchorElement.prototype.click = function click() { window.name = this.download; }, null)",
@@ -42,7 +42,8 @@ async fn an_answer_code_and_the_conversation_can_be_taken_along() {
     .await;
     tab.click("[data-role=\"export\"]").await;
     tab.until("file").await;
-    let (name, text) = (tab.string("file.name").await, tab.string("file.text").await);
+    let name = tab.string("file.name").await;
+    let text = tab.string("file.text").await;
     assert!(
         name.starts_with("conversation-20") && name.ends_with(".md"),
         "{name}"

@@ -1,4 +1,4 @@
-//! The line between a browser and the service, to be cut and frozen by a test.
+//! A TCP proxy between browser and service which tests cut, freeze or hold back.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -8,25 +8,25 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// A port that leads to the service. Each of its connections can be cut or frozen, and new ones refused.
+/// The proxy. Its connections can be cut or frozen, and new ones refused.
 pub struct Line {
     port: u16,
     state: watch::Sender<State>,
 }
 
-/// Connections are numbered from 1 as they come.
+/// Connections are numbered from 1 in the order in which they open.
 #[derive(Clone, Copy)]
 struct State {
     to: u16,
     refusing: bool,
     opened: u64,
-    /// Those up to this number are cut.
+    /// Connections up to this number are cut.
     cut: u64,
-    /// Those up to this number carry nothing more, in either direction.
+    /// Connections up to this number transfer nothing more, in either direction.
     frozen: u64,
-    /// Whether the service's words are held back on all of them, while the browser's pass.
+    /// The service's data is held back on all connections, while the browser's data passes.
     deaf: bool,
-    /// All are cut when the service has said so many bytes more.
+    /// All connections are cut after this many more bytes from the service.
     bytes_left: Option<usize>,
 }
 
@@ -37,16 +37,16 @@ enum Way {
 }
 
 impl State {
-    fn holds(&self, number: u64, way: Way) -> bool {
-        number <= self.frozen || (self.deaf && way == Way::ToBrowser)
+    fn holds(&self, number: u64, direction: Way) -> bool {
+        number <= self.frozen || (self.deaf && direction == Way::ToBrowser)
     }
 }
 
 impl Line {
-    /// A line to the service at this port.
+    /// Starts a proxy in front of the service at this port.
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let own = listener.local_addr().unwrap().port();
+        let proxy_port = listener.local_addr().unwrap().port();
         let state = State {
             to: port,
             refusing: false,
@@ -58,54 +58,60 @@ impl Line {
         };
         let (state, _) = watch::channel(state);
         tokio::spawn(accept(listener, state.clone()));
-        Self { port: own, state }
+        Self {
+            port: proxy_port,
+            state,
+        }
     }
 
-    /// The service's address over this line.
+    /// Returns the URL of the service through this proxy.
     pub fn address(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// Leads to another port from now on.
+    /// Forwards new connections to another port.
     pub fn lead_to(&self, port: u16) {
         self.state.send_modify(|state| state.to = port);
     }
 
-    /// Cuts every connection, as a reset, when the service has said so many bytes more, wherever that is in what it says. New ones
-    /// pass.
+    /// Resets every connection after this many more bytes from the service, at whatever position in
+    /// a frame that is. New connections are accepted.
     pub fn cut_after(&self, bytes: usize) {
         self.state
             .send_modify(|state| state.bytes_left = Some(bytes));
     }
 
-    /// Cuts every connection and lets none through until [`Self::restore`].
+    /// Resets every connection and refuses new ones until [`Self::restore`].
     pub fn sever(&self) {
         self.state.send_modify(|state| {
             state.refusing = true;
-            state.cut();
+            state.cut_all();
         });
     }
 
-    /// Lets connections through again, and all that is said on them. What was frozen stays so.
+    /// Accepts connections again and releases held data. Frozen connections stay frozen.
     pub fn restore(&self) {
-        self.state
-            .send_modify(|state| (state.refusing, state.deaf) = (false, false));
+        self.state.send_modify(|state| {
+            state.refusing = false;
+            state.deaf = false;
+        });
     }
 
-    /// The connections there are carry nothing more and stay open, as when a network is gone without a word.
+    /// Existing connections stay open but transfer nothing more, as after a silent network loss.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.frozen = state.opened);
     }
 
-    /// The browser is heard and hears nothing, until [`Self::restore`].
+    /// Forwards the browser's data but holds the service's data back, until [`Self::restore`].
     pub fn deafen(&self) {
         self.state.send_modify(|state| state.deaf = true);
     }
 }
 
 impl State {
-    fn cut(&mut self) {
-        (self.cut, self.bytes_left) = (self.opened, None);
+    fn cut_all(&mut self) {
+        self.cut = self.opened;
+        self.bytes_left = None;
     }
 }
 
@@ -126,8 +132,8 @@ async fn carry(browser: TcpStream, to: u16, number: u64, state: watch::Sender<St
     let Ok(service) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
         return reset(&browser);
     };
-    let ((from_browser, to_browser), (from_service, to_service)) =
-        (browser.into_split(), service.into_split());
+    let (from_browser, to_browser) = browser.into_split();
+    let (from_service, to_service) = service.into_split();
     let mut cut = state.subscribe();
     let up = pump(
         from_browser,
@@ -143,12 +149,12 @@ async fn carry(browser: TcpStream, to: u16, number: u64, state: watch::Sender<St
     }
 }
 
-/// Carries one direction to its end, and closes what it led to; resets it when cut.
+/// Forwards one direction to its end and then closes the destination. Resets it after a cut.
 async fn pump(
     mut from: OwnedReadHalf,
     to: OwnedWriteHalf,
     number: u64,
-    way: Way,
+    direction: Way,
     state: watch::Sender<State>,
 ) -> io::Result<()> {
     let mut to = Cutting {
@@ -160,20 +166,22 @@ async fn pump(
     let mut bytes = [0; 4096];
     loop {
         let read = from.read(&mut bytes).await?;
-        // Only the loss of the state's last sender is an error, and one is held here.
-        let _ = changes.wait_for(|state| !state.holds(number, way)).await;
+        // Fails only if all senders of the state are gone, and `state` is one.
+        let _ = changes
+            .wait_for(|state| !state.holds(number, direction))
+            .await;
         if read == 0 {
             return to.to.shutdown().await;
         }
         let left = state
             .borrow()
             .bytes_left
-            .filter(|left| way == Way::ToBrowser && *left <= read);
+            .filter(|left| direction == Way::ToBrowser && *left <= read);
         to.to.write_all(&bytes[..left.unwrap_or(read)]).await?;
         state.send_if_modified(|state| {
             match &mut state.bytes_left {
-                Some(_) if left.is_some() => state.cut(),
-                Some(left) if way == Way::ToBrowser => *left -= read,
+                Some(_) if left.is_some() => state.cut_all(),
+                Some(left) if direction == Way::ToBrowser => *left -= read,
                 _ => return false,
             }
             true
@@ -181,7 +189,7 @@ async fn pump(
     }
 }
 
-/// One end of a connection, which is reset if it is dropped after a cut.
+/// The writing half of a connection. The connection is reset if this is dropped after a cut.
 struct Cutting {
     to: OwnedWriteHalf,
     number: u64,
@@ -196,7 +204,7 @@ impl Drop for Cutting {
     }
 }
 
-/// When this connection is closed, it is so by a reset.
+/// Makes the connection end with a reset when it is closed.
 fn reset(connection: &TcpStream) {
     let _ = connection.set_zero_linger();
 }

@@ -1,4 +1,4 @@
-//! The names by which site owners' scripts, and these tests, find the parts of the pages: they are a promise, and each is there where it should be.
+//! The `data-role` hooks for the scripts of site owners: each is present where it is documented.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::page_driver::Tab;
 use super::test_site::Site;
 use super::widget::{open, pair, tag};
 
-/// The values of these attributes on every element with this role, each once.
+/// Returns the distinct values of these attributes on the elements with this role.
 async fn told(tab: &Tab, role: &str, names: &[&str]) -> Value {
     let names = json!(names);
     let each = format!(
@@ -17,7 +17,7 @@ async fn told(tab: &Tab, role: &str, names: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn every_part_of_the_chat_has_its_name() {
+async fn chat_page_has_every_data_role() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -25,9 +25,9 @@ async fn every_part_of_the_chat_has_its_name() {
     tab.until_it_says(120).await;
     let turn = tab.string("witness.answer().dataset.turn").await;
     let message = ["data-from", "data-turn", "data-state"];
-    let said = told(&tab, "message", &message).await;
+    let messages = told(&tab, "message", &message).await;
     assert_eq!(
-        said,
+        messages,
         json!([
             format!("user {turn} done"),
             format!("assistant {turn} streaming")
@@ -49,8 +49,8 @@ async fn every_part_of_the_chat_has_its_name() {
     for role in [
         "log", "text", "chip", "draft", "composer", "send", "retry", "up", "down", "status",
     ] {
-        let there = format!("Boolean(document.querySelector('[data-role=\"{role}\"]'))");
-        assert_eq!(tab.eval(&there).await, true, "{role}");
+        let is_present = format!("Boolean(document.querySelector('[data-role=\"{role}\"]'))");
+        assert_eq!(tab.eval(&is_present).await, true, "{role}");
     }
     assert_eq!(
         told(&tab, "demo", &["data-provider"]).await,
@@ -83,7 +83,7 @@ async fn every_part_of_the_chat_has_its_name() {
 }
 
 #[tokio::test]
-async fn every_part_of_the_widget_and_of_the_status_page_has_its_name() {
+async fn widget_and_status_page_have_every_data_role() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;

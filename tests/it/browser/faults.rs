@@ -1,4 +1,5 @@
-//! A provider breaks while it answers, in every way the demo knows: the answer ends whole, and says what happened.
+//! Provider faults during an answer, one test per kind: the page shows a complete answer and names
+//! the failover.
 
 use serde_json::{Value, json};
 
@@ -6,14 +7,14 @@ use super::chrome::Chrome;
 use super::page_driver::{Tab, restarts};
 use super::test_site::Site;
 
-/// Its answer is plain text, about a hundred words of it.
+/// Asks for plain text of about a hundred words.
 const QUESTION: &str = "Where do penguins sleep in winter?";
 
-/// Characters of the answer that stand there when its provider breaks.
+/// The number of characters of the answer which the page shows when its provider breaks.
 const SHOWN: usize = 120;
 
 #[tokio::test]
-async fn what_cuts_an_answer_ends_in_another_ones() {
+async fn broken_streams_fail_over() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -28,7 +29,7 @@ async fn what_cuts_an_answer_ends_in_another_ones() {
 }
 
 #[tokio::test]
-async fn what_silences_an_answer_ends_in_another_ones() {
+async fn silent_streams_fail_over() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -42,7 +43,7 @@ async fn what_silences_an_answer_ends_in_another_ones() {
 }
 
 #[tokio::test]
-async fn the_panel_breaks_and_mends_a_provider() {
+async fn demo_panel_breaks_and_repairs_a_provider() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -65,15 +66,15 @@ async fn the_panel_breaks_and_mends_a_provider() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_just_goes_on() {
+async fn slow_answer_continues_without_failover() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask(QUESTION).await;
     tab.until_it_says(SHOWN).await;
     site.fault("aurora", "slow").await;
-    let before = tab.text().await.chars().count();
-    tab.until(&format!("witness.text().length > {}", before + 10))
+    let length_before = tab.text().await.chars().count();
+    tab.until(&format!("witness.text().length > {}", length_before + 10))
         .await;
     assert_eq!(
         tab.string("witness.answer().dataset.state").await,
@@ -89,7 +90,7 @@ async fn a_slow_answer_just_goes_on() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_slow_ends_in_another_ones() {
+async fn answer_over_the_attempt_timeout_fails_over() {
     let site = Site::configured("[timeouts]\nattempt = \"8s\"\n").await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -101,7 +102,7 @@ async fn an_answer_that_is_too_slow_ends_in_another_ones() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
+async fn interrupted_answer_without_providers_ends_in_a_labelled_fallback() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -129,7 +130,7 @@ async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
     );
     tab.reads_whole().await;
 
-    // With the others back, the same question is answered.
+    // After the other providers are back, a retry answers the same question.
     for provider in ["cascade", "borealis"] {
         site.fault(provider, "none").await;
     }
@@ -143,19 +144,19 @@ async fn an_answer_that_nobody_can_finish_ends_in_a_labelled_one() {
     tab.is_untroubled().await;
 }
 
-/// Sees an answer of aurora's through to its end, which is not aurora's.
+/// Waits for the end of an answer which aurora started, and asserts that another provider gave it.
 async fn fails_over(tab: &Tab, fault: &str) {
     let done = tab.until_done().await;
-    let who = done["provider"].as_str().unwrap();
+    let provider = done["provider"].as_str().unwrap();
     assert_eq!(
         (&done["source"], &done["finish"]),
         (&json!("ai"), &json!("stop")),
         "{fault}"
     );
-    assert_ne!(who, "aurora", "{fault}");
-    let whole = format!("simulated answer from {who}");
+    assert_ne!(provider, "aurora", "{fault}");
+    let marker = format!("simulated answer from {provider}");
     assert!(
-        done["text"].as_str().unwrap().contains(&whole),
+        done["text"].as_str().unwrap().contains(&marker),
         "{fault}: {done:#}"
     );
     assert_eq!(done["tried"][0]["provider"], "aurora", "{fault}");
@@ -163,34 +164,34 @@ async fn fails_over(tab: &Tab, fault: &str) {
 
     let shown = tab.shown().await;
     assert_eq!(restarts(&shown), 1, "{fault}");
-    let paused: Vec<_> = shown.iter().filter(|one| one.paused).collect();
+    let paused: Vec<_> = shown.iter().filter(|answer| answer.paused).collect();
     assert!(
         !paused.is_empty(),
-        "{fault}: nothing said that another is asked: {shown:#?}"
+        "{fault}: the page did not show that another provider is asked: {shown:#?}"
     );
-    let held = &paused.last().unwrap().text;
+    let draft = &paused.last().unwrap().text;
     assert!(
-        held.len() >= SHOWN,
-        "{fault}: the text stays while another is asked"
+        draft.len() >= SHOWN,
+        "{fault}: the text was gone while another provider was asked"
     );
     assert_eq!(
         done["drafts"],
-        json!([{ "attempt": 1, "provider": "aurora", "text": held }]),
+        json!([{ "attempt": 1, "provider": "aurora", "text": draft }]),
         "{fault}"
     );
 
-    let words = held.split_whitespace().count();
-    let folded: Value = tab
-        .eval("[...witness.answer().querySelectorAll('[data-role=\"draft\"]')].map((one) => [one.open, one.innerText])")
+    let words = draft.split_whitespace().count();
+    let summaries: Value = tab
+        .eval("[...witness.answer().querySelectorAll('[data-role=\"draft\"]')].map((el) => [el.open, el.innerText])")
         .await;
     let line = format!("Interrupted draft from aurora · {words} words");
-    assert_eq!(folded, json!([[false, line]]), "{fault}");
+    assert_eq!(summaries, json!([[false, line]]), "{fault}");
     let chip = tab
         .string("witness.part('chip', witness.answer()).textContent")
         .await;
     assert_eq!(
         chip,
-        format!("Answered by {who} · aurora unavailable"),
+        format!("Answered by {provider} · aurora unavailable"),
         "{fault}"
     );
 }

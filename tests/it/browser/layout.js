@@ -1,26 +1,26 @@
-// What is wrong with how the page stands there, as lines of words; none where all is well. Given the width it should have.
+// Returns the layout problems of the page as a list of texts, given the expected width in pixels.
 
 (width) => {
-  const wrong = [];
+  const problems = [];
   const { scrollWidth } = document.scrollingElement;
-  if (scrollWidth > width) wrong.push(`the page is ${scrollWidth} px wide`);
+  if (scrollWidth > width) problems.push(`the page is ${scrollWidth} px wide`);
 
   const seen = [...document.body.querySelectorAll('*')].filter((el) => el.checkVisibility({ visibilityProperty: true }));
   const name = (el) => `<${el.localName} class="${el.className}"> ${el.textContent.trim().slice(0, 40)}`;
   const scrolls = (el) => el && (/auto|scroll|hidden|clip/.test(getComputedStyle(el).overflowX) || scrolls(el.parentElement));
   for (const el of seen) {
     const { left, right } = el.getBoundingClientRect();
-    if ((right > width + 0.5 || left < -0.5) && !scrolls(el.parentElement)) wrong.push(`it sticks out: ${name(el)}`);
+    if ((right > width + 0.5 || left < -0.5) && !scrolls(el.parentElement)) problems.push(`overflows the page: ${name(el)}`);
   }
   for (const el of document.querySelectorAll('[data-role="log"]')) {
-    if (el.scrollWidth > el.clientWidth) wrong.push(`it scrolls sideways: ${name(el)}`);
+    if (el.scrollWidth > el.clientWidth) problems.push(`scrolls sideways: ${name(el)}`);
   }
 
   const left = (selector) => document.querySelector(selector)?.getBoundingClientRect().left;
   const [answer, composer] = ['.fs-answer', '.fs-composer'].map(left);
-  if (Math.abs(answer - composer) > 1) wrong.push(`the answer begins at ${answer}, the composer at ${composer}`);
+  if (Math.abs(answer - composer) > 1) problems.push(`the answer begins at ${answer}, the composer at ${composer}`);
 
-  // Contrast, after WCAG 2: at least 4.5 to 1; 3 to 1 where the text is large.
+  // Contrast as in WCAG 2: at least 4.5 to 1, or 3 to 1 for large text.
   const brush = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const rgba = (colour) => {
     brush.clearRect(0, 0, 1, 1);
@@ -39,7 +39,7 @@
   for (const el of seen) {
     const own = [...el.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
     const through = opacity(el);
-    // What is not shown until it is hovered has no contrast; what cannot be used needs none.
+    // Text which is transparent until hovered, and disabled controls, need no contrast.
     if (!own || through < 0.1 || el.closest(':disabled, .fs-hidden, option')) continue;
     const { color, fontSize, fontWeight } = getComputedStyle(el);
     const under = ground(el);
@@ -47,8 +47,8 @@
     const [bright, dark] = [over([r, g, b, a * through], under), under].map(light).sort((one, two) => two - one);
     const ratio = (bright + 0.05) / (dark + 0.05);
     const size = parseFloat(fontSize);
-    const least = size >= 24 || (size >= 18.66 && fontWeight >= 700) ? 3 : 4.5;
-    if (ratio < least) wrong.push(`contrast ${ratio.toFixed(2)}: ${name(el)}`);
+    const minimum = size >= 24 || (size >= 18.66 && fontWeight >= 700) ? 3 : 4.5;
+    if (ratio < minimum) problems.push(`contrast ${ratio.toFixed(2)}: ${name(el)}`);
   }
-  return wrong;
+  return problems;
 }

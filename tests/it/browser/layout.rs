@@ -1,4 +1,4 @@
-//! How the page stands there, on a phone and on a desk, in light and in dark: nothing sticks out, all words can be read.
+//! Layout on phone and desktop, in the light and the dark scheme: no overflow, readable contrast.
 
 use serde_json::json;
 
@@ -7,13 +7,13 @@ use super::page_driver::Tab;
 use super::test_site::Site;
 use crate::harness::ScriptedProvider;
 
-/// What finds fault with a page.
+/// A JavaScript function which returns the layout problems of a page.
 pub const LOOKS: &str = include_str!("layout.js");
 
-/// Width, height, whether it is touched.
+/// Width, height, and `true` for a touch screen.
 const SCREENS: [(u32, u32, bool); 2] = [(360, 740, true), (1280, 800, false)];
 
-/// What is wide by nature.
+/// An answer made of parts which are wider than a phone.
 const WIDE: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/address/that/goes/on/and/on/without/a/single/place/to/break/it/anywhere/at/all\n\n\
     Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverwaltungsvorschriftensammlungsverzeichnisse\n\n\
     | a | table | with | many | columns | none | of | which | may | push | the | page | aside |\n\
@@ -24,40 +24,43 @@ const WIDE: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/address/
     1. One\n   1. Two\n      1. Three\n         1. Four\n            1. Five-levels-deep-and-still-going\n\n\
     שלום, זה טקסט מימין לשמאל עם English באמצע.\n\nAnd a [link](https://example.com/x), **strong words** and *others*.";
 
-/// Looks at the page on every screen and in both schemes.
-async fn looks_well(tab: &Tab, what: &str) {
+/// Asserts that the page has no layout problems, on every screen and in both schemes.
+async fn looks_well(tab: &Tab, state: &str) {
     for (width, height, phone) in SCREENS {
         tab.resize(width, height, phone).await;
         for scheme in ["light", "dark"] {
             tab.prefer(scheme).await;
-            let (narrow, wide) = (width - 20, width);
-            // A desk's scroll bar takes its place; the page is there when it is as wide as it is told to be.
+            // A desktop's scroll bar takes some of the width.
+            let narrow = width - 20;
+            let wide = width;
             let settled = format!("document.documentElement.clientWidth >= {narrow} && document.documentElement.clientWidth <= {wide}
                 && matchMedia('(prefers-color-scheme: {scheme})').matches && !document.getAnimations().some((one) => one instanceof CSSTransition)");
             tab.until(&settled).await;
-            let wrong = tab.eval(&format!("({LOOKS})({width})")).await;
-            assert_eq!(wrong, json!([]), "{what}, {width} px, {scheme}");
-            let ground = "getComputedStyle(document.querySelector('.fs')).backgroundColor.match(/[\\d.]+/g).slice(0, 3).every((part) => part < 64)";
+            let problems = tab.eval(&format!("({LOOKS})({width})")).await;
+            assert_eq!(problems, json!([]), "{state}, {width} px, {scheme}");
+            let is_dark = "getComputedStyle(document.querySelector('.fs')).backgroundColor.match(/[\\d.]+/g).slice(0, 3).every((part) => part < 64)";
             assert_eq!(
-                tab.eval(ground).await,
+                tab.eval(is_dark).await,
                 scheme == "dark",
-                "{what}: {scheme} is {scheme}"
+                "{state}: the background in the {scheme} scheme"
             );
         }
     }
 }
 
-/// Brings the demo's chat page into all its states, and has it looked at in each. `drawn`: what must hold besides when `question` is answered.
+/// Brings the demo's chat page into each of its states and runs `check` there.
+///
+/// `drawn` is a condition which must also hold once `question` is answered.
 pub async fn in_every_state(
     site: &Site,
     tab: &Tab,
     question: &str,
     drawn: &str,
-    look: impl AsyncFn(&Tab, &str),
+    check: impl AsyncFn(&Tab, &str),
 ) {
     tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')")
         .await;
-    look(tab, "empty").await;
+    check(tab, "empty").await;
 
     tab.ask(question).await;
     tab.until_it_says(100).await;
@@ -70,7 +73,7 @@ pub async fn in_every_state(
         "witness.part('banner')?.dataset.mode === 'degraded' && {drawn}"
     ))
     .await;
-    look(tab, "an answer with a draft, degraded").await;
+    check(tab, "an answer with a draft, degraded").await;
 
     for provider in ["borealis", "cascade"] {
         site.fault(provider, "unauthorized").await;
@@ -79,11 +82,11 @@ pub async fn in_every_state(
     tab.until_done().await;
     tab.until("witness.part('banner')?.dataset.mode === 'outage'")
         .await;
-    look(tab, "a labelled answer, outage").await;
+    check(tab, "a labelled answer, outage").await;
 }
 
 #[tokio::test]
-async fn the_demo_looks_well_in_every_state() {
+async fn demo_page_has_no_layout_problems_in_any_state() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -100,7 +103,7 @@ async fn the_demo_looks_well_in_every_state() {
 }
 
 #[tokio::test]
-async fn what_is_wide_stays_in_its_place() {
+async fn wide_content_does_not_widen_the_page() {
     let provider = ScriptedProvider::answering(WIDE).await;
     let tables = format!(
         "[chat]\ntitle = \"A-title-that-is-much-too-long-for-the-header-of-a-telephone\"\n\

@@ -1,7 +1,8 @@
-//! How long a page's tasks held up its thread, and how much of that was work of their own.
+//! Measures long tasks of pages by the CPU time of their threads.
 //!
-//! The browser tells of each task over 50 ms by the clock. On a machine that is busy otherwise a short task takes long by the clock too, because its
-//! thread waits for a processor, or for another process that does; the kernel counts how long a thread ran. On a quiet machine the two are one.
+//! The browser reports each task which takes over 50 ms of wall-clock time. On a busy machine a
+//! short task takes that long too, because its thread waits for a processor or for another process.
+//! The kernel counts how long a thread really ran. On a quiet machine both figures agree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,32 +14,33 @@ use tokio::task::JoinHandle;
 
 use super::page_driver::Tab;
 
-/// A task that is longer than this holds up the page.
+/// A task longer than this blocks the page noticeably.
 pub const LONG_MS: f64 = 50.0;
 
-/// How often the kernel is asked.
+/// The interval at which the kernel's counters are read.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// When, in milliseconds since 1970, and how long each page's thread had run until then, in milliseconds.
+/// The time in milliseconds since 1970, and the CPU time of each page's thread so far, in
+/// milliseconds, by process id.
 type Sample = (f64, BTreeMap<u32, f64>);
 
-/// How long the threads of all pages of a browser ran, for as long as this is kept.
+/// Samples the CPU time of all page threads of a browser until it is dropped.
 pub struct Effort {
     samples: Arc<Mutex<Vec<Sample>>>,
     watching: JoinHandle<()>,
 }
 
 impl Effort {
-    /// Watches the pages of the browser whose driver is this process.
+    /// Starts to sample the pages of the browser with this driver process.
     pub fn watch(driver: u32) -> Self {
         let samples: Arc<Mutex<Vec<Sample>>> = Arc::default();
-        let kept = Arc::clone(&samples);
+        let shared = Arc::clone(&samples);
         let watching = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(EVERY);
             let mut pages = Vec::new();
             for tick in 0_u32.. {
                 ticks.tick().await;
-                // A page opened meanwhile has a process of its own.
+                // Each new page has a process of its own.
                 if tick % 20 == 0 {
                     pages = renderers(driver);
                 }
@@ -47,27 +49,32 @@ impl Effort {
                     .unwrap()
                     .as_secs_f64()
                     * 1e3;
-                let ran = pages
+                let cpu_times = pages
                     .iter()
                     .filter_map(|pid| Some((*pid, ran(*pid)?)))
                     .collect();
-                kept.lock().unwrap().push((at, ran));
+                shared.lock().unwrap().push((at, cpu_times));
             }
         });
         Self { samples, watching }
     }
 
-    /// The tasks of this page that ran for longer than [`LONG_MS`]: how long by the clock, and how long they ran.
+    /// Returns the tasks of this page which used the CPU for longer than [`LONG_MS`], as pairs of
+    /// wall-clock and CPU time.
     pub async fn own(&self, tab: &Tab) -> Vec<(f64, f64)> {
-        let held: Vec<(f64, f64)> = serde_json::from_value(tab.eval("witness.held").await).unwrap();
-        let own =
+        let tasks: Vec<(f64, f64)> =
+            serde_json::from_value(tab.eval("witness.held").await).unwrap();
+        let with_cpu_time =
             |(from, length): &(f64, f64)| (*length, self.ran(*from, from + length).min(*length));
-        let all: Vec<_> = held.iter().map(own).collect();
-        println!("tasks of over {LONG_MS} ms, by the clock and as they ran: {all:?}");
-        all.into_iter().filter(|(_, own)| *own > LONG_MS).collect()
+        let tasks: Vec<_> = tasks.iter().map(with_cpu_time).collect();
+        println!("tasks of over {LONG_MS} ms, wall-clock and CPU time: {tasks:?}");
+        tasks
+            .into_iter()
+            .filter(|(_, cpu_time)| *cpu_time > LONG_MS)
+            .collect()
     }
 
-    /// How long a page's thread ran between two moments, at most: the one that ran most.
+    /// Returns the CPU time in milliseconds between two moments of the page thread that ran most.
     fn ran(&self, from: f64, to: f64) -> f64 {
         let samples = self.samples.lock().unwrap();
         let before = samples
@@ -80,11 +87,11 @@ impl Effort {
             .find(|(at, _)| *at >= to)
             .or(samples.last())
             .unwrap();
-        let each = after
+        let cpu_times = after
             .1
             .iter()
             .map(|(page, ran)| ran - before.1.get(page).unwrap_or(&0.0));
-        each.fold(0.0, f64::max)
+        cpu_times.fold(0.0, f64::max)
     }
 }
 
@@ -94,14 +101,14 @@ impl Drop for Effort {
     }
 }
 
-/// The processes of pages among the descendants of this one.
+/// Returns the renderer processes among the descendants of the driver.
 fn renderers(driver: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let parents: BTreeMap<u32, u32> = numbers
         .filter_map(|pid| Some((pid, parent(pid)?)))
         .collect();
-    let descends = |mut pid: u32| {
+    let is_descendant = |mut pid: u32| {
         while let Some(parent) = parents.get(&pid) {
             if *parent == driver {
                 return true;
@@ -110,7 +117,7 @@ fn renderers(driver: u32) -> Vec<u32> {
         }
         false
     };
-    let renders = |pid: &u32| {
+    let is_renderer = |pid: &u32| {
         let line =
             fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains("--type=renderer")
@@ -118,8 +125,8 @@ fn renderers(driver: u32) -> Vec<u32> {
     parents
         .keys()
         .copied()
-        .filter(|pid| descends(*pid))
-        .filter(renders)
+        .filter(|pid| is_descendant(*pid))
+        .filter(is_renderer)
         .collect()
 }
 
@@ -134,10 +141,10 @@ fn parent(pid: u32) -> Option<u32> {
         .ok()
 }
 
-/// How long the process's main thread has run, in milliseconds; none where it is gone.
+/// Returns the CPU time of a process's main thread in milliseconds, or `None` if it has exited.
 fn ran(pid: u32) -> Option<f64> {
-    let told =
+    let schedstat =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("schedstat")).ok()?;
-    let nanoseconds: f64 = told.split_whitespace().next()?.parse().ok()?;
+    let nanoseconds: f64 = schedstat.split_whitespace().next()?.parse().ok()?;
     Some(nanoseconds / 1e6)
 }

@@ -1,7 +1,8 @@
-//! The pages as a visitor's browser shows them, Chromium, against the service as its users start it.
+//! Tests of the pages in Chromium, against the service binary as users start it.
 //!
-//! Nothing is mocked in between: a test writes into the page, breaks a provider, the line or the process, and looks at what
-//! stands there. What happened on the way is told by a witness that runs beside the page.
+//! Nothing is mocked in between. A test types into the page, breaks a provider, the connection or
+//! the process, and checks what the page shows. `mutation_recorder.js` records all changes
+//! meanwhile.
 
 mod access;
 mod chrome;

@@ -1,19 +1,19 @@
-// Runs in every page before the page's own scripts, and notes what crosses the line, what the page shows of it at each
-// change, and what should never happen.
+// Runs in every page before the page's own scripts. Records the frames on the WebSocket, what the
+// page shows after each change, and errors.
 
 window.witness = (() => {
   const seen = {
-    frames: [], // {at, frame}: from the service
-    sent: [], // to the service
-    opened: [], // when a socket was opened, or tried to be
-    shown: [], // {at, turn, state, source, text, blank, paused, drafts}: an answer, after each change of it
-    banners: [], // {at, mode}: after each change; mode is '' for none
+    frames: [], // {at, frame}: received from the service
+    sent: [], // frames sent to the service
+    opened: [], // the times of attempts to open a socket
+    shown: [], // {at, turn, state, source, text, blank, paused, drafts}: an answer after each of its changes
+    banners: [], // {at, mode}: after each change; mode is '' without a banner
     clicks: [], // {at, role}
-    crowded: false, // whether there ever were two banners
-    held: [], // [from, length]: tasks of over 50 ms, in milliseconds, from 1970 on
-    woke: null, // when the page was last thawed
-    shadow: null, // the widget's root, where there is one
-    trouble: [], // errors, and breaches of the page's own policy
+    crowded: false, // there were two banners at some time
+    held: [], // [start, duration]: tasks of over 50 ms, in milliseconds since 1970
+    woke: null, // the time at which the page was last resumed
+    shadow: null, // the widget's shadow root, if any
+    trouble: [], // errors and violations of the page's own policy
   };
   const at = () => performance.now();
 
@@ -44,14 +44,14 @@ window.witness = (() => {
   }, true);
 
   const root = () => seen.shadow ?? document;
-  // A long history is drawn in slices: an answer that is made and not yet filled counts as not there.
+  // A long history is drawn in slices: an element which is not filled yet does not count.
   const answers = () =>
     [...root().querySelectorAll('[data-role="message"][data-from="assistant"]:not([data-followup])')]
       .filter((el) => el.rawText !== undefined);
   const visible = (el) => Boolean(el?.checkVisibility());
 
-  /** The last frame of this type. */
-  const frame = (type) => seen.frames.findLast((one) => one.frame.type === type)?.frame;
+  /** Returns the last frame of this type. */
+  const frame = (type) => seen.frames.findLast((entry) => entry.frame.type === type)?.frame;
 
   const last = new Map();
   const observer = new MutationObserver(() => {
@@ -83,21 +83,21 @@ window.witness = (() => {
   };
 
   return Object.assign(seen, {
-    /** Notes no more what is shown: to note it costs more than to show it, where there is much. */
+    /** Stops recording what is shown, which costs more than showing it if there is much text. */
     rest: () => observer.disconnect(),
     visible,
     root,
-    /** The elements of all answers that are drawn, oldest first. */
+    /** Returns the elements of all drawn answers, oldest first. */
     answers,
-    /** The element of the last answer. */
+    /** Returns the element of the last answer. */
     answer: () => answers().at(-1),
-    /** The text that it shows. */
+    /** Returns the text of the last answer. */
     text: () => answers().at(-1)?.rawText ?? '',
-    /** The part of this name on the page, if it can be seen. */
+    /** Returns the visible part of the page with this role. */
     part: (role, within = root()) =>
       [...within.querySelectorAll(`[data-role="${role}"]`)].find(visible),
     frame,
-    /** Whether the last answer is the one to what this page asked last. */
+    /** Returns true if the last answer belongs to this page's last question. */
     current: () => {
       const { client_msg_id: id } = seen.sent.findLast(({ type }) => type === 'send' || type === 'retry') ?? {};
       const start = seen.frames.find(({ frame }) => frame.type === 'start' && frame.client_msg_id === id)?.frame;

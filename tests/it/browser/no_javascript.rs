@@ -1,4 +1,4 @@
-//! Where scripts are off, or do not come: each page says what it can.
+//! Pages without JavaScript: each shows what it can.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::chrome::Chrome;
 use super::page_driver::Tab;
 use super::test_site::Site;
 
-/// What can be seen in the middle of the page: the browser's own view of it, since no script of a page runs here.
+/// Returns the visible text of the main content, from the accessibility tree, since no script runs.
 async fn seen(tab: &Tab) -> String {
     let tree = tab.cdp("Accessibility.getFullAXTree", json!({})).await;
     let nodes = tree["nodes"].as_array().unwrap().iter();
@@ -19,7 +19,7 @@ async fn seen(tab: &Tab) -> String {
 }
 
 #[tokio::test]
-async fn without_scripts_each_page_says_what_it_can() {
+async fn pages_without_scripts_show_a_notice_or_their_content() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
@@ -47,7 +47,7 @@ async fn without_scripts_each_page_says_what_it_can() {
 }
 
 #[tokio::test]
-async fn where_the_scripts_do_not_come_the_page_says_so_after_a_while() {
+async fn page_whose_scripts_do_not_load_says_so_after_a_while() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
@@ -58,13 +58,13 @@ async fn where_the_scripts_do_not_come_the_page_says_so_after_a_while() {
     )
     .await;
     tab.go(&site.address()).await;
-    let said =
+    let visibility =
         "(({ visibility }) => visibility)(getComputedStyle(document.querySelector('.fs-late')))";
     assert_eq!(
-        tab.eval(said).await,
+        tab.eval(visibility).await,
         "hidden",
-        "not before the chat had its time"
+        "the notice waits until the chat had time to load"
     );
-    tab.until(&format!("{said} === 'visible'")).await;
+    tab.until(&format!("{visibility} === 'visible'")).await;
     assert!(seen(&tab).await.contains("The chat does not load."));
 }

@@ -1,4 +1,4 @@
-//! Providers are gone for longer than one answer, and then they are back: what the page says, with nobody asking.
+//! Outages which last longer than one answer: banners, automatic recovery and follow-up answers.
 
 use std::time::Duration;
 
@@ -11,37 +11,38 @@ use super::test_site::Site;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
 
-/// So many failures in a row tell a provider that is down from one that had bad luck.
+/// The number of consecutive failures which trips a provider's breaker.
 const FAILURES: usize = 5;
 
-/// From the end of a fault until the page has stopped to say that all is well: the breaker's rest, the service making sure, the
-/// notice itself, and some more.
+/// The longest wait from the end of a fault until the page shows no banner: the breaker's open
+/// time, the service's probes, the recovery notice, and some reserve.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// The late answer.
+/// The follow-up answer.
 const LATE: &str = "document.querySelector('[data-followup]')";
 
 const OUTAGE: &str = "witness.part('banner')?.dataset.mode === 'outage'";
 
-/// The banners there were but for `degraded`: providers neither go nor come back all in one moment.
+/// Returns the banners shown so far without `degraded`: providers neither fail nor recover all at
+/// the same moment.
 async fn told(tab: &Tab) -> Vec<String> {
-    let mut told = tab.banners().await;
-    told.retain(|mode| mode != "degraded");
-    told
+    let mut banners = tab.banners().await;
+    banners.retain(|mode| mode != "degraded");
+    banners
 }
 
-/// Has the browser believe that it has no network, or that it has it back.
-async fn offline(tab: &Tab, is: bool) {
-    let event = if is { "offline" } else { "online" };
-    let say = format!(
+/// Makes the browser believe that it has lost its network, or has it back.
+async fn offline(tab: &Tab, is_offline: bool) {
+    let event = if is_offline { "offline" } else { "online" };
+    let script = format!(
         "(Object.defineProperty(navigator, 'onLine', {{ value: {}, configurable: true }}), dispatchEvent(new Event('{event}')))",
-        !is
+        !is_offline
     );
-    tab.eval(&say).await;
+    tab.eval(&script).await;
 }
 
 #[tokio::test]
-async fn a_provider_that_comes_and_goes_is_told_of_once() {
+async fn flapping_provider_shows_one_banner() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -63,13 +64,11 @@ async fn a_provider_that_comes_and_goes_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_and_so_is_its_end() {
+async fn outage_and_recovery_are_shown_without_a_question() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
-    let (tab, idle) = (
-        chrome.open(&site.address()).await,
-        chrome.open(&site.address()).await,
-    );
+    let tab = chrome.open(&site.address()).await;
+    let idle = chrome.open(&site.address()).await;
     for provider in PROVIDERS {
         site.fault_for(provider, "down", "8s").await;
     }
@@ -90,10 +89,10 @@ async fn an_outage_is_told_and_so_is_its_end() {
     let hint = tab.string("document.querySelector('form').innerText").await;
     assert!(
         hint.contains("No AI can be reached"),
-        "the composer is honest about it: {hint}"
+        "the composer warns about the outage: {hint}"
     );
 
-    // Nobody asks anything: the providers are tried by the service itself.
+    // Nobody asks anything: the service probes the providers by itself.
     for tab in [&tab, &idle] {
         tab.within(RECOVERED, "witness.banners.at(-1)?.mode === ''")
             .await;
@@ -111,7 +110,7 @@ async fn an_outage_is_told_and_so_is_its_end() {
 }
 
 #[tokio::test]
-async fn a_backup_is_told_and_so_is_the_return() {
+async fn backup_provider_and_recovery_are_shown() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -125,7 +124,7 @@ async fn a_backup_is_told_and_so_is_the_return() {
     assert_eq!(
         tab.eval("witness.shown.some(({ paused }) => paused)").await,
         false,
-        "nobody noticed"
+        "the switch is invisible"
     );
     let chip = tab
         .string("witness.part('chip', witness.answer()).textContent")
@@ -144,7 +143,7 @@ async fn a_backup_is_told_and_so_is_the_return() {
         .await;
     assert_eq!(tab.banners().await, ["degraded", "normal", ""]);
 
-    // Who comes later saw no trouble, and is told of none.
+    // After a reload the page has seen no trouble and shows none.
     tab.reload().await;
     tab.until("witness.answer() && witness.frame('welcome')")
         .await;
@@ -155,37 +154,41 @@ async fn a_backup_is_told_and_so_is_the_return() {
 }
 
 #[tokio::test]
-async fn the_worst_is_told_and_only_that() {
+async fn only_the_most_severe_banner_is_shown() {
     let site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     for provider in PROVIDERS {
         site.fault(provider, "unauthorized").await;
     }
     tab.ask("Hello").await;
     tab.until_done().await;
     tab.until(OUTAGE).await;
-    // A browser that calls itself offline while frames arrive is not believed.
+    // A browser which claims to be offline while frames arrive is not believed.
     offline(&tab, true).await;
     tab.ask("Hello").await;
     tab.until_done().await;
     assert_eq!(told(&tab).await, ["outage"]);
-    line.sever();
+    proxy.sever();
     tab.until("witness.part('banner')?.dataset.mode === 'offline'")
         .await;
     offline(&tab, false).await;
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
         .await;
-    line.restore();
+    proxy.restore();
     tab.until(OUTAGE).await;
     assert_eq!(
         told(&tab).await,
         ["outage", "offline", "unreachable", "outage"]
     );
-    assert_eq!(tab.eval("witness.crowded").await, false, "never two");
+    assert_eq!(
+        tab.eval("witness.crowded").await,
+        false,
+        "two banners at once"
+    );
 
-    // Who has read it puts it away, for this incident.
+    // A dismissed banner stays away for the rest of the incident.
     tab.click("[data-role=\"banner\"] button").await;
     tab.until("!witness.part('banner')").await;
     tab.reload().await;
@@ -198,7 +201,7 @@ async fn the_worst_is_told_and_only_that() {
 }
 
 #[tokio::test]
-async fn what_no_ai_answered_is_answered_late_on_every_tab() {
+async fn followup_answer_appears_on_every_tab() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -207,7 +210,7 @@ async fn what_no_ai_answered_is_answered_late_on_every_tab() {
     }
     tab.ask("What does it cost?").await;
     assert_eq!(tab.until_done().await["degraded"], true);
-    let said = tab.text().await;
+    let fallback_text = tab.text().await;
     let other = chrome.open(&site.address()).await;
     assert_eq!(other.conversation().await, tab.conversation().await);
     for tab in [&tab, &other] {
@@ -226,8 +229,8 @@ async fn what_no_ai_answered_is_answered_late_on_every_tab() {
             ""
         );
     }
-    // The labelled answer stands where it stood.
-    assert_eq!(tab.text().await, said);
+    // The labelled fallback answer stays where it was.
+    assert_eq!(tab.text().await, fallback_text);
     let label = tab
         .string("witness.part('label', witness.answer()).innerText")
         .await;

@@ -1,4 +1,4 @@
-//! A window of the browser: what a visitor does there and sees there.
+//! A browser tab, driven as a visitor would use it.
 
 use std::time::Duration;
 
@@ -10,32 +10,29 @@ use serde_json::{Value, json};
 
 use super::chrome::Drive;
 
-/// How long something is waited for that happens soon if at all.
+/// The default time limit of a wait.
 const SOON: Duration = Duration::from_secs(20);
 
-/// One window.
 pub struct Tab {
     client: Client,
     window: WindowHandle,
 }
 
-/// An answer as the page showed it, from one change to the next.
+/// The state of an answer after one change on the page.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Shown {
     /// Milliseconds since the page was opened.
     pub at: f64,
-    /// The text, to the letter.
     pub text: String,
-    /// Whether nothing of the text could be seen.
+    /// There is text, but none of it is visible.
     pub blank: bool,
-    /// Whether it said that another provider is being asked.
+    /// The page says that another provider is being asked.
     pub paused: bool,
-    /// How many folded drafts stood below it.
+    /// The number of folded drafts below the answer.
     pub drafts: usize,
 }
 
 impl Tab {
-    /// The window of this handle.
     pub fn new(client: Client, window: WindowHandle) -> Self {
         Self { client, window }
     }
@@ -48,7 +45,7 @@ impl Tab {
         &self.client
     }
 
-    /// Sends a command of the browser's own protocol.
+    /// Sends a command of the Chrome DevTools Protocol.
     pub async fn cdp(&self, command: &str, with: Value) -> Value {
         let body = json!({ "cmd": command, "params": with });
         self.here()
@@ -61,24 +58,22 @@ impl Tab {
             .unwrap()
     }
 
-    /// Opens this address.
     pub async fn go(&self, address: &str) {
         self.here().await.goto(address).await.unwrap();
     }
 
-    /// Loads the page again.
     pub async fn reload(&self) {
         self.here().await.refresh().await.unwrap();
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of a JavaScript expression.
     pub async fn eval(&self, expression: &str) -> Value {
         let script = format!("return ({expression});");
         let value = self.here().await.execute(&script, Vec::new()).await;
         value.unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
-    /// The string that an expression in the page gives.
+    /// Returns the value of a JavaScript expression which must be a string.
     pub async fn string(&self, expression: &str) -> String {
         let value = self.eval(expression).await;
         value
@@ -87,13 +82,13 @@ impl Tab {
             .to_owned()
     }
 
-    /// Waits until an expression in the page holds; for [`SOON`] at most.
+    /// Waits until a JavaScript expression is truthy, for [`SOON`] at most.
     #[track_caller]
     pub fn until<'a>(&'a self, expression: &'a str) -> impl Future<Output = ()> + 'a {
         self.within(SOON, expression)
     }
 
-    /// Waits until an expression in the page holds, for `limit` at most.
+    /// Waits until a JavaScript expression is truthy, for `limit` at most.
     pub async fn within(&self, limit: Duration, expression: &str) {
         let script = "
             const [limit, done] = arguments;
@@ -111,29 +106,29 @@ impl Tab {
             look();";
         let script = script.replace("EXPRESSION", expression);
         let limit = u64::try_from(limit.as_millis()).unwrap();
-        let failed = self
+        let error = self
             .here()
             .await
             .execute_async(&script, vec![json!(limit)])
             .await
             .unwrap();
-        if failed != "" {
-            panic!("{failed}: {expression}\n{}", self.sight().await);
+        if error != "" {
+            panic!("{error}: {expression}\n{}", self.sight().await);
         }
     }
 
-    /// What there is to see, for who has to find out why a test failed.
+    /// Describes the page and its recent events, for the message of a failed test.
     async fn sight(&self) -> String {
-        let told = "(() => {
+        let description = "(() => {
             const { shown, frames, sent, banners, trouble } = witness;
             const last = { shown, frames, sent, banners, trouble };
-            const lines = ([name, all]) => all.slice(-8).map((one) => `${name} ${JSON.stringify(one).slice(0, 300)}`);
+            const lines = ([name, entries]) => entries.slice(-8).map((entry) => `${name} ${JSON.stringify(entry).slice(0, 300)}`);
             return [document.body.innerText, ...Object.entries(last).flatMap(lines)].join('\\n');
         })()";
-        self.string(told).await
+        self.string(description).await
     }
 
-    /// Clicks where this selector leads first.
+    /// Clicks the first element which matches this selector.
     pub async fn click(&self, selector: &str) {
         let element = self.here().await.find(Locator::Css(selector)).await;
         element
@@ -143,9 +138,9 @@ impl Tab {
             .unwrap();
     }
 
-    /// Writes a message and sends it.
+    /// Types a message and sends it.
     pub async fn ask(&self, question: &str) {
-        // It comes when its words have.
+        // The composer appears once its texts have loaded.
         self.until("document.querySelector('textarea')").await;
         let keys = format!("{question}{}", char::from(Key::Enter));
         self.here()
@@ -158,7 +153,7 @@ impl Tab {
             .unwrap();
     }
 
-    /// Presses this key, by the name that scripts know it by, wherever the focus is; `Shift+` before it holds that too.
+    /// Presses this key, named as in `KeyboardEvent.key` and optionally prefixed by `Shift+`.
     pub async fn press(&self, key: &str) {
         let (shift, key) = key.strip_prefix("Shift+").map_or((0, key), |key| (8, key));
         let code = match key {
@@ -174,12 +169,12 @@ impl Tab {
         }
     }
 
-    /// Moves the pointer onto the middle of an element, which an expression in the page gives.
+    /// Moves the pointer to the middle of the element which this expression yields.
     pub async fn hover(&self, element: &str) {
         self.mouse("mouseMoved", element).await;
     }
 
-    /// Clicks on the middle of an element, which an expression in the page gives; whatever lies there gets it.
+    /// Clicks the middle of the element which this expression yields, or whatever covers it.
     pub async fn click_on(&self, element: &str) {
         for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
             self.mouse(kind, element).await;
@@ -190,13 +185,12 @@ impl Tab {
         let middle = format!(
             "(({{ left, right, top, bottom }}) => [(left + right) / 2, (top + bottom) / 2])(({element}).getBoundingClientRect())"
         );
-        let at: [f64; 2] = serde_json::from_value(self.eval(&middle).await).unwrap();
-        let event =
-            json!({ "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1 });
+        let position: [f64; 2] = serde_json::from_value(self.eval(&middle).await).unwrap();
+        let event = json!({ "type": kind, "x": position[0], "y": position[1], "button": "left", "clickCount": 1 });
         self.cdp("Input.dispatchMouseEvent", event).await;
     }
 
-    /// Writes a message into the widget and sends it.
+    /// Types a message into the widget and sends it.
     pub async fn ask_widget(&self, question: &str) {
         self.until("witness.shadow?.querySelector('textarea')")
             .await;
@@ -207,7 +201,8 @@ impl Tab {
         self.press("Enter").await;
     }
 
-    /// Waits until the answer to what this page asked last shows at least so many characters, and is not done.
+    /// Waits until the answer to this page's last question shows at least this many characters.
+    /// Asserts that it is still streaming.
     pub async fn until_it_says(&self, length: usize) {
         self.until(&format!(
             "witness.current() && witness.text().length >= {length}"
@@ -216,12 +211,12 @@ impl Tab {
         let state = self.string("witness.answer().dataset.state").await;
         assert_eq!(
             state, "streaming",
-            "it was meant to be caught in the middle"
+            "the answer ended before the test could act"
         );
     }
 
-    /// Waits until the answer to what this page asked last has ended, and gives its `done` frame. What the page shows is what
-    /// that says.
+    /// Waits until the answer to this page's last question has ended, asserts that the page shows
+    /// its text, and returns its `done` frame.
     pub async fn until_done(&self) -> Value {
         self.within(
             Duration::from_secs(60),
@@ -229,17 +224,21 @@ impl Tab {
                 && witness.frame('done')?.turn === witness.answer().dataset.turn",
         )
         .await;
-        let (done, shown) = (self.eval("witness.frame('done')").await, self.text().await);
-        assert_eq!(done["text"], shown, "the page shows what was answered");
+        let done = self.eval("witness.frame('done')").await;
+        let shown = self.text().await;
+        assert_eq!(
+            done["text"], shown,
+            "the page shows another text than the answer"
+        );
         done
     }
 
-    /// The text of the last answer, to the letter.
+    /// Returns the text of the last answer as received, before Markdown.
     pub async fn text(&self) -> String {
         self.string("witness.text()").await
     }
 
-    /// How the last answer came to be what it is.
+    /// Returns all states of the last answer in order.
     pub async fn shown(&self) -> Vec<Shown> {
         let shown = self
             .eval("witness.shown.filter(({ turn }) => turn === witness.answer().dataset.turn)")
@@ -247,36 +246,35 @@ impl Tab {
         serde_json::from_value(shown).unwrap()
     }
 
-    /// Asserts that the words of the last answer can be read, all of them and in their order, as far as they are letters: what
-    /// else there is may be Markdown's.
+    /// Asserts that the rendered last answer contains all its letters in order. Other characters
+    /// may be Markdown.
     pub async fn reads_whole(&self) {
         let letters = |text: &str| {
             text.chars()
                 .filter(|c| c.is_alphabetic())
                 .collect::<String>()
         };
-        let read = self
+        let rendered = self
             .string("witness.answer().querySelector('[data-role=\"text\"]').textContent")
             .await;
-        assert_eq!(letters(&read), letters(&self.text().await));
+        assert_eq!(letters(&rendered), letters(&self.text().await));
     }
 
-    /// Which banners there were, one after the other; an empty one is none.
+    /// Returns all banners shown so far in order. An empty string stands for no banner.
     pub async fn banners(&self) -> Vec<String> {
         serde_json::from_value(self.eval("witness.banners.map(({ mode }) => mode)").await).unwrap()
     }
 
-    /// The name of the conversation.
     pub async fn conversation(&self) -> String {
         self.string("witness.frame('welcome').conversation").await
     }
 
-    /// Asserts that nothing went wrong in the page.
+    /// Asserts that the page raised no error and no policy violation.
     pub async fn is_untroubled(&self) {
         assert_eq!(self.eval("witness.trouble").await, json!([]));
     }
 
-    /// Takes the size of a screen, as wide as this in CSS pixels; `phone`: one that is touched.
+    /// Emulates a screen of this size in CSS pixels. `phone` makes it a touch screen.
     pub async fn resize(&self, width: u32, height: u32, phone: bool) {
         let scale = if phone { 2 } else { 1 };
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone });
@@ -288,7 +286,7 @@ impl Tab {
         .await;
     }
 
-    /// Prefers this colour scheme, `light` or `dark`.
+    /// Emulates the preference for a colour scheme, `light` or `dark`.
     pub async fn prefer(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.cdp(
@@ -299,11 +297,12 @@ impl Tab {
     }
 }
 
-/// How often text was taken away. Each time it went into a draft, else the reader has lost it; and it is never hidden meanwhile.
+/// Counts how often shown text was withdrawn. Asserts that it became a draft each time, and that
+/// text was never hidden meanwhile.
 pub fn restarts(shown: &[Shown]) -> usize {
     assert!(
-        !shown.iter().any(|one| one.blank),
-        "text was there and not to be seen: {shown:#?}"
+        !shown.iter().any(|answer| answer.blank),
+        "there was text, but it was invisible: {shown:#?}"
     );
     let shrinks = shown
         .windows(2)

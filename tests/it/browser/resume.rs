@@ -1,4 +1,4 @@
-//! The page comes back in mid-answer, or the service does: what was read stays, and the rest follows.
+//! Reloads and service restarts during an answer: shown text stays, and the rest follows.
 
 use serde_json::{Value, json};
 
@@ -10,24 +10,28 @@ use super::test_site::Site;
 const QUESTION: &str = "Where do penguins sleep in winter?";
 
 #[tokio::test]
-async fn a_reload_in_mid_answer_shows_at_once_what_was_read() {
+async fn reload_during_an_answer_shows_its_text_at_once() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask(QUESTION).await;
     tab.until_it_says(150).await;
-    let read = tab.text().await;
+    let text_before = tab.text().await;
     tab.reload().await;
     tab.until("witness.shown.length && witness.frame('welcome')")
         .await;
     let shown = tab.shown().await;
     assert!(
-        shown[0].text.starts_with(&read),
-        "{:?} after {read:?}",
+        shown[0].text.starts_with(&text_before),
+        "{:?} after {text_before:?}",
         shown[0].text
     );
     let first = "witness.shown[0].at < witness.frames[0].at";
-    assert_eq!(tab.eval(first).await, true, "before the service was heard");
+    assert_eq!(
+        tab.eval(first).await,
+        true,
+        "shown before the service responded"
+    );
 
     tab.until("witness.answer().dataset.state === 'done'").await;
     let text = tab.text().await;
@@ -44,7 +48,7 @@ async fn a_reload_in_mid_answer_shows_at_once_what_was_read() {
 }
 
 #[tokio::test]
-async fn drafts_and_answers_are_there_after_a_reload() {
+async fn drafts_and_answers_survive_a_reload() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -54,19 +58,19 @@ async fn drafts_and_answers_are_there_after_a_reload() {
     tab.until_it_says(150).await;
     site.fault("aurora", "cut").await;
     tab.until_done().await;
-    let whole = "witness.answers().map((el) => [el.rawText, el.dataset.source, el.dataset.state, el.textContent])";
-    let before = tab.eval(whole).await;
+    let answers = "witness.answers().map((el) => [el.rawText, el.dataset.source, el.dataset.state, el.textContent])";
+    let before = tab.eval(answers).await;
     tab.reload().await;
     tab.until("witness.answers().length === 2 && witness.frame('welcome')")
         .await;
-    assert_eq!(tab.eval(whole).await, before);
+    assert_eq!(tab.eval(answers).await, before);
 
     tab.click(r#"[data-role="draft"] summary"#).await;
     let draft = &tab
         .eval("witness.frame('welcome').history[1].drafts[0]")
         .await;
     assert_eq!(draft["provider"], "aurora");
-    let opened = tab
+    let unfolded = tab
         .string("document.querySelector('[data-role=\"draft\"]').innerText")
         .await;
     let letters = |text: &str| {
@@ -75,25 +79,25 @@ async fn drafts_and_answers_are_there_after_a_reload() {
             .collect::<String>()
     };
     assert!(
-        letters(&opened).ends_with(&letters(draft["text"].as_str().unwrap())),
-        "{opened} and {draft}"
+        letters(&unfolded).ends_with(&letters(draft["text"].as_str().unwrap())),
+        "{unfolded} and {draft}"
     );
     tab.is_untroubled().await;
 }
 
 #[tokio::test]
-async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
+async fn killed_service_leaves_the_text_and_answers_a_retry() {
     let mut site = Site::demo().await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&line.address()).await;
+    let tab = chrome.open(&proxy.address()).await;
     tab.ask(QUESTION).await;
     tab.until_it_says(200).await;
     site.kill().await;
-    let read = tab.text().await;
+    let text_before = tab.text().await;
     tab.until("witness.part('banner')?.dataset.mode === 'unreachable'")
         .await;
-    assert_eq!(tab.text().await, read);
+    assert_eq!(tab.text().await, text_before);
     let connection = tab.string("witness.part('connection').innerText").await;
     assert!(
         connection.contains("Next try in") || connection.contains("Connecting"),
@@ -101,13 +105,13 @@ async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
     );
 
     site.start_again().await;
-    line.lead_to(site.port());
+    proxy.lead_to(site.port());
     tab.until("witness.answer().dataset.state === 'interrupted' && !witness.part('banner')")
         .await;
     assert_eq!(
         tab.text().await,
-        read,
-        "what was read stays, also where the service has less of it"
+        text_before,
+        "the text stays even where the service has less of it"
     );
     assert!(
         tab.string("witness.answer().innerText")
@@ -117,7 +121,7 @@ async fn a_killed_service_leaves_what_was_read_and_answers_anew() {
     tab.reload().await;
     tab.until("witness.answer()?.dataset.state === 'interrupted' && witness.frame('welcome')")
         .await;
-    assert_eq!(tab.text().await, read, "and after a reload");
+    assert_eq!(tab.text().await, text_before, "and after a reload");
 
     tab.click(r#"[data-role="retry"]"#).await;
     let done = tab.until_done().await;

@@ -1,4 +1,4 @@
-//! The pictures of the README, made anew from the pages as they are: `tests/screenshots.sh`.
+//! Generates the README's screenshots from the current pages: `tests/screenshots.sh`.
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +11,10 @@ use super::chrome::Chrome;
 use super::page_driver::Tab;
 use super::test_site::Site;
 
-/// The largest that a picture may be, in bytes.
 const LARGEST: usize = 200_000;
 
 async fn take(tab: &Tab, name: &str) {
-    // No caret blinks, and no pointer rests on anything.
+    // No blinking caret, no hover effects.
     tab.eval("document.activeElement.blur()").await;
     tab.until("document.fonts.status === 'loaded' && !document.getAnimations().some((one) => one instanceof CSSTransition)").await;
     let shot = tab
@@ -33,7 +32,7 @@ async fn take(tab: &Tab, name: &str) {
 
 #[tokio::test]
 #[ignore = "writes into docs/pictures; run by tests/screenshots.sh"]
-async fn pictures() {
+async fn screenshots() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -62,7 +61,7 @@ async fn pictures() {
     take(&shop, "widget.png").await;
 
     let phone = chrome.open("about:blank").await;
-    // Denser screens only make the file larger: it is shown small.
+    // A higher density would only make the file larger: the picture is shown small.
     let screen = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1.5, "mobile": true });
     phone
         .cdp("Emulation.setDeviceMetricsOverride", screen)
@@ -76,7 +75,7 @@ async fn pictures() {
     phone.prefer("dark").await;
     site.fault("aurora", "unauthorized").await;
     phone.go(&site.address()).await;
-    // A conversation of its own; no button was pressed for it that would stay lit.
+    // A new conversation without a click, which would leave a button highlighted.
     phone.eval("localStorage.clear()").await;
     phone.reload().await;
     phone.ask("What are your opening hours?").await;

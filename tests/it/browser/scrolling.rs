@@ -1,5 +1,5 @@
-//! Reading while it is being written: the page moves for nobody who has scrolled away, for no one who wants no motion, and has room on small
-//! screens; text runs in its own direction.
+//! Reading while an answer streams: automatic scrolling, text direction, small screens, reduced
+//! motion.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ fn provided(provider: &ScriptedProvider) -> String {
 }
 
 #[tokio::test]
-async fn the_end_is_followed_only_by_who_is_there() {
+async fn page_follows_new_text_only_while_scrolled_to_the_end() {
     let paragraph = "A paragraph of some words, and some more of them.\n\n".repeat(40);
     let gate = Gate::default();
     let mut script = vec![say(&head())];
@@ -46,7 +46,7 @@ async fn the_end_is_followed_only_by_who_is_there() {
         true
     );
 
-    // Scrolled up by hand: there it stays, whatever comes.
+    // Scrolled up by hand, the page stays there whatever arrives.
     let wheel = json!({ "type": "mouseWheel", "x": 400, "y": 400, "deltaX": 0, "deltaY": -300 });
     tab.cdp("Input.dispatchMouseEvent", wheel).await;
     tab.until(&format!(
@@ -77,20 +77,23 @@ async fn text_runs_in_its_own_direction() {
     tab.ask("مرحبا").await;
     tab.until_done().await;
     tab.until("witness.answer().querySelector('li')").await;
-    let ways = "[...witness.answer().querySelectorAll('p, ul')].filter((el) => el.closest('[data-role=\"text\"]')).map((el) => getComputedStyle(el).direction)";
-    assert_eq!(tab.eval(ways).await, json!(["ltr", "rtl", "rtl", "ltr"]));
+    let directions = "[...witness.answer().querySelectorAll('p, ul')].filter((el) => el.closest('[data-role=\"text\"]')).map((el) => getComputedStyle(el).direction)";
+    assert_eq!(
+        tab.eval(directions).await,
+        json!(["ltr", "rtl", "rtl", "ltr"])
+    );
     let asked = "getComputedStyle(document.querySelector('[data-from=\"user\"] [data-role=\"text\"]')).direction";
     assert_eq!(tab.eval(asked).await, "rtl");
 }
 
 #[tokio::test]
-async fn the_smallest_screen_has_room_for_all_of_it() {
+async fn smallest_screens_fit_every_control() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Show me some Rust code").await;
     tab.until_done().await;
-    // A telephone of old, and a desk of 1280 by 1024 at 400 %.
+    // An old phone, and a desktop of 1280 by 1024 at 400 % zoom.
     for (width, height) in [(320, 568), (320, 256)] {
         tab.resize(width, height, false).await;
         tab.until(&format!(
@@ -119,15 +122,15 @@ async fn the_smallest_screen_has_room_for_all_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_moves_for_who_wants_no_motion() {
+async fn nothing_moves_when_reduced_motion_is_preferred() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
-    let still = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
-    tab.cdp("Emulation.setEmulatedMedia", still).await;
+    let reduced = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
+    tab.cdp("Emulation.setEmulatedMedia", reduced).await;
     tab.go(&host.plain("/", "", &tag(&site, ""))).await;
     tab.until("witness.shadow").await;
-    // Every animation and transition that begins.
+    // Records every animation and transition which starts.
     tab.eval(
         "(window.moved = [], ['animationstart', 'transitionrun'].forEach((type) =>
             witness.shadow.addEventListener(type, ({ target }) => moved.push(`${type} ${target.className}`), true)))",
@@ -142,10 +145,10 @@ async fn nothing_moves_for_who_wants_no_motion() {
             .await,
         json!([[], 0])
     );
-    // For others something does.
-    let lively =
+    // Without the preference there is a transition.
+    let no_preference =
         json!({ "features": [{ "name": "prefers-reduced-motion", "value": "no-preference" }] });
-    tab.cdp("Emulation.setEmulatedMedia", lively).await;
+    tab.cdp("Emulation.setEmulatedMedia", no_preference).await;
     tab.eval("(Failsoft.close(), witness.part('launcher').offsetWidth, Failsoft.open())")
         .await;
     tab.until("moved.includes('transitionrun fsw-panel')").await;

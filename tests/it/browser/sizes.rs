@@ -1,4 +1,4 @@
-//! What a site's visitors have to fetch, packed as browsers get it.
+//! Download sizes of the scripts for a site's visitors, compressed as browsers receive them.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,13 @@ use super::chrome::Chrome;
 use super::test_site::Site;
 use super::widget::{open, pair, tag};
 
-/// All scripts of a chat with an answer in Markdown, with the libraries and one language's words.
+/// The limit for all scripts of a chat with a Markdown answer, including libraries and one
+/// language.
 const LARGEST: usize = 45 * 1024;
 
-/// A file as the service sends it to who takes gzip: its packed size, and its text.
+/// Fetches a file with gzip and returns its compressed size and its text.
 async fn fetched(site: &Site, path: &str) -> (usize, String) {
-    // Whoever comes first; the service's address needs none of it.
+    // Fails if another test installed it first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
     let address = format!("{}{path}", site.address());
@@ -45,7 +46,7 @@ async fn fetched(site: &Site, path: &str) -> (usize, String) {
     )
 }
 
-/// A module with all that it imports before it runs: each with its packed size.
+/// Returns a module and everything it imports statically, each with its compressed size.
 async fn with_imports(site: &Site, module: &str) -> BTreeMap<String, usize> {
     let import = Regex::new(r#"(?m)^(?:import|export)\b[^;'"(]*?['"]\./([^'"]+)['"];"#).unwrap();
     let mut sizes = BTreeMap::new();
@@ -69,33 +70,33 @@ async fn with_imports(site: &Site, module: &str) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn launcher_and_chat_are_small() {
+async fn launcher_and_chat_scripts_stay_below_their_limits() {
     let site = Site::demo().await;
     let (launcher, _) = fetched(&site, "widget.js").await;
-    assert!(launcher <= 8 * 1024, "the launcher has {launcher} bytes");
+    assert!(launcher <= 8 * 1024, "the launcher takes {launcher} bytes");
     let chat = with_imports(&site, "chat.js").await;
     let first: usize = chat.values().sum();
     assert!(
         first <= 18 * 1024,
-        "the chat has {first} bytes to its first paint: {chat:#?}"
+        "the chat takes {first} bytes until its first paint: {chat:#?}"
     );
     assert!(
         !chat.contains_key("vendor/marked.esm.js"),
-        "what the first paint needs not comes later"
+        "the Markdown library must not delay the first paint"
     );
-    let mut all = with_imports(&site, "markdown.js").await;
-    all.extend(chat);
-    all.extend(with_imports(&site, "words/en.js").await);
+    let mut sizes = with_imports(&site, "markdown.js").await;
+    sizes.extend(chat);
+    sizes.extend(with_imports(&site, "words/en.js").await);
     assert!(
-        all.contains_key("vendor/marked.esm.js") && all.contains_key("vendor/purify.esm.js"),
-        "{all:#?}"
+        sizes.contains_key("vendor/marked.esm.js") && sizes.contains_key("vendor/purify.esm.js"),
+        "{sizes:#?}"
     );
-    let sum: usize = all.values().sum();
-    assert!(sum <= LARGEST, "the chat has {sum} bytes: {all:#?}");
+    let sum: usize = sizes.values().sum();
+    assert!(sum <= LARGEST, "the chat takes {sum} bytes: {sizes:#?}");
 }
 
 #[tokio::test]
-async fn a_conversation_fetches_no_more() {
+async fn widget_conversation_fetches_no_more_than_the_limit() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let tab = chrome

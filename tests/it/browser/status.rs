@@ -1,4 +1,4 @@
-//! The status page: true, live, and of one mind with the banner and the JSON.
+//! The status page: correct, live, and consistent with the banner and `/status.json`.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +11,20 @@ use super::test_site::Site;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
 
-/// A change is shown by a page that looks every two seconds; more is for a busy machine.
+/// The max_delays wait for a change. The page polls every two seconds; the rest is for a busy
+/// machine.
 const SEEN: Duration = Duration::from_secs(10);
 
-/// A part of the page, by its role and what else it must be.
-fn part(role: &str, more: &str) -> String {
-    format!("document.querySelector('[data-role=\"{role}\"]{more}')")
+/// Returns an expression for the part of the page with this role and this additional selector.
+fn part(role: &str, selector: &str) -> String {
+    format!("document.querySelector('[data-role=\"{role}\"]{selector}')")
 }
 
 async fn open(chrome: &Chrome, site: &Site) -> Tab {
     chrome.open(&format!("{}status", site.address())).await
 }
 
-/// Asks something, in a conversation of its own.
+/// Asks a question in a conversation of its own.
 async fn ask(site: &Site) {
     let answer = site
         .post("/api/chat", &serde_json::json!({ "message": "Well?" }))
@@ -32,7 +33,7 @@ async fn ask(site: &Site) {
 }
 
 #[tokio::test]
-async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
+async fn providers_and_the_last_switch_are_shown_with_reasons() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     ask(&site).await;
@@ -44,11 +45,11 @@ async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
     .await;
     for name in PROVIDERS {
         let card = part("provider", &format!("[data-name=\"{name}\"]"));
-        let told = tab
+        let dataset = tab
             .eval(&format!("[{card}.dataset.state, {card}.dataset.active]"))
             .await;
         assert_eq!(
-            told,
+            dataset,
             serde_json::json!(["closed", (name == "aurora").to_string()]),
             "{name}"
         );
@@ -80,7 +81,7 @@ async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
     );
     let card = tab.string(&format!("{aurora}.innerText")).await;
     assert!(
-        card.contains("Blocked until it is fixed: it refuses our key")
+        card.contains("Blocked until it is mended: it refuses our key")
             && card.contains("Tried again in "),
         "{card}"
     );
@@ -97,18 +98,18 @@ async fn each_provider_is_shown_as_it_is_and_the_last_switch_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_change_is_seen_within_two_seconds() {
+async fn change_is_shown_within_two_seconds() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = open(&chrome, &site).await;
-    let mut longest = Vec::new();
-    // Once more where a busy machine was slow.
-    while longest.len() < 2
-        && longest
+    let mut max_delays = Vec::new();
+    // A second try in case the machine was busy.
+    while max_delays.len() < 2
+        && max_delays
             .last()
-            .is_none_or(|most| *most >= Duration::from_secs(2))
+            .is_none_or(|delay| *delay >= Duration::from_secs(2))
     {
-        let mut most = Duration::ZERO;
+        let mut max_delay = Duration::ZERO;
         for (fault, state) in [
             ("unauthorized", "blocked"),
             ("none", "closed"),
@@ -127,23 +128,25 @@ async fn a_change_is_seen_within_two_seconds() {
                 ),
             )
             .await;
-            most = most.max(changed.elapsed());
+            max_delay = max_delay.max(changed.elapsed());
         }
-        longest.push(most);
+        max_delays.push(max_delay);
     }
     assert!(
-        longest.iter().any(|most| *most < Duration::from_secs(2)),
-        "{longest:?}"
+        max_delays
+            .iter()
+            .any(|delay| *delay < Duration::from_secs(2)),
+        "{max_delays:?}"
     );
 }
 
 #[tokio::test]
-async fn it_speaks_the_visitors_language() {
+async fn status_page_uses_the_visitors_language() {
     let site = Site::demo().await;
     site.fault("aurora", "unauthorized").await;
     ask(&site).await;
     let chrome = Chrome::start().await;
-    for (language, way, refused, live) in [
+    for (language, direction, refused, live) in [
         ("de", "ltr", "unser Schlüssel wird abgelehnt", "Aktuell."),
         ("es", "ltr", "rechaza nuestra clave", "En directo."),
         ("fr", "ltr", "il refuse notre clé", "En direct."),
@@ -161,7 +164,7 @@ async fn it_speaks_the_visitors_language() {
         let page = tab
             .eval("[document.documentElement.lang, getComputedStyle(document.body).direction]")
             .await;
-        assert_eq!(page, serde_json::json!([language, way]));
+        assert_eq!(page, serde_json::json!([language, direction]));
         let words = tab.string("document.body.innerText").await;
         assert!(words.contains(refused), "{language}: {words}");
         for english in [
@@ -188,10 +191,10 @@ async fn it_speaks_the_visitors_language() {
 }
 
 #[tokio::test]
-async fn it_says_how_old_its_data_is_and_is_readable_without_scripts() {
+async fn stale_data_shows_its_age_and_page_works_without_scripts() {
     let mut site = Site::demo().await;
     let raw = site.get("/status").await;
-    for told in [
+    for text in [
         "Everything works",
         "aurora",
         "Working",
@@ -199,7 +202,7 @@ async fn it_says_how_old_its_data_is_and_is_readable_without_scripts() {
         "30 days",
         "Incidents",
     ] {
-        assert!(raw.body.contains(told), "{told}");
+        assert!(raw.body.contains(text), "{text}");
     }
     let chrome = Chrome::start().await;
     let tab = open(&chrome, &site).await;
@@ -213,12 +216,12 @@ async fn it_says_how_old_its_data_is_and_is_readable_without_scripts() {
         .await;
     assert!(
         headline.contains("Everything works"),
-        "what was known stays: {headline}"
+        "the last known status stays: {headline}"
     );
 }
 
 #[tokio::test]
-async fn banner_page_and_json_agree_on_an_outage() {
+async fn banner_status_page_and_json_agree_on_an_outage() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let chat = chrome.open(&site.address()).await;
@@ -231,11 +234,11 @@ async fn banner_page_and_json_agree_on_an_outage() {
         .await;
     page.within(SEEN, &part("status", "[data-mode=\"outage\"]"))
         .await;
-    let told = chat
+    let status_frame = chat
         .eval("witness.frames.findLast(({ frame }) => frame.type === 'status').frame")
         .await;
     let json = site.get("/status.json").await.json();
-    let id = told["incident"].as_str().unwrap();
+    let id = status_frame["incident"].as_str().unwrap();
     assert_eq!(
         (json["incident"].as_str(), json["mode"].as_str()),
         (Some(id), Some("outage"))
@@ -245,7 +248,7 @@ async fn banner_page_and_json_agree_on_an_outage() {
     };
     assert_eq!(
         (&incident["id"], &incident["ended"]),
-        (&told["incident"], &Value::Null)
+        (&status_frame["incident"], &Value::Null)
     );
     for name in PROVIDERS {
         assert!(
@@ -282,14 +285,14 @@ async fn banner_page_and_json_agree_on_an_outage() {
     )
     .await;
     let json = site.get("/status.json").await.json();
-    let over = &json["incidents"][0];
+    let ended = &json["incidents"][0];
     assert_eq!(
-        (over["id"].as_str(), over["mode"].as_str()),
+        (ended["id"].as_str(), ended["mode"].as_str()),
         (Some(id), Some("outage"))
     );
     assert!(
-        over["ended"].is_string() && json["incident"].is_null(),
-        "{over}"
+        ended["ended"].is_string() && json["incident"].is_null(),
+        "{ended}"
     );
     assert_eq!(
         page.eval(&format!("{}.dataset.id", part("incident", "")))
@@ -300,17 +303,17 @@ async fn banner_page_and_json_agree_on_an_outage() {
 }
 
 #[tokio::test]
-async fn an_operator_switches_a_provider_off_and_on() {
+async fn operator_disables_and_enables_a_provider() {
     let site = Site::configured("[server]\nadmin_token = \"right\"\n").await;
     let chrome = Chrome::start().await;
     let tab = open(&chrome, &site).await;
-    let give = async |token: &str| {
+    let submit_token = async |token: &str| {
         tab.eval(&format!(
             "(() => {{ const form = document.querySelector('form.key'); form.token.value = '{token}'; form.requestSubmit(); }})()"
         ))
         .await;
     };
-    give("wrong").await;
+    submit_token("wrong").await;
     tab.within(
         SEEN,
         "document.querySelector('output').textContent.includes('not the right one')",
@@ -321,13 +324,13 @@ async fn an_operator_switches_a_provider_off_and_on() {
             .await,
         0
     );
-    give("right").await;
+    submit_token("right").await;
     tab.within(SEEN, &part("usage", "")).await;
     assert_eq!(
         tab.eval("witness.visible(document.querySelector('form.key'))")
             .await,
         false,
-        "it was given"
+        "the token form is hidden after use"
     );
     tab.click("[data-name=\"aurora\"] [data-order=\"disable\"]")
         .await;

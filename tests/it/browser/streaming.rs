@@ -1,11 +1,11 @@
-//! A question, and its answer as it comes.
+//! A question and its streamed answer.
 
 use super::chrome::Chrome;
 use super::page_driver::restarts;
 use super::test_site::Site;
 
 #[tokio::test]
-async fn a_question_streams_an_answer() {
+async fn answer_streams_and_renders_as_markdown() {
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
@@ -14,10 +14,11 @@ async fn a_question_streams_an_answer() {
     assert_eq!(done["provider"], "aurora");
 
     let shown = tab.shown().await;
-    let lengths: std::collections::BTreeSet<_> = shown.iter().map(|one| one.text.len()).collect();
+    let lengths: std::collections::BTreeSet<_> =
+        shown.iter().map(|answer| answer.text.len()).collect();
     assert!(
         lengths.len() > 20,
-        "the text comes as it is written: {lengths:?}"
+        "the text must arrive gradually: {lengths:?}"
     );
     assert_eq!(restarts(&shown), 0);
 
@@ -25,7 +26,7 @@ async fn a_question_streams_an_answer() {
     let rendered = "witness.answer().querySelector('[data-role=\"text\"] pre code').textContent";
     assert!(
         tab.string(rendered).await.contains("fn backoff"),
-        "Markdown is shown as what it means"
+        "Markdown must be rendered"
     );
     let below = "witness.part('chip', witness.answer()).getBoundingClientRect().top
         >= witness.answer().querySelector('[data-role=\"text\"]').getBoundingClientRect().bottom";

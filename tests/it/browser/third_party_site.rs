@@ -1,4 +1,4 @@
-//! A site of somebody else's, on which the widget is put: a server with an origin of its own, its own policy, its own looks.
+//! A third-party site which embeds the widget: a server with its own origin, policy and styles.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The site. Its pages may be changed while it runs; it ends with the test's runtime.
+/// The site. Pages can be added while it runs. It stops with the test's runtime.
 pub struct Host {
     port: u16,
     pages: Arc<Mutex<HashMap<String, Page>>>,
@@ -19,31 +19,30 @@ struct Page {
 }
 
 impl Host {
-    /// A site without pages.
+    /// Starts a site without pages.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let pages: Arc<Mutex<HashMap<String, Page>>> = Arc::default();
-        let known = Arc::clone(&pages);
+        let shared = Arc::clone(&pages);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&known)));
+                tokio::spawn(answer(stream, Arc::clone(&shared)));
             }
         });
         Self { port, pages }
     }
 
-    /// Its origin, as a browser writes it.
     pub fn origin(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A configuration that allows this site.
+    /// Returns a service configuration which allows this site's origin.
     pub fn allowed(&self) -> String {
         format!("[server]\nallowed_origins = [\"{}\"]\n", self.origin())
     }
 
-    /// Puts a page there, with this `Content-Security-Policy` where it is not empty, and gives its address.
+    /// Adds a page, with this `Content-Security-Policy` unless empty, and returns its URL.
     pub fn page(&self, path: &str, policy: &str, html: &str) -> String {
         let page = Page {
             policy: policy.to_owned(),
@@ -53,7 +52,7 @@ impl Host {
         format!("{}{path}", self.origin())
     }
 
-    /// Puts a page there that has these lines in its head and a button of its own.
+    /// Adds a page with these lines in its head and a button of its own.
     pub fn plain(&self, path: &str, policy: &str, head: &str) -> String {
         let html = format!(
             "<!doctype html><html lang=\"en\"><head><title>A site</title>{head}</head><body><main><h1>A site</h1>\
@@ -74,7 +73,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, Page>>>)
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();
     let page = pages.lock().unwrap().get(path).cloned();
-    let told = match page {
+    let response = match page {
         Some(Page { policy, html }) => {
             let policy = if policy.is_empty() {
                 policy
@@ -88,7 +87,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, Page>>>)
         }
         None => "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
     };
-    // A browser that left needs no answer.
-    let _ = stream.write_all(told.as_bytes()).await;
+    // The browser may have left.
+    let _ = stream.write_all(response.as_bytes()).await;
     let _ = stream.shutdown().await;
 }

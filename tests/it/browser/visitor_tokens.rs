@@ -1,4 +1,5 @@
-//! Visitors whom a site names by a signed token: the same conversation in another browser, and nothing for who cannot show one.
+//! Visitors identified by a signed token: one conversation in every browser, and no access without
+//! a valid token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,20 +14,19 @@ use super::widget::tag;
 
 const SECRET: &str = "what-the-shop-and-the-chat-share";
 
-/// The year 2100.
 const LATE: u64 = 4_102_444_800;
 
 fn signed(secret: &str, subject: &str, exp: u64) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let said = format!(
+    let signing_input = format!(
         "{}.{}",
         part(&json!({ "alg": "HS256", "typ": "JWT" })),
         part(&json!({ "sub": subject, "exp": exp }))
     );
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(said.as_bytes());
+    mac.update(signing_input.as_bytes());
     format!(
-        "{said}.{}",
+        "{signing_input}.{}",
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     )
 }
@@ -49,7 +49,7 @@ async fn pair() -> (Host, Site) {
 }
 
 #[tokio::test]
-async fn a_named_visitor_finds_the_same_conversation_in_another_browser() {
+async fn identified_visitor_finds_the_conversation_in_another_browser() {
     let (host, site) = pair().await;
     let ann = host.plain(
         "/ann",
@@ -61,15 +61,15 @@ async fn a_named_visitor_finds_the_same_conversation_in_another_browser() {
         "",
         &(identify(&signed(SECRET, "bob", LATE)) + &tag(&site, "")),
     );
-    let one = Chrome::start().await;
-    let tab = one.open(&ann).await;
+    let first_browser = Chrome::start().await;
+    let tab = first_browser.open(&ann).await;
     tab.until("witness.frame('welcome')").await;
     tab.ask_widget("Where do penguins sleep in winter?").await;
     let done = tab.until_done().await;
     let conversation = tab.conversation().await;
 
-    let other = Chrome::start().await;
-    let elsewhere = other.open(&ann).await;
+    let second_browser = Chrome::start().await;
+    let elsewhere = second_browser.open(&ann).await;
     elsewhere
         .until("witness.answer()?.dataset.state === 'done'")
         .await;
@@ -77,13 +77,13 @@ async fn a_named_visitor_finds_the_same_conversation_in_another_browser() {
     assert_eq!(elsewhere.conversation().await, conversation);
     elsewhere.is_untroubled().await;
 
-    // Another visitor, in the browser that the first one used.
-    let next = one.open(&bob).await;
+    // Another visitor in the first browser.
+    let next = first_browser.open(&bob).await;
     next.until("witness.frame('welcome') && witness.part('empty')")
         .await;
     assert_ne!(next.conversation().await, conversation);
     assert_eq!(next.eval("witness.answers().length").await, 0);
-    // Who they are may change while the page is open.
+    // The identity may change while the page is open.
     next.eval(&format!(
         "Failsoft.identify('{}')",
         signed(SECRET, "ann", LATE - 1)
@@ -101,7 +101,7 @@ async fn a_named_visitor_finds_the_same_conversation_in_another_browser() {
 }
 
 #[tokio::test]
-async fn a_forged_or_expired_token_opens_nothing() {
+async fn forged_or_expired_token_opens_no_conversation() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let good = signed(SECRET, "ann", LATE);
@@ -115,25 +115,25 @@ async fn a_forged_or_expired_token_opens_nothing() {
         ("expired", signed(SECRET, "ann", 1)),
         ("unsigned", unsigned),
     ];
-    for (what, token) in bad {
+    for (kind, token) in bad {
         let page = identify(&token) + &tag(&site, "data-locale=\"en\"");
         let tab = chrome
-            .open(&host.plain(&format!("/{what}"), "", &page))
+            .open(&host.plain(&format!("/{kind}"), "", &page))
             .await;
         tab.until("window.refused && witness.part('notice')").await;
-        assert_eq!(tab.eval("refused.code").await, "unauthorized", "{what}");
-        let said = tab.string("witness.part('notice').textContent").await;
+        assert_eq!(tab.eval("refused.code").await, "unauthorized", "{kind}");
+        let notice = tab.string("witness.part('notice').textContent").await;
         assert!(
-            said.starts_with("Your sign-in is not valid any more."),
-            "{said}"
+            notice.starts_with("Your sign-in is not valid any more."),
+            "{notice}"
         );
         let frames = "witness.frames.map(({ frame }) => frame.type)";
         assert_eq!(
             tab.eval(frames).await,
             json!(["error"]),
-            "{what}: not let in as anybody else either"
+            "{kind}: no anonymous session either"
         );
-        // With a good one the visitor goes on.
+        // With a valid token the visitor gets in.
         tab.eval(&format!("Failsoft.identify('{good}')")).await;
         tab.until("witness.frame('welcome') && !witness.part('notice')")
             .await;

@@ -1,4 +1,5 @@
-//! The widget on somebody else's site: it shows, it looks the same whatever that site does, it talks to its page, and it does no harm.
+//! The widget on a third-party site: it mounts once, keeps its look under any styles and policy,
+//! and does not slow the site down.
 
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use super::page_driver::Tab;
 use super::test_site::Site;
 use super::third_party_site::Host;
 
-/// The tag that a site embeds, with these attributes.
+/// Returns the script tag which a site embeds, with these attributes.
 pub fn tag(site: &Site, attributes: &str) -> String {
     format!(
         "<script src=\"{}widget.js\" async {attributes}></script>",
@@ -15,7 +16,7 @@ pub fn tag(site: &Site, attributes: &str) -> String {
     )
 }
 
-/// A service that allows a host, and the host.
+/// Starts a host site and a service which allows it.
 pub async fn pair() -> (Host, Site) {
     let host = Host::start().await;
     let site = Site::configured(&host.allowed()).await;
@@ -24,7 +25,7 @@ pub async fn pair() -> (Host, Site) {
 
 pub const LAUNCHER: &str = "witness.shadow.querySelector('[data-role=\"launcher\"]')";
 
-/// Waits for the launcher, and opens the chat with a click on it.
+/// Waits for the launcher and opens the chat with a click on it.
 pub async fn open(tab: &Tab) {
     tab.until("witness.shadow && witness.part('launcher')")
         .await;
@@ -34,7 +35,7 @@ pub async fn open(tab: &Tab) {
 }
 
 #[tokio::test]
-async fn one_tag_in_the_head_shows_the_launcher_and_a_second_mounts_nothing_more() {
+async fn repeated_script_tags_mount_one_widget() {
     let (host, site) = pair().await;
     let two = tag(&site, "data-title=\"First\"") + &tag(&site, "data-title=\"Second\"");
     let chrome = Chrome::start().await;
@@ -50,7 +51,7 @@ async fn one_tag_in_the_head_shows_the_launcher_and_a_second_mounts_nothing_more
             .await,
         "open"
     );
-    // And one that comes later still.
+    // A third tag, added later.
     tab.eval(&format!("document.head.append(Object.assign(document.createElement('script'), {{ src: '{}widget.js', onload: () => (window.later = true) }}))", site.address())).await;
     tab.until("window.later").await;
     assert_eq!(
@@ -66,10 +67,10 @@ async fn one_tag_in_the_head_shows_the_launcher_and_a_second_mounts_nothing_more
 }
 
 #[tokio::test]
-async fn a_strict_policy_of_the_site_forbids_nothing_it_needs() {
+async fn widget_works_under_a_strict_content_security_policy() {
     let (host, site) = pair().await;
     let us = format!("127.0.0.1:{}", site.port());
-    // To a browser a WebSocket is another address than the page it belongs to.
+    // A policy lists the WebSocket separately from the page which it belongs to.
     let policy =
         format!("default-src 'none'; script-src http://{us}; connect-src http://{us} ws://{us}");
     let chrome = Chrome::start().await;
@@ -89,7 +90,7 @@ async fn a_strict_policy_of_the_site_forbids_nothing_it_needs() {
     assert_eq!(chrome.complaints().await, Vec::<String>::new());
 }
 
-/// Where everything in the widget is, how large it is and what it looks like; but for the site's own colour scheme, which both have.
+/// Returns position, size and look of every visible element in the widget.
 const MEASURE: &str = "(() => {
     const seen = [...witness.shadow.querySelectorAll('.fsw *')].filter((el) => el.checkVisibility({ visibilityProperty: true }));
     return seen.map((el) => {
@@ -101,7 +102,7 @@ const MEASURE: &str = "(() => {
 })()";
 
 #[tokio::test]
-async fn the_sites_own_styles_change_nothing() {
+async fn site_styles_do_not_affect_the_widget() {
     let (host, site) = pair().await;
     let hostile = "<style>:root { overflow: hidden !important; font-size: 30px !important; direction: rtl; line-height: 3 } * { all: unset !important }
         button { display: none !important } failsoft-chat { visibility: hidden !important; opacity: 0 !important; zoom: 2 !important }
@@ -111,7 +112,7 @@ async fn the_sites_own_styles_change_nothing() {
     let chrome = Chrome::start().await;
     let mut measured = Vec::new();
     for (path, style) in [
-        ("/kind", "<style>:root { overflow: hidden }</style>"),
+        ("/neutral", "<style>:root { overflow: hidden }</style>"),
         ("/hostile", hostile),
     ] {
         let tab = chrome
@@ -133,27 +134,28 @@ async fn the_sites_own_styles_change_nothing() {
         tab.is_untroubled().await;
         tab.eval("Failsoft.destroy()").await;
     }
-    let [kind, hostile] = measured.try_into().unwrap();
-    let [kind, hostile] = [kind, hostile].map(|all| all.as_array().unwrap().clone());
-    assert!(kind.len() > 30, "{} parts", kind.len());
-    assert_eq!(kind.len(), hostile.len());
-    for (kind, hostile) in kind.iter().zip(&hostile) {
+    let [neutral, hostile] = measured.try_into().unwrap();
+    let [neutral, hostile] =
+        [neutral, hostile].map(|elements| elements.as_array().unwrap().clone());
+    assert!(neutral.len() > 30, "{} parts", neutral.len());
+    assert_eq!(neutral.len(), hostile.len());
+    for (neutral, hostile) in neutral.iter().zip(&hostile) {
         assert_eq!(
-            (&kind["name"], &kind["look"]),
+            (&neutral["name"], &neutral["look"]),
             (&hostile["name"], &hostile["look"])
         );
-        let boxes = [kind, hostile]
-            .map(|one| serde_json::from_value::<[f64; 4]>(one["box"].clone()).unwrap());
+        let boxes = [neutral, hostile]
+            .map(|element| serde_json::from_value::<[f64; 4]>(element["box"].clone()).unwrap());
         let moved = boxes[0]
             .iter()
             .zip(&boxes[1])
-            .any(|(one, other)| (one - other).abs() > 1.0);
-        assert!(!moved, "{}: {boxes:?}", kind["name"]);
+            .any(|(a, b)| (a - b).abs() > 1.0);
+        assert!(!moved, "{}: {boxes:?}", neutral["name"]);
     }
 }
 
 #[tokio::test]
-async fn it_is_fetched_when_it_is_wanted_and_the_launcher_is_light() {
+async fn chat_code_loads_on_hover_and_the_launcher_is_light() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
@@ -164,12 +166,15 @@ async fn it_is_fetched_when_it_is_wanted_and_the_launcher_is_light() {
         .await;
     let metrics = tab.cdp("Performance.getMetrics", json!({})).await;
     let metric = |name: &str| {
-        let all = metrics["metrics"].as_array().unwrap();
-        all.iter().find(|one| one["name"] == name).unwrap()["value"]
+        let metrics = metrics["metrics"].as_array().unwrap();
+        metrics
+            .iter()
+            .find(|metric| metric["name"] == name)
+            .unwrap()["value"]
             .as_f64()
             .unwrap()
     };
-    // All script of the page together, in seconds of the processor: so no task of it was longer.
+    // The CPU seconds of all scripts together, so no single task took longer.
     assert!(
         metric("ScriptDuration") < 0.05,
         "{}",
@@ -189,9 +194,9 @@ async fn it_is_fetched_when_it_is_wanted_and_the_launcher_is_light() {
     assert_eq!(
         tab.eval("witness.frames.length").await,
         0,
-        "no session before it is opened"
+        "no session before the chat is opened"
     );
-    // It opens at the click, not when something has arrived.
+    // The panel opens at the call, before anything has arrived.
     assert_eq!(
         tab.eval("(Failsoft.open(), Boolean(witness.part('panel')))")
             .await,
@@ -201,7 +206,7 @@ async fn it_is_fetched_when_it_is_wanted_and_the_launcher_is_light() {
 }
 
 #[tokio::test]
-async fn nothing_holds_up_the_site_while_it_loads() {
+async fn loading_causes_no_long_tasks() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let effort = chrome.effort();
@@ -212,7 +217,7 @@ async fn nothing_holds_up_the_site_while_it_loads() {
     tab.until("witness.answer().querySelector('.hljs-keyword')")
         .await;
     assert_eq!(effort.own(&tab).await, []);
-    // The page of its own as well.
+    // The same for the service's own chat page.
     let page = chrome.open(&site.address()).await;
     page.until("witness.part('empty')").await;
     assert_eq!(effort.own(&page).await, []);

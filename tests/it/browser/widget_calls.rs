@@ -1,4 +1,4 @@
-//! What a site can do with the widget from its own scripts, and what the widget does where it cannot work.
+//! The widget's JavaScript API, and its behaviour where it cannot work.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use super::test_site::Site;
 use super::third_party_site::Host;
 use super::widget::{LAUNCHER, pair, tag};
 
-/// Notes every event of the widget in `heard`, from before the widget's script is there.
+/// Records every event of the widget in `heard`, before the widget's script has loaded.
 const LISTEN: &str = "<script>window.heard = [];
     const on = (name) => [ 'on', name, (detail) => heard.push([name, detail]) ];
     (window.Failsoft ??= []).push(...['ready', 'open', 'close', 'message', 'status', 'error'].map(on));
     Failsoft.push(['send', 'Asked before all'], ['open']);</script>";
 
 #[tokio::test]
-async fn a_sites_scripts_are_heard_before_it_is_there_and_told_what_happens() {
+async fn calls_before_loading_apply_and_events_are_reported() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let attributes = "data-title=\"Ask us\" data-greeting=\"Well met.\" data-position=\"left\" data-theme=\"dark\" data-locale=\"de\" data-accent=\"rgb(200, 20, 60)\"";
@@ -48,7 +48,7 @@ async fn a_sites_scripts_are_heard_before_it_is_there_and_told_what_happens() {
         (&json!("ai"), &tab.eval("witness.text()").await)
     );
 
-    // The attributes.
+    // The attributes of the tag.
     assert_eq!(
         tab.eval("witness.shadow.querySelector('h1').textContent")
             .await,
@@ -80,7 +80,6 @@ async fn a_sites_scripts_are_heard_before_it_is_there_and_told_what_happens() {
         "rgb(21, 22, 24)"
     );
 
-    // The calls.
     assert_eq!(
         tab.eval("(Failsoft.close(), Boolean(witness.part('panel')))")
             .await,
@@ -119,7 +118,7 @@ async fn a_sites_scripts_are_heard_before_it_is_there_and_told_what_happens() {
 }
 
 #[tokio::test]
-async fn a_sites_own_properties_colour_it() {
+async fn accent_property_of_the_site_colours_the_widget() {
     let (host, site) = pair().await;
     let style = "<style>:root { --fs-accent: rgb(255, 212, 0) }</style>";
     let chrome = Chrome::start().await;
@@ -128,28 +127,28 @@ async fn a_sites_own_properties_colour_it() {
         .await;
     tab.until("witness.part('panel') && witness.part('empty')")
         .await;
-    // It opened by itself, so the focus stays where it is.
+    // The widget opened by itself, so it does not take the focus.
     assert_eq!(
         tab.eval("document.activeElement === document.body").await,
         true
     );
-    let looks = "(({ backgroundColor, color }) => [backgroundColor, color])(getComputedStyle(witness.part('launcher')))";
-    // On yellow one writes in black.
+    let colours = "(({ backgroundColor, color }) => [backgroundColor, color])(getComputedStyle(witness.part('launcher')))";
+    // Black text on yellow.
     assert_eq!(
-        tab.eval(looks).await,
+        tab.eval(colours).await,
         json!(["rgb(255, 212, 0)", "oklch(0 0 0)"])
     );
     tab.is_untroubled().await;
 }
 
 #[tokio::test]
-async fn escape_closes_it_and_the_focus_goes_back_to_where_it_was() {
+async fn escape_closes_the_widget_and_restores_the_focus() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;
     tab.until("witness.shadow && witness.part('launcher')")
         .await;
-    // By keyboard alone: past the site's own button to the launcher.
+    // By keyboard only: past the site's own button to the launcher.
     tab.press("Tab").await;
     assert_eq!(tab.eval("document.activeElement.id").await, "own");
     tab.press("Tab").await;
@@ -169,7 +168,7 @@ async fn escape_closes_it_and_the_focus_goes_back_to_where_it_was() {
         .await,
         json!([null, true])
     );
-    // From the site's own button back to it.
+    // Opened from the site's own button: the focus returns there.
     tab.eval("(document.getElementById('own').onclick = () => Failsoft.open(), document.getElementById('own').focus())").await;
     tab.press("Enter").await;
     tab.until("witness.shadow.activeElement?.localName === 'textarea'")
@@ -180,7 +179,7 @@ async fn escape_closes_it_and_the_focus_goes_back_to_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_site_that_is_not_allowed_opens_no_session_and_is_told_why() {
+async fn disallowed_site_gets_an_error_and_no_session() {
     let host = Host::start().await;
     let site = Site::demo().await;
     let chrome = Chrome::start().await;
@@ -192,8 +191,8 @@ async fn a_site_that_is_not_allowed_opens_no_session_and_is_told_why() {
         ))
         .await;
     tab.until("witness.part('notice')").await;
-    let said = tab.string("witness.part('notice').textContent").await;
-    assert_eq!(said, "The chat is not open to this site.");
+    let notice = tab.string("witness.part('notice').textContent").await;
+    assert_eq!(notice, "The chat is not open to this site.");
     assert_eq!(tab.eval("witness.frames.length").await, 0);
     assert_eq!(
         tab.eval("heard.find(([name]) => name === 'error')[1].code")
@@ -201,12 +200,12 @@ async fn a_site_that_is_not_allowed_opens_no_session_and_is_told_why() {
         "forbidden_origin"
     );
     let complaints = chrome.complaints().await;
-    let why = complaints
+    let complaint = complaints
         .iter()
-        .find(|one| one.contains("server.allowed_origins"))
+        .find(|text| text.contains("server.allowed_origins"))
         .unwrap();
-    assert!(why.contains(&host.origin()), "{why}");
-    // The site goes on as if nothing were.
+    assert!(complaint.contains(&host.origin()), "{complaint}");
+    // The rest of the site still works.
     tab.eval("document.getElementById('own').onclick = () => (window.pressed = true)")
         .await;
     tab.click("#own").await;
@@ -216,14 +215,14 @@ async fn a_site_that_is_not_allowed_opens_no_session_and_is_told_why() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so() {
+async fn unreachable_service_shows_a_notice_and_leaves_the_site_working() {
     let host = Host::start().await;
     let mut site = Site::configured(&host.allowed()).await;
-    let line = Line::to(site.port()).await;
+    let proxy = Line::to(site.port()).await;
     let chrome = Chrome::start().await;
     let script = format!(
         "{LISTEN}<script src=\"{}widget.js\" async data-locale=\"en\"></script>",
-        line.address()
+        proxy.address()
     );
     let address = host.plain(
         "/",
@@ -233,7 +232,7 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
     let tab = chrome.open(&address).await;
     tab.until("witness.shadow && witness.part('launcher')")
         .await;
-    // Gone after the launcher came, before the chat did.
+    // The service stops after the launcher loaded and before the chat does.
     site.kill().await;
     tab.click_on(LAUNCHER).await;
     tab.until("witness.part('panel')?.textContent.includes('cannot be reached')")
@@ -250,7 +249,7 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
 
     tab.eval("Failsoft.send('Asked while it was gone')").await;
     site.start_again().await;
-    line.lead_to(site.port());
+    proxy.lead_to(site.port());
     let again = "[...witness.shadow.querySelectorAll('button')].find((one) => one.textContent === 'Try again')";
     tab.click_on(again).await;
     tab.until("witness.frame('welcome') && witness.part('composer')")
@@ -258,7 +257,7 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
     tab.until("witness.frame('start')?.text === 'Asked while it was gone'")
         .await;
 
-    // Gone from the beginning: there is no widget, and nothing else is missing.
+    // Without the service from the start there is no widget, and the rest of the site works.
     site.kill().await;
     let tab = chrome.open(&host.plain("/none", "", &script)).await;
     tab.until("document.readyState === 'complete'").await;
@@ -271,7 +270,7 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
 }
 
 #[tokio::test]
-async fn a_phone_is_filled_and_a_second_open_is_the_same() {
+async fn widget_is_modal_on_a_phone_and_reopens_the_same_session() {
     let (host, site) = pair().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
@@ -288,13 +287,13 @@ async fn a_phone_is_filled_and_a_second_open_is_the_same() {
         "witness.part('composer') && witness.frame('welcome') && !witness.shadow.getAnimations().length",
     )
     .await;
-    let whole = "(({ x, y, width, height }) => [x, y, width, height])(witness.part('panel').getBoundingClientRect())";
-    assert_eq!(tab.eval(whole).await, json!([0, 0, 360, 740]));
+    let bounds = "(({ x, y, width, height }) => [x, y, width, height])(witness.part('panel').getBoundingClientRect())";
+    assert_eq!(tab.eval(bounds).await, json!([0, 0, 360, 740]));
     assert_eq!(
         tab.eval("witness.part('launcher') ?? null").await,
         Value::Null
     );
-    // All there is: the keyboard goes round in it, in both directions, and the page behind it is out of reach.
+    // The panel is modal: focus cycles in it in both directions, and the page behind is inert.
     let modal =
         "[witness.part('panel').getAttribute('aria-modal'), document.querySelector('main').inert]";
     assert_eq!(tab.eval(modal).await, json!(["true", true]));
@@ -307,7 +306,7 @@ async fn a_phone_is_filled_and_a_second_open_is_the_same() {
             assert_eq!(tab.eval(within).await, true);
             rounds += u32::from(tab.eval(first).await == true);
         }
-        assert!(rounds >= 2, "it goes round");
+        assert!(rounds >= 2, "the focus must cycle");
     }
     tab.press("Escape").await;
     let modal = "[witness.part('panel') ?? null, document.querySelector('main').inert]";

@@ -1,5 +1,5 @@
-//! What a model or a visitor writes runs nothing, loads nothing and leads nowhere but where its links say: while it streams in,
-//! after a reload, and in a draft.
+//! Hostile text from a model or a visitor runs nothing, loads nothing and links only where it says:
+//! while it streams in, after a reload, and in a draft.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use super::page_driver::Tab;
 use super::test_site::Site;
 use crate::harness::{Act, Gate, ScriptedProvider, finish, head, say, word};
 
-/// Each sets `ran`, or fetches from ELSEWHERE or `leak`, where it is taken for what it wants to be.
+/// If an attack succeeds it sets `ran`, or fetches from ELSEWHERE or from a URL with `leak`.
 const ATTACKS: &[&str] = &[
     "<script>ran = 1</script>",
     "<img src=x onerror=\"ran = 1\">",
@@ -50,24 +50,24 @@ const ATTACKS: &[&str] = &[
     "&lt;img src=x onerror=ran=1&gt; &#60;script&#62;ran = 1&#60;/script&#62; \\<script>ran=1\\</script>",
 ];
 
-/// The elements that an answer is made of.
+/// The elements of which a rendered answer may consist.
 const HARMLESS: &str = "a article blockquote br button code details div em h2 h3 hr i li ol p path pre section span strong summary \
     svg table tbody td th thead tr ul";
 
-/// Counts who comes to it. Nobody should.
+/// Starts a server which counts connections. There must be none.
 async fn elsewhere() -> (String, watch::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/x", listener.local_addr().unwrap());
-    let (came, seen) = watch::channel(0);
+    let (sender, connections) = watch::channel(0);
     tokio::spawn(async move {
         while listener.accept().await.is_ok() {
-            came.send_modify(|count| *count += 1);
+            sender.send_modify(|count| *count += 1);
         }
     });
-    (address, seen)
+    (address, connections)
 }
 
-/// Pieces of so many characters: whatever is dangerous is split somewhere in its middle.
+/// Splits a text into pieces of this many characters, so that attacks are split in their middle.
 fn pieces(text: &str, length: usize) -> Vec<String> {
     let characters: Vec<_> = text.chars().collect();
     characters
@@ -91,8 +91,8 @@ pub async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
 }
 
 #[tokio::test]
-async fn what_strangers_write_runs_nothing_and_loads_nothing() {
-    let (address, came) = elsewhere().await;
+async fn hostile_text_runs_nothing_and_loads_nothing() {
+    let (address, connections) = elsewhere().await;
     let attack = ATTACKS.join("\n\n").replace("ELSEWHERE", &address);
     let parts = pieces(&attack, 11);
     let gate = Gate::default();
@@ -121,11 +121,11 @@ async fn what_strangers_write_runs_nothing_and_loads_nothing() {
 
     let question = "<img src=x onerror=ran=1><script>ran = 1</script> [x](javascript:ran=1)";
     tab.ask(question).await;
-    let mut told = 0;
+    let mut length = 0;
     for part in &parts {
         gate.open();
-        told += part.encode_utf16().count();
-        tab.until(&format!("witness.text().length === {told}"))
+        length += part.encode_utf16().count();
+        tab.until(&format!("witness.text().length === {length}"))
             .await;
     }
     is_harmless(&tab).await;
@@ -147,12 +147,16 @@ async fn what_strangers_write_runs_nothing_and_loads_nothing() {
     is_harmless(&tab).await;
     tab.is_untroubled().await;
     assert_eq!(chrome.complaints().await, Vec::<String>::new());
-    assert_eq!(*came.borrow(), 0, "something was fetched from elsewhere");
+    assert_eq!(
+        *connections.borrow(),
+        0,
+        "something was fetched from elsewhere"
+    );
 }
 
 #[tokio::test]
-async fn a_draft_of_hostile_text_runs_nothing() {
-    let (address, came) = elsewhere().await;
+async fn hostile_draft_runs_nothing() {
+    let (address, connections) = elsewhere().await;
     let attack = ATTACKS.join("\n\n").replace("ELSEWHERE", &address);
     let gate = Gate::default();
     let broken = ScriptedProvider::start(vec![
@@ -173,10 +177,15 @@ async fn a_draft_of_hostile_text_runs_nothing() {
     tab.click(r#"[data-role="draft"] summary"#).await;
     is_harmless(&tab).await;
     tab.is_untroubled().await;
-    assert_eq!(*came.borrow(), 0, "something was fetched from elsewhere");
+    assert_eq!(
+        *connections.borrow(),
+        0,
+        "something was fetched from elsewhere"
+    );
 }
 
-/// Asserts that what stands in the transcript is of harmless make, and that nothing of it was run or fetched.
+/// Asserts that the transcript has only allowed elements and attributes, and that nothing was run
+/// or fetched.
 async fn is_harmless(tab: &Tab) {
     assert_eq!(tab.eval("window.ran ?? null").await, json!(null));
     let leaked = "performance.getEntriesByType('resource').map(({ name }) => name).filter((name) => name.includes('leak'))";
@@ -189,11 +198,11 @@ async fn is_harmless(tab: &Tab) {
         ))
         .await;
     let names: BTreeSet<String> = serde_json::from_value(names).unwrap();
-    let strange: Vec<_> = names
+    let unexpected: Vec<_> = names
         .iter()
         .filter(|name| !HARMLESS.split(' ').any(|known| known == *name))
         .collect();
-    assert!(strange.is_empty(), "{strange:?}");
+    assert!(unexpected.is_empty(), "{unexpected:?}");
     let attributes = format!(
         "[...{log}].flatMap((el) => [...el.attributes].map(({{ name, value }}) => `${{name}}=${{value}}`))
             .filter((one) => /^(on|style|src|srcset|action|srcdoc|name|id)/.test(one))"

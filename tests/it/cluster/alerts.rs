@@ -1,4 +1,4 @@
-//! Alerts of instances that share a Redis: of one cause one alert and one recovery, whoever tells them.
+//! Alerts of instances that share a Redis: one alert and one recovery per cause.
 
 use std::time::Duration;
 
@@ -6,23 +6,21 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::config;
-use crate::binary::alone;
-use crate::binary::provider::{Manner, Provider};
+use crate::binary::exclusive;
+use crate::binary::provider::{Behavior, Provider};
 use crate::binary::service::Service;
 use crate::binary::ws_client::Visitor;
 use crate::harness::{Receiver, Redis};
 
-/// Longer than an instance leaves an alert to another before it looks again.
-const QUIET: Duration = Duration::from_secs(7);
+/// Longer than an instance leaves an alert to another before it checks again.
+const QUIET_PERIOD: Duration = Duration::from_secs(7);
 
 #[tokio::test]
-async fn an_outage_that_both_see_is_told_once_and_so_is_its_end() {
-    let _alone = alone().await;
+async fn an_outage_seen_by_both_instances_is_alerted_once() {
+    let _exclusive = exclusive().await;
     let redis = Redis::start(&[]);
-    let (provider, receiver) = (
-        Provider::start(Manner::Answer).await,
-        Receiver::start().await,
-    );
+    let provider = Provider::start(Behavior::Answer).await;
+    let receiver = Receiver::start().await;
     let config = config(&provider, &redis.url())
         .replace("[breaker]\n", "[breaker]\nblocked_for = \"1s\"\n")
         + &format!("[alerts]\nwebhook = \"{}\"\n", receiver.url());
@@ -31,45 +29,49 @@ async fn an_outage_that_both_see_is_told_once_and_so_is_its_end() {
         Service::start(folders[0].path(), &config).await,
         Service::start(folders[1].path(), &config).await,
     ];
-    let mode = async |wanted: &str| {
+    let wait_for_mode = async |wanted: &str| {
         for service in &both {
             service
-                .status_when("the mode", |status| status["mode"] == wanted)
+                .wait_for_status("the mode", |status| status["mode"] == wanted)
                 .await;
         }
     };
-    mode("normal").await;
-    provider.now(Manner::Refuse(401, json!({ "error": { "message": "no" } })));
+    wait_for_mode("normal").await;
+    provider.set_behavior(Behavior::Refuse(
+        401,
+        json!({ "error": { "message": "no" } }),
+    ));
     assert_eq!(
         *Visitor::new(both[0].port)
             .await
             .ask("Who?")
             .await
-            .end("degraded"),
+            .done_field("degraded"),
         true
     );
-    mode("outage").await;
+    wait_for_mode("outage").await;
     receiver.event("provider_down").await;
     receiver.event("mode_changed").await;
-    // What is not told is no event: nobody tells it again within this time.
-    tokio::time::sleep(QUIET).await;
-    provider.now(Manner::Answer);
-    mode("normal").await;
+    // A repeated alert would arrive within this time; its absence has no event to wait for.
+    tokio::time::sleep(QUIET_PERIOD).await;
+    provider.set_behavior(Behavior::Answer);
+    wait_for_mode("normal").await;
     receiver.event("provider_up").await;
     receiver
-        .until(|all| {
-            all.iter()
-                .filter(|one| one.json()["event"] == "mode_changed")
+        .until(|received| {
+            received
+                .iter()
+                .filter(|alert| alert.json()["event"] == "mode_changed")
                 .count()
                 > 1
         })
         .await;
-    tokio::time::sleep(QUIET).await;
-    let mut told: Vec<_> = receiver.came().iter().map(|one| one.json()).collect();
-    told.sort_by_key(|one| one["at"].to_string());
-    let mut events: Vec<_> = told
+    tokio::time::sleep(QUIET_PERIOD).await;
+    let mut alerts: Vec<_> = receiver.came().iter().map(|alert| alert.json()).collect();
+    alerts.sort_by_key(|alert| alert["at"].to_string());
+    let mut events: Vec<_> = alerts
         .iter()
-        .map(|one: &Value| one["event"].as_str().unwrap())
+        .map(|alert: &Value| alert["event"].as_str().unwrap())
         .collect();
     events.sort_unstable();
     assert_eq!(
@@ -80,6 +82,6 @@ async fn an_outage_that_both_see_is_told_once_and_so_is_its_end() {
             "provider_down",
             "provider_up"
         ],
-        "{told:#?}"
+        "{alerts:#?}"
     );
 }

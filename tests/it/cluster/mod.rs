@@ -1,5 +1,5 @@
-//! Several instances, each a process of its own, over one real Redis: whose turn a message is, who shows it, what becomes of it when an instance
-//! or Redis is gone.
+//! Several instances, each its own process, over one real Redis: which instance runs a turn, which
+//! ones show it, and the effect of a dead instance or a dead Redis.
 
 mod alerts;
 mod chaos;
@@ -15,11 +15,11 @@ use tempfile::TempDir;
 
 use crate::binary::provider::Provider;
 use crate::binary::service::Service;
-use crate::binary::within;
+use crate::binary::wait_for;
 use crate::binary::ws_client::Visitor;
 use crate::harness::Redis;
 
-/// An instance: its process and its folder.
+/// An instance's process and its data folder.
 struct Instance {
     service: Service,
     folder: TempDir,
@@ -36,12 +36,20 @@ impl Instance {
         self.service.port
     }
 
-    /// Waits until it shares, or until it goes on alone.
-    async fn shares(&self, shares: bool) {
-        let redis = |status: &Value| status["problems"].to_string().contains("Redis");
+    /// Waits until the status says that the instance shares its state through Redis.
+    async fn wait_until_shared(&self) {
+        self.wait_for_redis_problem(false).await;
+    }
+
+    /// Waits until the status names a problem with Redis.
+    async fn wait_until_standalone(&self) {
+        self.wait_for_redis_problem(true).await;
+    }
+
+    async fn wait_for_redis_problem(&self, wanted: bool) {
         self.service
-            .status_when("the status to tell of Redis", |status| {
-                redis(status) != shares
+            .wait_for_status("the status to report on Redis", |status| {
+                status["problems"].to_string().contains("Redis") == wanted
             })
             .await;
     }
@@ -58,19 +66,23 @@ fn config(provider: &Provider, redis: &str) -> String {
     )
 }
 
-/// Two instances that share.
-async fn two(provider: &Provider, redis: &Redis) -> (Instance, Instance) {
+/// Starts two instances that share a Redis.
+async fn start_two(provider: &Provider, redis: &Redis) -> (Instance, Instance) {
     let pair = (
         Instance::start(provider, &redis.url()).await,
         Instance::start(provider, &redis.url()).await,
     );
-    pair.0.shares(true).await;
-    pair.1.shares(true).await;
+    pair.0.wait_until_shared().await;
+    pair.1.wait_until_shared().await;
     pair
 }
 
-/// The conversation's turns as this instance tells them, as soon as they are as wanted.
-async fn history(port: u16, conversation: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+/// Polls the conversation's turns on this instance until they match, and returns them.
+async fn wait_for_history(
+    port: u16,
+    conversation: &str,
+    wanted: impl Fn(&[Value]) -> bool,
+) -> Vec<Value> {
     let asking = async {
         loop {
             let back = Visitor::back(port, conversation).await;
@@ -79,5 +91,5 @@ async fn history(port: u16, conversation: &str, wanted: impl Fn(&[Value]) -> boo
             }
         }
     };
-    within("the history to be so", asking).await
+    wait_for("the history to match", asking).await
 }

@@ -1,261 +1,266 @@
-//! Redis in every kind of trouble: each instance goes on alone, says so, and hands over when it is well again.
+//! Redis faults of every kind: each instance continues standalone, reports it, and hands its turns
+//! over after the recovery.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::slow_proxy::{Line, State};
-use super::{Instance, history};
-use crate::binary::alone;
-use crate::binary::provider::{Manner, Provider, whole};
+use super::slow_proxy::{ProxyState, RedisProxy};
+use super::{Instance, wait_for_history};
+use crate::binary::exclusive;
+use crate::binary::provider::{Behavior, Provider, full_answer};
 use crate::binary::service::ms;
-use crate::binary::within;
+use crate::binary::wait_for;
 use crate::binary::ws_client::Visitor;
 use crate::harness::Redis;
 
-/// What an answer may take while Redis is in trouble, on a machine that runs much else: far less than the two seconds of the slowest Redis.
-const SOON: Duration = Duration::from_millis(1500);
+/// The longest answer during a fault, on a busy machine: less than the two seconds of the slowest
+/// Redis.
+const MAX_ANSWER_TIME: Duration = Duration::from_millis(1500);
 
-/// The longest that a whole turn may wait for Redis, and what a busy machine may add: less than a second wait would.
-const HOT: Duration = Duration::from_millis(50);
+/// The longest that a whole turn may wait for Redis, and the tolerance for a busy machine. Both
+/// together are less than two waits.
+const MAX_WAIT: Duration = Duration::from_millis(50);
 const MARGIN: Duration = Duration::from_millis(35);
 
-/// How slow a line is on which each answer is late for who waits: each way.
-const SLOW: Duration = Duration::from_millis(60);
+/// The delay, in each direction, at which every reply of Redis comes too late.
+const SLOW_DELAY: Duration = Duration::from_millis(60);
 
-/// Breaks Redis and mends it again.
-struct Trouble {
+struct Fault {
     name: &'static str,
-    breaks: fn(&mut Redis, &Line),
-    mends: fn(&mut Redis, &Line),
-    /// Whether it is one that an instance notices without asking.
-    told: bool,
+    breaks: fn(&mut Redis, &RedisProxy),
+    mends: fn(&mut Redis, &RedisProxy),
+    /// The instances notice the fault without a request to Redis.
+    is_noticed: bool,
 }
 
-const TROUBLES: [Trouble; 6] = [
-    Trouble {
+const FAULTS: [Fault; 6] = [
+    Fault {
         name: "killed",
         breaks: |redis, _| redis.kill(),
         mends: |redis, _| redis.restart(),
-        told: true,
+        is_noticed: true,
     },
-    Trouble {
+    Fault {
         name: "paused",
         breaks: |redis, _| redis.pause(),
         mends: |redis, _| redis.go_on(),
-        told: true,
+        is_noticed: true,
     },
-    Trouble {
+    Fault {
         name: "cut off",
-        breaks: |_, line| line.now(State::Cut),
-        mends: |_, line| line.now(State::Whole),
-        told: true,
+        breaks: |_, proxy| proxy.set_state(ProxyState::Cut),
+        mends: |_, proxy| proxy.set_state(ProxyState::Open),
+        is_noticed: true,
     },
-    Trouble {
+    Fault {
         name: "two seconds slow",
-        breaks: |_, line| line.now(State::Slow(Duration::from_secs(2))),
-        mends: |_, line| line.now(State::Whole),
-        told: true,
+        breaks: |_, proxy| proxy.set_state(ProxyState::Slow(Duration::from_secs(2))),
+        mends: |_, proxy| proxy.set_state(ProxyState::Open),
+        is_noticed: true,
     },
-    Trouble {
+    Fault {
         name: "read-only",
         breaks: |redis, _| drop(redis.tell(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
         mends: |redis, _| drop(redis.tell(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
-        told: true,
+        is_noticed: true,
     },
-    Trouble {
+    Fault {
         name: "full of rubbish",
         breaks: |redis, _| {
             let script = "for _, key in ipairs(redis.call('KEYS', 'failsoft:*')) do redis.call('DEL', key) redis.call('LPUSH', key, 'rubbish') end";
             redis.tell(&["EVAL", script, "0"]);
         },
         mends: |redis, _| drop(redis.tell(&["FLUSHALL"])),
-        told: false,
+        is_noticed: false,
     },
 ];
 
 #[tokio::test]
-async fn in_every_trouble_the_chat_goes_on_alone_and_is_shared_again_after() {
+async fn during_every_redis_fault_the_chat_continues_and_is_shared_again_afterwards() {
     let mut redis = Redis::start(&[]);
-    let (one_line, line) = (
-        Line::to(redis.socket()).await,
-        Line::to(redis.socket()).await,
-    );
-    let provider = Provider::start(Manner::Answer).await;
-    let one = Instance::start(&provider, &one_line.url()).await;
-    let other = Instance::start(&provider, &line.url()).await;
-    for trouble in &TROUBLES {
-        one.shares(true).await;
-        other.shares(true).await;
-        let mut visitor = Visitor::new(one.port()).await;
+    let proxy = RedisProxy::start(redis.socket()).await;
+    let other_proxy = RedisProxy::start(redis.socket()).await;
+    let provider = Provider::start(Behavior::Answer).await;
+    let first = Instance::start(&provider, &proxy.url()).await;
+    let second = Instance::start(&provider, &other_proxy.url()).await;
+    for fault in &FAULTS {
+        first.wait_until_shared().await;
+        second.wait_until_shared().await;
+        let mut visitor = Visitor::new(first.port()).await;
         visitor.ask("Before?").await;
-        (trouble.breaks)(&mut redis, &one_line);
-        let (mut slowest, mut durable) = (Duration::ZERO, false);
+        (fault.breaks)(&mut redis, &proxy);
+        let mut slowest = Duration::ZERO;
+        let mut durable = false;
         for question in ["At once?", "Then?", "Later?"] {
             let asked = Instant::now();
             let shown = visitor.ask(question).await;
             slowest = slowest.max(asked.elapsed());
-            assert_eq!(*shown.end("source"), "ai", "{}", trouble.name);
+            assert_eq!(*shown.done_field("source"), "ai", "{}", fault.name);
             durable |= shown.accepted.as_ref().unwrap()["durable"] == true;
         }
         println!(
             "Redis {}: the slowest of three answers took {}",
-            trouble.name,
+            fault.name,
             ms(slowest)
         );
-        // Its own disk has them, though a busy one may confirm one of them too late.
-        assert!(durable, "{}", trouble.name);
-        assert!(slowest < SOON, "{}: {slowest:?}", trouble.name);
-        if trouble.told {
-            one.shares(false).await;
+        // The local disk has them, although a busy disk may confirm one of them too late.
+        assert!(durable, "{}", fault.name);
+        assert!(slowest < MAX_ANSWER_TIME, "{}: {slowest:?}", fault.name);
+        if fault.is_noticed {
+            first.wait_until_standalone().await;
         }
-        (trouble.mends)(&mut redis, &one_line);
-        one.shares(true).await;
-        other.shares(true).await;
-        if trouble.told {
-            let whole_turns = |turns: &[Value]| {
+        (fault.mends)(&mut redis, &proxy);
+        first.wait_until_shared().await;
+        second.wait_until_shared().await;
+        if fault.is_noticed {
+            let all_done = |turns: &[Value]| {
                 turns.len() == 4 && turns.iter().all(|turn| turn["state"] == "done")
             };
-            let turns = history(other.port(), visitor.conversation(), whole_turns).await;
-            assert_eq!(turns[3]["text"], whole("Later?"), "{}", trouble.name);
+            let turns = wait_for_history(second.port(), visitor.conversation(), all_done).await;
+            assert_eq!(turns[3]["text"], full_answer("Later?"), "{}", fault.name);
         }
     }
 }
 
-/// What one question takes, from the message to the end of its answer.
-async fn asked(visitor: &mut Visitor) -> Duration {
-    let begun = Instant::now();
-    assert_eq!(*visitor.ask("How soon?").await.end("source"), "ai");
-    begun.elapsed()
+/// Asks a question, and returns the time to the end of its answer.
+async fn time_to_ask(visitor: &mut Visitor) -> Duration {
+    let started = Instant::now();
+    assert_eq!(*visitor.ask("How soon?").await.done_field("source"), "ai");
+    started.elapsed()
 }
 
-/// The middle of these.
-fn median(mut all: Vec<Duration>) -> Duration {
-    all.sort();
-    all[all.len() / 2]
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
 }
 
 #[tokio::test]
-async fn of_a_turns_steps_one_waits_for_redis_and_for_50_ms_at_most() {
-    let _alone = alone().await;
+async fn a_turn_waits_for_a_slow_redis_once_and_at_most_50_ms() {
+    let _exclusive = exclusive().await;
     let redis = Redis::start(&[]);
-    let line = Line::to(redis.socket()).await;
-    let provider = Provider::start(Manner::Answer).await;
-    let one = Instance::start(&provider, &line.url()).await;
-    let mut visitor = Visitor::new(one.port()).await;
-    // A Redis that stands still, and one that answers all, but later than anybody is made to wait.
-    for stands_still in [true, false] {
-        let (mut usual, mut first, mut then) = (Vec::new(), Vec::new(), Vec::new());
+    let proxy = RedisProxy::start(redis.socket()).await;
+    let provider = Provider::start(Behavior::Answer).await;
+    let instance = Instance::start(&provider, &proxy.url()).await;
+    let mut visitor = Visitor::new(instance.port()).await;
+    // A Redis that is stopped, and one whose every reply comes too late.
+    for is_paused in [true, false] {
+        let mut usual = Vec::new();
+        let mut first = Vec::new();
+        let mut later = Vec::new();
         for _ in 0..8 {
-            one.shares(true).await;
-            usual.push(asked(&mut visitor).await);
-            if stands_still {
+            instance.wait_until_shared().await;
+            usual.push(time_to_ask(&mut visitor).await);
+            if is_paused {
                 redis.pause()
             } else {
-                line.now(State::Slow(SLOW))
+                proxy.set_state(ProxyState::Slow(SLOW_DELAY))
             }
-            first.push(asked(&mut visitor).await);
-            if stands_still {
-                one.shares(false).await;
+            first.push(time_to_ask(&mut visitor).await);
+            if is_paused {
+                instance.wait_until_standalone().await;
             }
             for _ in 0..5 {
-                then.push(asked(&mut visitor).await);
+                later.push(time_to_ask(&mut visitor).await);
             }
             redis.go_on();
-            line.now(State::Whole);
+            proxy.set_state(ProxyState::Open);
         }
-        let (usual, then) = (median(usual), median(then));
-        // Where the instance had just looked for itself, nobody had to wait. Of the others the quickest is the one that the machine held up least.
-        first.retain(|took| *took >= HOT);
-        let waited = first.into_iter().min().unwrap_or(HOT);
-        // Where answers take long anyway, a wait more or less is not seen, and none is told from the machine's own.
+        let usual = median(usual);
+        let later = median(later);
+        // If the instance had just polled Redis itself, no turn had to wait. The machine delayed
+        // the quickest of the others least.
+        first.retain(|took| *took >= MAX_WAIT);
+        let waited = first.into_iter().min().unwrap_or(MAX_WAIT);
+        // If answers take long anyway, a wait is within the machine's own variation.
         let margin = MARGIN.max(2 * usual);
         println!(
             "usually {}, the first {}, those after it {}",
             ms(usual),
             ms(waited),
-            ms(then)
+            ms(later)
         );
         assert!(
-            waited < usual + HOT + margin,
+            waited < usual + MAX_WAIT + margin,
             "{waited:?}, usually {usual:?}"
         );
-        assert!(then < usual + margin, "{then:?}, usually {usual:?}");
+        assert!(later < usual + margin, "{later:?}, usually {usual:?}");
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_is_slow_all_the_time_is_told_as_slow_all_the_time() {
-    let _alone = alone().await;
+async fn a_constantly_slow_redis_stays_reported_as_slow() {
+    let _exclusive = exclusive().await;
     let redis = Redis::start(&[]);
-    let line = Line::to(redis.socket()).await;
-    let provider = Provider::start(Manner::Answer).await;
-    let one = Instance::start(&provider, &line.url()).await;
-    one.shares(true).await;
-    let mut visitor = Visitor::new(one.port()).await;
-    line.now(State::Slow(SLOW));
+    let proxy = RedisProxy::start(redis.socket()).await;
+    let provider = Provider::start(Behavior::Answer).await;
+    let instance = Instance::start(&provider, &proxy.url()).await;
+    instance.wait_until_shared().await;
+    let mut visitor = Visitor::new(instance.port()).await;
+    proxy.set_state(ProxyState::Slow(SLOW_DELAY));
     let slow = |status: &Value| {
         status["problems"]
             .to_string()
             .contains("Redis takes longer than 50 ms")
     };
-    let told = async {
-        while !slow(&one.service.status().await) {
-            asked(&mut visitor).await;
+    let reported = async {
+        while !slow(&instance.service.status().await) {
+            time_to_ask(&mut visitor).await;
         }
     };
-    within("the status to tell that Redis is slow", told).await;
-    // Each second it is tried again: this is long enough for some of those, and for it to be taken for well again if nobody tried it.
+    wait_for("the status to report a slow Redis", reported).await;
+    // Redis is tried each second: this is long enough for several tries, and for the problem to
+    // disappear if none were made.
     let until = Instant::now() + Duration::from_secs(6);
     while Instant::now() < until {
-        asked(&mut visitor).await;
-        let status = one.service.status().await;
+        time_to_ask(&mut visitor).await;
+        let status = instance.service.status().await;
         assert!(slow(&status), "{}", status["problems"]);
     }
-    line.now(State::Whole);
-    one.shares(true).await;
+    proxy.set_state(ProxyState::Open);
+    instance.wait_until_shared().await;
 }
 
 #[tokio::test]
-async fn without_redis_at_the_start_an_instance_starts_alone_and_joins_later() {
+async fn an_instance_starts_without_redis_and_joins_later() {
     let mut redis = Redis::start(&[]);
     redis.kill();
-    let provider = Provider::start(Manner::Answer).await;
-    let one = Instance::start(&provider, &redis.url()).await;
-    let mut visitor = Visitor::new(one.port()).await;
-    assert_eq!(visitor.ask("Alone?").await.text, whole("Alone?"));
-    one.shares(false).await;
+    let provider = Provider::start(Behavior::Answer).await;
+    let instance = Instance::start(&provider, &redis.url()).await;
+    let mut visitor = Visitor::new(instance.port()).await;
+    assert_eq!(visitor.ask("Alone?").await.text, full_answer("Alone?"));
+    instance.wait_until_standalone().await;
     redis.restart();
-    one.shares(true).await;
+    instance.wait_until_shared().await;
     let other = Instance::start(&provider, &redis.url()).await;
-    let turns = history(other.port(), visitor.conversation(), |turns| {
+    let turns = wait_for_history(other.port(), visitor.conversation(), |turns| {
         turns.len() == 1
     })
     .await;
-    assert_eq!(turns[0]["text"], whole("Alone?"));
+    assert_eq!(turns[0]["text"], full_answer("Alone?"));
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_without_it() {
+async fn a_wrong_redis_password_is_reported_without_the_password() {
     let redis = Redis::start(&["--requirepass", "canary-server"]);
-    let provider = Provider::start(Manner::Answer).await;
-    let one = Instance::start(&provider, &format!("{}?pass=canary-mine", redis.url())).await;
-    let status = one
+    let provider = Provider::start(Behavior::Answer).await;
+    let instance = Instance::start(&provider, &format!("{}?pass=canary-mine", redis.url())).await;
+    let status = instance
         .service
-        .status_when("the refusal", |status| {
+        .wait_for_status("the refusal", |status| {
             status["problems"].to_string().contains("password")
         })
         .await;
     assert!(!status.to_string().contains("canary"));
     assert!(
-        Visitor::new(one.port())
+        Visitor::new(instance.port())
             .await
             .ask("Still?")
             .await
-            .end("source")
+            .done_field("source")
             == &json!("ai")
     );
-    let logged = one.service.kill().await;
+    let logged = instance.service.kill().await;
     assert!(
         logged.contains("Unauthorized") && !logged.contains("canary"),
         "{logged}"

@@ -1,4 +1,4 @@
-//! The line between an instance and its Redis: a TCP proxy that can be cut, and that can be slow.
+//! A TCP proxy between an instance and its Redis, which can be cut or slowed down.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,73 +8,73 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-/// How the line is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum State {
-    /// All passes.
-    Whole,
-    /// Nothing passes, and connections are cut.
+pub enum ProxyState {
+    /// Passes everything on.
+    Open,
+    /// Closes all connections, and accepts no new ones.
     Cut,
-    /// All passes after this long.
+    /// Passes everything on after this delay.
     Slow(Duration),
 }
 
-/// A line to a Redis.
-pub struct Line {
+pub struct RedisProxy {
     port: u16,
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<ProxyState>>,
 }
 
-impl Line {
-    /// A whole line to the Redis behind this socket.
-    pub async fn to(socket: PathBuf) -> Self {
+impl RedisProxy {
+    /// Starts a proxy to the Redis behind this Unix socket.
+    pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(watch::Sender::new(State::Whole));
+        let state = Arc::new(watch::Sender::new(ProxyState::Open));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (state, socket) = (shared.subscribe(), socket.clone());
-                if *state.borrow() != State::Cut {
-                    // Either side may leave.
-                    tokio::spawn(async move { drop(carry(client, socket, state).await) });
+                let state = shared.subscribe();
+                let socket = socket.clone();
+                if *state.borrow() != ProxyState::Cut {
+                    // Either side may close the connection.
+                    tokio::spawn(async move { drop(forward(client, socket, state).await) });
                 }
             }
         });
         Self { port, state }
     }
 
-    /// The URL of the Redis at its end.
+    /// The URL that reaches Redis through the proxy.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// From now on it is so.
-    pub fn now(&self, state: State) {
+    /// Changes the state, also of open connections.
+    pub fn set_state(&self, state: ProxyState) {
         self.state.send_replace(state);
     }
 }
 
-async fn carry(
+async fn forward(
     client: TcpStream,
     socket: PathBuf,
-    mut state: watch::Receiver<State>,
+    mut state: watch::Receiver<ProxyState>,
 ) -> std::io::Result<()> {
     let server = UnixStream::connect(socket).await?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let (up, down) = (state.clone(), state.clone());
+    let up = state.clone();
+    let down = state.clone();
     tokio::select! {
-        passed = pass(from_client, to_server, up) => passed,
-        passed = pass(from_server, to_client, down) => passed,
-        _ = state.wait_for(|state| *state == State::Cut) => Ok(()),
+        result = copy(from_client, to_server, up) => result,
+        result = copy(from_server, to_client, down) => result,
+        _ = state.wait_for(|state| *state == ProxyState::Cut) => Ok(()),
     }
 }
 
-async fn pass(
+async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ProxyState>,
 ) -> std::io::Result<()> {
     let mut bytes = vec![0; 16 * 1024];
     loop {
@@ -83,7 +83,7 @@ async fn pass(
             return Ok(());
         }
         let state = *state.borrow();
-        if let State::Slow(delay) = state {
+        if let ProxyState::Slow(delay) = state {
             tokio::time::sleep(delay).await;
         }
         to.write_all(&bytes[..read]).await?;

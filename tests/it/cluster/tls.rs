@@ -1,4 +1,4 @@
-//! Redis over TLS: whose certificate is trusted, what is told of one that is not, and of a password that is wrong behind it.
+//! Redis over TLS: trusted and untrusted certificates, and a wrong password.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -6,25 +6,26 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::config;
-use crate::binary::provider::{Manner, Provider};
+use crate::binary::provider::{Behavior, Provider};
 use crate::binary::service::{Service, failsoft};
 use crate::binary::ws_client::Visitor;
 use crate::harness::{Certificates, Redis};
 
-/// Whether the installed Redis speaks TLS at all: one that was built without it does not know the setting.
+/// Returns `false` if the installed Redis was built without TLS, and lacks the setting.
 fn speaks_tls() -> bool {
     Redis::start(&[])
         .tell(&["CONFIG", "GET", "tls-port"])
         .contains("tls-port")
 }
 
-/// A Redis that takes this password over TLS, and the port where it does.
+/// Starts a Redis with TLS and this password. Returns it with its TLS port.
 fn secured(certificates: &Certificates, password: &str) -> (Redis, u16) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
     let path = |name: &str| certificates.path(name).display().to_string();
-    let (certificate, key) = (path("server.pem"), path("server.key"));
+    let certificate = path("server.pem");
+    let key = path("server.key");
     let tls = [
         "--tls-port",
         &port.to_string(),
@@ -44,7 +45,7 @@ fn secured(certificates: &Certificates, password: &str) -> (Redis, u16) {
     (Redis::start(&[&tls[..], &more[..]].concat()), port)
 }
 
-/// An instance in this folder; `trusts`: the CA that its environment names.
+/// Starts an instance in this folder, with the CA `trusts` in its environment.
 async fn start(folder: &Path, provider: &Provider, url: &str, trusts: Option<&Path>) -> Service {
     std::fs::write(folder.join("failsoft.toml"), config(provider, url)).unwrap();
     let mut command = failsoft(folder, &["--listen", "127.0.0.1:0"]);
@@ -55,36 +56,39 @@ async fn start(folder: &Path, provider: &Provider, url: &str, trusts: Option<&Pa
 }
 
 #[tokio::test]
-async fn a_certificate_is_trusted_by_its_ca_and_what_is_wrong_is_told_for_what_it_is() {
+async fn untrusted_redis_certificates_and_wrong_passwords_are_reported() {
     if !speaks_tls() {
         println!("skipped: this redis-server was built without TLS");
         return;
     }
-    let (certificates, provider) = (Certificates::make(), Provider::start(Manner::Answer).await);
+    let certificates = Certificates::make();
+    let provider = Provider::start(Behavior::Answer).await;
     let (redis, port) = secured(&certificates, "canary-server");
     let url = |password: &str| format!("rediss://:{password}@127.0.0.1:{port}");
     let ca = certificates.path("ca.pem");
-    for (password, trusts, told, named) in [
+    for (password, trusts, problem, named) in [
         ("canary-server", None, Some("SSL_CERT_FILE"), "Untrusted"),
         ("canary-mine", Some(&*ca), Some("password"), "Unauthorized"),
         ("canary-server", Some(&*ca), None, "joined redis"),
     ] {
         let folder = TempDir::new().unwrap();
-        let one = start(folder.path(), &provider, &url(password), trusts).await;
-        let status = one.status_when("the status to tell of Redis", |status| {
+        let instance = start(folder.path(), &provider, &url(password), trusts).await;
+        let status = instance.wait_for_status("the status to report on Redis", |status| {
             let problems = status["problems"].to_string();
-            told.map_or(!problems.contains("Redis"), |told| problems.contains(told))
+            problem.map_or(!problems.contains("Redis"), |problem| {
+                problems.contains(problem)
+            })
         });
         let status = status.await.to_string();
         assert_eq!(
-            *Visitor::new(one.port)
+            *Visitor::new(instance.port)
                 .await
                 .ask("Still?")
                 .await
-                .end("source"),
+                .done_field("source"),
             "ai"
         );
-        let logged = one.kill().await;
+        let logged = instance.kill().await;
         assert!(logged.contains(named), "{named}: {logged}");
         assert!(
             !status.contains("canary") && !logged.contains("canary"),

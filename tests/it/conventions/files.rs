@@ -14,7 +14,7 @@ const LINES: usize = 400;
 const SLEEPS: [(&str, &str, &str); 10] = [
     (
         "tests/it/cluster/alerts.rs",
-        "sleep(QUIET)",
+        "sleep(QUIET_PERIOD)",
         "that an alert is not told again has no event: it would be within this time",
     ),
     (
@@ -29,7 +29,7 @@ const SLEEPS: [(&str, &str, &str); 10] = [
     ),
     (
         "tests/it/cluster/chaos/traffic.rs",
-        "sleep(AGAIN)",
+        "sleep(RETRY_DELAY)",
         "an instance that is being started has no event to wait for; who asks again at once fills the machine",
     ),
     (
@@ -59,7 +59,7 @@ const SLEEPS: [(&str, &str, &str); 10] = [
     ),
     (
         "tests/it/store.rs",
-        "sleep(PACE)",
+        "sleep(CHECKPOINT_INTERVAL)",
         "what a kill may cost is a promise of time, so text must come in time; a disk does not tell that it has room",
     ),
 ];

@@ -1,4 +1,4 @@
-//! A receiver of alerts on a real socket, that takes them or misbehaves as it is told.
+//! An alert webhook receiver on a real socket. It accepts deliveries, or misbehaves as scripted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,48 +17,43 @@ use tokio::sync::watch;
 use super::openai_script::Gate;
 use super::soon;
 
-/// What it does with a delivery.
+/// The receiver's reaction to one delivery.
 #[derive(Clone, Debug)]
 pub enum Take {
-    /// Takes it.
     Well,
-    /// Answers with this status and these header lines.
+    /// Responds with this status and these header lines.
     Status(u16, String),
-    /// Says nothing until the gate lets it; then takes it.
+    /// Accepts once the gate opens.
     Hold(Gate),
-    /// Resets the connection.
     Reset,
-    /// Closes the connection in the middle of the head.
+    /// Closes the connection in the middle of the response head.
     CloseEarly,
-    /// Takes it, with a body that never ends.
+    /// Accepts, but the response body never ends.
     Endless,
 }
 
-/// One delivery as it came.
+/// One delivery as it arrived.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The headers, names in lower case.
+    /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body, to the letter.
     pub bytes: Vec<u8>,
-    /// The same as text.
+    /// `bytes` as text.
     pub body: String,
-    /// Whether it was taken.
     pub taken: bool,
 }
 
 impl Delivery {
-    /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    /// A header; empty where there is none.
+    /// Returns a header, or an empty string if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// Asserts that the signature is that of this key, over what came.
+    /// Asserts that the delivery carries a fresh signature made with this key.
     #[track_caller]
     pub fn is_signed_by(&self, key: &[u8]) {
         let signed = format!(
@@ -80,7 +75,7 @@ impl Delivery {
     }
 }
 
-/// A receiver. It ends with the test's runtime.
+/// An alert receiver. It stops with the test's runtime.
 pub struct Receiver {
     address: SocketAddr,
     takes: Arc<Mutex<VecDeque<Take>>>,
@@ -88,7 +83,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One that takes everything, until it is told otherwise.
+    /// Starts a receiver which accepts everything until scripted otherwise.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self {
@@ -96,7 +91,8 @@ impl Receiver {
             takes: Arc::default(),
             came: Arc::new(watch::Sender::default()),
         };
-        let (takes, came) = (Arc::clone(&receiver.takes), Arc::clone(&receiver.came));
+        let takes = Arc::clone(&receiver.takes);
+        let came = Arc::clone(&receiver.came);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -110,30 +106,27 @@ impl Receiver {
         receiver
     }
 
-    /// Its address.
     pub fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    /// Does this with the next delivery that has nothing yet to be done with it.
+    /// Uses this response for the next delivery which has none scripted yet.
     pub fn once(&self, take: Take) {
         self.takes.lock().unwrap().push_back(take);
     }
 
-    /// All deliveries so far.
+    /// Returns all deliveries so far.
     pub fn came(&self) -> Vec<Delivery> {
         self.came.borrow().clone()
     }
 
-    /// The events that were taken so far, each with its provider.
+    /// Returns the events accepted so far, each with its provider.
     pub fn taken(&self) -> Vec<(String, Value)> {
-        let taken = self
-            .came()
+        self.came()
             .into_iter()
-            .filter(|one| one.taken)
-            .map(|one| one.json());
-        taken
-            .map(|json| {
+            .filter(|delivery| delivery.taken)
+            .map(|delivery| {
+                let json = delivery.json();
                 (
                     json["event"].as_str().unwrap().to_owned(),
                     json["provider"].clone(),
@@ -142,26 +135,27 @@ impl Receiver {
             .collect()
     }
 
-    /// Waits until the deliveries are so.
+    /// Waits until the list of deliveries satisfies the predicate.
     #[track_caller]
     pub fn until(
         &self,
-        so: impl FnMut(&Vec<Delivery>) -> bool,
+        predicate: impl FnMut(&Vec<Delivery>) -> bool,
     ) -> impl Future<Output = Vec<Delivery>> {
         let mut came = self.came.subscribe();
-        soon("the receiver to get it", async move {
-            came.wait_for(so).await.unwrap().clone()
+        soon("the receiver's deliveries", async move {
+            came.wait_for(predicate).await.unwrap().clone()
         })
     }
 
-    /// Waits for a taken alert of this event, and gives it.
+    /// Waits for an accepted alert with this event and returns it.
     #[track_caller]
     pub fn event(&self, event: &str) -> impl Future<Output = Delivery> {
         let event = event.to_owned();
-        let is = move |one: &Delivery| one.taken && one.json()["event"] == event.as_str();
-        let (so, find) = (is.clone(), is);
-        let came = self.until(move |all| all.iter().any(&so));
-        async move { came.await.into_iter().find(find).unwrap() }
+        let is_wanted =
+            move |delivery: &Delivery| delivery.taken && delivery.json()["event"] == event.as_str();
+        let is_found = is_wanted.clone();
+        let deliveries = self.until(move |deliveries| deliveries.iter().any(&is_found));
+        async move { deliveries.await.into_iter().find(is_wanted).unwrap() }
     }
 }
 
@@ -173,7 +167,7 @@ async fn serve(
     while let Some(mut delivery) = read(&mut stream).await {
         let take = takes.lock().unwrap().pop_front().unwrap_or(Take::Well);
         delivery.taken = matches!(take, Take::Well | Take::Endless | Take::Hold(_));
-        came.send_modify(|all| all.push(delivery));
+        came.send_modify(|deliveries| deliveries.push(delivery));
         let sent = match take {
             Take::Well => stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await,
             Take::Status(status, headers) => {
@@ -209,7 +203,7 @@ async fn serve(
     }
 }
 
-/// The next request; none where the client closes instead.
+/// Reads the next request. Returns `None` if the client closes the connection instead.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Delivery> {
     let mut headers = BTreeMap::new();
     loop {

@@ -1,4 +1,4 @@
-//! The service as it is built, on an actix system of its own thread, with what tests look at.
+//! The service as built for production, on an actix system in a thread of its own.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,22 @@ use super::http::Request;
 use super::provider::ScriptedProvider;
 use super::soon;
 
-/// A running service. Dropping it stops it in the background.
+/// A running service. Dropping it stops the service in the background.
 pub struct TestApp {
-    /// The port of loopback that it listens on.
+    /// The loopback port on which the service listens.
     pub port: u16,
-    /// What sessions are served with.
     pub lobby: Arc<ChatService>,
-    /// Where the DegradationActor is.
     pub degradation: AddrWatch<DegradationActor>,
     data: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-/// Settings with these providers, in order of preference, without saved answers, so that every question asks a provider: small waits before retries and after trips, but time enough for answers on a
-/// busy machine. A test that wants a provider given up quickly says so of that provider.
+/// Settings with these providers, in order of preference.
+///
+/// The cache is off, so that every question reaches a provider. Waits before retries and after
+/// trips are short, but time limits are long enough for a busy machine: a test which needs a
+/// provider to be given up quickly sets that provider's limits itself.
 pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     let mut settings = Settings::default();
     settings.server.drain = Duration::from_millis(200);
@@ -43,7 +44,7 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     settings.retry.call.max = Duration::from_millis(20);
     settings.breaker.open_for = Duration::from_millis(200);
     settings.breaker.open_max = Duration::from_millis(400);
-    // What is asked late would be counted with what a test asks.
+    // Follow-up answers would be counted together with the questions which a test asks.
     settings.degradation.outbox = false;
     settings.limits.messages_per_minute = 10_000;
     settings.limits.messages_per_minute_per_ip = 10_000;
@@ -57,45 +58,43 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     settings
 }
 
-/// Reads the same again and again.
+/// Returns a loader which yields the same settings at every reload.
 fn as_it_is(
     settings: &Settings,
 ) -> impl Fn() -> Result<LoadedConfig, ConfigErrors> + Send + Sync + 'static {
-    let (settings, warnings, source, file) =
-        (settings.clone(), Vec::new(), ProviderSource::File, None);
     let loaded = LoadedConfig {
-        settings,
-        warnings,
-        source,
-        file,
+        settings: settings.clone(),
+        warnings: Vec::new(),
+        source: ProviderSource::File,
+        file: None,
     };
     move || Ok(loaded.clone())
 }
 
 impl TestApp {
-    /// A service with these providers.
+    /// Starts a service with these providers and otherwise default test settings.
     pub async fn of(providers: &[(&str, &ScriptedProvider)]) -> Self {
         Self::start(settings(providers)).await
     }
 
-    /// A service with these settings, in a data folder of its own.
+    /// Starts a service with these settings and a data folder of its own.
     pub async fn start(settings: Settings) -> Self {
         Self::in_folder(settings, Arc::new(TempDir::new().unwrap())).await
     }
 
-    /// A service whose data folder is `data` within this one.
+    /// Starts a service whose data folder is `data` within this folder.
     pub async fn in_folder(settings: Settings, data: Arc<TempDir>) -> Self {
         let read = as_it_is(&settings);
         Self::built(settings, data, SelfCheckConfig::DEFAULT_INTERVAL, read).await
     }
 
-    /// A service that looks so often after what answers without a provider.
+    /// Starts a service which runs its fallback self-check at this interval.
     pub async fn checking(settings: Settings, every: Duration) -> Self {
         let read = as_it_is(&settings);
         Self::built(settings, Arc::new(TempDir::new().unwrap()), every, read).await
     }
 
-    /// A service that reads this file at a reload.
+    /// Starts a service which reads this file at each reload.
     pub async fn reading(settings: Settings, data: Arc<TempDir>, file: PathBuf) -> Self {
         Self::built(
             settings,
@@ -113,15 +112,15 @@ impl TestApp {
         read: impl Fn() -> Result<LoadedConfig, ConfigErrors> + Send + Sync + 'static,
     ) -> Self {
         let folder = data.path().join("data");
-        // A test says nothing of these, so no reload finds them changed.
-        let placed = move |settings: &mut Settings| {
+        // Set on every load, so that no reload finds these values changed.
+        let set_listen_and_data_dir = move |settings: &mut Settings| {
             settings.server.listen = "127.0.0.1:0".into();
             settings.server.data_dir.clone_from(&folder);
         };
-        placed(&mut settings);
+        set_listen_and_data_dir(&mut settings);
         let read = Arc::new(move || {
             let mut loaded = read()?;
-            placed(&mut loaded.settings);
+            set_listen_and_data_dir(&mut loaded.settings);
             Ok(loaded)
         });
         let (stop, stopped) = oneshot::channel();
@@ -150,82 +149,80 @@ impl TestApp {
         }
     }
 
-    /// The data folder.
+    /// Returns the folder which contains the data folder `data`.
     pub fn data(&self) -> &Path {
         self.data.path()
     }
 
-    /// Asks it to stop, as a signal would.
+    /// Requests a shutdown, as a signal would.
     pub fn stop(&mut self) {
         self.stop.take();
     }
 
-    /// Stops it and waits until it has stopped. Gives its folder, for the next one.
+    /// Stops the service and waits for its end. Returns its folder for a successor.
     pub async fn stopped(mut self) -> Arc<TempDir> {
         self.stop();
         let thread = self.thread.take().unwrap();
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        soon("the service to stop", joined)
+        let join = tokio::task::spawn_blocking(move || thread.join());
+        soon("the service to stop", join)
             .await
             .unwrap()
             .unwrap()
             .unwrap();
         let data = Arc::clone(&self.data);
         drop(self);
-        // Its store is closed on a thread of its own, which lets go of the lock at last.
+        // The store closes on a thread of its own, which releases the lock last.
         let lock = File::open(data.path().join("data").join("lock")).unwrap();
-        let locked = tokio::task::spawn_blocking(move || lock.lock());
-        soon("the folder to be let go", locked)
+        let acquired = tokio::task::spawn_blocking(move || lock.lock());
+        soon("the data folder's lock to be released", acquired)
             .await
             .unwrap()
             .unwrap();
         data
     }
 
-    /// A request to it.
     pub fn request(&self, method: &str, path: &str) -> Request {
         Request::new(self.port, method, path)
     }
 
-    /// `GET /status.json`.
+    /// Returns `GET /status.json`.
     pub async fn status(&self) -> Value {
         self.request("GET", "/status.json").send().await.json()
     }
 
-    /// One provider's part of `/status.json`.
+    /// Returns one provider's part of `/status.json`.
     pub async fn provider(&self, name: &str) -> Value {
         let status = self.status().await;
         let providers = status["providers"].as_array().unwrap().clone();
         providers
             .into_iter()
-            .find(|one| one["name"] == name)
+            .find(|provider| provider["name"] == name)
             .unwrap()
     }
 
-    /// A backend.
     pub fn backend(&self, name: &str) -> Arc<Provider> {
         Arc::clone(self.lobby.turns.config().provider(name).unwrap())
     }
 
-    /// Waits until a provider's vitals are so.
+    /// Waits until a provider's status satisfies the predicate.
     #[track_caller]
     pub fn vitals(
         &self,
         name: &str,
-        so: impl FnMut(&ProviderStatus) -> bool,
+        predicate: impl FnMut(&ProviderStatus) -> bool,
     ) -> impl Future<Output = ProviderStatus> {
         let mut vitals = self.backend(name).status.clone();
-        soon("a provider's vitals", async move {
-            vitals.wait_for(so).await.unwrap().clone()
+        soon("a provider's status", async move {
+            vitals.wait_for(predicate).await.unwrap().clone()
         })
     }
 
-    /// Waits until no turn runs and every permit is back; within 5 s, as after every fault.
+    /// Waits until no turn runs and every permit is released. Panics after 5 s.
     #[track_caller]
     pub fn at_rest(&self) -> impl Future<Output = ()> {
-        let place = std::panic::Location::caller();
+        let caller = std::panic::Location::caller();
         let lobby = Arc::clone(&self.lobby);
-        let rest = async move {
+        let idle = async move {
             lobby.turns.turn_limit.wait_idle().await;
             for backend in lobby.turns.config().providers.iter() {
                 let mut vitals = backend.status.clone();
@@ -238,8 +235,8 @@ impl TestApp {
             }
         };
         async move {
-            let rested = tokio::time::timeout(Duration::from_secs(5), rest).await;
-            assert!(rested.is_ok(), "{place}: something is still under way");
+            let result = tokio::time::timeout(Duration::from_secs(5), idle).await;
+            assert!(result.is_ok(), "{caller}: a turn or a call still runs");
         }
     }
 }

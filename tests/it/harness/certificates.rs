@@ -1,17 +1,17 @@
-//! Certificates for servers of TLS.
+//! Certificates for TLS servers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A CA, and a certificate of it for this machine, in a folder.
+/// A CA and a server certificate signed by it for 127.0.0.1, in a folder.
 pub struct Certificates {
     folder: TempDir,
 }
 
 impl Certificates {
-    /// Makes them.
+    /// Creates both with `openssl`.
     pub fn make() -> Self {
         let folder = TempDir::new().unwrap();
         let key = [
@@ -23,14 +23,15 @@ impl Certificates {
             "-days",
             "2",
         ];
-        let of = |name: &str| {
+        let files_and_subject = |name: &str| {
             [
                 format!("{name}.key"),
                 format!("{name}.pem"),
                 format!("/CN={name}"),
             ]
         };
-        let (ca, server) = (of("ca"), of("server"));
+        let ca = files_and_subject("ca");
+        let server = files_and_subject("server");
         openssl(
             folder.path(),
             &[
@@ -53,22 +54,22 @@ impl Certificates {
         Self { folder }
     }
 
-    /// Where `ca.pem`, `server.pem` or `server.key` lies.
+    /// Returns the path of `ca.pem`, `server.pem` or `server.key`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
 
 fn openssl(folder: &Path, arguments: &[&str]) {
-    let made = Command::new("openssl")
+    let output = Command::new("openssl")
         .current_dir(folder)
         .args(["req", "-x509"])
         .args(arguments)
         .output();
-    let made = made.expect("openssl is there, for certificates");
+    let output = output.expect("openssl is installed");
     assert!(
-        made.status.success(),
+        output.status.success(),
         "{}",
-        String::from_utf8_lossy(&made.stderr)
+        String::from_utf8_lossy(&output.stderr)
     );
 }

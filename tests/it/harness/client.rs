@@ -1,4 +1,4 @@
-//! A WebSocket client that shows what it is sent and holds the server to the protocol.
+//! A WebSocket client which checks that the server keeps to the chat protocol.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,42 +11,42 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{Page, Shown, TestApp, soon};
 
-/// One client. Its page outlives its connection.
+/// A client. Its page outlives its connection.
 pub struct WsClient {
     socket: WebSocketStream<TcpStream>,
-    /// What it shows.
+    /// The turns as a page would show them.
     pub page: Page,
-    /// The conversation that is open.
+    /// The id of the open conversation.
     pub conversation: String,
-    /// The last `welcome`.
+    /// The last `welcome` frame.
     pub welcome: Value,
 }
 
-/// What came over a socket.
+/// An event on the WebSocket.
 #[derive(Debug)]
 pub enum Heard {
-    /// A frame.
     Frame(Value),
-    /// A Close with this code; none where it named none.
+    /// A Close frame, with its code if it has one.
     Closed(Option<u16>),
-    /// The end of the connection without a Close.
+    /// The connection ended without a Close frame.
     Cut,
 }
 
-/// A `client_msg_id` that no other has.
+/// Returns a `client_msg_id` which no other message has.
 pub fn fresh_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("m{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A field of each, as text.
-pub fn texts<'a>(of: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<String> {
-    of.into_iter()
-        .map(|one| one[name].as_str().unwrap_or_default().to_owned())
+/// Returns this field of each value, or an empty string where it is absent.
+pub fn texts<'a>(values: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<String> {
+    values
+        .into_iter()
+        .map(|value| value[name].as_str().unwrap_or_default().to_owned())
         .collect()
 }
 
-/// A WebSocket to this address of loopback with these headers.
+/// Opens a WebSocket on this connection, with these request headers.
 ///
 /// # Errors
 /// The handshake was refused.
@@ -68,38 +68,38 @@ pub async fn handshake(
         request = request.header(*name, *value);
     }
     let request = request.body(()).unwrap();
-    let shaken = soon(
+    let result = soon(
         "a handshake",
         tokio_tungstenite::client_async(request, stream),
     )
     .await;
-    shaken.map(|(socket, _)| socket).map_err(Box::new)
+    result.map(|(socket, _)| socket).map_err(Box::new)
 }
 
 impl WsClient {
-    /// A client with a new conversation.
+    /// Connects and opens a new conversation.
     pub async fn open(app: &TestApp) -> Self {
         Self::hello(app.port, &json!({})).await
     }
 
-    /// A client in a known conversation.
+    /// Connects and opens an existing conversation.
     pub async fn join(app: &TestApp, conversation: &str) -> Self {
         Self::hello(app.port, &json!({ "conversation": conversation })).await
     }
 
-    /// A client that says this hello.
+    /// Connects and sends this `hello`.
     pub async fn hello(port: u16, hello: &Value) -> Self {
         let mut client = Self::connect(port).await;
         client.say_hello(hello).await;
         client
     }
 
-    /// A client that has said nothing yet.
+    /// Connects without sending a `hello`.
     pub async fn connect(port: u16) -> Self {
         Self::over(TcpStream::connect(("127.0.0.1", port)).await.unwrap()).await
     }
 
-    /// A client that takes in as little as it can before it reads.
+    /// Connects with a minimal receive buffer, so that an unread stream soon stalls the server.
     pub async fn narrow(port: u16) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -123,7 +123,7 @@ impl WsClient {
         }
     }
 
-    /// Says hello and waits for the welcome.
+    /// Sends `hello` and waits for `welcome`.
     pub async fn say_hello(&mut self, hello: &Value) {
         let mut hello = hello.clone();
         hello["type"] = "hello".into();
@@ -136,7 +136,7 @@ impl WsClient {
             .clone_into(&mut self.conversation);
     }
 
-    /// Connects again, and takes the running turn up where the page stands.
+    /// Connects again and resumes the running turn after the last frame which the page applied.
     pub async fn reconnect(&mut self, port: u16) {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         self.socket = handshake(stream, &[]).await.unwrap();
@@ -149,26 +149,24 @@ impl WsClient {
             .await;
     }
 
-    /// Sends a frame.
     pub async fn say(&mut self, frame: &Value) {
         self.send(Message::text(frame.to_string())).await;
     }
 
-    /// Sends any message.
     pub async fn send(&mut self, message: Message) {
-        soon("room to send", self.socket.send(message))
+        soon("space in the send buffer", self.socket.send(message))
             .await
             .unwrap();
     }
 
-    /// Sends a question and waits until it is accepted; gives its turn.
+    /// Sends a question, waits until it is accepted and returns the id of its turn.
     pub async fn ask(&mut self, text: &str) -> String {
         let accepted = self.ask_as(&fresh_id(), text).await;
         assert_eq!(accepted["type"], "accepted", "{accepted}");
         accepted["turn"].as_str().unwrap().to_owned()
     }
 
-    /// Sends a question under this id; gives what it is answered by, `accepted` or `error`.
+    /// Sends a question with this message id and returns the reply, `accepted` or `error`.
     pub async fn ask_as(&mut self, id: &str, text: &str) -> Value {
         self.say(&json!({ "type": "send", "client_msg_id": id, "text": text }))
             .await;
@@ -179,13 +177,14 @@ impl WsClient {
         .await
     }
 
-    /// Asks and waits for the end of the answer.
+    /// Sends a question and waits for the end of its answer.
     pub async fn answered(&mut self, text: &str) -> &Shown {
         let turn = self.ask(text).await;
         self.done(&turn).await
     }
 
-    /// What comes next; frames are applied to the page. Heartbeats are no event: they do not prolong the wait.
+    /// Waits for the next event. Frames are applied to the page. Heartbeats are skipped and do not
+    /// extend the time limit.
     #[track_caller]
     pub fn hear(&mut self) -> impl Future<Output = Heard> {
         soon("a frame", self.receive())
@@ -212,60 +211,59 @@ impl WsClient {
         }
     }
 
-    /// The next frame.
+    /// Waits for the next frame. Panics if the connection ends.
     #[track_caller]
     pub fn next(&mut self) -> impl Future<Output = Value> {
-        let place = std::panic::Location::caller();
+        let caller = std::panic::Location::caller();
         async move {
             match self.hear().await {
                 Heard::Frame(frame) => frame,
-                other => panic!("{place}: {other:?} instead of a frame"),
+                other => panic!("{caller}: {other:?} instead of a frame"),
             }
         }
     }
 
-    /// Reads until such a frame comes.
+    /// Reads until a frame satisfies the predicate, and returns it.
     #[track_caller]
-    pub fn until(&mut self, so: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
-        let place = std::panic::Location::caller();
-        soon("such a frame", async move {
+    pub fn until(&mut self, predicate: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
+        let caller = std::panic::Location::caller();
+        soon("a matching frame", async move {
             loop {
                 match self.receive().await {
-                    Heard::Frame(frame) if so(&frame) => return frame,
+                    Heard::Frame(frame) if predicate(&frame) => return frame,
                     Heard::Frame(_) => {}
-                    other => panic!("{place}: {other:?} instead of a frame"),
+                    other => panic!("{caller}: {other:?} instead of a frame"),
                 }
             }
         })
     }
 
-    /// Reads until a turn shows so.
+    /// Reads until the turn satisfies the predicate.
     #[track_caller]
     pub fn shows(
         &mut self,
         turn: &str,
-        so: impl Fn(&Shown) -> bool,
+        predicate: impl Fn(&Shown) -> bool,
     ) -> impl Future<Output = &Shown> {
-        let place = std::panic::Location::caller();
-        soon("a turn to show so", async move {
-            while !self.page.find(turn).is_some_and(&so) {
-                let heard = self.receive().await;
+        let caller = std::panic::Location::caller();
+        soon("a turn in the expected state", async move {
+            while !self.page.find(turn).is_some_and(&predicate) {
+                let event = self.receive().await;
                 assert!(
-                    matches!(heard, Heard::Frame(_)),
-                    "{place}: {heard:?} instead of a frame"
+                    matches!(event, Heard::Frame(_)),
+                    "{caller}: {event:?} instead of a frame"
                 );
             }
             self.page.turn(turn)
         })
     }
 
-    /// Reads until a turn has ended.
     #[track_caller]
     pub fn done(&mut self, turn: &str) -> impl Future<Output = &Shown> {
         self.shows(turn, |shown| shown.done.is_some())
     }
 
-    /// Reads until the server closes, and gives its code.
+    /// Reads until the server closes the connection, and returns the code of its Close frame.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.hear().await {
@@ -276,20 +274,20 @@ impl WsClient {
         }
     }
 
-    /// Nothing else was on its way: the answer to a ping comes next.
+    /// Asserts that no frame is pending: the reply to a ping is the next one.
     pub async fn quiet(&mut self) {
         self.say(&json!({ "type": "ping" })).await;
         let next = self.next().await;
         assert_eq!(next["type"], "pong", "{next}");
     }
 
-    /// Leaves without a word.
+    /// Drops the connection without a Close frame.
     pub fn leave(self) -> Page {
         self.page
     }
 }
 
-/// Tries to open a WebSocket with these headers; the error is the status that it was refused with.
+/// Tries to open a WebSocket with these headers. The error is the HTTP status of the refusal.
 ///
 /// # Errors
 /// The handshake was refused.
@@ -298,7 +296,7 @@ pub async fn upgrade(app: &TestApp, headers: &[(&str, &str)]) -> Result<(), u16>
     match handshake(stream, headers).await {
         Ok(_) => Ok(()),
         Err(error) => match *error {
-            Error::Http(answer) => Err(answer.status().as_u16()),
+            Error::Http(response) => Err(response.status().as_u16()),
             other => panic!("{other}"),
         },
     }

@@ -1,4 +1,4 @@
-//! A client of `/v1/chat/completions` that reads a streamed answer and holds the service to OpenAI's protocol.
+//! A client of `/v1/chat/completions` which reads streamed answers and checks OpenAI's protocol.
 
 use std::collections::BTreeMap;
 
@@ -8,31 +8,30 @@ use tokio::net::TcpStream;
 
 use super::{Request, TestApp, soon};
 
-/// A streamed answer as far as it was read.
+/// A streamed answer, as far as it was read.
 pub struct Completion {
-    /// The status.
     pub status: u16,
-    /// The headers, names in lower case.
+    /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The chunks, but for an error.
+    /// The chunks, without the error.
     pub chunks: Vec<Value>,
-    /// Comments that kept the connection alive.
+    /// The number of comment lines.
     pub comments: usize,
-    /// The error that ended it.
+    /// The error which ended the stream.
     pub error: Option<Value>,
-    /// Whether its end mark came.
+    /// `[DONE]` was received.
     pub done: bool,
     stream: BufReader<TcpStream>,
-    /// What came of the body and is no whole event yet.
+    /// Received text which is not a complete event yet.
     rest: String,
 }
 
-/// The body of a plain question.
+/// The request body of a question.
 pub fn question(text: &str) -> Value {
     json!({ "model": "auto", "messages": [{ "role": "user", "content": text }] })
 }
 
-/// The body of a question whose answer is to be streamed.
+/// The request body of a question with a streamed answer.
 pub fn streaming(text: &str) -> Value {
     let mut body = question(text);
     body["stream"] = true.into();
@@ -40,25 +39,24 @@ pub fn streaming(text: &str) -> Value {
 }
 
 impl TestApp {
-    /// A request for a completion.
     pub fn completion(&self, body: &Value) -> Request {
         self.request("POST", "/v1/chat/completions").json(body)
     }
 
-    /// Asks for a streamed answer and waits for its head.
+    /// Requests a streamed answer and waits for the response head.
     pub async fn stream(&self, text: &str) -> Completion {
         Completion::open(self.completion(&streaming(text))).await
     }
 }
 
 impl Completion {
-    /// Sends the request and reads the head of its answer.
+    /// Sends the request and reads the response head.
     pub async fn open(request: Request) -> Self {
         let mut stream = BufReader::new(request.begin().await);
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            soon("the head of an answer", stream.read_line(&mut line))
+            soon("a response head", stream.read_line(&mut line))
                 .await
                 .unwrap();
             match line.trim_end() {
@@ -82,12 +80,12 @@ impl Completion {
         }
     }
 
-    /// A header; empty where there is none.
+    /// Returns a header, or an empty string if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The text so far.
+    /// Returns the text received so far.
     pub fn text(&self) -> String {
         let texts = self
             .chunks
@@ -96,65 +94,65 @@ impl Completion {
         texts.collect()
     }
 
-    /// Who spoke: provider, attempt and source of each chunk with text, without repeats.
+    /// Returns provider, attempt and source of the chunks with text, without adjacent repeats.
     pub fn speakers(&self) -> Vec<String> {
-        let spoken = self
+        let with_text = self
             .chunks
             .iter()
             .filter(|chunk| chunk["choices"][0]["delta"]["content"].is_string());
-        let mut speakers: Vec<_> = spoken
+        let mut sources: Vec<_> = with_text
             .map(|chunk| {
-                let about = &chunk["failsoft"];
-                let provider = about["provider"].as_str().unwrap_or("none");
+                let metadata = &chunk["failsoft"];
+                let provider = metadata["provider"].as_str().unwrap_or("none");
                 format!(
                     "{provider} {} {}",
-                    about["attempt"],
-                    about["source"].as_str().unwrap()
+                    metadata["attempt"],
+                    metadata["source"].as_str().unwrap()
                 )
             })
             .collect();
-        speakers.dedup();
-        speakers
+        sources.dedup();
+        sources
     }
 
-    /// Reads until this is the text.
+    /// Reads until the text equals `text`.
     #[track_caller]
     pub fn shows(&mut self, text: &str) -> impl Future<Output = ()> {
-        let place = std::panic::Location::caller();
+        let caller = std::panic::Location::caller();
         async move {
             while self.text() != text {
                 assert!(
                     self.read().await,
-                    "{place}: it ended with {:?}",
+                    "{caller}: the stream ended with {:?}",
                     self.text()
                 );
             }
         }
     }
 
-    /// Reads to the end.
+    /// Reads to the end and checks it: either `[DONE]` after exactly one finish, or an error.
     #[track_caller]
     pub fn ended(mut self) -> impl Future<Output = Self> {
-        let place = std::panic::Location::caller();
+        let caller = std::panic::Location::caller();
         async move {
             while self.read().await {}
-            assert_eq!(self.rest, "", "{place}: half an event at the end");
+            assert_eq!(self.rest, "", "{caller}: half an event at the end");
             let finishes = self.finishes();
             assert_eq!(
                 self.done,
                 self.error.is_none(),
-                "{place}: an end mark or an error, not both"
+                "{caller}: an end mark or an error, not both"
             );
             assert_eq!(
                 finishes.len(),
                 usize::from(self.done),
-                "{place}: {finishes:?}"
+                "{caller}: {finishes:?}"
             );
             self
         }
     }
 
-    /// Its one `finish_reason`.
+    /// Returns the `finish_reason`, of which there must be exactly one.
     #[track_caller]
     pub fn finish(&self) -> String {
         let finishes = self.finishes();
@@ -172,7 +170,7 @@ impl Completion {
             .collect()
     }
 
-    /// Reads one chunk of the body; false at its end.
+    /// Reads one HTTP chunk of the body. Returns `false` at the end of the body.
     async fn read(&mut self) -> bool {
         let mut length = String::new();
         soon("more of a stream", self.stream.read_line(&mut length))
@@ -185,8 +183,8 @@ impl Completion {
             .unwrap();
         self.rest += std::str::from_utf8(&chunk[..length]).unwrap();
         while let Some((event, rest)) = self.rest.split_once("\n\n") {
-            let (event, rest) = (event.to_owned(), rest.to_owned());
-            self.rest = rest;
+            let event = event.to_owned();
+            self.rest = rest.to_owned();
             self.event(&event);
         }
         length > 0
@@ -207,7 +205,7 @@ impl Completion {
         }
     }
 
-    /// The laws that clients rely on.
+    /// Checks the invariants on which clients rely, and stores the chunk.
     fn chunk(&mut self, chunk: Value) {
         if chunk["error"].is_object() {
             assert!(
@@ -241,7 +239,7 @@ impl Completion {
         };
         assert_eq!(
             *role, expected,
-            "the first chunk alone names the role: {chunk}"
+            "only the first chunk names the role: {chunk}"
         );
         match &choices[..] {
             [choice] => {

@@ -1,4 +1,4 @@
-//! A TCP proxy before the service that cuts connections on command: a network that fails under a page.
+//! A TCP proxy in front of the service which cuts connections on command.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +7,18 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The proxy. It ends with the test's runtime.
+/// The proxy. It stops with the test's runtime.
 pub struct CutProxy {
-    /// The port of loopback that it listens on.
+    /// The loopback port on which the proxy listens.
     pub port: u16,
-    /// How many more bytes of the service pass before the connection is cut.
+    /// The number of bytes from the service which still pass before the cut.
     left: Arc<AtomicU64>,
 }
 
-/// No cut.
 const ENDLESS: u64 = u64::MAX;
 
 impl CutProxy {
-    /// A proxy before this port of loopback.
+    /// Starts a proxy in front of this loopback port.
     pub async fn before(service: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -34,15 +33,17 @@ impl CutProxy {
         Self { port, left }
     }
 
-    /// Cuts the connection after so many more bytes from the service, once.
+    /// Cuts the connection once, after this many more bytes from the service.
     pub fn cut_after(&self, bytes: u64) {
         self.left.store(bytes, Ordering::SeqCst);
     }
 }
 
-/// Carries bytes both ways until one side ends, or the cut comes: then both see a reset.
+/// Forwards bytes in both directions until one side closes or the cut is due. At a cut both sides
+/// see a reset.
 async fn carry(mut client: TcpStream, mut server: TcpStream, left: Arc<AtomicU64>) {
-    let (mut up, mut down) = ([0; 4096], [0; 4096]);
+    let mut up = [0; 4096];
+    let mut down = [0; 4096];
     loop {
         tokio::select! {
             read = client.read(&mut up) => match read {
@@ -51,16 +52,16 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, left: Arc<AtomicU64
             },
             read = server.read(&mut down) => {
                 let Ok(length @ 1..) = read else { return };
-                let room = left.load(Ordering::SeqCst);
-                let passed = length.min(usize::try_from(room).unwrap());
+                let remaining = left.load(Ordering::SeqCst);
+                let passed = length.min(usize::try_from(remaining).unwrap());
                 if client.write_all(&down[..passed]).await.is_err() {
                     return;
                 }
-                if room == ENDLESS {
+                if remaining == ENDLESS {
                     continue;
                 }
-                left.store(room - u64::try_from(passed).unwrap(), Ordering::SeqCst);
-                if passed < length || room == u64::try_from(passed).unwrap() {
+                left.store(remaining - u64::try_from(passed).unwrap(), Ordering::SeqCst);
+                if passed < length || remaining == u64::try_from(passed).unwrap() {
                     left.store(ENDLESS, Ordering::SeqCst);
                     for stream in [&client, &server] {
                         socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();

@@ -1,4 +1,4 @@
-//! Plain HTTP, one request a connection.
+//! A plain HTTP client with one request per connection.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,6 @@ use tokio::net::TcpStream;
 
 use super::soon;
 
-/// A request to be sent.
 pub struct Request {
     port: u16,
     head: String,
@@ -16,19 +15,16 @@ pub struct Request {
     body: String,
 }
 
-/// What came back.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
     pub status: u16,
-    /// The headers, names in lower case.
+    /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body.
     pub body: String,
 }
 
 impl Request {
-    /// A request to a port of loopback.
+    /// A request to a loopback port.
     pub fn new(port: u16, method: &str, path: &str) -> Self {
         Self {
             port,
@@ -38,13 +34,12 @@ impl Request {
         }
     }
 
-    /// With one more header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.head += &format!("{name}: {value}\r\n");
         self
     }
 
-    /// With another Host.
+    /// Replaces the `Host` header.
     pub fn host(self, host: &str) -> Self {
         Self {
             host: host.into(),
@@ -52,13 +47,11 @@ impl Request {
         }
     }
 
-    /// With a body of JSON.
     pub fn json(self, body: &Value) -> Self {
         self.header("content-type", "application/json")
             .body(&body.to_string())
     }
 
-    /// With a body.
     pub fn body(self, body: &str) -> Self {
         Self {
             body: body.into(),
@@ -66,7 +59,7 @@ impl Request {
         }
     }
 
-    /// Sends it and leaves the connection to the caller, who need not stay.
+    /// Sends the request and returns the connection with the response unread.
     pub async fn begin(self) -> TcpStream {
         let Self {
             port,
@@ -85,34 +78,33 @@ impl Request {
         stream
     }
 
-    /// Sends it and reads the answer.
     pub async fn send(self) -> Answer {
         let mut stream = self.begin().await;
         let mut bytes = Vec::new();
-        soon("an HTTP answer", stream.read_to_end(&mut bytes))
+        soon("an HTTP response", stream.read_to_end(&mut bytes))
             .await
             .unwrap();
         Answer::read(&bytes)
     }
 
-    /// Sends it, by HEAD, and gives the status of its answer, which is a head and no more.
+    /// Sends a HEAD request, checks that the response has no body and returns its status.
     pub async fn status_of_head(self) -> u16 {
         let mut stream = self.begin().await;
         let mut text = String::new();
-        soon("the head of an answer", stream.read_to_string(&mut text))
+        soon("a response head", stream.read_to_string(&mut text))
             .await
             .unwrap();
-        let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
+        let (head, rest) = text.split_once("\r\n\r\n").expect("an incomplete head");
         assert_eq!(rest, "", "after {head}");
         head.split(' ').nth(1).unwrap().parse().unwrap()
     }
 }
 
 impl Answer {
-    /// Reads the bytes of a whole answer.
+    /// Parses the bytes of a complete response.
     pub fn read(bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).unwrap();
-        let (head, rest) = text.split_once("\r\n\r\n").expect("no whole head");
+        let (head, rest) = text.split_once("\r\n\r\n").expect("an incomplete head");
         let mut lines = head.split("\r\n");
         let status = lines
             .next()
@@ -144,13 +136,12 @@ impl Answer {
         }
     }
 
-    /// The body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// A header; empty where there is none.
+    /// Returns a header, or an empty string if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }

@@ -1,7 +1,7 @@
-//! What the tests over sockets are made of: the service as it is built, providers that follow a script, clients that hold the
-//! server to its protocol.
+//! The shared parts of the integration tests: the service as built for production, scripted
+//! providers, and clients which check the server's protocol.
 //!
-//! Nothing here sleeps: tests wait for events, each at most [`LIMIT`].
+//! Nothing here sleeps: tests wait for events, each for at most `EVENT_TIMEOUT`.
 
 mod alert_receiver;
 mod app;
@@ -35,17 +35,17 @@ pub use protocol_client::{Page, Shown};
 pub use provider::ScriptedProvider;
 pub use redis::Redis;
 
-/// The longest that any one event is waited for: far more than it takes, also on a busy machine.
+/// The longest wait for any one event. Far more than it takes, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits for an event that must come.
+/// Waits for an event. Panics with `what` and the caller's location if it does not occur in time.
 #[track_caller]
 pub fn soon<T>(what: &str, event: impl Future<Output = T>) -> impl Future<Output = T> {
-    let place = std::panic::Location::caller();
+    let caller = std::panic::Location::caller();
     async move {
         match tokio::time::timeout(LIMIT, event).await {
             Ok(value) => value,
-            Err(_) => panic!("{place}: waited in vain for {what}"),
+            Err(_) => panic!("{caller}: timed out waiting for {what}"),
         }
     }
 }

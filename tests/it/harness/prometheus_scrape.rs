@@ -1,44 +1,44 @@
-//! A scrape of the metrics, read as strictly as the text format (0.0.4) is written.
+//! A strict parser of the Prometheus text format (0.0.4).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
-/// Labels by name.
 pub type Labels = BTreeMap<String, String>;
 
-/// What one scrape says.
+/// The content of one scrape.
 #[derive(Debug)]
 pub struct Scrape {
-    /// Each metric's type, by name.
+    /// The type of each metric, by name.
     pub types: BTreeMap<String, String>,
     /// The values, by sample name and labels.
     pub samples: BTreeMap<(String, Labels), f64>,
 }
 
 impl Scrape {
-    /// Reads it. Panics at whatever the format does not allow: no HELP or TYPE before the samples, a metric in two places, a
-    /// sample twice, a histogram that does not add up.
+    /// Parses a scrape. Panics at everything the format forbids: samples before their HELP or TYPE,
+    /// a metric in two places, a repeated sample, a histogram which does not add up.
     pub fn read(text: &str) -> Self {
-        assert!(text.ends_with('\n'), "the last line has no end");
+        assert!(text.ends_with('\n'), "the last line has no newline");
         let mut scrape = Self {
             types: BTreeMap::new(),
             samples: BTreeMap::new(),
         };
-        let (mut present, mut helped) = (String::new(), BTreeSet::new());
+        let mut current = String::new();
+        let mut with_help = BTreeSet::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest
                     .split_once(' ')
                     .unwrap_or_else(|| panic!("no help: {line}"));
                 assert!(
-                    !help.is_empty() && helped.insert(name.to_owned()),
-                    "helped twice: {line}"
+                    !help.is_empty() && with_help.insert(name.to_owned()),
+                    "an empty or second HELP: {line}"
                 );
-                present = name.to_owned();
+                current = name.to_owned();
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').unwrap();
-                assert_eq!(name, present, "its HELP is not right before: {line}");
+                assert_eq!(name, current, "not directly after its HELP: {line}");
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
                 assert!(
@@ -46,37 +46,37 @@ impl Scrape {
                         .types
                         .insert(name.to_owned(), kind.to_owned())
                         .is_none(),
-                    "twice: {line}"
+                    "a second TYPE: {line}"
                 );
             } else {
-                scrape.sample(line, &present);
+                scrape.sample(line, &current);
             }
         }
         assert!(
-            helped.iter().eq(scrape.types.keys()),
+            with_help.iter().eq(scrape.types.keys()),
             "a HELP without a TYPE"
         );
         scrape.histograms_add_up();
         scrape
     }
 
-    fn sample(&mut self, line: &str, present: &str) {
+    fn sample(&mut self, line: &str, current: &str) {
         let form = Regex::new(r#"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$"#).unwrap();
         let parts = form
             .captures(line)
             .unwrap_or_else(|| panic!("not a sample: {line:?}"));
         let name = &parts[1];
-        let family = match self.types.get(present).map(String::as_str) {
+        let family = match self.types.get(current).map(String::as_str) {
             Some("histogram") => {
-                let of = ["_bucket", "_sum", "_count"]
+                let base = ["_bucket", "_sum", "_count"]
                     .iter()
-                    .find_map(|end| name.strip_suffix(end));
-                of.unwrap_or_else(|| panic!("no part of a histogram: {line}"))
+                    .find_map(|suffix| name.strip_suffix(suffix));
+                base.unwrap_or_else(|| panic!("not a part of a histogram: {line}"))
             }
             Some(_) => name,
             None => panic!("a sample before its TYPE: {line}"),
         };
-        assert_eq!(family, present, "apart from its metric: {line}");
+        assert_eq!(family, current, "not with its metric: {line}");
         let value: f64 = parts[3]
             .parse()
             .unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -86,7 +86,7 @@ impl Scrape {
             self.samples
                 .insert((name.to_owned(), labels), value)
                 .is_none(),
-            "twice: {line}"
+            "a repeated sample: {line}"
         );
     }
 
@@ -109,20 +109,20 @@ impl Scrape {
                     buckets.is_sorted_by(|a, b| a.1 <= b.1),
                     "{name} {labels:?} {buckets:?}"
                 );
-                let (bound, all) = *buckets.last().unwrap();
+                let (bound, total) = *buckets.last().unwrap();
                 assert!(bound.is_infinite(), "{name} {labels:?} has no last bucket");
-                let part = |end: &str| {
+                let part = |suffix: &str| {
                     self.samples
-                        .get(&(format!("{name}{end}"), labels.clone()))
+                        .get(&(format!("{name}{suffix}"), labels.clone()))
                         .copied()
                 };
-                assert_eq!(part("_count"), Some(all), "{name} {labels:?}");
+                assert_eq!(part("_count"), Some(total), "{name} {labels:?}");
                 assert!(part("_sum").is_some(), "{name} {labels:?}");
             }
         }
     }
 
-    /// A sample's value; none where it is not there.
+    /// Returns a sample's value, or `None` if there is no such sample.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels = labels
             .iter()
@@ -131,7 +131,7 @@ impl Scrape {
         self.samples.get(&(name.to_owned(), labels)).copied()
     }
 
-    /// The sum of all samples of this name.
+    /// Returns the sum of all samples with this name.
     pub fn sum(&self, name: &str) -> f64 {
         self.samples
             .iter()
@@ -140,30 +140,33 @@ impl Scrape {
             .sum()
     }
 
-    /// The samples of this name that are not 0, with their labels' values in the order of the labels' names.
+    /// Returns the samples with this name which are not 0, each with its label values ordered by
+    /// label name.
     pub fn counted(&self, name: &str) -> Vec<(Vec<&str>, f64)> {
-        let of = self
+        let nonzero = self
             .samples
             .iter()
             .filter(|((sample, _), value)| sample == name && **value != 0.0);
-        of.map(|((_, labels), value)| (labels.values().map(String::as_str).collect(), *value))
+        nonzero
+            .map(|((_, labels), value)| (labels.values().map(String::as_str).collect(), *value))
             .collect()
     }
 }
 
-/// The labels between the braces.
+/// Parses the labels between the braces.
 fn labels(mut text: &str) -> Labels {
-    let one = Regex::new(r#"^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)"#).unwrap();
+    let label =
+        Regex::new(r#"^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)"#).unwrap();
     let mut labels = Labels::new();
     while !text.is_empty() {
-        let found = one
+        let found = label
             .captures(text)
             .unwrap_or_else(|| panic!("not a label: {text:?}"));
         assert!(
             labels
                 .insert(found[1].to_owned(), found[2].to_owned())
                 .is_none(),
-            "a label twice"
+            "a repeated label"
         );
         text = &text[found[0].len()..];
     }

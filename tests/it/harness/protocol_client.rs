@@ -1,40 +1,34 @@
-//! What a page shows that applies the frames of turns just as the protocol says. Panics where the server breaks the protocol.
+//! A model of a chat page which applies the frames of turns as the protocol specifies. Panics if
+//! the server breaks the protocol.
 
 use serde_json::Value;
 
-/// All turns that a page has seen, oldest first.
+/// All turns which a page has seen, oldest first.
 #[derive(Debug, Default)]
 pub struct Page {
     turns: Vec<Shown>,
-    /// A second provider may be asked beside the first: attempts that lose a race are not shown, and whoever wins comes after nobody who
-    /// failed.
+    /// Hedged requests are possible. Attempts which lose the race are not shown, and the winner may
+    /// name no failed predecessor.
     pub races: bool,
 }
 
-/// One turn as it is shown.
+/// A turn as the page shows it.
 #[derive(Debug, Default)]
 pub struct Shown {
-    /// Its id.
     pub turn: String,
-    /// The last frame that was applied.
+    /// The sequence number of the last applied frame.
     pub seq: u64,
-    /// What was asked.
     pub question: String,
-    /// The text that stands.
+    /// The text which currently stands.
     pub text: String,
-    /// Voided text, with whose it was.
+    /// Retracted texts, each with its provider.
     pub drafts: Vec<(String, String)>,
-    /// The `attempt` frames.
     pub attempts: Vec<Value>,
-    /// The `restart` frames.
     pub restarts: Vec<Value>,
-    /// How many `token` frames came.
     pub tokens: usize,
-    /// How many `snapshot` frames came.
     pub snapshots: usize,
-    /// The `done` frame.
     pub done: Option<Value>,
-    /// The attempt whose text may come; 0 once no provider is left.
+    /// The attempt whose text may arrive, or 0 once no provider is left.
     speaker: u64,
     races: bool,
 }
@@ -44,25 +38,24 @@ fn string(value: &Value) -> String {
 }
 
 impl Page {
-    /// The turn of this id.
+    /// Returns the turn. Panics if the page has not seen it.
     #[track_caller]
     pub fn turn(&self, id: &str) -> &Shown {
         self.find(id)
             .unwrap_or_else(|| panic!("the page has no turn {id}"))
     }
 
-    /// The turn of this id, where it was seen.
     pub fn find(&self, id: &str) -> Option<&Shown> {
         self.turns.iter().find(|turn| turn.turn == id)
     }
 
-    /// Where the page stands in the turn that runs, for its next hello.
+    /// Returns the id and last sequence number of the running turn, for the next `hello`.
     pub fn resume(&self) -> Option<(String, u64)> {
         let running = self.turns.iter().find(|turn| turn.done.is_none())?;
         Some((running.turn.clone(), running.seq))
     }
 
-    /// Applies a frame; frames of no turn change nothing.
+    /// Applies a frame. Frames which belong to no turn change nothing.
     #[track_caller]
     pub fn apply(&mut self, frame: &Value) {
         let kind = frame["type"].as_str().unwrap();
@@ -94,41 +87,44 @@ impl Shown {
         assert_eq!(
             kind == "start",
             seq == 1,
-            "a turn begins with start, once: {frame}"
+            "a turn starts with start, once: {frame}"
         );
         self.seq = seq;
         let attempt = frame["attempt"].as_u64();
         match kind {
             "start" => self.question = string(&frame["text"]),
             "attempt" => {
-                let made = u64::try_from(self.attempts.len()).unwrap();
-                let gaps = self.snapshots > 0 || self.races && made > 0;
+                let count = u64::try_from(self.attempts.len()).unwrap();
+                let may_skip = self.snapshots > 0 || self.races && count > 0;
                 assert!(
-                    gaps || attempt == Some(made + 1),
-                    "attempts count from 1: {frame}"
+                    may_skip || attempt == Some(count + 1),
+                    "attempts are numbered from 1: {frame}"
                 );
                 assert!(
                     attempt.unwrap() > self.speaker,
-                    "attempts count upwards: {frame}"
+                    "attempts have rising numbers: {frame}"
                 );
-                let known =
-                    frame["after"].is_null() == (attempt == Some(1)) || self.races && made > 0;
-                assert!(known, "who failed before? {frame}");
+                let has_expected_predecessor =
+                    frame["after"].is_null() == (attempt == Some(1)) || self.races && count > 0;
+                assert!(
+                    has_expected_predecessor,
+                    "a missing or unexpected failed predecessor: {frame}"
+                );
                 self.speaker = attempt.unwrap();
                 self.attempts.push(frame.clone());
             }
             "token" => {
-                let first = self.text.is_empty() && attempt == Some(0);
+                let is_local = self.text.is_empty() && attempt == Some(0);
                 assert!(
-                    first || attempt == Some(self.speaker),
-                    "of another attempt: {frame}"
+                    is_local || attempt == Some(self.speaker),
+                    "a token of another attempt: {frame}"
                 );
                 assert_ne!(frame["text"], "", "an empty token");
                 self.tokens += 1;
                 self.text += frame["text"].as_str().unwrap();
             }
             "restart" => {
-                assert!(!self.text.is_empty(), "nothing to void: {frame}");
+                assert!(!self.text.is_empty(), "nothing to retract: {frame}");
                 assert_eq!(frame["to"].is_null(), attempt == Some(0), "{frame}");
                 assert!(
                     attempt == Some(0) || attempt == Some(self.speaker),
@@ -158,17 +154,17 @@ impl Shown {
     fn end(&mut self, frame: &Value) {
         assert_eq!(
             frame["text"], *self.text,
-            "done has another text than what is shown"
+            "the text of done differs from the text shown"
         );
         assert_eq!(
             drafts(frame),
             self.drafts,
-            "done has other drafts than what was shown"
+            "the drafts of done differ from the drafts shown"
         );
         let tried = frame["tried"].as_array().unwrap();
         assert_eq!(frame["attempts"], tried.len(), "{frame}");
-        for (number, one) in (1..).zip(tried) {
-            assert_eq!(one["attempt"], number, "{frame}");
+        for (number, attempt) in (1..).zip(tried) {
+            assert_eq!(attempt["attempt"], number, "{frame}");
         }
         if self.snapshots == 0 && !self.races {
             assert_eq!(frame["attempts"], self.attempts.len(), "{frame}");
@@ -186,7 +182,7 @@ impl Shown {
         self.done = Some(frame.clone());
     }
 
-    /// The providers of the attempts, in order, each with the reason that the one before failed for.
+    /// Returns the provider of each attempt, with the reason why its predecessor failed.
     pub fn path(&self) -> Vec<(String, String)> {
         let step = |frame: &Value| {
             (
@@ -197,7 +193,7 @@ impl Shown {
         self.attempts.iter().map(step).collect()
     }
 
-    /// The outcomes of the attempts, as `done` tells them.
+    /// Returns the outcomes of the attempts listed in `done`.
     #[track_caller]
     pub fn outcomes(&self) -> Vec<String> {
         let done = self.done.as_ref().expect("the turn has not ended");
@@ -205,7 +201,7 @@ impl Shown {
             .as_array()
             .unwrap()
             .iter()
-            .map(|one| string(&one["outcome"]))
+            .map(|attempt| string(&attempt["outcome"]))
             .collect()
     }
 }
@@ -223,9 +219,9 @@ mod tests {
 
     use super::*;
 
-    fn frames(of: &[Value]) -> Page {
+    fn apply_all(frames: &[Value]) -> Page {
         let mut page = Page::default();
-        for (seq, frame) in (1..).zip(of) {
+        for (seq, frame) in (1..).zip(frames) {
             let mut frame = frame.clone();
             let fields = frame.as_object_mut().unwrap();
             fields.entry("turn").or_insert("t".into());
@@ -262,9 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn frames_in_order_are_shown() {
+    fn frames_in_order_update_the_turn() {
         let draft = json!([{ "attempt": 1, "provider": "a", "text": "Hel" }]);
-        let page = frames(&[
+        let page = apply_all(&[
             start(),
             attempt(1),
             token(1, "He"),
@@ -287,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn who_loses_a_race_is_not_shown() {
+    fn race_accepts_gaps_between_attempts() {
         let race = [
             start(),
             attempt(1),
@@ -301,18 +297,19 @@ mod tests {
         };
         for (seq, frame) in (1..).zip(&race) {
             let mut frame = frame.clone();
-            (frame["turn"], frame["seq"]) = ("t".into(), seq.into());
+            frame["turn"] = "t".into();
+            frame["seq"] = seq.into();
             page.apply(&frame);
         }
         assert_eq!(page.turn("t").attempts.len(), 2);
         assert!(
-            std::panic::catch_unwind(|| frames(&race)).is_err(),
-            "where there are none, it is a gap"
+            std::panic::catch_unwind(|| apply_all(&race)).is_err(),
+            "without races it is a gap"
         );
     }
 
     #[test]
-    fn a_broken_protocol_is_found() {
+    fn protocol_violations_panic() {
         let none = json!([]);
         let gap = json!({ "type": "token", "attempt": 1, "text": "x", "seq": 4 });
         for wrong in [
@@ -341,8 +338,8 @@ mod tests {
                 token(1, "more"),
             ],
         ] {
-            let applied = std::panic::catch_unwind(|| frames(&wrong));
-            assert!(applied.is_err(), "{wrong:?}");
+            let result = std::panic::catch_unwind(|| apply_all(&wrong));
+            assert!(result.is_err(), "{wrong:?}");
         }
     }
 }

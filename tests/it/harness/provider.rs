@@ -1,4 +1,4 @@
-//! A provider on a real socket that does what its script says, and remembers what it was asked.
+//! A scripted provider on a real socket, which records its requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,36 +14,34 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::openai_script::Act;
 use super::soon;
 
-/// What a provider has seen so far.
+/// The events that a provider counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Questions of visitors.
     pub asked: usize,
-    /// The service's own one-token questions.
+    /// One-token probes by the service.
     pub probes: usize,
-    /// Listings: requests without a body.
+    /// Requests without a body.
     pub listings: usize,
-    /// Connections that the client closed in mid-script.
+    /// Connections which the client closed in the middle of a script.
     pub left: usize,
-    /// Calls under way.
     pub open: usize,
-    /// The most calls that ever were under way at once.
     pub most: usize,
-    /// Bytes that it sent again and again, and that the client's side took.
+    /// Bytes sent by `Repeat` steps and accepted by the client's socket.
     pub poured: usize,
 }
 
-/// One provider. It ends with the test's runtime.
+/// A provider. It stops with the test's runtime.
 pub struct ScriptedProvider {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// Keeps the port while nobody listens on it.
+    /// Reserves the port while nobody listens on it.
     _port: TcpSocket,
     listening: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
-    /// What is done once each, one question of a visitor after the other; then the usual.
+    /// Scripts for the next questions of visitors, one each, before `usual` applies.
     once: Mutex<VecDeque<Vec<Act>>>,
     usual: Mutex<Vec<Act>>,
     listing: Mutex<Vec<Act>>,
@@ -61,7 +59,7 @@ fn bind(address: SocketAddr) -> TcpSocket {
 }
 
 impl ScriptedProvider {
-    /// A provider that does this with every question.
+    /// Starts a provider which runs this script for every question.
     pub async fn start(usual: Vec<Act>) -> Self {
         let port = bind(([127, 0, 0, 1], 0).into());
         let provider = Self {
@@ -82,44 +80,42 @@ impl ScriptedProvider {
         provider
     }
 
-    /// A provider that answers everything with this text, word by word.
+    /// Starts a provider which answers every question with this text, one event per word.
     pub async fn answering(text: &str) -> Self {
         Self::start(super::answer(text)).await
     }
 
-    /// What its `base_url` has to be.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Does this with the next question of a visitor that has no script yet.
+    /// Uses this script for the next question of a visitor which has none yet.
     pub fn once(&self, script: Vec<Act>) {
         self.shared.once.lock().unwrap().push_back(script);
     }
 
-    /// Does this with every question from now on.
+    /// Uses this script for every question from now on.
     pub fn usually(&self, script: Vec<Act>) {
         *self.shared.usual.lock().unwrap() = script;
     }
 
-    /// Does this with every listing from now on.
+    /// Uses this script for every request for the list of models from now on.
     pub fn lists(&self, script: Vec<Act>) {
         *self.shared.listing.lock().unwrap() = script;
     }
 
-    /// Refuses who asks with any other key from now on.
+    /// Rejects requests with any other key from now on.
     pub fn demands(&self, key: &str) {
         *self.shared.key.lock().unwrap() = Some(format!("Bearer {key}"));
     }
 
-    /// Accepts connections.
     pub fn listen(&self) {
         let listener = bind(self.address).listen(64).unwrap();
         let task = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
         self.listening.lock().unwrap().replace(task);
     }
 
-    /// Refuses connections and closes those that are open.
+    /// Refuses new connections and closes open ones.
     pub async fn refuse(&self) {
         let task = self.listening.lock().unwrap().take();
         if let Some(task) = task {
@@ -128,31 +124,29 @@ impl ScriptedProvider {
         }
     }
 
-    /// What it has seen so far.
     pub fn counts(&self) -> Counts {
         *self.shared.counts.borrow()
     }
 
-    /// Questions of visitors so far.
     pub fn asked(&self) -> usize {
         self.counts().asked
     }
 
-    /// Waits until what it has seen is so.
+    /// Waits until the counts satisfy the predicate.
     #[track_caller]
-    pub fn until(&self, so: impl FnMut(&Counts) -> bool) -> impl Future<Output = Counts> {
+    pub fn until(&self, predicate: impl FnMut(&Counts) -> bool) -> impl Future<Output = Counts> {
         let mut counts = self.shared.counts.subscribe();
-        soon("the provider to see it", async move {
-            *counts.wait_for(so).await.unwrap()
+        soon("the provider's counts", async move {
+            *counts.wait_for(predicate).await.unwrap()
         })
     }
 
-    /// The bodies of the visitors' questions so far, and when they came.
+    /// Returns the bodies of the visitors' questions so far, each with its arrival time.
     pub fn requests(&self) -> Vec<(Instant, Value)> {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// When each call came so far, the service's own among them.
+    /// Returns the arrival times of all questions and probes so far.
     pub fn calls(&self) -> Vec<Instant> {
         self.shared.calls.lock().unwrap().clone()
     }
@@ -170,41 +164,41 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
     while let Some((key, request)) = read(&mut stream).await {
-        let listing = request.is_null();
-        let probe = request["max_tokens"] == 1;
-        let asked = !listing && !probe;
-        let once = if asked {
+        let is_listing = request.is_null();
+        let is_probe = request["max_tokens"] == 1;
+        let is_question = !is_listing && !is_probe;
+        let once = if is_question {
             shared.once.lock().unwrap().pop_front()
         } else {
             None
         };
-        let usual = if listing {
+        let usual = if is_listing {
             &shared.listing
         } else {
             &shared.usual
         };
-        let refused = shared
+        let is_rejected = shared
             .key
             .lock()
             .unwrap()
             .as_ref()
-            .is_some_and(|demanded| *demanded != key);
-        let refusal = refused.then(|| vec![super::refusal(401, "", "")]);
-        let script = refusal
+            .is_some_and(|required| *required != key);
+        let rejection = is_rejected.then(|| vec![super::refusal(401, "", "")]);
+        let script = rejection
             .or(once)
             .unwrap_or_else(|| usual.lock().unwrap().clone());
-        let told = |act| {
+        let expand_echo = |act| {
             if matches!(act, Act::Echo) {
                 super::openai_script::echo(&request)
             } else {
                 vec![act]
             }
         };
-        let script: Vec<_> = script.into_iter().flat_map(told).collect();
-        if !listing {
+        let script: Vec<_> = script.into_iter().flat_map(expand_echo).collect();
+        if !is_listing {
             shared.calls.lock().unwrap().push(Instant::now());
         }
-        if asked {
+        if is_question {
             shared
                 .requests
                 .lock()
@@ -212,9 +206,9 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
                 .push((Instant::now(), request));
         }
         shared.counts.send_modify(|counts| {
-            counts.asked += usize::from(asked);
-            counts.probes += usize::from(probe);
-            counts.listings += usize::from(listing);
+            counts.asked += usize::from(is_question);
+            counts.probes += usize::from(is_probe);
+            counts.listings += usize::from(is_listing);
             counts.open += 1;
             counts.most = counts.most.max(counts.open);
         });
@@ -261,7 +255,7 @@ async fn play(
                     counts.send_modify(|counts| counts.poured += bytes.len());
                 }
             }
-            Act::Echo => unreachable!("put into words before"),
+            Act::Echo => unreachable!("expanded before the script is played"),
             Act::Hold(gate) => tokio::select! {
                 () = gate.pass() => {}
                 () = gone(stream) => return End::Left,
@@ -290,18 +284,20 @@ async fn play(
     End::Played
 }
 
-/// Waits until the client closes the connection. It has nothing to say before it has its answer.
+/// Waits until the client closes the connection. It must send nothing before its response ends.
 async fn gone(stream: &mut BufReader<TcpStream>) {
     let read = stream.fill_buf().await.map(<[u8]>::len);
     assert!(
         matches!(read, Err(_) | Ok(0)),
-        "the client spoke before it was answered"
+        "the client sent data before its response ended"
     );
 }
 
-/// What the next request says in `authorization`, and its JSON body, null where it has none; none where the client closes instead.
+/// Reads the next request: its `authorization` header and its JSON body, which is `Null` if empty.
+/// Returns `None` if the client closes the connection instead.
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
-    let (mut length, mut key) = (0, String::new());
+    let mut length = 0;
+    let mut key = String::new();
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line).await.ok()? == 0 {

@@ -1,4 +1,4 @@
-//! A Redis of a test's own: the real server, on a socket in a folder that goes with it.
+//! A Redis server for one test, on a Unix socket in a temporary folder.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A Redis server. It is killed when this is dropped.
+/// A Redis server. Dropping it kills the server.
 pub struct Redis {
     folder: TempDir,
     server: Option<Child>,
     more: Vec<String>,
-    /// Connections that this test made itself since the start.
+    /// The number of connections since the start which this test opened itself.
     own: AtomicUsize,
 }
 
 impl Redis {
-    /// Starts one that takes commands; `more` are arguments for it besides the usual ones.
+    /// Starts a server and waits until it accepts connections. `more` are extra arguments.
     pub fn start(more: &[&str]) -> Self {
         let more = more.iter().map(|word| (*word).to_owned()).collect();
         let mut redis = Self {
@@ -30,17 +30,15 @@ impl Redis {
         redis
     }
 
-    /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
     }
 
-    /// Its URL.
     pub fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Starts it again over what it has on disk, and waits until it takes connections.
+    /// Starts the server again with its files, and waits until it accepts connections.
     pub fn restart(&mut self) {
         self.kill();
         let _ = std::fs::remove_file(self.socket());
@@ -67,19 +65,19 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn();
         self.server = Some(server.expect("redis-server is installed by tests/run.sh"));
-        // The one that finds it ready.
+        // The connection below which succeeds.
         self.own.store(1, Ordering::Relaxed);
-        let until = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             assert!(
-                Instant::now() < until,
-                "redis-server does not take connections"
+                Instant::now() < deadline,
+                "redis-server does not accept connections"
             );
             std::thread::yield_now();
         }
     }
 
-    /// Kills it: what it had in memory alone is lost.
+    /// Kills the server. Data which is only in memory is lost.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
@@ -87,12 +85,11 @@ impl Redis {
         }
     }
 
-    /// Stops its process, connections and all, until [`Redis::go_on`].
+    /// Stops the process, with its connections left open, until [`Redis::go_on`].
     pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
     pub fn go_on(&self) {
         self.signal("-CONT");
     }
@@ -108,27 +105,27 @@ impl Redis {
         );
     }
 
-    /// Gives it a command by its own client, and returns what it says.
+    /// Runs a command with `redis-cli` and returns its output.
     pub fn tell(&self, words: &[&str]) -> String {
         self.own.fetch_add(1, Ordering::Relaxed);
         let mut command = Command::new("redis-cli");
-        let told = command
+        let output = command
             .arg("-s")
             .arg(self.socket())
             .args(words)
             .output()
             .unwrap();
-        String::from_utf8_lossy(&told.stdout).trim().to_owned()
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// How many connections others made since it started.
+    /// Returns the number of connections since the start which others opened.
     pub fn connections(&self) -> usize {
         let stats = self.tell(&["INFO", "stats"]);
-        let all = stats
+        let total = stats
             .lines()
             .find_map(|line| line.strip_prefix("total_connections_received:"))
             .unwrap();
-        all.trim().parse::<usize>().unwrap() - self.own.load(Ordering::Relaxed)
+        total.trim().parse::<usize>().unwrap() - self.own.load(Ordering::Relaxed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask: callers with a key, or, where there are no keys, direct ones on this machine; never another site's page.
+//! Access to the API: with keys, without keys from the local machine, and never from other origins.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ async fn service(keys: &[&str]) -> (ScriptedProvider, TestApp) {
     (alpha, TestApp::start(settings).await)
 }
 
-/// The first bytes of the answer to a request with this Authorization, sent as it is.
+/// The status of the response to a request with this `Authorization` value, which is sent
+/// unchanged.
 async fn status(app: &TestApp, authorization: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     let body = question("What?").to_string();
@@ -32,13 +33,13 @@ async fn status(app: &TestApp, authorization: &[u8]) -> u16 {
     request.extend_from_slice(b"\r\n\r\n");
     request.extend_from_slice(body.as_bytes());
     let (mut reader, mut writer) = stream.split();
-    let mut heard = [0; 12];
-    let (_, read) = soon("an answer", async {
-        tokio::join!(writer.write_all(&request), reader.read_exact(&mut heard))
+    let mut received = [0; 12];
+    let (_, read) = soon("a response", async {
+        tokio::join!(writer.write_all(&request), reader.read_exact(&mut received))
     })
     .await;
     read.unwrap();
-    std::str::from_utf8(&heard)
+    std::str::from_utf8(&received)
         .unwrap()
         .strip_prefix("HTTP/1.1 ")
         .unwrap()
@@ -47,7 +48,7 @@ async fn status(app: &TestApp, authorization: &[u8]) -> u16 {
 }
 
 #[tokio::test]
-async fn only_a_whole_key_opens() {
+async fn only_a_complete_key_is_accepted() {
     let (alpha, app) = service(&["other", KEY]).await;
     for key in [KEY, "other"] {
         assert_eq!(status(&app, format!("Bearer {key}").as_bytes()).await, 200);
@@ -57,7 +58,7 @@ async fn only_a_whole_key_opens() {
         );
     }
     assert_eq!(alpha.asked(), 4);
-    let mut wrong: Vec<Vec<u8>> = [
+    let mut invalid: Vec<Vec<u8>> = [
         "",
         " ",
         "Bearer",
@@ -82,26 +83,26 @@ async fn only_a_whole_key_opens() {
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec();
-    // Not UTF-8; Latin 1; longer than any key.
-    wrong.extend([
+    // Invalid UTF-8, Latin 1, and a value longer than any key.
+    invalid.extend([
         b"Bearer \xff\xfe\x80".to_vec(),
         b"Bearer oth\xe9r".to_vec(),
         b"\xc3\x28".to_vec(),
     ]);
-    wrong.push([b"Bearer ".as_slice(), &[b'k'; 10_000]].concat());
-    // And whatever a header may hold.
-    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
-    wrong.extend((1..=200).map(|length| {
+    invalid.push([b"Bearer ".as_slice(), &[b'k'; 10_000]].concat());
+    // Random bytes that are allowed in a header.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    invalid.extend((1..=200).map(|length| {
         let byte = |_| {
-            chance = chance
+            state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            // Printable, or beyond ASCII.
-            [b' ' + (chance >> 58) as u8, 0x80 | (chance >> 57) as u8][(chance >> 40) as usize % 2]
+            // Printable ASCII, or beyond ASCII.
+            [b' ' + (state >> 58) as u8, 0x80 | (state >> 57) as u8][(state >> 40) as usize % 2]
         };
         [b"Bearer ".to_vec(), (0..length).map(byte).collect()].concat()
     }));
-    for value in wrong {
+    for value in invalid {
         assert_eq!(
             status(&app, &value).await,
             401,
@@ -113,7 +114,7 @@ async fn only_a_whole_key_opens() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_no_http_is_refused_too() {
+async fn malformed_authorization_headers_are_rejected() {
     let (alpha, app) = service(&[KEY]).await;
     let huge = [b"Bearer ".as_slice(), &vec![b'k'; 1024 * 1024]].concat();
     for value in [
@@ -129,12 +130,12 @@ async fn a_head_that_is_no_http_is_refused_too() {
     assert_eq!(
         status(&app, format!("Bearer {KEY}").as_bytes()).await,
         200,
-        "it serves on"
+        "the service still answers"
     );
 }
 
 #[tokio::test]
-async fn every_route_is_closed_without_a_key() {
+async fn every_route_requires_a_key() {
     let (alpha, app) = service(&[KEY]).await;
     for (method, path) in [
         ("POST", "/v1/chat/completions"),
@@ -173,22 +174,22 @@ async fn every_route_is_closed_without_a_key() {
 }
 
 #[tokio::test]
-async fn who_has_no_key_need_not_send_its_body() {
+async fn a_missing_key_is_rejected_before_the_body_is_read() {
     let (_alpha, app) = service(&[KEY]).await;
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut heard = [0; 12];
-    let read = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut heard)).await;
-    read.expect("it waits for the body").unwrap();
-    assert_eq!(&heard, b"HTTP/1.1 401");
+    let mut received = [0; 12];
+    let read = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut received)).await;
+    read.expect("the response waits for the body").unwrap();
+    assert_eq!(&received, b"HTTP/1.1 401");
 }
 
 #[tokio::test]
-async fn other_sites_pages_are_refused() {
+async fn other_origins_are_rejected() {
     let (alpha, app) = service(&[]).await;
     let own = format!("http://127.0.0.1:{}", app.port);
-    for (origin, let_in) in [
+    for (origin, is_allowed) in [
         ("https://evil.example", false),
         ("null", false),
         ("", false),
@@ -201,14 +202,18 @@ async fn other_sites_pages_are_refused() {
             .header("origin", origin)
             .send()
             .await;
-        assert_eq!(answer.status, if let_in { 200 } else { 403 }, "{origin}");
-        if !let_in {
+        assert_eq!(
+            answer.status,
+            if is_allowed { 200 } else { 403 },
+            "{origin}"
+        );
+        if !is_allowed {
             assert_eq!(answer.json()["error"]["code"], "forbidden_origin");
         }
         assert!(!answer.headers.contains_key("access-control-allow-origin"));
     }
     assert_eq!(alpha.asked(), 1);
-    // With a key, too.
+    // A key does not help.
     let (_alpha, app) = service(&[KEY]).await;
     let request = app
         .completion(&question("What?"))
@@ -224,7 +229,7 @@ async fn other_sites_pages_are_refused() {
 }
 
 #[tokio::test]
-async fn without_keys_a_proxy_lets_nobody_in() {
+async fn without_keys_proxied_requests_are_rejected() {
     let (alpha, app) = service(&[]).await;
     for (name, value) in [
         ("x-forwarded-for", "192.0.2.7"),

@@ -1,4 +1,4 @@
-//! A caller that leaves costs nothing for long: its provider's call is closed.
+//! Callers that disconnect: the provider's call is closed within seconds.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,21 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{Act, Gate, ScriptedProvider, TestApp, question, spoken, streaming};
 
-/// Two seconds of patience, and some for a busy machine.
+/// Two seconds, which is more than `API_ORPHAN_GRACE`, plus an allowance for a busy machine.
 const LIMIT: Duration = Duration::from_millis(3500);
 
-/// How a caller leaves.
+/// The way in which a caller disconnects.
 #[derive(Clone, Copy, PartialEq)]
-enum By {
-    /// It closes in good order.
-    Fin,
-    /// It vanishes.
-    Rst,
-    /// It closes its own half only.
-    Half,
+enum Disconnect {
+    Close,
+    Reset,
+    /// Closes the sending half only.
+    HalfClose,
 }
 
 #[tokio::test]
-async fn who_leaves_is_not_paid_for() {
-    // Silent from the beginning, and silent after some words.
+async fn a_disconnect_closes_the_providers_call() {
+    // Disconnects before the first token, and after some text.
     for script in [
         vec![Act::Silence],
         vec![spoken(["Some ", "words "]), Act::Silence],
@@ -31,36 +29,36 @@ async fn who_leaves_is_not_paid_for() {
         let beta = ScriptedProvider::answering("Nobody listens.").await;
         let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
         let mut callers = Vec::new();
-        for by in [By::Fin, By::Rst, By::Half] {
+        for disconnect in [Disconnect::Close, Disconnect::Reset, Disconnect::HalfClose] {
             for body in [streaming("What?"), question("What?")] {
-                callers.push((by, app.completion(&body).begin().await));
+                callers.push((disconnect, app.completion(&body).begin().await));
             }
         }
-        let all = callers.len();
-        alpha.until(|counts| counts.asked == all).await;
-        let leave = Instant::now();
-        let mut halves = Vec::new();
-        for (by, mut caller) in callers {
-            match by {
-                By::Fin => drop(caller),
-                By::Rst => socket2::SockRef::from(&caller)
+        let count = callers.len();
+        alpha.until(|counts| counts.asked == count).await;
+        let left = Instant::now();
+        let mut half_closed = Vec::new();
+        for (disconnect, mut caller) in callers {
+            match disconnect {
+                Disconnect::Close => drop(caller),
+                Disconnect::Reset => socket2::SockRef::from(&caller)
                     .set_linger(Some(Duration::ZERO))
                     .unwrap(),
-                By::Half => {
+                Disconnect::HalfClose => {
                     caller.shutdown().await.unwrap();
-                    halves.push(caller);
+                    half_closed.push(caller);
                 }
             }
         }
-        alpha.until(|counts| counts.left == all).await;
+        alpha.until(|counts| counts.left == count).await;
         assert!(
-            leave.elapsed() < LIMIT,
+            left.elapsed() < LIMIT,
             "the provider's calls went on for {:?}",
-            leave.elapsed()
+            left.elapsed()
         );
         app.at_rest().await;
         assert_eq!((alpha.counts().open, beta.asked()), (0, 0));
-        // Leaving is no failure of the provider.
+        // Disconnects are not counted as failures of the provider.
         let vitals = app.provider("alpha").await;
         assert_eq!(
             (&vitals["counts"]["failure"], &vitals["state"]),
@@ -70,7 +68,7 @@ async fn who_leaves_is_not_paid_for() {
 }
 
 #[tokio::test]
-async fn who_leaves_in_the_middle_of_words_is_noticed_too() {
+async fn a_disconnect_in_mid_answer_closes_the_providers_call() {
     let alpha = ScriptedProvider::start(vec![
         spoken([]),
         Act::Every(
@@ -83,18 +81,18 @@ async fn who_leaves_in_the_middle_of_words_is_noticed_too() {
     let mut answer = app.stream("What?").await;
     answer.shows("more more more ").await;
     drop(answer);
-    let leaves = Instant::now();
+    let left = Instant::now();
     alpha.until(|counts| counts.left == 1).await;
     assert!(
-        leaves.elapsed() < LIMIT,
+        left.elapsed() < LIMIT,
         "the provider's call went on for {:?}",
-        leaves.elapsed()
+        left.elapsed()
     );
     app.at_rest().await;
 }
 
 #[tokio::test]
-async fn who_stays_keeps_its_answer_while_another_leaves() {
+async fn a_disconnect_does_not_affect_other_callers() {
     let gate = Gate::default();
     let script = vec![
         spoken(["Some ", "words "]),
@@ -103,11 +101,11 @@ async fn who_stays_keeps_its_answer_while_another_leaves() {
     ];
     let alpha = ScriptedProvider::start(script).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut stays = app.stream("What?").await;
-    stays.shows("Some words ").await;
-    let leaves = app.stream("What?").await;
-    drop(leaves);
+    let mut staying = app.stream("What?").await;
+    staying.shows("Some words ").await;
+    let leaving = app.stream("What?").await;
+    drop(leaving);
     alpha.until(|counts| counts.left == 1).await;
     gate.open();
-    assert_eq!(stays.ended().await.text(), "Some words ");
+    assert_eq!(staying.ended().await.text(), "Some words ");
 }

@@ -1,12 +1,12 @@
-//! A provider whose context is known to be too small is passed over: the caller's messages are never cut to fit it.
+//! Providers whose context is too small are skipped; the caller's messages are never cut.
 
 use failsoft::config::Settings;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, ScriptedProvider, TestApp, refusal, settings};
 
-/// A conversation of about 300 tokens.
-fn long() -> Value {
+/// Messages of about 300 tokens.
+fn long_messages() -> Value {
     let text = "word ".repeat(120);
     json!([
         { "role": "user", "content": text },
@@ -24,16 +24,20 @@ async fn ask(app: &TestApp, messages: &Value, headers: &[(&str, &str)]) -> Answe
     request.send().await
 }
 
-/// Two providers with these rooms.
-fn with_rooms(alpha: &ScriptedProvider, beta: &ScriptedProvider, rooms: [u64; 2]) -> Settings {
+/// Two providers with these context sizes, in tokens.
+fn with_context_tokens(
+    alpha: &ScriptedProvider,
+    beta: &ScriptedProvider,
+    context_tokens: [u64; 2],
+) -> Settings {
     let mut settings = settings(&[("alpha", alpha), ("beta", beta)]);
-    for (provider, room) in settings.providers.iter_mut().zip(rooms) {
-        provider.context_tokens = Some(room);
+    for (provider, tokens) in settings.providers.iter_mut().zip(context_tokens) {
+        provider.context_tokens = Some(tokens);
     }
     settings
 }
 
-fn is_too_long(answer: &Answer) {
+fn assert_too_long(answer: &Answer) {
     let error = &answer.json()["error"];
     assert_eq!(
         (answer.status, &error["code"]),
@@ -47,11 +51,11 @@ fn is_too_long(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn who_has_room_is_asked_and_gets_all_of_it() {
+async fn a_provider_with_enough_context_gets_the_whole_prompt() {
     let alpha = ScriptedProvider::answering("Small.").await;
     let beta = ScriptedProvider::answering("Large.").await;
-    let app = TestApp::start(with_rooms(&alpha, &beta, [200, 1_000])).await;
-    let answer = ask(&app, &long(), &[]).await;
+    let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 1_000])).await;
+    let answer = ask(&app, &long_messages(), &[]).await;
     assert_eq!(
         (
             answer.status,
@@ -62,37 +66,37 @@ async fn who_has_room_is_asked_and_gets_all_of_it() {
     );
     assert_eq!(
         (alpha.asked(), &beta.requests()[0].1["messages"]),
-        (0, &long())
+        (0, &long_messages())
     );
-    // What fits goes to the first.
+    // A short prompt goes to the first provider.
     let short = json!([{ "role": "user", "content": "And?" }]);
     assert_eq!(ask(&app, &short, &[]).await.header("x-provider"), "alpha");
     assert_eq!(app.provider("alpha").await["state"], "closed");
 }
 
 #[tokio::test]
-async fn what_no_provider_has_room_for_is_told_unasked() {
+async fn a_prompt_too_long_for_every_provider_is_rejected_without_a_call() {
     let alpha = ScriptedProvider::answering("Not asked.").await;
     let beta = ScriptedProvider::answering("Not asked.").await;
-    let app = TestApp::start(with_rooms(&alpha, &beta, [200, 250])).await;
-    is_too_long(&ask(&app, &long(), &[]).await);
-    is_too_long(&ask(&app, &long(), &[("x-degraded-answers", "off")]).await);
+    let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 250])).await;
+    assert_too_long(&ask(&app, &long_messages(), &[]).await);
+    assert_too_long(&ask(&app, &long_messages(), &[("x-degraded-answers", "off")]).await);
     assert_eq!((alpha.asked(), beta.asked()), (0, 0));
     app.at_rest().await;
-    // Who wants one provider alone is told of that one.
-    let app = TestApp::start(with_rooms(&alpha, &beta, [200, 1_000])).await;
-    is_too_long(&ask(&app, &long(), &[("x-failover", "off")]).await);
+    // Without failover the limit of the requested provider counts.
+    let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 1_000])).await;
+    assert_too_long(&ask(&app, &long_messages(), &[("x-failover", "off")]).await);
     assert_eq!((alpha.asked(), beta.asked()), (0, 0));
 }
 
 #[tokio::test]
-async fn where_only_the_large_one_is_down_it_is_an_outage() {
+async fn a_failure_of_the_only_large_enough_provider_degrades_the_answer() {
     let alpha = ScriptedProvider::answering("Not asked.").await;
     let beta = ScriptedProvider::start(vec![refusal(503, "", "busy")]).await;
-    let app = TestApp::start(with_rooms(&alpha, &beta, [200, 1_000])).await;
-    let answer = ask(&app, &long(), &[]).await;
+    let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 1_000])).await;
+    let answer = ask(&app, &long_messages(), &[]).await;
     assert_eq!((answer.status, answer.header("x-degraded")), (200, "true"));
-    let answer = ask(&app, &long(), &[("x-degraded-answers", "off")]).await;
+    let answer = ask(&app, &long_messages(), &[("x-degraded-answers", "off")]).await;
     assert_eq!(
         (answer.status, answer.header("x-should-retry")),
         (503, "false")

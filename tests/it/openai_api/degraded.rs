@@ -1,4 +1,4 @@
-//! No provider can answer, and nothing was said yet: the degraded answer says what it is; a caller that wants none gets a plain error.
+//! No provider answers: callers get a marked degraded answer, or an error if they want none.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::harness::{
     streaming,
 };
 
-const SORRY: &str = "Later, please.";
+const FALLBACK: &str = "Later, please.";
 
-/// A service whose two providers fail like this.
+/// A service whose two providers fail in the same way.
 async fn service(fault: &[Act]) -> (TestApp, [ScriptedProvider; 2]) {
     let providers = [
         ScriptedProvider::start(fault.to_vec()).await,
         ScriptedProvider::start(fault.to_vec()).await,
     ];
     let mut settings = settings(&[("alpha", &providers[0]), ("beta", &providers[1])]);
-    settings.degradation.fallback = SORRY.into();
+    settings.degradation.fallback = FALLBACK.into();
     for provider in &mut settings.providers {
         provider.timeouts.first_token = vec![Duration::from_millis(300)];
     }
@@ -31,7 +31,7 @@ fn busy() -> Vec<Act> {
 }
 
 #[tokio::test]
-async fn a_degraded_answer_says_what_it_is() {
+async fn degraded_answers_are_marked_in_headers_and_body() {
     for fault in [
         busy(),
         vec![Act::Silence],
@@ -39,21 +39,21 @@ async fn a_degraded_answer_says_what_it_is() {
         vec![refusal(401, "", "no")],
     ] {
         let (app, _providers) = service(&fault).await;
-        // Xyzzy matches no reply, a price does.
-        for (asked, source) in [("Xyzzy?", "fallback"), ("What does it cost?", "template")] {
-            let answer = app.completion(&question(asked)).send().await;
+        // "Xyzzy" matches no template, a question for the price does.
+        for (text, source) in [("Xyzzy?", "fallback"), ("What does it cost?", "template")] {
+            let answer = app.completion(&question(text)).send().await;
             assert_eq!(answer.status, 200);
-            let headers = |header: &dyn Fn(&str) -> String| {
+            let assert_headers = |header: &dyn Fn(&str) -> String| {
                 for (name, value) in [
                     ("x-provider", "none"),
                     ("x-source", source),
                     ("x-degraded", "true"),
                 ] {
-                    assert_eq!(header(name), value, "{name} of {asked}");
+                    assert_eq!(header(name), value, "{name} of {text}");
                 }
                 assert!(!header("x-request-id").is_empty());
             };
-            headers(&|name| answer.header(name).to_owned());
+            assert_headers(&|name| answer.header(name).to_owned());
             let body = answer.json();
             let choice = &body["choices"][0];
             assert_eq!(
@@ -64,14 +64,14 @@ async fn a_degraded_answer_says_what_it_is() {
                 body["failsoft"],
                 json!({ "provider": null, "attempt": 0, "source": source })
             );
-            let whole = choice["message"]["content"].as_str().unwrap().to_owned();
-            assert_eq!(whole == SORRY, source == "fallback", "{whole}");
+            let content = choice["message"]["content"].as_str().unwrap().to_owned();
+            assert_eq!(content == FALLBACK, source == "fallback", "{content}");
 
-            let answer = app.stream(asked).await;
+            let answer = app.stream(text).await;
             assert_eq!(answer.status, 200);
-            headers(&|name| answer.header(name).to_owned());
+            assert_headers(&|name| answer.header(name).to_owned());
             let answer = answer.ended().await;
-            assert_eq!((answer.text(), answer.finish()), (whole, "stop".into()));
+            assert_eq!((answer.text(), answer.finish()), (content, "stop".into()));
             assert_eq!(answer.speakers(), [format!("none 0 {source}")]);
             assert_eq!(answer.chunks.last().unwrap()["model"], "failsoft");
         }
@@ -80,7 +80,7 @@ async fn a_degraded_answer_says_what_it_is() {
 }
 
 #[track_caller]
-fn unavailable(answer: &Answer) {
+fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("x-should-retry"), "false");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
@@ -97,12 +97,12 @@ fn unavailable(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn who_wants_no_degraded_answer_gets_an_error() {
+async fn degraded_answers_off_returns_an_error() {
     for fault in [busy(), vec![Act::Silence], vec![refusal(401, "", "no")]] {
         let (app, _providers) = service(&fault).await;
         for _ in 0..3 {
             for body in [question("What?"), streaming("What?")] {
-                unavailable(
+                assert_unavailable(
                     &app.completion(&body)
                         .header("x-degraded-answers", "off")
                         .send()
@@ -115,54 +115,54 @@ async fn who_wants_no_degraded_answer_gets_an_error() {
 }
 
 #[tokio::test]
-async fn once_they_are_known_to_be_down_nobody_waits() {
+async fn with_open_breakers_a_degraded_answer_comes_at_once() {
     let (app, providers) = service(&[Act::Silence]).await;
-    let open = async {
+    let opened = async {
         while app
             .lobby
             .turns
             .config()
             .providers
             .iter()
-            .any(|one| one.status.borrow().state == ProviderState::Closed)
+            .any(|backend| backend.status.borrow().state == ProviderState::Closed)
         {
             app.stream("What?").await.ended().await;
         }
     };
-    soon("the breakers to open", open).await;
+    soon("the breakers to open", opened).await;
     let asked = providers.each_ref().map(ScriptedProvider::asked);
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let answer = app.stream("Xyzzy?").await.ended().await;
-    assert_eq!(answer.text(), SORRY);
+    assert_eq!(answer.text(), FALLBACK);
     assert!(
-        begun.elapsed() < Duration::from_millis(300),
-        "it took {:?}",
-        begun.elapsed()
+        started.elapsed() < Duration::from_millis(300),
+        "the answer took {:?}",
+        started.elapsed()
     );
     assert_eq!(providers.each_ref().map(ScriptedProvider::asked), asked);
 }
 
 #[tokio::test]
-async fn who_broke_before_the_caller_saw_anything_is_not_told_of() {
-    // Not streamed: what the first one said is nobody's business.
+async fn without_streaming_a_mid_stream_failure_is_replaced_by_a_degraded_answer() {
+    // Without streaming, the text before the failure was never sent.
     let alpha =
         ScriptedProvider::start(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]).await;
     let mut settings = settings(&[("alpha", &alpha)]);
-    settings.degradation.fallback = SORRY.into();
+    settings.degradation.fallback = FALLBACK.into();
     let app = TestApp::start(settings).await;
     let answer = app.completion(&question("Xyzzy?")).send().await;
     assert_eq!((answer.status, answer.header("x-degraded")), (200, "true"));
-    assert_eq!(answer.json()["choices"][0]["message"]["content"], SORRY);
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], FALLBACK);
     let answer = app
         .completion(&question("Xyzzy?"))
         .header("x-degraded-answers", "OFF")
         .send()
         .await;
-    unavailable(&answer);
+    assert_unavailable(&answer);
 }
 
 #[tokio::test]
-async fn a_service_that_goes_down_takes_no_more_questions() {
+async fn a_draining_service_rejects_new_requests() {
     let gate = crate::harness::Gate::default();
     let script = vec![
         crate::harness::spoken(["One, "]),
@@ -176,7 +176,7 @@ async fn a_service_that_goes_down_takes_no_more_questions() {
     let mut running: Completion = app.stream("What?").await;
     running.shows("One, ").await;
     app.stop();
-    let refused = async {
+    let rejected = async {
         loop {
             let answer = app.completion(&question("And?")).send().await;
             if answer.status == 503 {
@@ -185,19 +185,19 @@ async fn a_service_that_goes_down_takes_no_more_questions() {
         }
     };
     alpha.usually(crate::harness::answer("Just in time."));
-    unavailable_for_now(&soon("new questions to be refused", refused).await);
+    assert_unavailable_shortly(&soon("new questions to be rejected", rejected).await);
     gate.open();
     assert_eq!(running.ended().await.text(), "One, ");
 }
 
 #[track_caller]
-fn unavailable_for_now(answer: &Answer) {
+fn assert_unavailable_shortly(answer: &Answer) {
     assert_eq!(answer.json()["error"]["code"], "unavailable");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() < 10);
 }
 
 #[tokio::test]
-async fn the_caller_is_told_when_the_first_provider_may_be_asked_again() {
+async fn retry_after_is_the_shortest_wait_of_the_providers() {
     let limited = |seconds| {
         vec![refusal(
             429,
@@ -205,10 +205,8 @@ async fn the_caller_is_told_when_the_first_provider_may_be_asked_again() {
             "slow down",
         )]
     };
-    let (alpha, beta) = (
-        ScriptedProvider::start(limited(45)).await,
-        ScriptedProvider::start(limited(30)).await,
-    );
+    let alpha = ScriptedProvider::start(limited(45)).await;
+    let beta = ScriptedProvider::start(limited(30)).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     for body in [question("What?"), streaming("What?")] {
         let answer = app
@@ -216,9 +214,9 @@ async fn the_caller_is_told_when_the_first_provider_may_be_asked_again() {
             .header("x-degraded-answers", "off")
             .send()
             .await;
-        unavailable(&answer);
+        assert_unavailable(&answer);
         let seconds: u64 = answer.header("retry-after").parse().unwrap();
-        // The 30 s began with the refusal; a machine may be slow since.
+        // The 30 s began with the provider's response; the lower bound allows for a slow machine.
         assert!((15..=31).contains(&seconds), "{seconds} s");
     }
     assert_eq!((alpha.asked(), beta.asked()), (1, 1));

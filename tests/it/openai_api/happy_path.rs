@@ -1,4 +1,4 @@
-//! Whole answers and streamed ones when all is well.
+//! Answers without faults, whole and streamed.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ async fn service() -> (ScriptedProvider, TestApp) {
 }
 
 #[tokio::test]
-async fn a_whole_answer() {
+async fn a_completion_has_the_documented_headers_and_body() {
     let (alpha, app) = service().await;
     let answer = app.completion(&question("What jumps?")).send().await;
     assert_eq!(
@@ -74,7 +74,7 @@ async fn a_whole_answer() {
 }
 
 #[tokio::test]
-async fn the_provider_is_asked_what_the_caller_said_and_nothing_more() {
+async fn the_provider_gets_the_callers_messages_and_supported_parameters() {
     let (alpha, app) = service().await;
     let messages = json!([
         { "role": "system", "content": "Be brief." },
@@ -87,9 +87,9 @@ async fn the_provider_is_asked_what_the_caller_said_and_nothing_more() {
         "stop": "END", "user": "x", "seed": 4, "metadata": { "a": "b" }, "tools": null, "n": 1,
     });
     assert_eq!(app.completion(&body).send().await.status, 200);
-    let asked = &alpha.requests()[0].1;
+    let request = &alpha.requests()[0].1;
     assert_eq!(
-        asked["messages"],
+        request["messages"],
         json!([
             { "role": "system", "content": "Be brief." },
             { "role": "user", "content": "One?" },
@@ -98,20 +98,20 @@ async fn the_provider_is_asked_what_the_caller_said_and_nothing_more() {
         ])
     );
     assert_eq!(
-        (&asked["model"], &asked["max_tokens"]),
+        (&request["model"], &request["max_tokens"]),
         (&json!("alpha-model"), &json!(77))
     );
     assert_eq!(
-        (&asked["temperature"], &asked["stop"]),
+        (&request["temperature"], &request["stop"]),
         (&json!(0.25), &json!(["END"]))
     );
     for name in ["user", "seed", "metadata", "n", "tools"] {
-        assert!(asked.get(name).is_none(), "{name} in {asked}");
+        assert!(request.get(name).is_none(), "{name} in {request}");
     }
 }
 
 #[tokio::test]
-async fn a_streamed_answer() {
+async fn a_streamed_completion_has_the_documented_headers_and_chunks() {
     let (_alpha, app) = service().await;
     let request = app
         .completion(&streaming("What jumps?"))
@@ -143,13 +143,13 @@ async fn a_streamed_answer() {
     );
     for chunk in &answer.chunks {
         assert_eq!(chunk["model"], "alpha-model", "{chunk}");
-        assert_eq!(chunk.get("usage"), None, "usage unasked in {chunk}");
+        assert_eq!(chunk.get("usage"), None, "unrequested usage in {chunk}");
     }
     app.at_rest().await;
 }
 
 #[tokio::test]
-async fn the_usage_comes_last_and_only_when_it_is_asked_for() {
+async fn usage_is_sent_last_and_only_on_request() {
     let (_alpha, app) = service().await;
     let mut body = streaming("What jumps?");
     body["stream_options"] = json!({ "include_usage": true });
@@ -174,7 +174,7 @@ async fn the_usage_comes_last_and_only_when_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn text_comes_as_it_is_said() {
+async fn text_is_streamed_as_it_arrives() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![
         spoken(["One ", "two "]),
@@ -194,8 +194,8 @@ async fn text_comes_as_it_is_said() {
 }
 
 #[tokio::test]
-async fn how_it_finished_is_told() {
-    for (reason, told) in [
+async fn the_finish_reason_is_passed_on() {
+    for (reason, expected) in [
         ("length", "length"),
         ("content_filter", "content_filter"),
         ("tool_calls", "stop"),
@@ -211,16 +211,16 @@ async fn how_it_finished_is_told() {
         let answer = app.stream("What?").await.ended().await;
         assert_eq!(
             (answer.text().as_str(), answer.finish().as_str()),
-            ("Some text", told)
+            ("Some text", expected)
         );
         let answer = app.completion(&question("What?")).send().await.json();
-        assert_eq!(answer["choices"][0]["finish_reason"], told);
+        assert_eq!(answer["choices"][0]["finish_reason"], expected);
         assert_eq!(answer["choices"][0]["message"]["content"], "Some text");
     }
 }
 
 #[tokio::test]
-async fn a_filter_that_refuses_is_the_answer() {
+async fn a_content_filter_is_returned_as_the_answer() {
     let body =
         json!({ "error": { "message": "no", "code": "content_filter", "type": null } }).to_string();
     let refusal = crate::harness::refusal(400, "content-type: application/json\r\n", &body);
@@ -242,12 +242,9 @@ async fn a_filter_that_refuses_is_the_answer() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_one_answer_after_another() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+async fn one_connection_serves_several_requests() {
     let (_alpha, app) = service().await;
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", app.port))
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     for body in [
         streaming("One?"),
         question("Two?"),
@@ -261,33 +258,33 @@ async fn a_connection_serves_one_answer_after_another() {
             body.len()
         );
         stream.write_all((head + &body).as_bytes()).await.unwrap();
-        let mut heard = String::new();
-        let whole = |heard: &str| {
-            let length = heard
+        let mut received = String::new();
+        let is_complete = |received: &str| {
+            let length = received
                 .split_once("content-length: ")
                 .and_then(|(_, rest)| rest.split_once("\r\n"));
-            match (length, heard.split_once("\r\n\r\n")) {
+            match (length, received.split_once("\r\n\r\n")) {
                 (Some((length, _)), Some((_, body))) => Ok(body.len()) == length.parse(),
-                _ => heard.ends_with("\r\n0\r\n\r\n"),
+                _ => received.ends_with("\r\n0\r\n\r\n"),
             }
         };
-        while !whole(&heard) {
+        while !is_complete(&received) {
             let mut bytes = [0; 4096];
-            let read = crate::harness::soon("an answer", stream.read(&mut bytes))
-                .await
-                .unwrap();
-            assert_ne!(read, 0, "closed after {heard}");
-            heard += std::str::from_utf8(&bytes[..read]).unwrap();
+            let read = soon("an answer", stream.read(&mut bytes)).await.unwrap();
+            assert_ne!(read, 0, "closed after {received}");
+            received += std::str::from_utf8(&bytes[..read]).unwrap();
         }
         assert!(
-            heard.contains("[DONE]") || heard.contains(TEXT) || heard.contains("JSON object"),
-            "{heard}"
+            received.contains("[DONE]")
+                || received.contains(TEXT)
+                || received.contains("JSON object"),
+            "{received}"
         );
     }
 }
 
 #[tokio::test]
-async fn models_are_listed() {
+async fn models_lists_auto_providers_and_models() {
     let (_alpha, app) = service().await;
     let list = app.request("GET", "/v1/models").send().await;
     let again = app.request("GET", "/v1/models").send().await;
@@ -319,7 +316,7 @@ async fn models_are_listed() {
 }
 
 #[tokio::test]
-async fn nothing_of_it_is_stored() {
+async fn api_calls_are_not_stored() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::answering("The canary-answer sings.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
@@ -332,17 +329,17 @@ async fn nothing_of_it_is_stored() {
             .ended()
             .await;
     }
-    // One that breaks, and one that is left in its middle.
+    // An answer that breaks, and one whose caller disconnects.
     alpha.once(vec![spoken(["The ", "canary-answer "]), Act::Reset]);
     app.stream("Is the canary-question heard?")
         .await
         .ended()
         .await;
     alpha.once(vec![spoken(["The ", "canary-answer "]), gate.hold()]);
-    let mut left = app.stream("Is the canary-question heard?").await;
-    left.shows("The canary-answer ").await;
-    drop(left);
-    // What is kept is found by the same search.
+    let mut abandoned = app.stream("Is the canary-question heard?").await;
+    abandoned.shows("The canary-answer ").await;
+    drop(abandoned);
+    // A chat's question is stored, so the search below is known to find stored text.
     alpha.usually(crate::harness::answer("Nothing sings."));
     WsClient::open(&app)
         .await
@@ -350,19 +347,19 @@ async fn nothing_of_it_is_stored() {
         .await;
     app.at_rest().await;
     let folder = app.stopped().await;
-    assert!(holds(folder.path(), b"visitor's question"));
+    assert!(contains(folder.path(), b"visitor's question"));
     assert!(
-        !holds(folder.path(), b"canary-"),
-        "a trace of what was said"
+        !contains(folder.path(), b"canary-"),
+        "text of an API call was stored"
     );
 }
 
-/// Whether any file below this folder holds these bytes.
-fn holds(folder: &Path, wanted: &[u8]) -> bool {
+/// Returns `true` if a file below `folder` contains `wanted`.
+fn contains(folder: &Path, wanted: &[u8]) -> bool {
     std::fs::read_dir(folder).unwrap().any(|entry| {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            return holds(&path, wanted);
+            return contains(&path, wanted);
         }
         std::fs::read(&path)
             .unwrap()
@@ -372,7 +369,7 @@ fn holds(folder: &Path, wanted: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn before_http_1_1_a_stream_is_sent_without_chunks_and_ends_with_its_connection() {
+async fn http_1_0_streams_are_unchunked_and_end_with_the_connection() {
     let (_alpha, app) = service().await;
     let body = streaming("What jumps?").to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
@@ -381,11 +378,11 @@ async fn before_http_1_1_a_stream_is_sent_without_chunks_and_ends_with_its_conne
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).await.unwrap();
-    let mut heard = String::new();
-    soon("the whole answer", stream.read_to_string(&mut heard))
+    let mut received = String::new();
+    soon("the whole answer", stream.read_to_string(&mut received))
         .await
         .unwrap();
-    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+    let (head, body) = received.split_once("\r\n\r\n").unwrap();
     assert!(
         head.starts_with("HTTP/1.0 200") && !head.to_lowercase().contains("transfer-encoding"),
         "{head}"

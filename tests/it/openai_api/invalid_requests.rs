@@ -1,4 +1,4 @@
-//! Requests that cannot be answered: an error in OpenAI's shape that names what is wrong, at once, and nobody is asked.
+//! Invalid requests: an error in OpenAI's format that names the field, without a provider's call.
 
 use std::time::Instant;
 
@@ -14,9 +14,9 @@ async fn service() -> (ScriptedProvider, TestApp) {
     (alpha, app)
 }
 
-/// An error in OpenAI's shape.
+/// Asserts that the response has OpenAI's error format, and returns the error.
 #[track_caller]
-fn shaped(answer: &Answer) -> Value {
+fn assert_error_format(answer: &Answer) -> Value {
     assert_eq!(
         answer.header("content-type"),
         "application/json",
@@ -52,7 +52,7 @@ fn shaped(answer: &Answer) -> Value {
 }
 
 #[tokio::test]
-async fn a_wrong_field_is_named() {
+async fn the_error_names_the_invalid_field() {
     let (alpha, app) = service().await;
     let user = json!([{ "role": "user", "content": "What?" }]);
     let with = |name: &str, value: Value| {
@@ -158,7 +158,7 @@ async fn a_wrong_field_is_named() {
                 body["stream"] = true.into();
             }
             let answer = app.completion(&body).send().await;
-            let error = shaped(&answer);
+            let error = assert_error_format(&answer);
             assert_eq!(
                 (answer.status, &error["param"]),
                 (400, &json!(param)),
@@ -170,7 +170,7 @@ async fn a_wrong_field_is_named() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_told() {
+async fn malformed_json_is_rejected() {
     let (alpha, app) = service().await;
     let deep = format!("{{\"model\":{}", "[".repeat(100_000));
     for body in [
@@ -188,11 +188,11 @@ async fn a_body_that_is_no_json_is_told() {
             .request("POST", "/v1/chat/completions")
             .header("content-type", "application/json");
         let answer = answer.body(body).send().await;
-        shaped(&answer);
+        assert_error_format(&answer);
         assert_eq!(answer.status, 400, "{answer:?}");
     }
     assert_eq!(alpha.asked(), 0);
-    // The content type is nobody's business.
+    // The content type does not matter.
     let body = question("What?").to_string();
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {
         let answer = app
@@ -206,9 +206,9 @@ async fn a_body_that_is_no_json_is_told() {
 }
 
 #[tokio::test]
-async fn a_huge_body_is_refused() {
+async fn a_body_above_one_mebibyte_is_rejected() {
     let (alpha, app) = service().await;
-    // A mebibyte is read, and no byte more.
+    // The limit is a mebibyte.
     let body = question(&"x".repeat(1_048_000)).to_string();
     let answer = app
         .request("POST", "/v1/chat/completions")
@@ -218,7 +218,7 @@ async fn a_huge_body_is_refused() {
     assert_eq!(answer.status, 200, "{} bytes", body.len());
     for bytes in [1_048_577, 8_000_000] {
         let body = question(&"x".repeat(bytes)).to_string();
-        // What is too big by its own word is refused before it comes.
+        // A too large `content-length` is rejected before the body arrives.
         let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
         let head = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n",
@@ -227,14 +227,14 @@ async fn a_huge_body_is_refused() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let (mut reader, mut writer) = stream.into_split();
         let sent = tokio::spawn(async move { writer.write_all(body.as_bytes()).await });
-        let mut heard = Vec::new();
-        let _ = soon("the refusal", reader.read_to_end(&mut heard)).await;
-        let answer = Answer::read(&heard);
-        shaped(&answer);
+        let mut received = Vec::new();
+        let _ = soon("the rejection", reader.read_to_end(&mut received)).await;
+        let answer = Answer::read(&received);
+        assert_error_format(&answer);
         assert_eq!(answer.status, 413);
         drop(sent.await);
     }
-    // In chunks, whose sum nobody told, too: before they end.
+    // A chunked body is rejected as soon as it exceeds the limit.
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", 65536, "x".repeat(65536));
@@ -242,35 +242,35 @@ async fn a_huge_body_is_refused() {
         .write_all((head.to_owned() + &chunk.repeat(17)).as_bytes())
         .await
         .unwrap();
-    let mut heard = vec![0; 12];
-    soon("the refusal", stream.read_exact(&mut heard))
+    let mut received = vec![0; 12];
+    soon("the rejection", stream.read_exact(&mut received))
         .await
         .unwrap();
-    assert_eq!(heard, b"HTTP/1.1 413");
+    assert_eq!(received, b"HTTP/1.1 413");
     assert_eq!(alpha.asked(), 1);
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
+async fn an_incomplete_body_times_out() {
     let (_alpha, app) = service().await;
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{\"model\"";
     stream.write_all(head.as_bytes()).await.unwrap();
-    let begun = Instant::now();
-    let mut heard = Vec::new();
-    let _ = soon("the refusal", stream.read_to_end(&mut heard)).await;
-    let answer = Answer::read(&heard);
-    shaped(&answer);
+    let started = Instant::now();
+    let mut received = Vec::new();
+    let _ = soon("the rejection", stream.read_to_end(&mut received)).await;
+    let answer = Answer::read(&received);
+    assert_error_format(&answer);
     assert_eq!(answer.status, 408);
     assert!(
-        begun.elapsed().as_secs() < 10,
-        "after {:?}",
-        begun.elapsed()
+        started.elapsed().as_secs() < 10,
+        "rejected after {:?}",
+        started.elapsed()
     );
 }
 
 #[tokio::test]
-async fn a_wrong_method_or_address_is_told() {
+async fn wrong_methods_and_paths_are_rejected() {
     let (alpha, app) = service().await;
     for (method, path, status) in [
         ("GET", "/v1/chat/completions", 405),
@@ -286,7 +286,7 @@ async fn a_wrong_method_or_address_is_told() {
         ("GET", "/v1/models/nobody", 404),
     ] {
         let answer = app.request(method, path).send().await;
-        shaped(&answer);
+        assert_error_format(&answer);
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(
             answer.header("allow").is_empty(),
@@ -302,7 +302,7 @@ async fn a_wrong_method_or_address_is_told() {
 }
 
 #[tokio::test]
-async fn odd_requests_are_taken() {
+async fn unusual_but_valid_requests_are_accepted() {
     let (alpha, app) = service().await;
     let with = |name: &str, value: Value| {
         let mut body = question("What?");

@@ -1,11 +1,12 @@
-//! Messages in the orders that programs send: begun by the model, ending with it, with system texts in between.
+//! Message orders that programs send: starting or ending with the assistant, system texts in
+//! between.
 
 use failsoft::config::Prefill;
 use serde_json::{Value, json};
 
 use crate::harness::{Act, Answer, ScriptedProvider, TestApp, answer, refusal, settings};
 
-fn refused(message: &str) -> Vec<Act> {
+fn rejection(message: &str) -> Vec<Act> {
     let body = json!({ "error": { "message": message, "type": "invalid_request_error" } });
     vec![refusal(
         400,
@@ -14,7 +15,8 @@ fn refused(message: &str) -> Vec<Act> {
     )]
 }
 
-fn begun() -> Value {
+/// A question and the beginning of its answer.
+fn started_answer() -> Value {
     json!([{ "role": "user", "content": "Who?" }, { "role": "assistant", "content": "It was " }])
 }
 
@@ -24,16 +26,16 @@ async fn ask(app: &TestApp, messages: &Value) -> Answer {
         .await
 }
 
-/// Each message of the provider's request of this number: its speaker and text.
-fn sent(provider: &ScriptedProvider, number: usize) -> Vec<String> {
-    let asked = provider.requests()[number].1["messages"]
+/// The messages of the provider's request with this index, as "role: text".
+fn sent_messages(provider: &ScriptedProvider, index: usize) -> Vec<String> {
+    let messages = provider.requests()[index].1["messages"]
         .as_array()
         .unwrap()
         .clone();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    asked
+    messages
         .iter()
-        .map(|one| format!("{}: {}", text(&one["role"]), text(&one["content"])))
+        .map(|message| format!("{}: {}", text(&message["role"]), text(&message["content"])))
         .collect()
 }
 
@@ -44,7 +46,7 @@ async fn with_prefill(alpha: &ScriptedProvider, form: Prefill) -> TestApp {
 }
 
 #[tokio::test]
-async fn system_texts_come_first_and_neighbours_are_one() {
+async fn system_messages_are_moved_first_and_adjacent_ones_merged() {
     let alpha = ScriptedProvider::answering("Well.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let messages = json!([
@@ -56,7 +58,7 @@ async fn system_texts_come_first_and_neighbours_are_one() {
     ]);
     assert_eq!(ask(&app, &messages).await.status, 200);
     assert_eq!(
-        sent(&alpha, 0),
+        sent_messages(&alpha, 0),
         [
             "system: Be brief.\n\nBe kind.",
             "assistant: Welcome!",
@@ -66,8 +68,8 @@ async fn system_texts_come_first_and_neighbours_are_one() {
 }
 
 #[tokio::test]
-async fn a_started_answer_is_history_or_taken_up_as_the_provider_does() {
-    for (form, prefix, vllm) in [
+async fn a_started_answer_is_sent_in_the_providers_prefill_form() {
+    for (form, has_prefix, is_vllm) in [
         (Prefill::Off, false, false),
         (Prefill::Assistant, false, false),
         (Prefill::Prefix, true, false),
@@ -75,52 +77,58 @@ async fn a_started_answer_is_history_or_taken_up_as_the_provider_does() {
     ] {
         let alpha = ScriptedProvider::answering("Ann.").await;
         let app = with_prefill(&alpha, form).await;
-        assert_eq!(ask(&app, &begun()).await.status, 200);
+        assert_eq!(ask(&app, &started_answer()).await.status, 200);
         let request = alpha.requests()[0].1.clone();
-        // What is taken up may not end in white space.
+        // A started answer that is continued may not end in white space.
         let last = if form == Prefill::Off {
             "assistant: It was "
         } else {
             "assistant: It was"
         };
-        assert_eq!(sent(&alpha, 0), ["user: Who?", last], "{form:?}");
+        assert_eq!(sent_messages(&alpha, 0), ["user: Who?", last], "{form:?}");
         assert_eq!(
             request["messages"][1].get("prefix").is_some(),
-            prefix,
+            has_prefix,
             "{form:?}"
         );
         assert_eq!(
             request.get("continue_final_message").is_some(),
-            vllm,
+            is_vllm,
             "{form:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn who_refuses_to_take_it_up_is_asked_without_from_then_on() {
+async fn a_provider_that_rejects_prefill_is_asked_without_it_from_then_on() {
     let alpha = ScriptedProvider::answering("Ann.").await;
     let app = with_prefill(&alpha, Prefill::Assistant).await;
-    let words = "This model does not support assistant message prefill.";
-    alpha.once(refused(words));
-    let answer = ask(&app, &begun()).await;
+    let message = "This model does not support assistant message prefill.";
+    alpha.once(rejection(message));
+    let answer = ask(&app, &started_answer()).await;
     assert_eq!((answer.status, answer.header("x-attempts")), (200, "2"));
     let instruction = "user: Go on with your answer from where it ends. Do not repeat any of it.";
-    assert_eq!(sent(&alpha, 0), ["user: Who?", "assistant: It was"]);
     assert_eq!(
-        sent(&alpha, 1),
+        sent_messages(&alpha, 0),
+        ["user: Who?", "assistant: It was"]
+    );
+    assert_eq!(
+        sent_messages(&alpha, 1),
         ["user: Who?", "assistant: It was ", instruction]
     );
-    assert_eq!(ask(&app, &begun()).await.header("x-attempts"), "1");
-    assert_eq!((alpha.asked(), sent(&alpha, 2)), (3, sent(&alpha, 1)));
+    assert_eq!(ask(&app, &started_answer()).await.header("x-attempts"), "1");
+    assert_eq!(
+        (alpha.asked(), sent_messages(&alpha, 2)),
+        (3, sent_messages(&alpha, 1))
+    );
     assert_eq!(app.provider("alpha").await["state"], "closed");
 }
 
 #[tokio::test]
-async fn what_else_is_refused_of_such_a_request_is_passed_on() {
-    let alpha = ScriptedProvider::start(refused("temperature: must be nice")).await;
+async fn other_rejections_of_a_started_answer_are_passed_on() {
+    let alpha = ScriptedProvider::start(rejection("temperature: must be nice")).await;
     let app = with_prefill(&alpha, Prefill::Assistant).await;
-    let answer = ask(&app, &begun()).await;
+    let answer = ask(&app, &started_answer()).await;
     assert_eq!((answer.status, alpha.asked()), (400, 1));
     assert_eq!(
         answer.json()["error"]["message"],
@@ -129,17 +137,17 @@ async fn what_else_is_refused_of_such_a_request_is_passed_on() {
 }
 
 #[tokio::test]
-async fn an_order_that_the_model_does_not_take_is_mapped_anew() {
+async fn a_rejected_message_order_is_mapped_and_retried() {
     let alpha = ScriptedProvider::start(answer("Ann.")).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    alpha.once(refused(
+    alpha.once(rejection(
         "Conversation roles must alternate user/assistant/user/assistant/...",
     ));
     let messages = json!([{ "role": "assistant", "content": "Welcome!" }, { "role": "user", "content": "Hi" }]);
     let answer = ask(&app, &messages).await;
     assert_eq!((answer.status, answer.header("x-attempts")), (200, "1"));
     assert_eq!(
-        sent(&alpha, 1),
+        sent_messages(&alpha, 1),
         ["user: Please begin.", "assistant: Welcome!", "user: Hi"]
     );
 }

@@ -1,4 +1,5 @@
-//! A streamed answer that breaks after some text goes on with the next provider: told to repeat the end of what was said, checked, and cut.
+//! A streamed answer that breaks is continued by the next provider, which is told to repeat its
+//! end; the repeated part is checked and removed.
 
 use serde_json::json;
 
@@ -7,20 +8,20 @@ use crate::harness::{
     spoken, streaming, word,
 };
 
-/// What was said before the break: longer than the repeat that is asked for.
-const SAID: &str = "The quick brown fox jumps over the lazy dog, and then it";
+/// The text before the failure, longer than the overlap that is asked for.
+const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it";
 
-/// Its last 40 characters.
-const LAST: &str = "fox jumps over the lazy dog, and then it";
+/// The last 40 characters of [`SENT`].
+const OVERLAP: &str = "fox jumps over the lazy dog, and then it";
 
-/// Says this and breaks once the caller has it; the second provider does that then. Gives the answer to its end.
-async fn broken(said: &str, second: Vec<Act>) -> (Completion, ScriptedProvider, TestApp) {
+/// Breaks alpha once the caller has `sent`; beta runs `second`. Returns the completed stream.
+async fn break_after(sent: &str, second: Vec<Act>) -> (Completion, ScriptedProvider, TestApp) {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken([said]), gate.hold(), Act::Reset]).await;
+    let alpha = ScriptedProvider::start(vec![spoken([sent]), gate.hold(), Act::Reset]).await;
     let beta = ScriptedProvider::start(second).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut answer = app.stream("What?").await;
-    answer.shows(said).await;
+    answer.shows(sent).await;
     gate.open();
     let answer = answer.ended().await;
     app.at_rest().await;
@@ -29,11 +30,11 @@ async fn broken(said: &str, second: Vec<Act>) -> (Completion, ScriptedProvider, 
 }
 
 #[tokio::test]
-async fn the_next_repeats_the_end_and_goes_on() {
-    let (answer, beta, _app) = broken(SAID, answer(&format!("{LAST} sleeps."))).await;
+async fn the_next_provider_repeats_the_overlap_and_continues() {
+    let (answer, beta, _app) = break_after(SENT, answer(&format!("{OVERLAP} sleeps."))).await;
     assert_eq!(
         (answer.text(), answer.finish()),
-        (format!("{SAID} sleeps."), "stop".into())
+        (format!("{SENT} sleeps."), "stop".into())
     );
     assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai"]);
     let last = answer.chunks.last().unwrap();
@@ -45,49 +46,49 @@ async fn the_next_repeats_the_end_and_goes_on() {
         (&answer.chunks[0]["model"], &last["model"]),
         (&json!("alpha-model"), &json!("beta-model"))
     );
-    // The head went out before the break.
+    // The response head was sent before the failure.
     assert_eq!(
         (answer.header("x-provider"), answer.header("x-attempts")),
         ("alpha", "1")
     );
 
-    let asked = &beta.requests()[0].1;
-    let messages = asked["messages"].as_array().unwrap();
+    let request = &beta.requests()[0].1;
+    let messages = request["messages"].as_array().unwrap();
     assert_eq!(
         messages[..2],
         [
             json!({ "role": "user", "content": "What?" }),
-            json!({ "role": "assistant", "content": SAID })
+            json!({ "role": "assistant", "content": SENT })
         ]
     );
-    let [_, _, told] = &messages[..] else {
+    let [_, _, instruction] = &messages[..] else {
         panic!("{messages:?}")
     };
-    assert_eq!(told["role"], "user");
+    assert_eq!(instruction["role"], "user");
     assert!(
-        told["content"]
+        instruction["content"]
             .as_str()
             .unwrap()
-            .ends_with(&format!("\n{LAST}")),
-        "{told}"
+            .ends_with(&format!("\n{OVERLAP}")),
+        "{instruction}"
     );
 }
 
 #[tokio::test]
-async fn white_space_of_the_repeat_does_not_count() {
+async fn white_space_in_the_overlap_is_ignored() {
     for repeat in [
         "fox jumps over the\nlazy dog,  and then it",
         "foxjumpsoverthelazydog,andthenit",
         " \nfox jumps over the lazy dog, and then it",
     ] {
-        let (answer, ..) = broken(SAID, answer(&format!("{repeat} sleeps."))).await;
-        assert_eq!(answer.text(), format!("{SAID} sleeps."), "{repeat:?}");
+        let (answer, ..) = break_after(SENT, answer(&format!("{repeat} sleeps."))).await;
+        assert_eq!(answer.text(), format!("{SENT} sleeps."), "{repeat:?}");
     }
 }
 
 #[tokio::test]
-async fn no_space_is_lost_or_doubled_at_the_seam() {
-    for (said, more) in [
+async fn no_space_is_lost_or_doubled_where_texts_are_joined() {
+    for (sent, more) in [
         (
             "The quick brown fox jumps over the lazy dog, and then it ",
             "sleeps.",
@@ -105,25 +106,25 @@ async fn no_space_is_lost_or_doubled_at_the_seam() {
             "ch goes.",
         ),
     ] {
-        let whole = format!("{said}{more}");
-        // In one piece; cut behind the repeat; behind the white space after it; letter by letter.
-        let at = whole.trim_end_matches(|c| c != 't').len();
-        let repeat = &whole[at - 40..at];
-        let rest = &whole[at..];
-        let letters: Vec<String> = format!("{repeat}{rest}")
+        let whole = format!("{sent}{more}");
+        // In one piece, split after the overlap, split after the white space, and letter by letter.
+        let end = whole.trim_end_matches(|c| c != 't').len();
+        let overlap = &whole[end - 40..end];
+        let rest = &whole[end..];
+        let letters: Vec<String> = format!("{overlap}{rest}")
             .chars()
             .map(String::from)
             .collect();
         let space = rest.len() - rest.trim_start().len();
         for pieces in [
-            vec![format!("{repeat}{rest}")],
-            vec![repeat.to_owned(), rest.to_owned()],
+            vec![format!("{overlap}{rest}")],
+            vec![overlap.to_owned(), rest.to_owned()],
             vec![
-                format!("{repeat}{}", &rest[..space]),
+                format!("{overlap}{}", &rest[..space]),
                 rest[space..].to_owned(),
             ],
             vec![
-                repeat.to_owned(),
+                overlap.to_owned(),
                 rest[..space].to_owned(),
                 rest[space..].to_owned(),
             ],
@@ -135,39 +136,43 @@ async fn no_space_is_lost_or_doubled_at_the_seam() {
                     .map(String::as_str)
                     .filter(|piece| !piece.is_empty()),
             );
-            let (answer, ..) = broken(said, script).await;
+            let (answer, ..) = break_after(sent, script).await;
             assert_eq!(answer.text(), whole, "{pieces:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_text_shorter_than_the_repeat_is_repeated_whole() {
-    let (answer, beta, _app) = broken("One, ", answer("One, two.")).await;
+async fn a_text_shorter_than_the_overlap_is_repeated_whole() {
+    let (answer, beta, _app) = break_after("One, ", answer("One, two.")).await;
     assert_eq!(answer.text(), "One, two.");
-    let told = beta.requests()[0].1["messages"][2]["content"]
+    let instruction = beta.requests()[0].1["messages"][2]["content"]
         .as_str()
         .unwrap()
         .to_owned();
-    assert!(told.ends_with("\nOne,"), "{told}");
+    assert!(instruction.ends_with("\nOne,"), "{instruction}");
 }
 
 #[tokio::test]
-async fn characters_are_counted_not_bytes() {
-    let said = "日本語の文章は、単語の間に空白を置かない。だから、単語の数は文字の数とは別に数える必要がある。そして🙂";
-    let at = said.char_indices().rev().nth(39).unwrap().0;
-    let (answer, beta, _app) = broken(said, answer(&format!("{}終わり。", &said[at..]))).await;
-    assert_eq!(answer.text(), format!("{said}終わり。"));
-    let told = beta.requests()[0].1["messages"][2]["content"]
+async fn the_overlap_is_counted_in_characters() {
+    let sent = "日本語の文章は、単語の間に空白を置かない。だから、単語の数は文字の数とは別に数える必要がある。そして🙂";
+    let start = sent.char_indices().rev().nth(39).unwrap().0;
+    let (answer, beta, _app) =
+        break_after(sent, answer(&format!("{}終わり。", &sent[start..]))).await;
+    assert_eq!(answer.text(), format!("{sent}終わり。"));
+    let instruction = beta.requests()[0].1["messages"][2]["content"]
         .as_str()
         .unwrap()
         .to_owned();
-    assert!(told.ends_with(&format!("\n{}", &said[at..])), "{told}");
+    assert!(
+        instruction.ends_with(&format!("\n{}", &sent[start..])),
+        "{instruction}"
+    );
 }
 
 #[tokio::test]
-async fn who_begins_again_with_the_same_words_joins_too() {
-    let whole = format!("{SAID} sleeps.");
+async fn a_second_answer_that_starts_over_is_joined() {
+    let whole = format!("{SENT} sleeps.");
     let letters: Vec<String> = whole.chars().map(String::from).collect();
     for second in [
         apart([&*whole]),
@@ -175,7 +180,7 @@ async fn who_begins_again_with_the_same_words_joins_too() {
         apart([&whole[..10], &whole[10..50], &whole[50..]]),
         apart(letters.iter().map(String::as_str)),
     ] {
-        let (answer, ..) = broken(SAID, second).await;
+        let (answer, ..) = break_after(SENT, second).await;
         assert_eq!(
             (answer.text(), answer.finish()),
             (whole.clone(), "stop".into())
@@ -185,13 +190,13 @@ async fn who_begins_again_with_the_same_words_joins_too() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_to_add_ends_it() {
-    // The first one broke between its last word and its end mark.
-    for second in [answer(LAST), answer(SAID)] {
-        let (answer, ..) = broken(SAID, second).await;
+async fn a_second_answer_that_adds_nothing_completes_the_stream() {
+    // Alpha broke between its last word and its end mark.
+    for second in [answer(OVERLAP), answer(SENT)] {
+        let (answer, ..) = break_after(SENT, second).await;
         assert_eq!(
             (answer.text(), answer.finish()),
-            (SAID.into(), "stop".into())
+            (SENT.into(), "stop".into())
         );
         assert_eq!(
             answer.chunks.last().unwrap()["failsoft"]["provider"],
@@ -201,12 +206,13 @@ async fn who_has_nothing_to_add_ends_it() {
 }
 
 #[tokio::test]
-async fn a_continuation_that_breaks_is_continued() {
-    let (one, two) = (Gate::default(), Gate::default());
-    let alpha = ScriptedProvider::start(vec![spoken([SAID]), one.hold(), Act::Reset]).await;
+async fn a_broken_continuation_is_continued_by_a_third_provider() {
+    let first_gate = Gate::default();
+    let second_gate = Gate::default();
+    let alpha = ScriptedProvider::start(vec![spoken([SENT]), first_gate.hold(), Act::Reset]).await;
     let beta = vec![
-        spoken([LAST, " sleeps under"]),
-        two.hold(),
+        spoken([OVERLAP, " sleeps under"]),
+        second_gate.hold(),
         say(&crate::harness::last_chunk()),
     ];
     let beta = ScriptedProvider::start(beta).await;
@@ -216,14 +222,14 @@ async fn a_continuation_that_breaks_is_continued() {
     let mut body = streaming("What?");
     body["stream_options"] = json!({ "include_usage": true });
     let mut answer = Completion::open(app.completion(&body)).await;
-    answer.shows(SAID).await;
-    one.open();
-    answer.shows(&format!("{SAID} sleeps under")).await;
-    two.open();
+    answer.shows(SENT).await;
+    first_gate.open();
+    answer.shows(&format!("{SENT} sleeps under")).await;
+    second_gate.open();
     let answer = answer.ended().await;
-    assert_eq!(answer.text(), format!("{SAID} sleeps under a tree."));
+    assert_eq!(answer.text(), format!("{SENT} sleeps under a tree."));
     assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai", "gamma 3 ai"]);
-    // Two attempts told no usage: theirs is estimated, and all three are summed up.
+    // The two broken attempts reported no usage, so theirs is estimated; all three are added up.
     let usage = &answer.chunks.last().unwrap()["usage"];
     assert!(usage["completion_tokens"].as_u64() > Some(15), "{usage}");
     assert_eq!((alpha.asked(), beta.asked(), gamma.asked()), (1, 1, 1));
@@ -231,20 +237,20 @@ async fn a_continuation_that_breaks_is_continued() {
 }
 
 #[tokio::test]
-async fn who_is_full_of_thoughts_says_none_of_them() {
+async fn reasoning_of_a_continuation_is_not_sent() {
     let thought =
         event(r#"{"choices":[{"index":0,"delta":{"reasoning_content":"fox jumps? hm."}}]}"#);
     let script = vec![
         say(&(head() + &thought)),
-        say(&(word(&format!("{LAST} sleeps.")) + &finish())),
+        say(&(word(&format!("{OVERLAP} sleeps.")) + &finish())),
     ];
-    let (answer, ..) = broken(SAID, script).await;
-    assert_eq!(answer.text(), format!("{SAID} sleeps."));
+    let (answer, ..) = break_after(SENT, script).await;
+    assert_eq!(answer.text(), format!("{SENT} sleeps."));
 }
 
 #[tokio::test]
-async fn a_whole_answer_begins_anew_instead() {
-    let alpha = ScriptedProvider::start(vec![spoken([SAID]), Act::Reset]).await;
+async fn without_streaming_the_next_provider_starts_over() {
+    let alpha = ScriptedProvider::start(vec![spoken([SENT]), Act::Reset]).await;
     let beta = ScriptedProvider::answering("Something else.").await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let answer = app

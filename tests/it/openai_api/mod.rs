@@ -1,4 +1,5 @@
-//! `/v1`, the OpenAI-compatible API, over real sockets: providers that break by a script behind it, a strict client before it.
+//! `/v1`, the OpenAI-compatible API, over real sockets, between scripted providers and a strict
+//! client.
 
 mod auth;
 mod client_disconnect;

@@ -1,6 +1,7 @@
-//! The official OpenAI clients, as people install them, against services that are well, break, refuse and are down; and against the demo.
+//! The official OpenAI SDKs against services that work, break, reject and are down, and the demo.
 //!
-//! What they ask and expect stands in `tests/sdk`, one script a language; `tests/sdk/install.sh` installs them, once.
+//! The checks are in `tests/sdk`, one script per language; `tests/sdk/install.sh` installs the
+//! SDKs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,49 +15,49 @@ use tokio::sync::OnceCell;
 use crate::binary::service::{Service, failsoft};
 use crate::harness::{Act, ScriptedProvider, TestApp, answer, refusal, settings, spoken};
 
-const SAID: &str = "The quick brown fox jumps over the lazy dog, and then it";
+const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it";
 
-/// To install the clients takes the longest; what it takes is the network's affair.
-const LIMIT: Duration = Duration::from_secs(300);
+/// Installing the SDKs takes the longest, depending on the network.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk")
 }
 
-/// Runs a program to its good end and gives what it printed.
+/// Runs a program and returns its output.
 ///
 /// # Errors
-/// All that it said, where its end was none.
+/// Its whole output if it fails.
 async fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program);
-    let ran =
-        tokio::time::timeout(LIMIT, command.args(arguments).kill_on_drop(true).output()).await;
-    let ran = ran.expect("it takes too long").unwrap();
+    let output =
+        tokio::time::timeout(TIMEOUT, command.args(arguments).kill_on_drop(true).output()).await;
+    let output = output.expect("the program takes too long").unwrap();
     let [out, err] =
-        [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    if ran.status.success() {
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if output.status.success() {
         Ok(out)
     } else {
         Err(format!("{}:\n{out}\n{err}", program.display()))
     }
 }
 
-/// The folder that the clients are installed in.
-async fn clients() -> &'static str {
+/// The folder of the installed SDKs.
+async fn install_sdks() -> &'static str {
     static FOLDER: OnceCell<String> = OnceCell::const_new();
     let install = || async {
-        // Beside the build folder's own temporary one.
+        // A folder that outlives the tests, beside the build folder's temporary one.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("sdk");
         let installed = run(&scripts().join("install.sh"), &[folder.to_str().unwrap()]).await;
         installed
-            .unwrap_or_else(|said| panic!("the clients were not installed: {said}"))
+            .unwrap_or_else(|output| panic!("the SDKs were not installed: {output}"))
             .trim()
             .to_owned()
     };
     FOLDER.get_or_init(install).await
 }
 
-/// What the scripts ask, by name.
+/// The services that the scripts call. `urls` has one entry per name.
 struct Services {
     urls: Value,
     demo: Service,
@@ -70,7 +71,7 @@ impl Services {
         let folder = TempDir::new().unwrap();
         let demo = Service::of(failsoft(folder.path(), &["--listen", "127.0.0.1:0"])).await;
         let urls = json!({ "demo": url(demo.port) });
-        let mut all = Self {
+        let mut services = Self {
             urls,
             demo,
             _folder: folder,
@@ -78,46 +79,54 @@ impl Services {
             _providers: vec![],
         };
         let whole = || answer("The quick brown fox jumps over the lazy dog, and then it sleeps.");
-        let torn = || vec![spoken([SAID]), Act::Reset];
+        let broken = || vec![spoken([SENT]), Act::Reset];
         let rest = || answer("fox jumps over the lazy dog, and then it sleeps.");
-        let asis = |_: &mut Settings| {};
-        all.add("well", vec![whole()], asis).await;
-        all.add("closed", vec![whole()], |settings| {
-            settings.server.api_keys = vec![Secret::new("right")]
-        })
-        .await;
-        all.add("breaks", vec![torn(), rest()], asis).await;
-        all.add("torn", vec![torn()], asis).await;
+        let unchanged = |_: &mut Settings| {};
+        services.add("well", vec![whole()], unchanged).await;
+        services
+            .add("closed", vec![whole()], |settings| {
+                settings.server.api_keys = vec![Secret::new("right")]
+            })
+            .await;
+        services
+            .add("breaks", vec![broken(), rest()], unchanged)
+            .await;
+        services.add("torn", vec![broken()], unchanged).await;
         let fault =
             json!({ "message": "temperature must be nice", "type": "invalid_request_error" });
-        all.add("refuses", vec![error(400, &fault)], asis).await;
+        services
+            .add("refuses", vec![error(400, &fault)], unchanged)
+            .await;
         let fault = json!({ "message": "too long", "code": "context_length_exceeded" });
-        all.add("narrow", vec![error(400, &fault)], asis).await;
-        let sorry =
+        services
+            .add("narrow", vec![error(400, &fault)], unchanged)
+            .await;
+        let with_fallback =
             |settings: &mut Settings| settings.degradation.fallback = "Later, please.".into();
-        all.add(
-            "down",
-            vec![error(503, &json!({ "message": "busy" }))],
-            sorry,
-        )
-        .await;
-        all
+        services
+            .add(
+                "down",
+                vec![error(503, &json!({ "message": "busy" }))],
+                with_fallback,
+            )
+            .await;
+        services
     }
 
-    async fn add(&mut self, name: &str, scripts: Vec<Vec<Act>>, shape: impl Fn(&mut Settings)) {
+    async fn add(&mut self, name: &str, scripts: Vec<Vec<Act>>, change: impl Fn(&mut Settings)) {
         let mut providers = vec![];
         for script in scripts {
             providers.push(ScriptedProvider::start(script).await);
         }
         let named: Vec<_> = ["alpha", "beta"].into_iter().zip(&providers).collect();
         let mut settings = settings(&named);
-        // The scripts break one many times; here it is not to be passed over for that.
+        // The scripts break a provider many times; its breaker should stay closed.
         settings.breaker.consecutive_failures = 1000;
         for provider in &mut settings.providers {
             provider.breaker.stream_failure_rate = 1.0;
             provider.breaker.min_calls = 1000;
         }
-        shape(&mut settings);
+        change(&mut settings);
         let app = TestApp::start(settings).await;
         self.urls[name] = url(app.port).into();
         self._apps.push(app);
@@ -137,22 +146,23 @@ fn error(status: u16, body: &Value) -> Vec<Act> {
     )]
 }
 
-/// Runs a script; its last check is the one named.
-async fn checks(services: &Services, program: &Path, arguments: &[&str], last: &str) {
+/// Runs a script and asserts that `last`, its last check, passed.
+async fn run_checks(services: &Services, program: &Path, arguments: &[&str], last: &str) {
     let logged = || services.demo.logged();
     let out = run(program, arguments)
         .await
-        .unwrap_or_else(|said| panic!("{said}\nthe demo:\n{}", logged()));
+        .unwrap_or_else(|output| panic!("{output}\nthe demo:\n{}", logged()));
     assert!(out.ends_with(&format!("ok {last}\n")), "{out}");
     assert!(!logged().contains("panic"), "{}", logged());
 }
 
 #[tokio::test]
-async fn python() {
-    let (clients, services) = tokio::join!(clients(), Services::start());
-    let program = Path::new(clients).join("python/bin/python");
-    let (script, urls) = (scripts().join("client.py"), services.urls.to_string());
-    checks(
+async fn the_python_sdk_passes_its_checks() {
+    let (sdks, services) = tokio::join!(install_sdks(), Services::start());
+    let program = Path::new(sdks).join("python/bin/python");
+    let script = scripts().join("client.py");
+    let urls = services.urls.to_string();
+    run_checks(
         &services,
         &program,
         &[script.to_str().unwrap(), &urls],
@@ -162,10 +172,11 @@ async fn python() {
 }
 
 #[tokio::test]
-async fn javascript() {
-    let (clients, services) = tokio::join!(clients(), Services::start());
-    let folder = Path::new(clients).join("javascript");
-    let (script, urls) = (scripts().join("client.mjs"), services.urls.to_string());
+async fn the_javascript_sdk_passes_its_checks() {
+    let (sdks, services) = tokio::join!(install_sdks(), Services::start());
+    let folder = Path::new(sdks).join("javascript");
+    let script = scripts().join("client.mjs");
+    let urls = services.urls.to_string();
     let arguments = [script.to_str().unwrap(), &urls, folder.to_str().unwrap()];
-    checks(&services, Path::new("node"), &arguments, "demo").await;
+    run_checks(&services, Path::new("node"), &arguments, "demo").await;
 }

@@ -1,4 +1,5 @@
-//! A streamed answer that breaks goes on with a provider that takes the beginning of an answer: in its own form, and without where it refuses.
+//! A broken stream is continued by a provider that accepts prefill, in its own form, or without it
+//! if the provider rejects it.
 
 use failsoft::config::Prefill;
 use serde_json::{Value, json};
@@ -7,34 +8,35 @@ use crate::harness::{
     Act, Completion, Gate, ScriptedProvider, TestApp, answer, apart, refusal, settings, spoken,
 };
 
-const SAID: &str = "The quick brown fox jumps over the lazy dog, and then it ";
+const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it ";
 
-const LAST: &str = "fox jumps over the lazy dog, and then it";
+/// The last 40 characters of [`SENT`] without its final space.
+const OVERLAP: &str = "fox jumps over the lazy dog, and then it";
 
-/// A service whose second provider takes beginnings in this form.
+/// A service whose second provider accepts prefill in this form.
 async fn service(alpha: &ScriptedProvider, beta: &ScriptedProvider, form: Prefill) -> TestApp {
     let mut settings = settings(&[("alpha", alpha), ("beta", beta)]);
     settings.providers[1].prefill = form;
     TestApp::start(settings).await
 }
 
-/// The first breaks, the second goes on.
-async fn broken(app: &TestApp, alpha: &ScriptedProvider) -> Completion {
+/// Breaks alpha after its text and returns the stream that beta completes.
+async fn break_after_text(app: &TestApp, alpha: &ScriptedProvider) -> Completion {
     let gate = Gate::default();
-    alpha.once(vec![spoken([SAID]), gate.hold(), Act::Reset]);
+    alpha.once(vec![spoken([SENT]), gate.hold(), Act::Reset]);
     let mut answer = app.stream("What?").await;
-    answer.shows(SAID).await;
+    answer.shows(SENT).await;
     gate.open();
     answer.ended().await
 }
 
-fn messages(asked: &Value) -> Vec<Value> {
-    asked["messages"].as_array().unwrap().clone()
+fn messages(request: &Value) -> Vec<Value> {
+    request["messages"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
-async fn each_form_is_asked_in_its_own_words() {
-    for (form, prefix, vllm) in [
+async fn each_prefill_form_is_sent_with_its_own_fields() {
+    for (form, has_prefix, is_vllm) in [
         (Prefill::Assistant, false, false),
         (Prefill::Vllm, false, true),
         (Prefill::Prefix, true, false),
@@ -42,73 +44,80 @@ async fn each_form_is_asked_in_its_own_words() {
         let alpha = ScriptedProvider::start(vec![]).await;
         let beta = ScriptedProvider::answering("sleeps under a tree.").await;
         let app = service(&alpha, &beta, form).await;
-        let answer = broken(&app, &alpha).await;
+        let answer = break_after_text(&app, &alpha).await;
         assert_eq!(
             (answer.text(), answer.finish()),
-            (format!("{SAID}sleeps under a tree."), "stop".into())
+            (format!("{SENT}sleeps under a tree."), "stop".into())
         );
         assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai"]);
 
-        let asked = &beta.requests()[0].1;
-        let mut begun = json!({ "role": "assistant", "content": SAID.trim_end() });
-        if prefix {
-            begun["prefix"] = true.into();
+        let request = &beta.requests()[0].1;
+        let mut started = json!({ "role": "assistant", "content": SENT.trim_end() });
+        if has_prefix {
+            started["prefix"] = true.into();
         }
         assert_eq!(
-            messages(asked),
-            [json!({ "role": "user", "content": "What?" }), begun],
+            messages(request),
+            [json!({ "role": "user", "content": "What?" }), started],
             "{form:?}"
         );
-        let flag = |name: &str| asked.get(name).cloned();
+        let flag = |name: &str| request.get(name).cloned();
         assert_eq!(
             flag("continue_final_message"),
-            vllm.then_some(json!(true)),
+            is_vllm.then_some(json!(true)),
             "{form:?}"
         );
         assert_eq!(
             flag("add_generation_prompt"),
-            vllm.then_some(json!(false)),
+            is_vllm.then_some(json!(false)),
             "{form:?}"
         );
-        // A question that nothing was said to yet is asked as ever.
+        // A new question is asked without prefill.
         app.stream("And?").await.ended().await;
         app.at_rest().await;
     }
 }
 
 #[tokio::test]
-async fn no_space_is_lost_or_doubled_at_the_seam() {
+async fn no_space_is_lost_or_doubled_where_texts_are_joined() {
     for pieces in [vec!["sleeps."], vec![" sleeps."], vec![" ", "sleeps."]] {
         let alpha = ScriptedProvider::start(vec![]).await;
         let beta = ScriptedProvider::start(apart(pieces)).await;
         let app = service(&alpha, &beta, Prefill::Assistant).await;
-        assert_eq!(broken(&app, &alpha).await.text(), format!("{SAID}sleeps."));
+        assert_eq!(
+            break_after_text(&app, &alpha).await.text(),
+            format!("{SENT}sleeps.")
+        );
     }
 }
 
 #[tokio::test]
-async fn a_beginning_that_comes_back_is_cut() {
-    let whole = format!("{SAID}sleeps.");
+async fn an_echoed_beginning_is_removed() {
+    let echoed = format!("{SENT}sleeps.");
     for form in [Prefill::Prefix, Prefill::Assistant] {
         let alpha = ScriptedProvider::start(vec![]).await;
-        let beta = ScriptedProvider::answering(&whole).await;
+        let beta = ScriptedProvider::answering(&echoed).await;
         let app = service(&alpha, &beta, form).await;
-        assert_eq!(broken(&app, &alpha).await.text(), whole, "{form:?}");
+        assert_eq!(
+            break_after_text(&app, &alpha).await.text(),
+            echoed,
+            "{form:?}"
+        );
     }
-    // Only the same first words are no echo.
+    // The same first words alone are not an echo.
     let alpha = ScriptedProvider::start(vec![]).await;
     let beta = ScriptedProvider::answering("The quick brown fox is gone.").await;
     let app = service(&alpha, &beta, Prefill::Assistant).await;
     assert_eq!(
-        broken(&app, &alpha).await.text(),
-        format!("{SAID}The quick brown fox is gone.")
+        break_after_text(&app, &alpha).await.text(),
+        format!("{SENT}The quick brown fox is gone.")
     );
 }
 
 #[tokio::test]
-async fn who_refuses_a_beginning_is_asked_without() {
+async fn a_provider_that_rejects_prefill_is_asked_without_it() {
     let body = json!({ "error": { "message": "prefill is not supported", "type": "invalid_request_error" } });
-    let refused = || {
+    let rejection = || {
         vec![refusal(
             400,
             "content-type: application/json\r\n",
@@ -116,23 +125,26 @@ async fn who_refuses_a_beginning_is_asked_without() {
         )]
     };
     let alpha = ScriptedProvider::start(vec![]).await;
-    let beta = ScriptedProvider::start(answer(&format!("{LAST} sleeps."))).await;
+    let beta = ScriptedProvider::start(answer(&format!("{OVERLAP} sleeps."))).await;
     let app = service(&alpha, &beta, Prefill::Assistant).await;
-    beta.once(refused());
-    let answer = broken(&app, &alpha).await;
+    beta.once(rejection());
+    let answer = break_after_text(&app, &alpha).await;
     assert_eq!(
         (answer.text(), answer.finish()),
-        (format!("{SAID}sleeps."), "stop".into())
+        (format!("{SENT}sleeps."), "stop".into())
     );
     assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 3 ai"]);
-    let asked = beta.requests();
-    let [(_, first), (_, second)] = &asked[..] else {
-        panic!("asked {} times", asked.len())
+    let requests = beta.requests();
+    let [(_, first), (_, second)] = &requests[..] else {
+        panic!("beta got {} requests", requests.len())
     };
     assert_eq!(messages(first).last().unwrap()["role"], "assistant");
     assert_eq!(messages(second).last().unwrap()["role"], "user");
-    // It is remembered.
-    assert_eq!(broken(&app, &alpha).await.text(), format!("{SAID}sleeps."));
+    // The rejection is remembered.
+    assert_eq!(
+        break_after_text(&app, &alpha).await.text(),
+        format!("{SENT}sleeps.")
+    );
     assert_eq!(beta.asked(), 3);
     assert_eq!(app.provider("beta").await["state"], "closed");
 }

@@ -1,4 +1,4 @@
-//! What a provider refuses because of the request: told to the caller with the provider's reason, and no breaker counts it.
+//! Requests that a provider rejects: the caller gets the reason, and no breaker counts it.
 
 use serde_json::{Value, json};
 
@@ -17,8 +17,8 @@ fn too_long() -> Value {
 }
 
 #[tokio::test]
-async fn a_refused_request_is_passed_on_with_its_reason() {
-    for (status, told) in [(400, 400), (422, 422)] {
+async fn a_rejection_is_passed_on_with_its_reason() {
+    for status in [400, 422] {
         let message = "temperature: must be nice, not sk-canary-key";
         let fault =
             json!({ "message": message, "type": "invalid_request_error", "param": "temperature" });
@@ -26,7 +26,7 @@ async fn a_refused_request_is_passed_on_with_its_reason() {
         let beta = ScriptedProvider::answering("Not asked.").await;
         let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
         for body in [question("What?"), streaming("What?")] {
-            // Also where no degraded answer is wanted: it is no outage.
+            // A rejected request is no outage, so `x-degraded-answers` does not matter.
             for degraded in ["on", "off"] {
                 let answer = app
                     .completion(&body)
@@ -35,14 +35,14 @@ async fn a_refused_request_is_passed_on_with_its_reason() {
                     .await;
                 assert_eq!(
                     (answer.status, answer.header("content-type")),
-                    (told, "application/json")
+                    (status, "application/json")
                 );
                 let error = &answer.json()["error"];
                 assert_eq!(error["type"], "invalid_request_error");
-                let said = error["message"].as_str().unwrap();
+                let reason = error["message"].as_str().unwrap();
                 assert!(
-                    said.starts_with("temperature: must be nice") && !said.contains("canary"),
-                    "{said}"
+                    reason.starts_with("temperature: must be nice") && !reason.contains("canary"),
+                    "{reason}"
                 );
                 assert_eq!(
                     (answer.header("x-provider"), answer.header("x-attempts")),
@@ -58,7 +58,7 @@ async fn a_refused_request_is_passed_on_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_another_than_the_first_is_passed_on_too() {
+async fn a_rejection_of_a_later_provider_is_passed_on() {
     let alpha = ScriptedProvider::start(vec![refusal(503, "", "busy")]).await;
     let beta = ScriptedProvider::start(error(
         400,
@@ -78,7 +78,7 @@ async fn a_refusal_of_another_than_the_first_is_passed_on_too() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_goes_to_who_has_more_room() {
+async fn a_too_long_prompt_goes_to_a_provider_with_more_context() {
     for (status, fault) in [
         (400, too_long()),
         (413, json!({ "message": "Payload too large" })),
@@ -88,8 +88,8 @@ async fn what_is_too_long_goes_to_who_has_more_room() {
             let beta = ScriptedProvider::answering("Not asked: no more room.").await;
             let gamma = ScriptedProvider::answering("Room enough.").await;
             let mut settings = settings(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]);
-            for (provider, room) in settings.providers.iter_mut().zip([8192, 4096, 128_000]) {
-                provider.context_tokens = Some(room);
+            for (provider, tokens) in settings.providers.iter_mut().zip([8192, 4096, 128_000]) {
+                provider.context_tokens = Some(tokens);
             }
             let app = TestApp::start(settings).await;
             let answer = app.completion(&body).send().await;
@@ -102,7 +102,7 @@ async fn what_is_too_long_goes_to_who_has_more_room() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_for_all_is_told_and_never_cut() {
+async fn a_prompt_too_long_for_all_is_rejected_uncut() {
     for (status, fault) in [
         (400, too_long()),
         (413, json!({ "message": "Payload too large" })),
@@ -125,17 +125,17 @@ async fn what_is_too_long_for_all_is_told_and_never_cut() {
                 (&json!("context_length_exceeded"), &fault["message"])
             );
         }
-        // Each time the whole history, and once.
-        let asked = alpha.requests();
-        assert_eq!(asked.len(), 2);
-        for (_, asked) in asked {
-            assert_eq!(asked["messages"], history);
+        // Each request had the whole history, and there was no retry.
+        let requests = alpha.requests();
+        assert_eq!(requests.len(), 2);
+        for (_, request) in requests {
+            assert_eq!(request["messages"], history);
         }
     }
 }
 
 #[tokio::test]
-async fn a_refused_parameter_of_ours_is_mapped_anew_and_not_passed_on() {
+async fn an_unsupported_parameter_name_is_mapped_and_retried() {
     let fault = json!({
         "message": "Unsupported parameter: 'max_tokens'", "type": "invalid_request_error",
         "param": "max_tokens", "code": "unsupported_parameter",
@@ -149,8 +149,8 @@ async fn a_refused_parameter_of_ours_is_mapped_anew_and_not_passed_on() {
 }
 
 #[tokio::test]
-async fn what_broke_is_not_the_callers_fault() {
-    // A refusal that comes after text, from one that is to go on with it.
+async fn a_rejected_continuation_is_not_the_callers_fault() {
+    // Beta rejects the request to continue alpha's text.
     let alpha = ScriptedProvider::start(vec![spoken(["Some ", "text"]), Act::Reset]).await;
     let beta = ScriptedProvider::start(error(
         400,

@@ -1,4 +1,4 @@
-//! Who is asked: by `model`, and by `X-Failover`.
+//! Provider selection by `model` and `X-Failover`.
 
 use serde_json::{Value, json};
 
@@ -6,13 +6,13 @@ use crate::harness::{
     Act, Answer, ScriptedProvider, TestApp, question, refusal, settings, streaming,
 };
 
-struct Three {
+struct Service {
     app: TestApp,
     providers: [ScriptedProvider; 3],
 }
 
-impl Three {
-    /// Alpha, beta and gamma, each saying its name; the models of beta and gamma are the same.
+impl Service {
+    /// Alpha, beta and gamma, each answering with its name. Beta and gamma have the same model.
     async fn start() -> Self {
         let mut providers = vec![];
         for name in ["alpha.", "beta.", "gamma."] {
@@ -29,8 +29,8 @@ impl Three {
         }
     }
 
-    fn breaks(&self, place: usize) {
-        self.providers[place].usually(vec![refusal(503, "", "busy")]);
+    fn break_provider(&self, index: usize) {
+        self.providers[index].usually(vec![refusal(503, "", "busy")]);
     }
 
     async fn ask(&self, model: &str, headers: &[(&str, &str)]) -> Answer {
@@ -51,18 +51,18 @@ impl Three {
 }
 
 #[tokio::test]
-async fn the_model_names_who_is_asked_first() {
-    let three = Three::start().await;
+async fn the_model_selects_the_first_provider() {
+    let service = Service::start().await;
     for (model, provider) in [
         ("auto", "alpha"),
         ("alpha", "alpha"),
         ("beta", "beta"),
         ("gamma", "gamma"),
         ("alpha-model", "alpha"),
-        // The first of those with that model.
+        // Beta is the first provider with this model.
         ("vendor/large-2", "beta"),
     ] {
-        let answer = three.ask(model, &[]).await;
+        let answer = service.ask(model, &[]).await;
         assert_eq!(
             (
                 answer.status,
@@ -76,26 +76,26 @@ async fn the_model_names_who_is_asked_first() {
             body["choices"][0]["message"]["content"],
             format!("{provider}.")
         );
-        let answered = if provider == "alpha" {
+        let expected_model = if provider == "alpha" {
             "alpha-model"
         } else {
             "vendor/large-2"
         };
-        assert_eq!(body["model"], answered, "{model}");
+        assert_eq!(body["model"], expected_model, "{model}");
     }
 }
 
 #[tokio::test]
-async fn the_rest_is_asked_after_it() {
-    let three = Three::start().await;
-    three.breaks(1);
-    let answer = three.ask("beta", &[]).await;
+async fn other_providers_follow_the_selected_one() {
+    let service = Service::start().await;
+    service.break_provider(1);
+    let answer = service.ask("beta", &[]).await;
     assert_eq!(
         (answer.header("x-provider"), answer.header("x-attempts")),
         ("alpha", "2")
     );
-    three.breaks(0);
-    let answer = three.ask("beta", &[("x-failover", "on")]).await;
+    service.break_provider(0);
+    let answer = service.ask("beta", &[("x-failover", "on")]).await;
     assert_eq!(
         (answer.header("x-provider"), answer.header("x-attempts")),
         ("gamma", "3")
@@ -103,11 +103,11 @@ async fn the_rest_is_asked_after_it() {
 }
 
 #[tokio::test]
-async fn an_unknown_model_is_not_found() {
-    let three = Three::start().await;
+async fn unknown_models_are_rejected() {
+    let service = Service::start().await;
     for model in ["gpt-4o", "", "AUTO", "alpha ", "large-2"] {
         for body in [question("What?"), streaming("What?")] {
-            let answer = three.send(model, &[], body).await;
+            let answer = service.send(model, &[], body).await;
             assert_eq!(answer.status, 404, "{model:?}");
             let error = &answer.json()["error"];
             assert_eq!(
@@ -118,25 +118,25 @@ async fn an_unknown_model_is_not_found() {
         }
     }
     assert_eq!(
-        three.providers.each_ref().map(ScriptedProvider::asked),
+        service.providers.each_ref().map(ScriptedProvider::asked),
         [0, 0, 0]
     );
 }
 
 #[tokio::test]
-async fn without_failover_only_that_one_is_asked() {
-    let three = Three::start().await;
+async fn without_failover_only_the_selected_provider_is_called() {
+    let service = Service::start().await;
     for (model, provider) in [
         ("beta", "beta"),
         ("vendor/large-2", "beta"),
         ("auto", "alpha"),
     ] {
-        let answer = three.ask(model, &[("x-failover", "off")]).await;
+        let answer = service.ask(model, &[("x-failover", "off")]).await;
         assert_eq!(answer.header("x-provider"), provider, "{model}");
     }
-    three.breaks(1);
-    let before = three.providers.each_ref().map(ScriptedProvider::asked);
-    let answer = three.ask("beta", &[("x-failover", "Off")]).await;
+    service.break_provider(1);
+    let before = service.providers.each_ref().map(ScriptedProvider::asked);
+    let answer = service.ask("beta", &[("x-failover", "Off")]).await;
     assert_eq!(
         (
             answer.status,
@@ -145,7 +145,7 @@ async fn without_failover_only_that_one_is_asked() {
         ),
         (200, "true", "none")
     );
-    let answer = three
+    let answer = service
         .ask(
             "beta",
             &[("x-failover", "off"), ("x-degraded-answers", "off")],
@@ -155,18 +155,18 @@ async fn without_failover_only_that_one_is_asked() {
         (answer.status, answer.header("x-should-retry")),
         (503, "false")
     );
-    let after = three.providers.each_ref().map(ScriptedProvider::asked);
+    let after = service.providers.each_ref().map(ScriptedProvider::asked);
     assert_eq!((after[0], after[2]), (before[0], before[2]));
-    // Nobody goes on with its text either.
-    three.providers[1].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
+    // No other provider continues its text either.
+    service.providers[1].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
     let mut body = streaming("What?");
     body["model"] = "gamma".into();
-    three.providers[2].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
-    let request = three.app.completion(&body).header("x-failover", "off");
+    service.providers[2].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
+    let request = service.app.completion(&body).header("x-failover", "off");
     let answer = crate::harness::Completion::open(request)
         .await
         .ended()
         .await;
     assert_eq!((answer.text().as_str(), answer.done), ("Some text", false));
-    assert_eq!(three.providers[0].asked(), before[0]);
+    assert_eq!(service.providers[0].asked(), before[0]);
 }

@@ -1,40 +1,42 @@
-//! Requests that two servers in a row could read as different ones: each is refused with 400 and its connection closed, so that nothing behind it
-//! is ever read as a request. Over raw sockets, because no client says such things.
+//! Requests that two servers in a row could read differently: each is rejected with 400 and its
+//! connection closed, so that bytes behind it are never read as a request. They are sent over raw
+//! sockets, because no client library sends such requests.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::{ScriptedProvider, TestApp, soon};
 
-/// What would be smuggled: where it is answered, it was read as a request.
+/// The smuggled request. A response to it proves that it was read.
 const SMUGGLED: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Sends these bytes, and gives all that is answered until the server closes.
-async fn told(app: &TestApp, bytes: &[u8]) -> String {
+/// Sends the bytes and returns everything that is received until the server closes.
+async fn send_raw(app: &TestApp, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     stream.write_all(bytes).await.unwrap();
-    let mut told = Vec::new();
-    // A reset is an end too: it comes where bytes were left unread.
-    drop(soon("the server to close", stream.read_to_end(&mut told)).await);
-    String::from_utf8_lossy(&told).into_owned()
+    let mut received = Vec::new();
+    // The server resets the connection if it leaves bytes unread.
+    drop(soon("the server to close", stream.read_to_end(&mut received)).await);
+    String::from_utf8_lossy(&received).into_owned()
 }
 
-fn answers(told: &str) -> Vec<&str> {
-    told.match_indices("HTTP/1.1 ")
-        .map(|(at, _)| told[at + 9..].split(' ').next().unwrap())
+fn statuses(received: &str) -> Vec<&str> {
+    received
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, _)| received[at + 9..].split(' ').next().unwrap())
         .collect()
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_two_ways_is_refused_and_closed() {
+async fn ambiguous_requests_are_rejected_and_closed() {
     let alpha = ScriptedProvider::answering("All is well.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     let body = r#"{"model":"auto","messages":[{"role":"user","content":"Well?"}]}"#;
     let length = body.len();
     let chunk = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
-    let mut taken = Vec::new();
-    for (what, request) in [
+    let mut failures = Vec::new();
+    for (name, request) in [
         (
             "both lengths, CL.TE",
             format!(
@@ -66,7 +68,7 @@ async fn what_can_be_read_in_two_ways_is_refused_and_closed() {
             format!("{post}content-length: 0x10\r\n\r\n{body}"),
         ),
         (
-            "a length without end",
+            "a length out of range",
             format!("{post}content-length: 99999999999999999999999\r\n\r\n{body}"),
         ),
         (
@@ -112,13 +114,13 @@ async fn what_can_be_read_in_two_ways_is_refused_and_closed() {
             format!("{post}transfer-encoding: chunked\r\n\r\n0x{length:x}\r\n{body}\r\n0\r\n\r\n"),
         ),
         (
-            "a chunk without end",
+            "a chunk out of range",
             format!(
                 "{post}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{body}\r\n0\r\n\r\n"
             ),
         ),
         (
-            "a chunk longer than told",
+            "a chunk longer than its size",
             format!("{post}transfer-encoding: chunked\r\n\r\n2\r\n{body}\r\n0\r\n\r\n"),
         ),
         (
@@ -135,27 +137,30 @@ async fn what_can_be_read_in_two_ways_is_refused_and_closed() {
             "GET /healthz x HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
         ),
         (
-            "no name of a header",
+            "an empty header name",
             "GET /healthz HTTP/1.1\r\nhost: localhost\r\n: x\r\n\r\n".to_owned(),
         ),
-        ("rubbish", "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n".to_owned()),
+        (
+            "a TLS handshake",
+            "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n".to_owned(),
+        ),
     ] {
-        let told = told(&app, format!("{request}{SMUGGLED}").as_bytes()).await;
-        if answers(&told) != ["400"] {
-            taken.push((what, answers(&told).join(" ")));
+        let received = send_raw(&app, format!("{request}{SMUGGLED}").as_bytes()).await;
+        if statuses(&received) != ["400"] {
+            failures.push((name, statuses(&received).join(" ")));
         }
     }
     assert!(
-        taken.is_empty(),
-        "not refused, or what came behind was read: {taken:?}"
+        failures.is_empty(),
+        "not rejected, or the smuggled request was read: {failures:?}"
     );
     assert_eq!(alpha.asked(), 0);
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
 }
 
-/// Two requests in one packet, in good order, are two requests.
+/// Two well-formed requests in one packet are two requests.
 #[tokio::test]
-async fn what_can_be_read_in_one_way_is_taken() {
+async fn unambiguous_pipelined_requests_are_accepted() {
     let alpha = ScriptedProvider::answering("All is well.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let body = r#"{"model":"auto","messages":[{"role":"user","content":"Well?"}]}"#;
@@ -166,7 +171,7 @@ async fn what_can_be_read_in_one_way_is_taken() {
         first.len(),
         rest.len()
     );
-    let told = told(&app, request.as_bytes()).await;
-    assert_eq!(answers(&told), ["200", "200"], "{told}");
+    let received = send_raw(&app, request.as_bytes()).await;
+    assert_eq!(statuses(&received), ["200", "200"], "{received}");
     assert_eq!(alpha.asked(), 1);
 }

@@ -1,4 +1,5 @@
-//! A streamed answer that nobody can go on with: it ends with an error object and without an end mark, and what was sent stands.
+//! Streamed answers that cannot be continued: they end with an error object and without an end
+//! mark, and the sent text stays.
 
 use serde_json::json;
 
@@ -7,35 +8,40 @@ use crate::harness::{
     spoken,
 };
 
-const SAID: &str = "The quick brown fox jumps over the lazy dog, and then it";
+const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it";
 
-const LAST: &str = "fox jumps over the lazy dog, and then it";
+/// The last 40 characters of [`SENT`].
+const OVERLAP: &str = "fox jumps over the lazy dog, and then it";
 
-/// The first one breaks after its text; the others, in order, do these things. Gives the answer to its end.
-async fn broken(others: Vec<Vec<Act>>) -> (Completion, Vec<usize>) {
+/// Breaks alpha after its text; the other providers run these scripts in order. Returns the
+/// completed stream and the number of calls to each of the others.
+async fn break_after_text(others: Vec<Vec<Act>>) -> (Completion, Vec<usize>) {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken([SAID]), gate.hold(), Act::Reset]).await;
-    let mut all = vec![];
+    let alpha = ScriptedProvider::start(vec![spoken([SENT]), gate.hold(), Act::Reset]).await;
+    let mut others_started = vec![];
     for script in others {
-        all.push(ScriptedProvider::start(script).await);
+        others_started.push(ScriptedProvider::start(script).await);
     }
     let names = ["beta", "gamma", "delta"];
     let mut providers = vec![("alpha", &alpha)];
-    providers.extend(names.into_iter().zip(&all));
+    providers.extend(names.into_iter().zip(&others_started));
     let app = TestApp::of(&providers).await;
     let mut answer = app.stream("What?").await;
-    answer.shows(SAID).await;
+    answer.shows(SENT).await;
     gate.open();
     let answer = answer.ended().await;
     app.at_rest().await;
     assert_eq!(alpha.asked(), 1);
-    (answer, all.iter().map(ScriptedProvider::asked).collect())
+    (
+        answer,
+        others_started.iter().map(ScriptedProvider::asked).collect(),
+    )
 }
 
-/// It ended in an error, with nothing after the first one's text.
+/// Asserts that the stream ended with an error right after alpha's text.
 #[track_caller]
-fn torn(answer: &Completion) {
-    assert_eq!((answer.text().as_str(), answer.done), (SAID, false));
+fn assert_interrupted(answer: &Completion) {
+    assert_eq!((answer.text().as_str(), answer.done), (SENT, false));
     assert_eq!(answer.speakers(), ["alpha 1 ai"]);
     let error = answer.error.as_ref().unwrap();
     assert_eq!(
@@ -46,36 +52,36 @@ fn torn(answer: &Completion) {
 }
 
 #[tokio::test]
-async fn nobody_left() {
-    let (answer, _) = broken(vec![]).await;
-    torn(&answer);
+async fn without_another_provider_the_stream_ends_with_an_error() {
+    let (answer, _) = break_after_text(vec![]).await;
+    assert_interrupted(&answer);
 }
 
 #[tokio::test]
-async fn a_text_that_does_not_fit_is_not_shown() {
+async fn a_continuation_that_does_not_fit_is_not_sent() {
     for other in [
         "Sure! Here is the rest: sleeps.".to_owned(),
         "The quick red fox jumps over the lazy dog, and then it sleeps.".to_owned(),
-        format!("\"{LAST}\" sleeps."),
-        // It ends within the repeat.
+        format!("\"{OVERLAP}\" sleeps."),
+        // This one ends within the overlap.
         "fox jumps over the lazy".to_owned(),
-        // And within what it begins again.
+        // This one starts over and ends within the sent text.
         "The quick brown fox jumps".to_owned(),
     ] {
-        let (answer, asked) = broken(vec![crate::harness::answer(&other)]).await;
-        torn(&answer);
+        let (answer, asked) = break_after_text(vec![crate::harness::answer(&other)]).await;
+        assert_interrupted(&answer);
         assert_eq!(asked, [1], "{other}");
     }
 }
 
 #[tokio::test]
-async fn a_later_provider_may_fit() {
+async fn a_later_provider_can_continue_the_stream() {
     for fault in [
         answer("Sure! Here is the rest: sleeps."),
         vec![Act::Reset],
         vec![refusal(503, "", "busy")],
         vec![spoken(["fox jumps over"]), say(&last_chunk())],
-        // It cannot go on with an answer: that is not the caller's fault.
+        // The provider rejects a started answer, which is not the caller's fault.
         vec![refusal(
             400,
             "content-type: application/json\r\n",
@@ -87,21 +93,22 @@ async fn a_later_provider_may_fit() {
             r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#,
         )],
     ] {
-        let (answer, asked) = broken(vec![fault.clone(), answer(&format!("{LAST} sleeps."))]).await;
+        let (answer, asked) =
+            break_after_text(vec![fault.clone(), answer(&format!("{OVERLAP} sleeps."))]).await;
         assert_eq!(
             (answer.text(), answer.finish()),
-            (format!("{SAID} sleeps."), "stop".into()),
+            (format!("{SENT} sleeps."), "stop".into()),
             "{fault:?}"
         );
         assert_eq!(asked[1], 1);
-        let third = format!("gamma {} ai", asked[0] + 2);
-        assert_eq!(answer.speakers(), ["alpha 1 ai".to_owned(), third]);
+        let last_speaker = format!("gamma {} ai", asked[0] + 2);
+        assert_eq!(answer.speakers(), ["alpha 1 ai".to_owned(), last_speaker]);
     }
 }
 
 #[tokio::test]
-async fn a_degraded_answer_is_not_put_behind_text() {
-    let (answer, asked) = broken(
+async fn no_degraded_answer_is_appended_to_text() {
+    let (answer, asked) = break_after_text(
         vec![
             vec![refusal(503, "", "busy")],
             vec![Act::Close],
@@ -112,26 +119,26 @@ async fn a_degraded_answer_is_not_put_behind_text() {
         .collect(),
     )
     .await;
-    torn(&answer);
+    assert_interrupted(&answer);
     assert_eq!(asked, [1, 2]);
 }
 
 #[tokio::test]
-async fn a_turn_that_ends_by_the_clock_is_torn_too() {
-    let alpha = ScriptedProvider::start(vec![spoken([SAID]), Act::Silence]).await;
+async fn a_turn_timeout_interrupts_the_stream() {
+    let alpha = ScriptedProvider::start(vec![spoken([SENT]), Act::Silence]).await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.timeouts.turn = std::time::Duration::from_secs(1);
     let app = TestApp::start(settings).await;
-    torn(&app.stream("What?").await.ended().await);
+    assert_interrupted(&app.stream("What?").await.ended().await);
     app.at_rest().await;
 }
 
 #[tokio::test]
-async fn a_service_that_stops_says_so() {
-    let alpha = ScriptedProvider::start(vec![spoken([SAID]), Act::Silence]).await;
+async fn a_shutdown_interrupts_the_stream() {
+    let alpha = ScriptedProvider::start(vec![spoken([SENT]), Act::Silence]).await;
     let mut app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut answer = app.stream("What?").await;
-    answer.shows(SAID).await;
+    answer.shows(SENT).await;
     app.stop();
-    torn(&answer.ended().await);
+    assert_interrupted(&answer.ended().await);
 }

@@ -1,4 +1,4 @@
-//! Who is let in: origins, programs, and what stands behind each conversation's id.
+//! Access control: origins of browsers, API keys of programs, and ids of conversations.
 
 use failsoft::config::{Secret, Settings};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn service(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestA
 }
 
 #[tokio::test]
-async fn a_browser_comes_from_the_services_own_site_or_an_allowed_one() {
+async fn browsers_connect_only_from_the_own_or_an_allowed_origin() {
     let (_alpha, app) =
         service(|settings| settings.server.allowed_origins = vec!["https://good.com".into()]).await;
     let own = format!("http://127.0.0.1:{}", app.port);
@@ -45,7 +45,7 @@ async fn a_browser_comes_from_the_services_own_site_or_an_allowed_one() {
             "{origin}"
         );
     }
-    // Another name that leads here is another site, unless the page itself was reached by it.
+    // The origin has to match the host that the page itself was reached by.
     let named = [("host", "chat.example"), ("origin", "http://chat.example")];
     assert_eq!(upgrade(&app, &named).await, Ok(()));
     let crossed = [("host", "chat.example"), ("origin", own.as_str())];
@@ -53,7 +53,7 @@ async fn a_browser_comes_from_the_services_own_site_or_an_allowed_one() {
 }
 
 #[tokio::test]
-async fn behind_a_public_url_only_that_is_the_own_site() {
+async fn with_a_public_url_only_its_origin_is_accepted() {
     let (_alpha, app) =
         service(|settings| settings.server.public_url = Some("https://chat.example.com".into()))
             .await;
@@ -66,7 +66,7 @@ async fn behind_a_public_url_only_that_is_the_own_site() {
 }
 
 #[tokio::test]
-async fn a_program_at_home_needs_no_key_and_one_from_elsewhere_does() {
+async fn local_programs_need_no_key_and_proxied_ones_do() {
     let (_alpha, app) = service(|_| ()).await;
     assert_eq!(upgrade(&app, &[]).await, Ok(()));
     for elsewhere in [
@@ -105,13 +105,13 @@ async fn a_program_at_home_needs_no_key_and_one_from_elsewhere_does() {
         );
     }
     assert_eq!(upgrade(&app, &[]).await, Err(401));
-    // A browser on the own site needs none.
+    // A browser on the service's own site needs no key.
     let own = format!("http://127.0.0.1:{}", app.port);
     assert_eq!(upgrade(&app, &[("origin", &own)]).await, Ok(()));
 }
 
 #[tokio::test]
-async fn the_api_is_for_programs_and_the_own_page() {
+async fn api_chat_accepts_only_programs_and_the_own_origin() {
     let (alpha, app) =
         service(|settings| settings.server.allowed_origins = vec!["https://good.com".into()]).await;
     let ask = |headers: &[(&str, &str)]| {
@@ -140,7 +140,7 @@ async fn the_api_is_for_programs_and_the_own_page() {
 }
 
 #[tokio::test]
-async fn no_handshake_is_no_socket() {
+async fn incomplete_websocket_handshakes_are_rejected() {
     let (_alpha, app) = service(|_| ()).await;
     for (name, value, status) in [
         ("connection", "keep-alive", 400),
@@ -158,19 +158,19 @@ async fn no_handshake_is_no_socket() {
 }
 
 #[tokio::test]
-async fn an_id_opens_its_own_conversation_alone() {
+async fn an_id_gives_access_only_to_its_own_conversation() {
     let (_alpha, app) = service(|_| ()).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("My secret?").await;
     client.done(&turn).await;
-    // A well-formed id that is not known is an empty conversation, under that id.
+    // An unknown but well-formed id opens an empty conversation under that id.
     let unknown = "AAAAAAAAAAAAAAAAAAAAAA";
     let mut stranger = WsClient::join(&app, unknown).await;
     assert_eq!(
         (stranger.conversation.as_str(), &stranger.welcome["history"]),
         (unknown, &json!([]))
     );
-    // A turn of another conversation is none of it, for whatever it is named.
+    // Frames that name a turn of another conversation are rejected.
     for frame in [
         json!({ "type": "stop", "turn": turn }),
         json!({ "type": "retry", "turn": turn, "client_msg_id": "x" }),
@@ -189,7 +189,7 @@ async fn an_id_opens_its_own_conversation_alone() {
     let hello = json!({ "conversation": unknown, "resume": { "turn": turn, "seq": 0 } });
     let mut resuming = WsClient::hello(app.port, &hello).await;
     assert_eq!(resuming.next().await["code"], "not_found");
-    // Nor is anything of it in what everyone may see.
+    // The public status shows nothing of the conversation.
     let status = app.status().await.to_string();
     assert!(
         !status.contains(&client.conversation) && !status.contains("secret"),
@@ -198,7 +198,7 @@ async fn an_id_opens_its_own_conversation_alone() {
 }
 
 #[tokio::test]
-async fn a_turn_under_way_is_its_own_conversations_alone() {
+async fn a_running_turn_cannot_be_stopped_from_another_conversation() {
     let gate = crate::harness::Gate::default();
     let alpha = ScriptedProvider::start(vec![crate::harness::spoken(["Mine"]), gate.hold()]).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
@@ -209,7 +209,7 @@ async fn a_turn_under_way_is_its_own_conversations_alone() {
     stranger.say(&json!({ "type": "stop", "turn": turn })).await;
     assert_eq!(stranger.next().await["code"], "not_found");
     client.quiet().await;
-    let mine = &client.page.turn(&turn).done;
-    assert_eq!((mine, alpha.counts().left), (&None, 0));
+    let done = &client.page.turn(&turn).done;
+    assert_eq!((done, alpha.counts().left), (&None, 0));
     assert_eq!(app.provider("alpha").await["in_flight"], Value::from(1));
 }

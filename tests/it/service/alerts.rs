@@ -1,4 +1,4 @@
-//! Who runs the service is told of changes, by receivers that check signatures and misbehave.
+//! Alerts to receivers that check signatures, fail, redirect or never finish a response.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::harness::{
 
 const KEY: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7];
 
-/// Providers of which the first is down after its first failure, and who is told.
-fn told(receiver: &Receiver, providers: &[(&str, &ScriptedProvider)]) -> Settings {
+/// Settings with an alert webhook, where one failure opens a provider's breaker.
+fn alert_settings(receiver: &Receiver, providers: &[(&str, &ScriptedProvider)]) -> Settings {
     let mut settings = settings(providers);
     settings.alerts.webhook = Some(Secret::new(receiver.url()));
     settings.alerts.webhook_secret = Some(Secret::new("whsec_AAECAwQFBgc="));
@@ -29,29 +29,29 @@ fn unauthorized() -> Vec<Act> {
     vec![refusal(401, "", "{}")]
 }
 
-/// Waits until `/status.json` names a problem that holds all of these words.
-async fn problem(app: &TestApp, words: &[&str]) -> String {
-    let told = async {
+/// Waits for a problem in `/status.json` that contains all of `words`.
+async fn wait_for_problem(app: &TestApp, words: &[&str]) {
+    let reported = async {
         loop {
             let status = app.status().await;
-            let all = status["problems"].as_array().unwrap().clone();
-            let all = all.iter().map(|one| one.as_str().unwrap().to_owned());
-            if let Some(found) = all
-                .into_iter()
-                .find(|one| words.iter().all(|word| one.contains(word)))
-            {
-                return found;
+            let problems = status["problems"].as_array().unwrap();
+            if problems.iter().any(|problem| {
+                let problem = problem.as_str().unwrap();
+                words.iter().all(|word| problem.contains(word))
+            }) {
+                return;
             }
         }
     };
-    soon("the problem in the status", told).await
+    soon("the problem in the status", reported).await
 }
 
 #[tokio::test]
-async fn an_outage_and_its_end_are_told_under_one_incident() {
+async fn an_outage_and_its_recovery_are_reported_with_one_incident_id() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
-    let (receiver, slack) = (Receiver::start().await, Receiver::start().await);
-    let mut settings = told(&receiver, &[("alpha", &alpha)]);
+    let receiver = Receiver::start().await;
+    let slack = Receiver::start().await;
+    let mut settings = alert_settings(&receiver, &[("alpha", &alpha)]);
     settings.alerts.slack_webhook = Some(Secret::new(slack.url()));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
@@ -69,22 +69,23 @@ async fn an_outage_and_its_end_are_told_under_one_incident() {
         (&mode["mode"], &mode["provider"]),
         (&json!("outage"), &Value::Null)
     );
-    // One id everywhere.
+    // All alerts carry the id of the incident.
     let status = app.status().await;
     assert!(status["incident"].as_str().unwrap().starts_with("inc-"));
     assert_eq!(
         (&down["incident"], &mode["incident"]),
         (&status["incident"], &status["incident"])
     );
-    for one in receiver.came() {
-        one.is_signed_by(KEY);
-        assert!(one.json()["at"].as_str().unwrap().ends_with('Z') && !one.body.contains("canary"));
+    for alert in receiver.came() {
+        alert.is_signed_by(KEY);
+        let body = alert.json();
+        assert!(body["at"].as_str().unwrap().ends_with('Z') && !alert.body.contains("canary"));
     }
-    let texts = slack.until(|all| all.len() == 2).await;
+    let texts = slack.until(|alerts| alerts.len() == 2).await;
     assert_eq!(
         texts[0].header("webhook-signature"),
         "",
-        "Slack knows no signatures"
+        "Slack messages are not signed"
     );
     let text = texts[0].json()["text"].as_str().unwrap().to_owned();
     assert!(
@@ -98,23 +99,21 @@ async fn an_outage_and_its_end_are_told_under_one_incident() {
         (&up["provider"], &up["incident"]),
         (&json!("alpha"), &status["incident"])
     );
-    let back = receiver.until(|all| all.len() == 4).await[3].json();
+    let back = receiver.until(|alerts| alerts.len() == 4).await[3].json();
     assert_eq!(
         (&back["event"], &back["mode"]),
         (&json!("mode_changed"), &json!("normal"))
     );
     assert_eq!(
         back["incident"], status["incident"],
-        "the one that has just ended"
+        "the recovery belongs to the incident that has just ended"
     );
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_is_tried_again_with_the_same_id_and_no_turn_waits() {
-    let (alpha, beta) = (
-        ScriptedProvider::start(unauthorized()).await,
-        ScriptedProvider::answering("Yes.").await,
-    );
+async fn failed_deliveries_are_retried_with_the_same_id_and_delay_no_turn() {
+    let alpha = ScriptedProvider::start(unauthorized()).await;
+    let beta = ScriptedProvider::answering("Yes.").await;
     let receiver = Receiver::start().await;
     let gate = Gate::default();
     for take in [
@@ -125,24 +124,28 @@ async fn a_receiver_that_fails_is_tried_again_with_the_same_id_and_no_turn_waits
     ] {
         receiver.once(take);
     }
-    let mut settings = told(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.alerts.webhook_secret = Some(Secret::new("plain secret"));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.answered("One").await.text, "Yes.");
-    receiver.until(|all| all.len() == 1).await;
-    problem(&app, &["the webhook", "500"]).await;
-    // It hangs now; nobody else does.
-    let tries = receiver.until(|all| all.len() == 4).await;
+    receiver.until(|alerts| alerts.len() == 1).await;
+    wait_for_problem(&app, &["the webhook", "500"]).await;
+    // The receiver now hangs; turns do not.
+    let tries = receiver.until(|alerts| alerts.len() == 4).await;
     for n in 0..20 {
         assert_eq!(client.answered(&format!("Question {n}")).await.text, "Yes.");
     }
     app.at_rest().await;
-    assert_eq!(receiver.came().len(), 4, "the next alert waits in the line");
-    for one in &tries {
-        one.is_signed_by(b"plain secret");
+    assert_eq!(
+        receiver.came().len(),
+        4,
+        "the next alert waits in the queue"
+    );
+    for delivery in &tries {
+        delivery.is_signed_by(b"plain secret");
         assert_eq!(
-            (one.header("webhook-id"), &one.body),
+            (delivery.header("webhook-id"), &delivery.body),
             (tries[0].header("webhook-id"), &tries[0].body)
         );
     }
@@ -150,72 +153,75 @@ async fn a_receiver_that_fails_is_tried_again_with_the_same_id_and_no_turn_waits
     receiver.event("mode_changed").await;
     let taken = receiver.taken();
     assert_eq!(taken[0], ("provider_down".to_owned(), json!("alpha")));
-    let well = async { while app.status().await["problems"] != json!([]) {} };
-    soon("the problem to be over", well).await;
+    let resolved = async { while app.status().await["problems"] != json!([]) {} };
+    soon("the problem to be over", resolved).await;
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_an_endless_answer_is_not_read() {
-    let (alpha, beta) = (
-        ScriptedProvider::start(unauthorized()).await,
-        ScriptedProvider::answering("Yes.").await,
-    );
-    let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
+async fn redirects_are_not_followed_and_endless_responses_are_abandoned() {
+    let alpha = ScriptedProvider::start(unauthorized()).await;
+    let beta = ScriptedProvider::answering("Yes.").await;
+    let receiver = Receiver::start().await;
+    let elsewhere = Receiver::start().await;
     receiver.once(Take::Status(
         307,
         format!("location: {}\r\n", elsewhere.url()),
     ));
     receiver.once(Take::Endless);
-    let mut settings = told(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.blocked_for = Duration::from_millis(300);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     client.answered("One").await;
-    problem(&app, &["An alert to the webhook was lost"]).await;
+    wait_for_problem(&app, &["An alert to the webhook was lost"]).await;
     receiver.event("mode_changed").await;
     assert_eq!(elsewhere.came().len(), 0);
-    // What was given up is not told to be over: only the mode is.
+    // The lost `provider_down` alert gets no `provider_up`; the change of mode is reported.
     alpha.usually(answer("Here again."));
-    let all = receiver.until(|all| all.len() == 3).await;
-    let events: Vec<_> = all.iter().map(|one| one.json()["event"].clone()).collect();
+    let alerts = receiver.until(|alerts| alerts.len() == 3).await;
+    let events: Vec<_> = alerts
+        .iter()
+        .map(|alert| alert.json()["event"].clone())
+        .collect();
     assert_eq!(events, ["provider_down", "mode_changed", "mode_changed"]);
-    assert_eq!(all[2].json()["mode"], "normal");
+    assert_eq!(alerts[2].json()["mode"], "normal");
 }
 
 #[tokio::test]
-async fn a_restart_neither_repeats_an_alert_nor_forgets_its_end() {
-    let (alpha, beta) = (
-        ScriptedProvider::start(unauthorized()).await,
-        ScriptedProvider::answering("Yes.").await,
-    );
+async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
+    let alpha = ScriptedProvider::start(unauthorized()).await;
+    let beta = ScriptedProvider::answering("Yes.").await;
     let receiver = Receiver::start().await;
-    let mut settings = told(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.blocked_for = Duration::from_millis(300);
     let app = TestApp::start(settings.clone()).await;
     WsClient::open(&app).await.answered("One").await;
     let incident = receiver.event("mode_changed").await.json()["incident"].clone();
-    // What was delivered is noted a moment later.
+    // The delivery is recorded a moment after it happened.
     let store = &app.lobby.turns.store;
-    let noted = async {
+    let recorded = async {
         while !store
             .get_document("alerts/webhook".into())
             .await
             .unwrap()
-            .is_some_and(|one| one.contains("mode"))
+            .is_some_and(|note| note.contains("mode"))
         {}
     };
-    soon("the note", noted).await;
+    soon("the note", recorded).await;
     let folder = app.stopped().await;
 
     let app = TestApp::in_folder(settings, folder).await;
-    // It is looked at while it is still down, and then found to be well.
+    // The restarted service probes it while it is still down, and then finds it healthy.
     let before = alpha.counts().probes;
     alpha.until(|counts| counts.probes >= before + 2).await;
     alpha.usually(answer("Here again."));
     app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    let all = receiver.until(|all| all.len() == 4).await;
-    let events: Vec<_> = all.iter().map(|one| one.json()["event"].clone()).collect();
+    let alerts = receiver.until(|alerts| alerts.len() == 4).await;
+    let events: Vec<_> = alerts
+        .iter()
+        .map(|alert| alert.json()["event"].clone())
+        .collect();
     assert_eq!(
         events,
         [
@@ -226,24 +232,25 @@ async fn a_restart_neither_repeats_an_alert_nor_forgets_its_end() {
         ]
     );
     assert!(
-        all.iter().all(|one| one.json()["incident"] == incident),
-        "{all:?}"
+        alerts
+            .iter()
+            .all(|alert| alert.json()["incident"] == incident),
+        "{alerts:?}"
     );
-    assert_eq!(all[3].json()["mode"], "normal");
+    assert_eq!(alerts[3].json()["mode"], "normal");
 }
 
 #[tokio::test]
-async fn what_a_drill_brings_about_is_told_as_staged_and_holds_nothing_real_back() {
-    let (alpha, beta) = (
-        ScriptedProvider::answering("From alpha.").await,
-        ScriptedProvider::answering("From beta.").await,
-    );
-    let (receiver, slack) = (Receiver::start().await, Receiver::start().await);
-    let mut settings = told(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
+async fn drill_alerts_are_marked_and_do_not_suppress_real_ones() {
+    let alpha = ScriptedProvider::answering("From alpha.").await;
+    let beta = ScriptedProvider::answering("From beta.").await;
+    let receiver = Receiver::start().await;
+    let slack = Receiver::start().await;
+    let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.alerts.slack_webhook = Some(Secret::new(slack.url()));
     settings.server.admin_token = Some(Secret::new("admin-canary"));
     let app = TestApp::start(settings).await;
-    let order = async |method: &str, body: Option<Value>| {
+    let send_order = async |method: &str, body: Option<Value>| {
         let request = app
             .request(method, "/admin/drills")
             .header("authorization", "Bearer admin-canary");
@@ -254,46 +261,62 @@ async fn what_a_drill_brings_about_is_told_as_staged_and_holds_nothing_real_back
         assert_eq!(answer.status, 200, "{}", answer.body);
     };
     let mut client = WsClient::open(&app).await;
-    order(
+    send_order(
         "POST",
         Some(json!({ "provider": "alpha", "fault": "down", "for": "10m" })),
     )
     .await;
     assert_eq!(client.answered("Under it?").await.text, "From beta.");
-    let all = receiver.until(|all| all.len() == 2).await;
-    let of = |one: &Delivery| (one.json()["event"].clone(), one.json()["drill"].clone());
-    assert_eq!(of(&all[0]), (json!("provider_down"), json!(true)));
-    assert_eq!(of(&all[1]), (json!("mode_changed"), json!(true)));
-    let text = all[0].json()["text"].clone();
+    let alerts = receiver.until(|alerts| alerts.len() == 2).await;
+    let event_and_drill =
+        |alert: &Delivery| (alert.json()["event"].clone(), alert.json()["drill"].clone());
+    assert_eq!(
+        event_and_drill(&alerts[0]),
+        (json!("provider_down"), json!(true))
+    );
+    assert_eq!(
+        event_and_drill(&alerts[1]),
+        (json!("mode_changed"), json!(true))
+    );
+    let text = alerts[0].json()["text"].clone();
     assert_eq!(
         text,
         "Outage drill: Provider alpha is down: it cannot be reached."
     );
-    let texts = slack.until(|all| all.len() == 2).await;
+    let texts = slack.until(|alerts| alerts.len() == 2).await;
     assert!(
         texts
             .iter()
-            .all(|one| one.body.contains("Failsoft: Outage drill: ")),
+            .all(|message| message.body.contains("Failsoft: Outage drill: ")),
         "{texts:?}"
     );
 
-    // Its end is one of a drill too.
-    order("DELETE", None).await;
-    let all = receiver.until(|all| all.len() == 4).await;
-    assert_eq!(of(&all[2]), (json!("provider_up"), json!(true)));
+    // The recovery at the end of a drill is marked too.
+    send_order("DELETE", None).await;
+    let alerts = receiver.until(|alerts| alerts.len() == 4).await;
     assert_eq!(
-        (of(&all[3]), &all[3].json()["mode"]),
+        event_and_drill(&alerts[2]),
+        (json!("provider_up"), json!(true))
+    );
+    assert_eq!(
+        (event_and_drill(&alerts[3]), &alerts[3].json()["mode"]),
         ((json!("mode_changed"), json!(true)), &json!("normal"))
     );
 
-    // And real trouble of the same kind is told at once, well within the least interval between two alerts.
+    // A real failure of the same kind is reported at once, within the minimum interval of alerts.
     alpha.refuse().await;
     assert_eq!(client.answered("And now?").await.text, "From beta.");
-    let all = receiver.until(|all| all.len() == 6).await;
-    assert_eq!(of(&all[4]), (json!("provider_down"), json!(false)));
-    assert_eq!(of(&all[5]), (json!("mode_changed"), json!(false)));
+    let alerts = receiver.until(|alerts| alerts.len() == 6).await;
     assert_eq!(
-        all[4].json()["text"],
+        event_and_drill(&alerts[4]),
+        (json!("provider_down"), json!(false))
+    );
+    assert_eq!(
+        event_and_drill(&alerts[5]),
+        (json!("mode_changed"), json!(false))
+    );
+    assert_eq!(
+        alerts[4].json()["text"],
         "Provider alpha is down: it cannot be reached."
     );
 }

@@ -1,4 +1,4 @@
-//! What the last day and month were like, as the status tells it, also after a restart.
+//! Availability of the last day and month in the status, also after a restart.
 
 use failsoft::config::{Prices, Secret};
 use serde_json::{Value, json};
@@ -7,9 +7,10 @@ use crate::harness::{ScriptedProvider, TestApp, WsClient, settings, soon};
 
 const TOKEN: &str = "admin-canary";
 
-/// Waits until so many messages are counted, and gives what is told of a day, as the operator sees it.
-async fn counted(app: &TestApp, total: u64) -> Value {
-    let told = async {
+/// Waits until `total` messages are counted. Returns the last day's availability as the operator
+/// sees it.
+async fn availability_after(app: &TestApp, total: u64) -> Value {
+    let counted = async {
         loop {
             let request = app
                 .request("GET", "/status.json")
@@ -20,11 +21,11 @@ async fn counted(app: &TestApp, total: u64) -> Value {
             }
         }
     };
-    soon("the messages to be counted", told).await
+    soon("the messages to be counted", counted).await
 }
 
 #[tokio::test]
-async fn a_day_is_summed_up_and_survives_a_restart() {
+async fn the_last_days_availability_survives_a_restart() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.server.admin_token = Some(Secret::new(TOKEN));
@@ -39,7 +40,7 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     }
     alpha.refuse().await;
     client.answered("And now?").await;
-    let day = counted(&app, 4).await;
+    let day = availability_after(&app, 4).await;
     assert_eq!((&day["answers"], &day["ai"]), (&json!(1.0), &json!(0.75)));
     assert_eq!(
         day["counts"],
@@ -52,19 +53,19 @@ async fn a_day_is_summed_up_and_survives_a_restart() {
     assert_eq!(
         app.status().await["availability"]["30d"].get("cost_usd"),
         None,
-        "for the operator alone"
+        "costs are for the operator only"
     );
     let reasons = day["reasons"].as_object().unwrap();
     assert!(
         reasons.len() == 1 && reasons["refused"].as_u64() > Some(0),
         "{day}"
     );
-    // One more, just before it stops.
+    // This message is counted just before the service stops.
     client.answered("Still?").await;
     let folder = app.stopped().await;
 
     let app = TestApp::in_folder(settings, folder).await;
-    let after = counted(&app, 5).await;
+    let after = availability_after(&app, 5).await;
     assert_eq!(
         after["counts"],
         json!({ "total": 5, "ai": 3, "degraded": 2, "lost": 0 })

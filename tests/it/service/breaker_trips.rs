@@ -1,4 +1,4 @@
-//! What opens a breaker where not every call fails, and how a crowd meets providers that come back.
+//! Breakers that open although not every call fails, and crowds that meet recovering providers.
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ const ALPHA: &str = "The first provider's answer.";
 const BETA: &str = "The second provider's answer.";
 
 /// An open time that no test waits for.
-const LONG: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(60);
 
-fn refused(status: u16, headers: &str) -> Vec<Act> {
+fn error_response(status: u16, headers: &str) -> Vec<Act> {
     let headers = format!("content-type: application/json\r\n{headers}");
     vec![refusal(
         status,
@@ -29,27 +29,26 @@ fn refused(status: u16, headers: &str) -> Vec<Act> {
     )]
 }
 
-/// Alpha does this, beta answers. Alpha stays open for long.
+/// Starts alpha with the given script, and beta, which answers. Alpha's breaker stays open.
 async fn service(
     alpha: Vec<Act>,
     change: impl FnOnce(&mut Settings),
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (
-        ScriptedProvider::start(alpha).await,
-        ScriptedProvider::answering(BETA).await,
-    );
+    let alpha = ScriptedProvider::start(alpha).await;
+    let beta = ScriptedProvider::answering(BETA).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.limits.connections_per_ip = 10_000;
     for provider in &mut settings.providers {
         provider.max_concurrent = 1000;
-        (provider.breaker.open_for, provider.breaker.open_max) = (LONG, LONG);
+        provider.breaker.open_for = NEVER;
+        provider.breaker.open_max = NEVER;
     }
     change(&mut settings);
     let app = TestApp::start(settings).await;
     (alpha, beta, app)
 }
 
-/// Asks whole over the API; gives the text.
+/// Asks over the API without streaming and returns the text.
 async fn ask(app: &TestApp) -> String {
     let answer = app.completion(&question("What?")).send().await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -59,8 +58,8 @@ async fn ask(app: &TestApp) -> String {
         .to_owned()
 }
 
-/// Alpha is open, and left alone.
-async fn left_alone(app: &TestApp, alpha: &ScriptedProvider) {
+/// Asserts that alpha's breaker is open and that no turn calls it.
+async fn assert_open_and_not_called(app: &TestApp, alpha: &ScriptedProvider) {
     app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
         .await;
     let asked = alpha.asked();
@@ -74,7 +73,7 @@ async fn left_alone(app: &TestApp, alpha: &ScriptedProvider) {
 }
 
 #[tokio::test]
-async fn good_and_bad_in_turns() {
+async fn alternating_successes_and_failures_open_the_breaker() {
     let (alpha, _beta, app) = service(answer(ALPHA), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
@@ -83,24 +82,24 @@ async fn good_and_bad_in_turns() {
             "closed",
             "before turn {turn}"
         );
-        let bad = turn % 2 == 0;
-        if bad {
-            alpha.once(refused(503, ""));
+        let fails = turn % 2 == 0;
+        if fails {
+            alpha.once(error_response(503, ""));
         }
         let shown = client.answered("What?").await;
-        assert_eq!(shown.text, if bad { BETA } else { ALPHA });
+        assert_eq!(shown.text, if fails { BETA } else { ALPHA });
         assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
-        // Its end is counted before the next one begins.
+        // The end of a turn has to be counted before the next one starts.
         app.vitals("alpha", |vitals| vitals.successes + vitals.failures == turn)
             .await;
     }
     assert_eq!(alpha.asked(), 10);
-    left_alone(&app, &alpha).await;
+    assert_open_and_not_called(&app, &alpha).await;
 }
 
 #[tokio::test]
-async fn rate_limits_that_say_no_time() {
-    let (alpha, _beta, app) = service(refused(429, ""), |_| ()).await;
+async fn rate_limits_without_retry_after_open_the_breaker_by_rate() {
+    let (alpha, _beta, app) = service(error_response(429, ""), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
         let vitals = app.provider("alpha").await;
@@ -119,40 +118,41 @@ async fn rate_limits_that_say_no_time() {
         );
         app.vitals("alpha", |vitals| vitals.failures == turn).await;
     }
-    left_alone(&app, &alpha).await;
+    assert_open_and_not_called(&app, &alpha).await;
     assert_eq!(app.provider("alpha").await["reason"], "rate_limited");
 }
 
-/// A minute, the window of first tokens, is three seconds here; but a first token is slow only from a second on, so that stays as it is.
+/// The window of first tokens is shortened from a minute to three seconds. First tokens count as
+/// slow from one second on, so they have to be slower than that.
 #[tokio::test]
-async fn first_tokens_many_times_slower_and_no_errors() {
-    const MINUTE: Duration = Duration::from_secs(3);
-    /// What a busy machine may take for itself.
-    const BUSY: Duration = Duration::from_secs(10);
+async fn slow_first_tokens_without_errors_open_the_breaker() {
+    const WINDOW: Duration = Duration::from_secs(3);
+    /// Allowance for a busy machine.
+    const SLACK: Duration = Duration::from_secs(10);
     let (alpha, _beta, app) = service(answer(ALPHA), |settings| {
-        settings.providers[0].breaker.window = MINUTE
+        settings.providers[0].breaker.window = WINDOW
     })
     .await;
-    let begun = Instant::now();
-    let mut every = interval(MINUTE / 15);
+    let started = Instant::now();
+    let mut ticks = interval(WINDOW / 15);
     let mut calls = 0;
-    while calls < 10 || begun.elapsed() < MINUTE {
-        every.tick().await;
+    while calls < 10 || started.elapsed() < WINDOW {
+        ticks.tick().await;
         assert_eq!(ask(&app).await, ALPHA);
         calls += 1;
     }
     alpha.usually([vec![Act::Wait(Duration::from_secs(2))], answer(ALPHA)].concat());
-    let slow = Instant::now();
+    let slow_since = Instant::now();
     let mut crowd: FuturesUnordered<_> = (0..20).map(|_| ask(&app)).collect();
     while let Some(text) = crowd.next().await {
-        assert_eq!(text, ALPHA, "it answers, however late");
+        assert_eq!(text, ALPHA, "a slow answer is still used");
     }
-    left_alone(&app, &alpha).await;
-    println!("open {:?} after it became slow", slow.elapsed());
+    assert_open_and_not_called(&app, &alpha).await;
+    println!("open {:?} after it became slow", slow_since.elapsed());
     assert!(
-        slow.elapsed() < MINUTE + BUSY,
+        slow_since.elapsed() < WINDOW + SLACK,
         "open {:?} after it became slow",
-        slow.elapsed()
+        slow_since.elapsed()
     );
     let vitals = app.provider("alpha").await;
     assert_eq!(
@@ -161,14 +161,15 @@ async fn first_tokens_many_times_slower_and_no_errors() {
     );
 }
 
-/// Everybody was told the same moment, and would come back together.
+/// Without jitter all providers would be probed at the same moment.
 #[tokio::test]
-async fn all_limited_until_the_same_moment() {
+async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
     const WAIT: Duration = Duration::from_millis(1500);
     const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let mut providers = Vec::new();
     for _ in NAMES {
-        providers.push(ScriptedProvider::start(refused(429, "retry-after-ms: 1500\r\n")).await);
+        providers
+            .push(ScriptedProvider::start(error_response(429, "retry-after-ms: 1500\r\n")).await);
     }
     let pairs: Vec<_> = NAMES.into_iter().zip(&providers).collect();
     let mut settings = settings(&pairs);
@@ -177,7 +178,8 @@ async fn all_limited_until_the_same_moment() {
     for provider in &mut settings.providers {
         provider.retry.max_retry_after = Duration::ZERO;
         provider.breaker.min_calls = 1;
-        (provider.breaker.open_for, provider.breaker.open_max) = (Duration::from_secs(1), LONG);
+        provider.breaker.open_for = Duration::from_secs(1);
+        provider.breaker.open_max = NEVER;
     }
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
@@ -189,7 +191,7 @@ async fn all_limited_until_the_same_moment() {
     for provider in &providers {
         provider.usually(answer(ALPHA));
     }
-    // As long as all are limited the answer is a labelled one, and comes without asking anybody.
+    // While all are limited, the fallback answer comes without calling any provider.
     let shown = client.answered("Xyzzy?").await;
     assert_eq!(
         (shown.text.as_str(), shown.attempts.len()),
@@ -206,29 +208,33 @@ async fn all_limited_until_the_same_moment() {
         waits.push(probed - asked);
     }
     waits.sort();
-    println!("tried after {waits:?}");
-    assert!(waits[0] >= WAIT, "tried after {:?}", waits[0]);
-    // Up to a fifth of a second more, as chance says: hardly ever the same for eight.
+    println!("probed after {waits:?}");
+    assert!(waits[0] >= WAIT, "probed after {:?}", waits[0]);
+    // The jitter is up to a fifth of a second: eight equal waits are practically impossible.
     let spread = waits[7] - waits[0];
     assert!(spread >= Duration::from_millis(10), "all within {spread:?}");
     assert_eq!(client.answered("Xyzzy?").await.text, ALPHA);
 }
 
-/// How many turns there are when the first provider comes back.
+/// The number of turns that start while the first provider recovers.
 const CROWD: usize = 500;
 
-/// Opens alpha's breaker and has it answer behind the gate from now on, so that each call to it can be counted while it is under way.
-async fn back_behind(
+/// Opens alpha's breaker, then has alpha hold each call at `gate`, so that concurrent calls can be
+/// counted. With `own_probes` the service probes by itself; otherwise visitors' turns are probes.
+async fn recovering_behind(
     gate: &Gate,
     probes: u32,
-    own: bool,
+    own_probes: bool,
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta, app) = service(refused(503, ""), |settings| {
+    let (alpha, beta, app) = service(error_response(503, ""), |settings| {
         let alpha = &mut settings.providers[0];
-        (alpha.breaker.consecutive_failures, alpha.breaker.probes) = (1, probes);
-        // The crowd comes in its own time.
-        (alpha.timeouts.first_token, alpha.timeouts.attempt) = (vec![LONG], LONG);
-        (alpha.breaker.open_for, alpha.health.recovery_probe) = (Duration::from_millis(500), own);
+        alpha.breaker.consecutive_failures = 1;
+        alpha.breaker.probes = probes;
+        // No call times out while it is held.
+        alpha.timeouts.first_token = vec![NEVER];
+        alpha.timeouts.attempt = NEVER;
+        alpha.breaker.open_for = Duration::from_millis(500);
+        alpha.health.recovery_probe = own_probes;
     })
     .await;
     assert_eq!(ask(&app).await, BETA);
@@ -239,10 +245,10 @@ async fn back_behind(
 }
 
 #[tokio::test]
-async fn a_crowd_waits_for_our_own_probes() {
+async fn a_crowd_is_served_elsewhere_while_own_probes_run() {
     for probes in [1, 3] {
         let gate = Gate::default();
-        let (alpha, beta, app) = back_behind(&gate, probes, true).await;
+        let (alpha, beta, app) = recovering_behind(&gate, probes, true).await;
         let probes = usize::try_from(probes).unwrap();
         alpha.until(|counts| counts.open == probes).await;
         let mut crowd: FuturesUnordered<_> = (0..CROWD).map(|_| ask(&app)).collect();
@@ -264,10 +270,10 @@ async fn a_crowd_waits_for_our_own_probes() {
 }
 
 #[tokio::test]
-async fn a_crowd_whose_first_are_the_probes() {
+async fn the_first_turns_of_a_crowd_serve_as_probes() {
     for probes in [1, 3] {
         let gate = Gate::default();
-        let (alpha, beta, app) = back_behind(&gate, probes, false).await;
+        let (alpha, beta, app) = recovering_behind(&gate, probes, false).await;
         let probes = usize::try_from(probes).unwrap();
         let mut crowd: FuturesUnordered<_> = (0..CROWD).map(|_| ask(&app)).collect();
         let others = async {
@@ -291,10 +297,10 @@ async fn a_crowd_whose_first_are_the_probes() {
     }
 }
 
-/// Its probes go badly one after the other: each time it is left alone again, and never is one more under way than may be.
+/// All probes fail: the breaker opens again each time, and probes never overlap.
 #[tokio::test]
-async fn a_crowd_at_a_provider_that_comes_and_goes() {
-    let (alpha, _beta, app) = service(refused(503, ""), |settings| {
+async fn failing_probes_never_overlap_under_a_crowd() {
+    let (alpha, _beta, app) = service(error_response(503, ""), |settings| {
         let alpha = &mut settings.providers[0];
         alpha.breaker.consecutive_failures = 1;
         alpha.breaker.open_for = Duration::from_millis(20);
@@ -302,7 +308,7 @@ async fn a_crowd_at_a_provider_that_comes_and_goes() {
         alpha.health.recovery_probe = false;
     })
     .await;
-    // The first is let through alone, too.
+    // This first call opens the breaker.
     assert_eq!(ask(&app).await, BETA);
     let mut asked = 0;
     while alpha.asked() < 8 {
@@ -312,7 +318,7 @@ async fn a_crowd_at_a_provider_that_comes_and_goes() {
             asked += 1;
         }
     }
-    println!("{asked} turns, {} of them probes", alpha.asked());
+    println!("{asked} turns, {} calls to alpha", alpha.asked());
     assert_eq!((alpha.counts().most, alpha.counts().probes), (1, 0));
     app.at_rest().await;
 }

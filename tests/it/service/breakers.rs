@@ -1,4 +1,5 @@
-//! Breakers as the status tells them: when a provider is left alone, and how it comes back with nobody asking.
+//! Breaker states in the status: when a provider is no longer called, and how it recovers without
+//! any visitor.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use crate::harness::{
     Act, Gate, ScriptedProvider, TestApp, WsClient, answer, refusal, settings, soon, spoken,
 };
 
-const LONG: Duration = Duration::from_secs(60);
+/// An open time that no test waits for.
+const NEVER: Duration = Duration::from_secs(60);
 
 fn busy() -> Vec<Act> {
     vec![refusal(
@@ -20,14 +22,12 @@ fn busy() -> Vec<Act> {
     )]
 }
 
-/// Alpha fails at first, beta answers. Two failures open a breaker.
+/// Starts alpha, which fails at first, and beta, which answers. Two failures open alpha's breaker.
 async fn failing(
     change: impl FnOnce(&mut Settings),
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (
-        ScriptedProvider::start(busy()).await,
-        ScriptedProvider::answering("Beta.").await,
-    );
+    let alpha = ScriptedProvider::start(busy()).await;
+    let beta = ScriptedProvider::answering("Beta.").await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.consecutive_failures = 2;
     change(&mut settings);
@@ -35,7 +35,7 @@ async fn failing(
     (alpha, beta, app)
 }
 
-/// Turns until alpha's breaker has opened.
+/// Asks until alpha's breaker is open.
 async fn trip(client: &mut WsClient) {
     for _ in 0..2 {
         let shown = client.answered("What?").await;
@@ -50,10 +50,10 @@ async fn trip(client: &mut WsClient) {
 }
 
 #[tokio::test]
-async fn a_run_of_failures_opens_it_and_it_is_left_alone() {
+async fn consecutive_failures_open_the_breaker_and_stop_calls() {
     let (alpha, beta, app) = failing(|settings| {
-        settings.providers[0].breaker.open_for = LONG;
-        settings.providers[0].breaker.open_max = LONG;
+        settings.providers[0].breaker.open_for = NEVER;
+        settings.providers[0].breaker.open_max = NEVER;
     })
     .await;
     let mut client = WsClient::open(&app).await;
@@ -90,25 +90,25 @@ async fn a_run_of_failures_opens_it_and_it_is_left_alone() {
 }
 
 #[tokio::test]
-async fn it_comes_back_with_nobody_asking() {
+async fn the_breaker_closes_without_any_visitor() {
     let (alpha, beta, app) = failing(|_| ()).await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    // Its probes fail, and open it again, as long as it is down.
+    // The probes fail, and reopen the breaker, while alpha is down.
     alpha.until(|counts| counts.probes >= 3).await;
     alpha.usually(answer("Alpha."));
-    let mended = Instant::now();
+    let recovered = Instant::now();
     app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    println!("found well {:?} after it was", mended.elapsed());
+    println!("closed {:?} after recovery", recovered.elapsed());
     assert!(
-        mended.elapsed() < Duration::from_secs(3),
+        recovered.elapsed() < Duration::from_secs(3),
         "open_max is 400 ms"
     );
     assert_eq!(
         (alpha.asked(), beta.asked()),
         (2, 2),
-        "no visitor was the probe"
+        "no turn served as a probe"
     );
     let shown = client.answered("What?").await;
     assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Alpha.", 1));
@@ -116,7 +116,7 @@ async fn it_comes_back_with_nobody_asking() {
 }
 
 #[tokio::test]
-async fn while_it_is_tried_one_probe_is_under_way_and_visitors_go_elsewhere() {
+async fn while_half_open_one_probe_runs_and_visitors_use_another_provider() {
     let (alpha, beta, app) = failing(|_| ()).await;
     let gate = Gate::default();
     let mut client = WsClient::open(&app).await;
@@ -129,7 +129,7 @@ async fn while_it_is_tried_one_probe_is_under_way_and_visitors_go_elsewhere() {
     alpha.until(|counts| counts.open == 1).await;
     assert_eq!(app.provider("alpha").await["state"], "half_open");
     let probes = alpha.counts().probes;
-    // As when a crowd had waited for it.
+    // A crowd that arrives during a probe is answered by the other provider.
     let mut crowd = Vec::new();
     for _ in 0..20 {
         let mut visitor = WsClient::open(&app).await;
@@ -155,14 +155,14 @@ async fn while_it_is_tried_one_probe_is_under_way_and_visitors_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_visitor_is_the_probe_where_the_operator_wants_it_so() {
+async fn without_recovery_probes_a_visitors_turn_is_the_probe() {
     let (alpha, _, app) =
         failing(|settings| settings.providers[0].health.recovery_probe = false).await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
     app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
         .await;
-    // It fails still: the visitor has the next one at hand.
+    // The probe fails: the same turn goes on to beta.
     let shown = client.answered("What?").await;
     assert_eq!(
         shown.path(),
@@ -181,10 +181,10 @@ async fn a_visitor_is_the_probe_where_the_operator_wants_it_so() {
 }
 
 #[tokio::test]
-async fn three_torn_answers_in_a_row_open_it() {
+async fn three_mid_stream_failures_in_a_row_open_the_breaker() {
     let (alpha, _, app) = failing(|settings| {
-        settings.providers[0].breaker.open_for = LONG;
-        settings.providers[0].breaker.open_max = LONG;
+        settings.providers[0].breaker.open_for = NEVER;
+        settings.providers[0].breaker.open_max = NEVER;
     })
     .await;
     let mut client = WsClient::open(&app).await;
@@ -208,10 +208,10 @@ async fn three_torn_answers_in_a_row_open_it() {
 }
 
 #[tokio::test]
-async fn it_remembers_over_a_restart() {
+async fn an_open_breaker_stays_open_after_a_restart() {
     let (alpha, beta, app) = failing(|settings| {
-        settings.providers[0].breaker.open_for = LONG;
-        settings.providers[0].breaker.open_max = LONG;
+        settings.providers[0].breaker.open_for = NEVER;
+        settings.providers[0].breaker.open_max = NEVER;
     })
     .await;
     let mut client = WsClient::open(&app).await;
@@ -235,18 +235,19 @@ async fn it_remembers_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_full_provider_is_passed_over_and_no_failure() {
+async fn a_provider_at_max_concurrency_is_skipped_without_counting_a_failure() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![spoken(["One "]), gate.hold(), Act::Silence]).await;
     let beta = ScriptedProvider::answering("Beta.").await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].max_concurrent = 1;
     let app = TestApp::start(settings).await;
-    let (mut one, mut two) = (WsClient::open(&app).await, WsClient::open(&app).await);
-    let turn = one.ask("What?").await;
-    one.shows(&turn, |shown| shown.text == "One ").await;
+    let mut first = WsClient::open(&app).await;
+    let mut second = WsClient::open(&app).await;
+    let turn = first.ask("What?").await;
+    first.shows(&turn, |shown| shown.text == "One ").await;
     assert_eq!(
-        two.answered("What?").await.path(),
+        second.answered("What?").await.path(),
         [("beta".into(), "".into())]
     );
     let vitals = app.provider("alpha").await;
@@ -256,9 +257,9 @@ async fn a_full_provider_is_passed_over_and_no_failure() {
     );
     assert_eq!(vitals["counts"]["failure"], 0);
     assert_eq!(app.status().await["mode"], "normal");
-    one.say(&json!({ "type": "stop", "turn": turn })).await;
-    one.done(&turn).await;
-    soon("the place to be free", app.at_rest()).await;
+    first.say(&json!({ "type": "stop", "turn": turn })).await;
+    first.done(&turn).await;
+    soon("the permit to be released", app.at_rest()).await;
     alpha.usually(answer("Alpha."));
-    assert_eq!(two.answered("What?").await.text, "Alpha.");
+    assert_eq!(second.answered("What?").await.text, "Alpha.");
 }

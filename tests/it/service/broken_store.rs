@@ -1,4 +1,4 @@
-//! A store that fails never stops a chat; it is said in `accepted` and in the status.
+//! A failing store never stops the chat; `accepted` and the status report it.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ async fn provider() -> (ScriptedProvider, Settings) {
     (alpha, settings)
 }
 
-/// The problems that the status tells, which name no path.
+/// The problems in the status. Asserts that they name no path.
 async fn problems(app: &TestApp) -> String {
     let status = app.status().await;
     let problems = status["problems"].to_string();
@@ -29,7 +29,7 @@ async fn problems(app: &TestApp) -> String {
 }
 
 #[tokio::test]
-async fn without_a_folder_the_chat_goes_on_in_memory() {
+async fn without_a_data_folder_the_chat_runs_in_memory() {
     let (_alpha, settings) = provider().await;
     let folder = Arc::new(TempDir::new().unwrap());
     fs::write(
@@ -48,14 +48,14 @@ async fn without_a_folder_the_chat_goes_on_in_memory() {
     );
     let turn = accepted["turn"].as_str().unwrap().to_owned();
     assert_eq!(client.done(&turn).await.text, TEXT);
-    // As long as it runs, it remembers.
+    // The conversation is kept in memory while the process runs.
     let client = WsClient::join(&app, &client.conversation).await;
     assert_eq!(client.welcome["history"][0]["text"], TEXT);
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
 }
 
 #[tokio::test]
-async fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
+async fn a_damaged_store_is_set_aside_and_replaced_by_a_new_one() {
     let (alpha, first) = provider().await;
     let app = TestApp::start(first).await;
     let mut client = WsClient::open(&app).await;
@@ -68,14 +68,14 @@ async fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
 
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
     assert!(problems(&app).await.contains("set aside"));
-    let aside = fs::read_dir(&data).unwrap().any(|entry| {
+    let was_set_aside = fs::read_dir(&data).unwrap().any(|entry| {
         entry
             .unwrap()
             .file_name()
             .to_string_lossy()
             .starts_with("store.damaged-")
     });
-    assert!(aside, "the damaged one is gone");
+    assert!(was_set_aside, "the damaged store was not preserved");
     let mut client = WsClient::join(&app, &conversation).await;
     assert_eq!(client.welcome["history"], json!([]));
     let accepted = client.ask_as(&fresh_id(), "Again?").await;
@@ -87,7 +87,7 @@ async fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_underneath_costs_durability_and_no_answer() {
+async fn a_store_failing_at_run_time_costs_durability_but_no_answer() {
     let (_alpha, mut settings) = provider().await;
     settings.chat.max_message_chars = 3_000_000;
     settings.limits.frame_bytes = 4_000_000;
@@ -97,7 +97,7 @@ async fn a_store_that_fails_underneath_costs_durability_and_no_answer() {
     assert_eq!(accepted["durable"], true);
     client.done(accepted["turn"].as_str().unwrap()).await;
 
-    // The folder goes; a record so long that the database keeps it in a file of its own finds no place.
+    // Without its folder, the database cannot store a record that needs a file of its own.
     fs::remove_dir_all(app.data().join("data").join("store")).unwrap();
     for text in ["x".repeat(2_000_000), "And now?".into(), "And now?".into()] {
         let accepted = client.ask_as(&fresh_id(), &text).await;
@@ -112,7 +112,7 @@ async fn a_store_that_fails_underneath_costs_durability_and_no_answer() {
         assert_ne!(problems(&app).await, "[]");
     }
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
-    // Others come in and are answered too.
+    // New visitors are answered too.
     let mut other = WsClient::open(&app).await;
     assert_eq!(other.answered("And me?").await.text, TEXT);
 }

@@ -1,7 +1,4 @@
-//! Saved answers: who is told one instead of a provider being asked, and who is not.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! The answer cache: which turns are answered from it, and which call a provider.
 
 use failsoft::answer_cache::policy::key::{CacheScope, cache_key};
 use failsoft::config::{CacheSharing, Settings};
@@ -14,19 +11,19 @@ use crate::harness::{
     spoken,
 };
 
-const QUESTION: &str = "What are your opening hours?";
+pub(super) const QUESTION: &str = "What are your opening hours?";
 
-/// A service that saves answers, with one provider.
-async fn service(
+/// A service with one provider and an enabled answer cache.
+pub(super) async fn service(
     share: CacheSharing,
     change: impl FnOnce(&mut Settings),
 ) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("From nine to five.").await;
-    let app = TestApp::start(saving(&alpha, share, change)).await;
+    let app = TestApp::start(cache_settings(&alpha, share, change)).await;
     (alpha, app)
 }
 
-fn saving(
+pub(super) fn cache_settings(
     alpha: &ScriptedProvider,
     share: CacheSharing,
     change: impl FnOnce(&mut Settings),
@@ -40,19 +37,20 @@ fn saving(
     settings
 }
 
-/// Asks in this conversation; gives the `done`.
-async fn told(client: &mut WsClient, question: &str) -> Value {
+/// Asks in this conversation and returns the `done` frame.
+pub(super) async fn ask(client: &mut WsClient, question: &str) -> Value {
     client.answered(question).await.done.clone().unwrap()
 }
 
-/// Asks in a new conversation, and waits until what is to be saved is: so many answers in all.
-async fn told_anew(app: &TestApp, question: &str, saved: usize) -> Value {
-    let done = told(&mut WsClient::open(app).await, question).await;
-    until_saved(app, saved).await;
+/// Asks in a new conversation, waits until `saved` answers are cached in all, and returns the
+/// `done` frame.
+pub(super) async fn ask_anew(app: &TestApp, question: &str, saved: usize) -> Value {
+    let done = ask(&mut WsClient::open(app).await, question).await;
+    wait_for_saved(app, saved).await;
     done
 }
 
-async fn until_saved(app: &TestApp, count: usize) {
+pub(super) async fn wait_for_saved(app: &TestApp, count: usize) {
     let store = &app.lobby.turns.store;
     soon("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != count {}
@@ -60,8 +58,8 @@ async fn until_saved(app: &TestApp, count: usize) {
     .await;
 }
 
-/// Asks with options; gives the `done`.
-async fn told_with(client: &mut WsClient, options: Value) -> Value {
+/// Asks with options and returns the `done` frame.
+async fn ask_with(client: &mut WsClient, options: Value) -> Value {
     let id = fresh_id();
     client
         .say(&json!({ "type": "send", "client_msg_id": id, "text": QUESTION, "options": options }))
@@ -76,7 +74,7 @@ async fn told_with(client: &mut WsClient, options: Value) -> Value {
     client.done(&turn).await.done.clone().unwrap()
 }
 
-fn shared() -> CacheKey {
+pub(super) fn shared_key() -> CacheKey {
     cache_key(
         CacheScope::Shared,
         &Settings::default().chat.system_prompt,
@@ -85,32 +83,31 @@ fn shared() -> CacheKey {
     .unwrap()
 }
 
-/// Saves an answer that nobody asked for, as old as that.
-async fn save(app: &TestApp, text: &str, hours: u64) {
+/// Writes an answer with an age of `hours` into the store.
+pub(super) async fn save(app: &TestApp, text: &str, hours: u64) {
     let saved = Timestamp(app.lobby.turns.clock.wall().0 - hours * 3_600_000);
-    let (conversation, turn) = (None, None);
     let answer = CachedAnswer {
         text: text.into(),
         saved_at: saved,
-        conversation,
-        turn,
+        conversation: None,
+        turn: None,
         is_context_free: true,
         asker_count: 0,
     };
     app.lobby
         .turns
         .store
-        .put_answer(shared(), answer)
+        .put_answer(shared_key(), answer)
         .await
         .unwrap();
-    // It was not there when the service looked for what is saved.
+    // The service loads the index of cached answers at its start, before this one was written.
     app.lobby.turns.answer_cache.load().await;
 }
 
 #[tokio::test]
-async fn a_fresh_answer_asks_no_provider_and_is_streamed_as_any() {
+async fn a_fresh_cached_answer_is_streamed_without_calling_a_provider() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
-    assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
+    assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "ai");
     let mut client = WsClient::open(&app).await;
     let shown = client.answered(" what are your OPENING hours ").await;
     assert_eq!(
@@ -130,14 +127,14 @@ async fn a_fresh_answer_asks_no_provider_and_is_streamed_as_any() {
         done["age_s"].as_u64().unwrap() < 30 && done["first_token_ms"].is_u64(),
         "{done}"
     );
-    // The history has it as it was, and the model hears of it.
+    // The cached answer becomes part of the history and of the next prompt.
     let welcome = WsClient::join(&app, &client.conversation).await.welcome;
     let turn = &welcome["history"][0];
     assert_eq!(
         (&turn["source"], &turn["text"]),
         (&json!("cache"), &json!("From nine to five."))
     );
-    assert_eq!(told(&mut client, "And on Sundays?").await["source"], "ai");
+    assert_eq!(ask(&mut client, "And on Sundays?").await["source"], "ai");
     let (_, request) = alpha.requests().pop().unwrap();
     assert_eq!(request["messages"].as_array().unwrap().len(), 4);
     assert_eq!(alpha.asked(), 2);
@@ -158,54 +155,58 @@ async fn a_fresh_answer_asks_no_provider_and_is_streamed_as_any() {
 }
 
 #[tokio::test]
-async fn programs_neither_read_nor_write_saved_answers() {
+async fn the_openai_api_neither_reads_nor_writes_the_cache() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     let ask = || app.completion(&question(QUESTION)).send();
     assert_eq!(ask().await.status, 200);
-    assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
+    assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "ai");
     assert_eq!(ask().await.header("x-source"), "ai");
     assert_eq!(alpha.asked(), 3);
 }
 
 #[tokio::test]
-async fn a_visitors_own_answer_is_not_told_to_another() {
+async fn unshared_answers_are_not_served_to_other_conversations() {
     let (alpha, app) = service(CacheSharing::Never, |_| {}).await;
     for saved in 1..=4 {
-        assert_eq!(told_anew(&app, QUESTION, saved).await["source"], "ai");
+        assert_eq!(ask_anew(&app, QUESTION, saved).await["source"], "ai");
     }
     assert_eq!(alpha.asked(), 4);
     alpha.refuse().await;
-    assert_ne!(told_anew(&app, QUESTION, 4).await["source"], "stale_cache");
+    assert_ne!(ask_anew(&app, QUESTION, 4).await["source"], "stale_cache");
 }
 
 #[tokio::test]
-async fn what_was_asked_from_three_conversations_is_told_to_the_third() {
+async fn a_question_of_three_conversations_is_served_from_the_cache_to_the_third() {
     let (alpha, app) = service(CacheSharing::Repeated, |_| {}).await;
     for (saved, source) in [(2, "ai"), (3, "ai"), (3, "cache"), (3, "cache")] {
-        assert_eq!(told_anew(&app, QUESTION, saved).await["source"], source);
+        assert_eq!(ask_anew(&app, QUESTION, saved).await["source"], source);
     }
     assert_eq!(alpha.asked(), 2);
-    // Whose words they are counts more than how many say them.
+    // A question with personal data is not shared, however many conversations ask it.
     for saved in 4..=7 {
         assert_eq!(
-            told_anew(&app, "My name is Ann Smith, hello!", saved).await["source"],
+            ask_anew(&app, "My name is Ann Smith, hello!", saved).await["source"],
             "ai"
         );
     }
-    // Also when the process that counted is gone.
+    // The count of askers survives a restart.
     let folder = app.stopped().await;
-    let app = TestApp::in_folder(saving(&alpha, CacheSharing::Repeated, |_| {}), folder).await;
-    assert_eq!(told_anew(&app, QUESTION, 7).await["source"], "cache");
+    let app = TestApp::in_folder(
+        cache_settings(&alpha, CacheSharing::Repeated, |_| {}),
+        folder,
+    )
+    .await;
+    assert_eq!(ask_anew(&app, QUESTION, 7).await["source"], "cache");
 }
 
 #[tokio::test]
-async fn an_old_answer_is_told_in_an_outage_alone_and_with_its_age() {
+async fn a_stale_answer_is_served_only_in_an_outage_and_with_its_age() {
     let (alpha, app) = service(CacheSharing::Never, |_| {}).await;
     save(&app, "From eight to four.", 2).await;
     let mut client = WsClient::open(&app).await;
-    assert_eq!(told(&mut client, QUESTION).await["source"], "ai");
+    assert_eq!(ask(&mut client, QUESTION).await["source"], "ai");
     alpha.refuse().await;
-    let done = told_anew(&app, QUESTION, 2).await;
+    let done = ask_anew(&app, QUESTION, 2).await;
     assert_eq!(
         (&done["source"], &done["text"]),
         (&json!("stale_cache"), &json!("From eight to four."))
@@ -214,40 +215,41 @@ async fn an_old_answer_is_told_in_an_outage_alone_and_with_its_age() {
         (&done["degraded"], done["age_s"].as_u64().unwrap() / 60),
         (&json!(true), 120)
     );
-    // One's own is younger, and a template is less.
-    let done = told(&mut client, QUESTION).await;
+    // The visitor's own answer is younger. No cached answer replaces a provider's for other
+    // questions.
+    let done = ask(&mut client, QUESTION).await;
     assert_eq!(
         (&done["source"], &done["text"]),
         (&json!("stale_cache"), &json!("From nine to five."))
     );
-    assert_ne!(told(&mut client, "Xyzzy?").await["source"], "stale_cache");
-    // A day is too old.
+    assert_ne!(ask(&mut client, "Xyzzy?").await["source"], "stale_cache");
+    // An answer older than a day is not used.
     save(&app, "From eight to four.", 25).await;
-    assert_ne!(told_anew(&app, QUESTION, 2).await["source"], "stale_cache");
+    assert_ne!(ask_anew(&app, QUESTION, 2).await["source"], "stale_cache");
 }
 
 #[tokio::test]
-async fn visitors_may_ask_for_an_answer_of_today() {
+async fn visitors_can_bypass_or_refresh_the_cache() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
     assert_eq!(
-        told_with(&mut WsClient::open(&app).await, json!({ "cache": "use" })).await["text"],
+        ask_with(&mut WsClient::open(&app).await, json!({ "cache": "use" })).await["text"],
         "Saved."
     );
-    let mut off = WsClient::open(&app).await;
+    let mut uncached = WsClient::open(&app).await;
     assert_eq!(
-        told_with(&mut off, json!({ "cache": "off" })).await["source"],
+        ask_with(&mut uncached, json!({ "cache": "off" })).await["source"],
         "ai"
     );
-    assert_eq!(told_anew(&app, QUESTION, 1).await["text"], "Saved.");
+    assert_eq!(ask_anew(&app, QUESTION, 1).await["text"], "Saved.");
     alpha.usually(answer("From ten."));
     let mut refresh = WsClient::open(&app).await;
     assert_eq!(
-        told_with(&mut refresh, json!({ "cache": "refresh" })).await["text"],
+        ask_with(&mut refresh, json!({ "cache": "refresh" })).await["text"],
         "From ten."
     );
-    until_saved(&app, 2).await;
-    let done = told_anew(&app, QUESTION, 2).await;
+    wait_for_saved(&app, 2).await;
+    let done = ask_anew(&app, QUESTION, 2).await;
     assert_eq!(
         (&done["source"], &done["text"]),
         (&json!("cache"), &json!("From ten."))
@@ -256,21 +258,21 @@ async fn visitors_may_ask_for_an_answer_of_today() {
 }
 
 #[tokio::test]
-async fn where_visitors_may_not_choose_their_options_do_not_count() {
+async fn cache_options_are_ignored_unless_allowed() {
     let (alpha, app) = service(CacheSharing::Always, |settings| {
         settings.chat.visitor_options = false
     })
     .await;
     save(&app, "Saved.", 0).await;
     assert_eq!(
-        told_with(&mut WsClient::open(&app).await, json!({ "cache": "off" })).await["text"],
+        ask_with(&mut WsClient::open(&app).await, json!({ "cache": "off" })).await["text"],
         "Saved."
     );
     assert_eq!(alpha.asked(), 0);
 }
 
 #[tokio::test]
-async fn a_retry_asks_a_provider() {
+async fn a_retry_calls_a_provider() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
     let mut client = WsClient::open(&app).await;
@@ -286,43 +288,7 @@ async fn a_retry_asks_a_provider() {
 }
 
 #[tokio::test]
-async fn a_thumb_down_takes_an_answer_off_the_shelf() {
-    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
-    save(&app, "Saved.", 0).await;
-    let mut client = WsClient::open(&app).await;
-    let turn = client.ask(QUESTION).await;
-    assert_eq!(client.done(&turn).await.text, "Saved.");
-    for (value, left) in [("up", 1), ("down", 0)] {
-        client
-            .say(&json!({ "type": "feedback", "turn": turn, "value": value }))
-            .await;
-        client.quiet().await;
-        until_saved(&app, left).await;
-    }
-    assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
-    assert_eq!(alpha.asked(), 1);
-}
-
-#[tokio::test]
-async fn an_answer_of_another_version_is_as_if_it_were_not_there() {
-    let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
-    save(&app, "Saved.", 0).await;
-    let folder = app.stopped().await;
-    {
-        let tree = sled::open(folder.path().join("data").join("store")).unwrap();
-        let key = format!("a/{}", shared());
-        let mut bytes = tree.get(&key).unwrap().unwrap().to_vec();
-        bytes[0] += 1;
-        tree.insert(&key, bytes).unwrap();
-        tree.flush().unwrap();
-    }
-    let app = TestApp::in_folder(saving(&alpha, CacheSharing::Always, |_| {}), folder).await;
-    assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "ai");
-    assert_eq!(told_anew(&app, QUESTION, 2).await["source"], "cache");
-}
-
-#[tokio::test]
-async fn many_who_ask_at_once_ask_once() {
+async fn concurrent_identical_questions_make_one_call() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     let gate = Gate::default();
     alpha.once(vec![
@@ -349,75 +315,4 @@ async fn many_who_ask_at_once_ask_once() {
         );
     }
     assert_eq!(alpha.asked(), 1);
-}
-
-#[tokio::test]
-async fn an_answer_that_ages_is_renewed_behind() {
-    let (alpha, app) = service(CacheSharing::Never, |settings| {
-        settings.cache.revalidate = Duration::from_secs(4 * 3600);
-    })
-    .await;
-    save(&app, "Saved.", 2).await;
-    assert_eq!(told_anew(&app, QUESTION, 1).await["text"], "Saved.");
-    alpha.until(|counts| counts.asked == 1).await;
-    let store = Arc::clone(&app.lobby.turns.store);
-    let renewed =
-        async { while store.get_answer(shared()).await.unwrap().unwrap().text == "Saved." {} };
-    soon("the renewed answer", renewed).await;
-    let done = told_anew(&app, QUESTION, 1).await;
-    assert_eq!(
-        (&done["source"], &done["text"]),
-        (&json!("cache"), &json!("From nine to five."))
-    );
-    assert_eq!(alpha.asked(), 1);
-}
-
-#[tokio::test]
-async fn the_operators_questions_are_answered_before_anybody_asks() {
-    let (alpha, app) = service(CacheSharing::Never, |settings| {
-        settings.cache.warm = vec![QUESTION.into()]
-    })
-    .await;
-    alpha.until(|counts| counts.asked == 1).await;
-    until_saved(&app, 1).await;
-    assert_eq!(told_anew(&app, QUESTION, 1).await["source"], "cache");
-    assert_eq!(alpha.asked(), 1);
-    assert_eq!(app.status().await["answers"]["total"], 1);
-}
-
-#[tokio::test]
-async fn of_more_than_may_be_saved_the_one_used_longest_ago_goes() {
-    // Each is saved twice: for its own conversation, and for all.
-    let (alpha, app) = service(CacheSharing::Always, |settings| {
-        settings.cache.max_entries = 4
-    })
-    .await;
-    told_anew(&app, "One?", 2).await;
-    told_anew(&app, "Two?", 4).await;
-    assert_eq!(told_anew(&app, "One?", 4).await["source"], "cache");
-    let mut third = WsClient::open(&app).await;
-    told(&mut third, "Three?").await;
-    // For its own conversation it is saved last.
-    let scopes = [
-        CacheScope::Conversation(third.conversation.parse().unwrap()),
-        CacheScope::Shared,
-    ];
-    let [own, shared] = scopes
-        .map(|scope| cache_key(scope, &Settings::default().chat.system_prompt, "Three?").unwrap());
-    let store = &app.lobby.turns.store;
-    soon("the third to be saved", async {
-        while store.get_answer(own).await.unwrap().is_none() {}
-    })
-    .await;
-    assert!(store.get_answer(shared).await.unwrap().is_some());
-    assert_eq!(store.answer_keys().await.unwrap().len(), 4);
-    assert_eq!(
-        told(&mut WsClient::open(&app).await, "One?").await["source"],
-        "cache"
-    );
-    assert_eq!(
-        told(&mut WsClient::open(&app).await, "Two?").await["source"],
-        "ai"
-    );
-    assert_eq!(alpha.asked(), 4);
 }

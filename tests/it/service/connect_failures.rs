@@ -1,5 +1,5 @@
-//! No connection to a provider comes about, or one that must not be used: the next one answers within the time for connects, nobody else
-//! waits for it, and the key does not leave.
+//! Connections to a provider that fail or must not be used: the next provider answers within the
+//! connect timeout, no other turn is delayed, and the key is not revealed.
 
 use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex};
@@ -18,120 +18,126 @@ use crate::harness::{
 
 const WHOLE: &str = "The whole answer of the second provider.";
 
-/// The time for connects where nobody waits for its end.
-const LONG: Duration = Duration::from_secs(60);
+/// A connect timeout that no test waits for.
+const NEVER: Duration = Duration::from_secs(60);
 
-/// And where the next one is waited for.
+/// A connect timeout that tests wait for.
 const SHORT: Duration = Duration::from_millis(400);
 
-/// What an address does to those who connect.
+/// The behaviour of a [`Peer`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Manner {
-    /// Swallows the first packet: its queue of connections is full.
-    Swallow,
+enum Behaviour {
+    /// Drops SYN packets, because its queue of connections is full.
+    DropSyn,
     /// Accepts and resets.
     Reset,
-    /// Accepts and says nothing.
+    /// Accepts and stays silent.
     Stall,
-    /// Answers whatever it is told in plain HTTP.
-    Plain,
-    /// Speaks TLS with a certificate of its own making.
+    /// Answers in plain HTTP.
+    PlainHttp,
+    /// Speaks TLS with a self-signed certificate.
     SelfSigned,
 }
 
-/// An address of loopback where somebody has this manner.
+/// A listener on the loopback interface with a given behaviour.
 struct Peer {
     port: u16,
-    /// What each of its connections said, as it came.
-    said: Arc<Mutex<Vec<Vec<u8>>>>,
-    /// Connections that ended.
+    /// The bytes received on each connection.
+    received: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// The number of connections that have ended.
     ended: watch::Receiver<usize>,
-    /// What fills its queue.
+    /// The connection that fills the queue.
     _queue: Vec<TcpStream>,
 }
 
 impl Peer {
-    async fn start(manner: Manner) -> Self {
+    async fn start(behaviour: Behaviour) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        // A queue of none takes one.
+        // A backlog of zero still queues one connection.
         let listener = socket
-            .listen(if manner == Manner::Swallow { 0 } else { 64 })
+            .listen(if behaviour == Behaviour::DropSyn {
+                0
+            } else {
+                64
+            })
             .unwrap();
         let address = listener.local_addr().unwrap();
-        let said = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-        let (tell, ended) = watch::channel(0);
+        let received = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let (ended_sender, ended) = watch::channel(0);
         let mut queue = Vec::new();
-        if manner == Manner::Swallow {
+        if behaviour == Behaviour::DropSyn {
             queue.push(TcpStream::connect(address).await.unwrap());
         }
-        let heard = Arc::clone(&said);
+        let all_received = Arc::clone(&received);
         tokio::spawn(async move {
-            if manner == Manner::Swallow {
-                // The listener is kept, and accepts nothing.
+            if behaviour == Behaviour::DropSyn {
+                // The task owns the listener, which accepts nothing.
                 std::future::pending::<()>().await;
             }
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (heard, tell) = (Arc::clone(&heard), tell.clone());
+                let all_received = Arc::clone(&all_received);
+                let ended_sender = ended_sender.clone();
                 tokio::spawn(async move {
-                    let bytes = treat(stream, manner).await;
-                    heard.lock().unwrap().push(bytes);
-                    tell.send_modify(|ended| *ended += 1);
+                    let bytes = handle(stream, behaviour).await;
+                    all_received.lock().unwrap().push(bytes);
+                    ended_sender.send_modify(|ended| *ended += 1);
                 });
             }
         });
         Self {
             port: address.port(),
-            said,
+            received,
             ended,
             _queue: queue,
         }
     }
 
-    /// Waits until so many of its connections have ended; gives what they said.
+    /// Waits until `count` connections have ended, and returns the bytes received on each.
     async fn ended(&self, count: usize) -> Vec<Vec<u8>> {
         let mut ended = self.ended.clone();
         soon("its connections to end", async move {
             drop(ended.wait_for(|ended| *ended >= count).await)
         })
         .await;
-        self.said.lock().unwrap().clone()
+        self.received.lock().unwrap().clone()
     }
 }
 
-/// Treats a connection to its end. Gives what came over it.
-async fn treat(mut stream: TcpStream, manner: Manner) -> Vec<u8> {
-    let mut said = Vec::new();
-    match manner {
-        Manner::Swallow => unreachable!("it accepts nothing"),
-        Manner::Reset => socket2::SockRef::from(&stream)
+/// Handles a connection to its end and returns the received bytes.
+async fn handle(mut stream: TcpStream, behaviour: Behaviour) -> Vec<u8> {
+    let mut received = Vec::new();
+    match behaviour {
+        Behaviour::DropSyn => unreachable!("it accepts nothing"),
+        Behaviour::Reset => socket2::SockRef::from(&stream)
             .set_linger(Some(Duration::ZERO))
             .unwrap(),
-        Manner::Stall => drop(stream.read_to_end(&mut said).await),
-        Manner::Plain => {
-            drop(stream.read_buf(&mut said).await);
+        Behaviour::Stall => drop(stream.read_to_end(&mut received).await),
+        Behaviour::PlainHttp => {
+            drop(stream.read_buf(&mut received).await);
             drop(
                 stream
                     .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
                     .await,
             );
-            drop(stream.read_to_end(&mut said).await);
+            drop(stream.read_to_end(&mut received).await);
         }
-        Manner::SelfSigned => {
+        Behaviour::SelfSigned => {
             let stream = stream.into_std().unwrap();
             stream.set_nonblocking(false).unwrap();
-            return tokio::task::spawn_blocking(move || secretly(stream))
+            return tokio::task::spawn_blocking(move || receive_over_tls(stream))
                 .await
                 .unwrap();
         }
     }
-    said
+    received
 }
 
-/// Shakes hands by TLS and gives what was then said in secret.
-fn secretly(mut stream: std::net::TcpStream) -> Vec<u8> {
-    // For localhost and 127.0.0.1, signed by itself, good for a hundred years. Its key protects nothing.
+/// Accepts a TLS handshake and returns the decrypted bytes.
+fn receive_over_tls(mut stream: std::net::TcpStream) -> Vec<u8> {
+    // A self-signed certificate for localhost and 127.0.0.1, valid for a hundred years. Its key
+    // protects nothing.
     let certificate =
         CertificateDer::from(&include_bytes!("../../fixtures/self_signed.crt.der")[..]);
     let key =
@@ -140,13 +146,15 @@ fn secretly(mut stream: std::net::TcpStream) -> Vec<u8> {
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![certificate], key).unwrap();
     let mut tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();
-    let mut said = Vec::new();
-    // An error is the client's alert, and the end.
-    let _: io::Result<usize> = rustls::Stream::new(&mut tls, &mut stream).read_to_end(&mut said);
-    said
+    let mut received = Vec::new();
+    // The client rejects the certificate with an alert, which ends the read with an error.
+    let _: io::Result<usize> =
+        rustls::Stream::new(&mut tls, &mut stream).read_to_end(&mut received);
+    received
 }
 
-/// A service whose first provider has this address and this time for connects, and so much time for first tokens that no test waits for it.
+/// A service whose first provider has this address and connect timeout, and no relevant other
+/// limit.
 async fn service(base_url: &str, connect: Duration) -> (ScriptedProvider, TestApp) {
     let beta = ScriptedProvider::answering(WHOLE).await;
     let mut settings = settings(&[("alpha", &beta), ("beta", &beta)]);
@@ -154,12 +162,13 @@ async fn service(base_url: &str, connect: Duration) -> (ScriptedProvider, TestAp
     let alpha = &mut settings.providers[0];
     base_url.clone_into(&mut alpha.base_url);
     alpha.timeouts.connect = connect;
-    alpha.timeouts.first_token = vec![LONG];
+    alpha.timeouts.first_token = vec![NEVER];
     (beta, TestApp::start(settings).await)
 }
 
-/// Asks at both doors; the next one answers, as the first failed for one of these reasons. How long that took, in milliseconds.
-async fn next_answers(base_url: &str, reasons: &[&str]) -> u64 {
+/// Asks over the socket and the API. Asserts that the next provider answers because the first one
+/// failed for one of `reasons`. Returns the duration of the failed attempt in milliseconds.
+async fn assert_next_answers(base_url: &str, reasons: &[&str]) -> u64 {
     let (beta, app) = service(base_url, SHORT).await;
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
@@ -187,9 +196,9 @@ async fn next_answers(base_url: &str, reasons: &[&str]) -> u64 {
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn a_lost_first_packet() {
-    let peer = Peer::start(Manner::Swallow).await;
-    let ms = next_answers(&format!("http://127.0.0.1:{}/v1", peer.port), &["timeout"]).await;
+async fn a_dropped_syn_times_out_and_fails_over() {
+    let peer = Peer::start(Behaviour::DropSyn).await;
+    let ms = assert_next_answers(&format!("http://127.0.0.1:{}/v1", peer.port), &["timeout"]).await;
     assert!(
         u128::from(ms) >= SHORT.as_millis(),
         "given up after {ms} ms"
@@ -197,69 +206,73 @@ async fn a_lost_first_packet() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist() {
+async fn an_unresolvable_name_fails_over() {
     for scheme in ["http", "https"] {
-        next_answers(&format!("{scheme}://provider.invalid/v1"), &["refused"]).await;
+        assert_next_answers(&format!("{scheme}://provider.invalid/v1"), &["refused"]).await;
     }
 }
 
 #[tokio::test]
-async fn accepted_and_reset() {
-    let peer = Peer::start(Manner::Reset).await;
-    // It may come before the connection is used, or after.
-    next_answers(
+async fn a_connection_reset_after_accept_fails_over() {
+    let peer = Peer::start(Behaviour::Reset).await;
+    // The reset comes before the connection is used or after it.
+    assert_next_answers(
         &format!("http://127.0.0.1:{}/v1", peer.port),
         &["reset", "refused"],
     )
     .await;
-    // Within the handshake it is no connection at all.
-    next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["refused"]).await;
+    // A reset within the TLS handshake counts as a failed connect.
+    assert_next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["refused"]).await;
 }
 
-/// Whether these bytes are a greeting in TLS and nothing of what a request has.
-fn secret(said: &[u8]) -> bool {
-    let clear = String::from_utf8_lossy(said);
-    said.first() == Some(&0x16) && !clear.contains("POST") && !clear.contains("canary")
+/// Returns `true` if the bytes start a TLS handshake and contain nothing of a request.
+fn is_tls_hello(received: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(received);
+    received.first() == Some(&0x16) && !text.contains("POST") && !text.contains("canary")
 }
 
 #[tokio::test]
-async fn tls_to_who_does_not_speak_it() {
-    let peer = Peer::start(Manner::Plain).await;
-    next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["refused"]).await;
-    let said = peer.ended(2).await;
+async fn tls_to_a_plain_http_server_fails_over_without_a_plain_retry() {
+    let peer = Peer::start(Behaviour::PlainHttp).await;
+    assert_next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["refused"]).await;
+    let received = peer.ended(2).await;
     assert!(
-        said.iter().all(|said| secret(said)),
-        "it was retried in the clear"
+        received.iter().all(|received| is_tls_hello(received)),
+        "the request was retried without TLS"
     );
 }
 
 #[tokio::test]
-async fn tls_with_a_certificate_of_nobody() {
-    let peer = Peer::start(Manner::SelfSigned).await;
-    next_answers(&format!("https://localhost:{}/v1", peer.port), &["refused"]).await;
-    let said = peer.ended(2).await;
-    assert!(said.iter().all(Vec::is_empty), "it was told something");
+async fn a_self_signed_certificate_fails_over_without_sending_data() {
+    let peer = Peer::start(Behaviour::SelfSigned).await;
+    assert_next_answers(&format!("https://localhost:{}/v1", peer.port), &["refused"]).await;
+    let received = peer.ended(2).await;
+    assert!(
+        received.iter().all(Vec::is_empty),
+        "data was sent to an untrusted peer"
+    );
 }
 
 #[tokio::test]
-async fn tls_that_does_not_get_on() {
-    let peer = Peer::start(Manner::Stall).await;
-    let ms = next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["timeout"]).await;
+async fn a_stalled_tls_handshake_times_out_and_fails_over() {
+    let peer = Peer::start(Behaviour::Stall).await;
+    let ms =
+        assert_next_answers(&format!("https://127.0.0.1:{}/v1", peer.port), &["timeout"]).await;
     assert!(
         u128::from(ms) >= SHORT.as_millis(),
         "given up after {ms} ms"
     );
-    let said = peer.ended(2).await;
+    let received = peer.ended(2).await;
     assert!(
-        said.iter().all(|said| secret(said)),
-        "it was retried in the clear"
+        received.iter().all(|received| is_tls_hello(received)),
+        "the request was retried without TLS"
     );
 }
 
-/// One turn waits for a connection that does not come about. Everybody else on the same thread is served, and it can be stopped.
-async fn others_are_served(scheme: &str, manner: Manner) {
-    let peer = Peer::start(manner).await;
-    let (_beta, app) = service(&format!("{scheme}://127.0.0.1:{}/v1", peer.port), LONG).await;
+/// While one turn waits for a connect, others on the same thread are served, and it can be stopped.
+async fn assert_others_are_served(scheme: &str, behaviour: Behaviour) {
+    let peer = Peer::start(behaviour).await;
+    let (_beta, app) = service(&format!("{scheme}://127.0.0.1:{}/v1", peer.port), NEVER).await;
     let mut waiting = WsClient::open(&app).await;
     let turn = waiting.ask("What?").await;
     waiting
@@ -276,35 +289,35 @@ async fn others_are_served(scheme: &str, manner: Manner) {
         assert_eq!(answer.json()["choices"][0]["message"]["content"], WHOLE);
         assert_eq!(WsClient::open(&app).await.welcome["protocol"], 1);
     }
-    // The first one's connect still is under way: its page was told nothing more.
+    // The first turn's connect is still pending.
     waiting.quiet().await;
     waiting.say(&json!({ "type": "stop", "turn": turn })).await;
     let shown = waiting.done(&turn).await;
     assert_eq!(shown.done.as_ref().unwrap()["finish"], "stopped");
     app.at_rest().await;
-    if manner == Manner::Stall {
+    if behaviour == Behaviour::Stall {
         peer.ended(1).await;
     }
 }
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn others_are_served_while_a_first_packet_is_lost() {
-    others_are_served("http", Manner::Swallow).await;
+async fn others_are_served_during_a_pending_connect() {
+    assert_others_are_served("http", Behaviour::DropSyn).await;
 }
 
 #[tokio::test]
-async fn others_are_served_while_a_handshake_does_not_get_on() {
-    others_are_served("https", Manner::Stall).await;
+async fn others_are_served_during_a_stalled_tls_handshake() {
+    assert_others_are_served("https", Behaviour::Stall).await;
 }
 
-/// Whether nobody ever connected: whoever did would be in its queue, or was seen there.
-fn untouched(listener: &TcpListener) -> bool {
+/// Returns `true` if no connection waits in the listener's queue.
+fn is_untouched(listener: &TcpListener) -> bool {
     listener.accept().now_or_never().is_none()
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirects_are_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = elsewhere.local_addr().unwrap().port();
@@ -327,7 +340,7 @@ async fn a_redirect_is_not_followed() {
             );
             let answer = app.stream("What?").await.ended().await;
             assert_eq!(answer.text(), WHOLE, "{status}");
-            // Nor by our own question, now that the breaker is open.
+            // Probes of the open breaker do not follow it either.
             alpha
                 .until(|counts| counts.probes > 0 && counts.open == 0)
                 .await;
@@ -339,7 +352,10 @@ async fn a_redirect_is_not_followed() {
                 ),
                 (2, Some("refused"))
             );
-            assert!(untouched(&elsewhere), "{status} to {target} was followed");
+            assert!(
+                is_untouched(&elsewhere),
+                "{status} to {target} was followed"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The demo: three simulated providers on real sockets, and the panel that breaks and mends them.
+//! The demo: three simulated providers on real sockets, and the panel that breaks and repairs them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn demo() -> TestApp {
     TestApp::start(Settings::demo()).await
 }
 
-/// Commands a provider as the panel does.
+/// Sends a provider a command as the panel does.
 async fn command(app: &TestApp, name: &str, body: &Value) -> Answer {
     app.request("POST", &format!("/demo/providers/{name}"))
         .json(body)
@@ -22,19 +22,19 @@ async fn command(app: &TestApp, name: &str, body: &Value) -> Answer {
 }
 
 async fn break_with(app: &TestApp, name: &str, fault: &str) {
-    let told = command(app, name, &json!({ "fault": fault })).await;
+    let answer = command(app, name, &json!({ "fault": fault })).await;
     let expected = if fault == "none" {
         Value::Null
     } else {
         json!(fault)
     };
     assert_eq!(
-        (told.status, told.json()),
+        (answer.status, answer.json()),
         (200, json!({ "provider": name, "fault": expected }))
     );
 }
 
-/// Breaks the answering provider in mid-answer: the answer ends whole, with the marker and the draft.
+/// Breaks the provider in mid-answer. The answer ends whole, with a draft of the broken attempt.
 async fn break_in_mid_answer(fault: &'static str, reason: &str) {
     let app = demo().await;
     let mut client = WsClient::open(&app).await;
@@ -43,9 +43,9 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
     client.shows(&turn, |shown| shown.tokens >= 5).await;
     break_with(&app, "aurora", fault).await;
     if reason.is_empty() {
-        // It is only slow: no fault, and mended it goes on.
-        let told = client.page.turn(&turn).tokens;
-        client.shows(&turn, |shown| shown.tokens > told + 1).await;
+        // `slow` is no failure: the answer continues, and normally so once repaired.
+        let tokens = client.page.turn(&turn).tokens;
+        client.shows(&turn, |shown| shown.tokens > tokens + 1).await;
         break_with(&app, "aurora", "none").await;
         let shown = client.done(&turn).await;
         assert_eq!((shown.attempts.len(), shown.restarts.len()), (1, 0));
@@ -81,8 +81,9 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
         (&done["source"], &done["finish"], &done["provider"]),
         (&json!("ai"), &json!("stop"), &json!("borealis"))
     );
-    // Whole: as a healthy one of the same provider says it.
-    let (text, question) = (shown.text.clone(), shown.question.clone());
+    // The text is the same as in an undisturbed answer of that provider.
+    let text = shown.text.clone();
+    let question = shown.question.clone();
     app.at_rest().await;
     assert_eq!(
         app.provider("aurora").await["counts"]["restarts"],
@@ -91,19 +92,19 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
     );
     break_with(&app, "aurora", "none").await;
     assert_eq!(app.provider("aurora").await["state"], "closed", "{fault}");
-    let whole =
+    let body =
         json!({ "message": question, "options": { "provider": "borealis", "failover": false } });
-    let again = app
+    let undisturbed = app
         .request("POST", "/api/chat")
-        .json(&whole)
+        .json(&body)
         .send()
         .await
         .json();
-    assert_eq!(again["message"], text, "{fault}");
+    assert_eq!(undisturbed["message"], text, "{fault}");
 }
 
 #[tokio::test]
-async fn every_fault_in_mid_answer_leaves_a_whole_one() {
+async fn every_fault_in_mid_answer_leaves_a_whole_answer() {
     let faults = [
         ("down", "reset"),
         ("rate_limit", "reset"),
@@ -118,7 +119,7 @@ async fn every_fault_in_mid_answer_leaves_a_whole_one() {
 }
 
 #[tokio::test]
-async fn what_a_fault_left_is_lifted_with_it() {
+async fn repairing_a_provider_resets_its_breaker() {
     let app = demo().await;
     let mut client = WsClient::open(&app).await;
     let ask = async |client: &mut WsClient| {
@@ -159,12 +160,12 @@ async fn what_a_fault_left_is_lifted_with_it() {
 }
 
 #[tokio::test]
-async fn with_all_of_them_down_the_answer_is_labelled_and_a_fault_ends_in_time() {
+async fn with_all_providers_down_a_fallback_comes_and_timed_faults_end() {
     let app = demo().await;
     let mut client = WsClient::open(&app).await;
     for name in ["aurora", "borealis", "cascade"] {
-        let told = command(&app, name, &json!({ "fault": "down", "for": "2s" })).await;
-        assert_eq!(told.status, 200);
+        let answer = command(&app, name, &json!({ "fault": "down", "for": "2s" })).await;
+        assert_eq!(answer.status, 200);
     }
     let shown = client.answered("Xyzzy?").await;
     let done = shown.done.as_ref().unwrap();
@@ -173,11 +174,11 @@ async fn with_all_of_them_down_the_answer_is_labelled_and_a_fault_ends_in_time()
         (&json!(true), &json!(3), &Value::Null)
     );
     assert!(!shown.text.is_empty());
-    // Mended by itself: the first one answers again.
-    let mended = async {
-        let mut beat = tokio::time::interval(Duration::from_millis(100));
+    // The fault ends by itself, and the first provider answers again.
+    let repaired = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
         loop {
-            beat.tick().await;
+            ticks.tick().await;
             let ask = json!({ "message": "Xyzzy?", "options": { "provider": "aurora", "failover": false } });
             let connection = app.request("POST", "/api/chat").json(&ask);
             let answer = connection.send().await.json();
@@ -186,11 +187,11 @@ async fn with_all_of_them_down_the_answer_is_labelled_and_a_fault_ends_in_time()
             }
         }
     };
-    crate::harness::soon("aurora to be mended", mended).await;
+    crate::harness::soon("aurora to be repaired", repaired).await;
 }
 
 #[tokio::test]
-async fn the_panel_says_what_it_does_not_understand() {
+async fn invalid_panel_commands_are_rejected_with_a_message() {
     let app = demo().await;
     for (name, body, status) in [
         ("aurora", json!({ "fault": "nonsense" }), 400),
@@ -202,10 +203,10 @@ async fn the_panel_says_what_it_does_not_understand() {
         ("aurora", json!({ "fault": "down", "for": "16m" }), 400),
         ("nobody", json!({ "fault": "down" }), 404),
     ] {
-        let told = command(&app, name, &body).await;
-        assert_eq!(told.status, status, "{name} {body}");
+        let answer = command(&app, name, &body).await;
+        assert_eq!(answer.status, status, "{name} {body}");
         assert!(
-            told.json()["error"]["message"]
+            answer.json()["error"]["message"]
                 .as_str()
                 .is_some_and(|message| !message.is_empty())
         );
@@ -224,14 +225,14 @@ async fn the_panel_says_what_it_does_not_understand() {
             "{origin}"
         );
     }
-    // Nothing was broken by it.
+    // None of these commands broke a provider.
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Hello?").await;
     assert_eq!(
         client.shows(&turn, |shown| shown.tokens > 0).await.path(),
         [("aurora".into(), "".into())]
     );
-    // The service's own page may.
+    // The service's own origin is allowed.
     let own = format!("http://127.0.0.1:{}", app.port);
     let request = app
         .request("POST", "/demo/providers/cascade")
@@ -247,7 +248,7 @@ async fn the_panel_says_what_it_does_not_understand() {
 }
 
 #[tokio::test]
-async fn every_page_of_a_demo_says_so() {
+async fn the_page_and_the_status_show_the_demo_providers() {
     let app = demo().await;
     let page = app.request("GET", "/").send().await;
     assert!(
@@ -255,18 +256,18 @@ async fn every_page_of_a_demo_says_so() {
         "{}",
         page.body
     );
-    let names: Vec<_> = app.status().await["providers"].as_array().unwrap().clone();
-    let dialects: Vec<_> = names
+    let providers: Vec<_> = app.status().await["providers"].as_array().unwrap().clone();
+    let dialects: Vec<_> = providers
         .iter()
-        .map(|one| (one["name"].clone(), one["dialect"].clone()))
+        .map(|provider| (provider["name"].clone(), provider["dialect"].clone()))
         .collect();
-    let cast = [
+    let expected = [
         ("aurora", "openai"),
         ("borealis", "anthropic"),
         ("cascade", "ollama"),
     ];
     assert_eq!(
         dialects,
-        cast.map(|(name, dialect)| (json!(name), json!(dialect)))
+        expected.map(|(name, dialect)| (json!(name), json!(dialect)))
     );
 }

@@ -1,4 +1,4 @@
-//! Going down: new turns are refused, running ones finish, pages are told to come back.
+//! Shutdown: new turns are rejected, running ones finish, and clients are told to reconnect.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 #[tokio::test]
-async fn running_turns_finish_and_new_ones_are_refused() {
+async fn running_turns_finish_and_new_ones_are_rejected() {
     let gate = Gate::default();
     let script = vec![
         spoken(["The ", "whole "]),
@@ -21,7 +21,8 @@ async fn running_turns_finish_and_new_ones_are_refused() {
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.server.drain = Duration::from_secs(30);
     let mut app = TestApp::start(settings).await;
-    let (mut client, mut other) = (WsClient::open(&app).await, WsClient::open(&app).await);
+    let mut client = WsClient::open(&app).await;
+    let mut other = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
     client
         .shows(&turn, |shown| shown.text == "The whole ")
@@ -49,7 +50,7 @@ async fn running_turns_finish_and_new_ones_are_refused() {
         (answer.status, &answer.json()["error"]["code"]),
         (503, &json!("shutting_down"))
     );
-    // Who lost its connection still finds its answer.
+    // A client that reconnects during the drain still gets its answer.
     client.reconnect(app.port).await;
     gate.open();
     let shown = client.done(&turn).await;
@@ -66,7 +67,7 @@ async fn running_turns_finish_and_new_ones_are_refused() {
 }
 
 #[tokio::test]
-async fn what_the_drain_cuts_off_is_called_interrupted() {
+async fn turns_aborted_by_the_drain_end_as_interrupted() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![spoken(["A ", "beginning"]), gate.hold()]).await;
     let mut app = TestApp::of(&[("alpha", &alpha)]).await;
@@ -79,7 +80,7 @@ async fn what_the_drain_cuts_off_is_called_interrupted() {
             .await;
         clients.push((client, turn));
     }
-    let begun = Instant::now();
+    let stopped = Instant::now();
     app.stop();
     for (client, turn) in &mut clients {
         let done = client.done(turn).await.done.clone().unwrap();
@@ -91,9 +92,9 @@ async fn what_the_drain_cuts_off_is_called_interrupted() {
     }
     app.stopped().await;
     assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "it took {:?} to stop",
-        begun.elapsed()
+        stopped.elapsed() < Duration::from_secs(10),
+        "stopping took {:?}",
+        stopped.elapsed()
     );
     alpha.until(|counts| counts.left == 5).await;
 }

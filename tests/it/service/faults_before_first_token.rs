@@ -1,4 +1,5 @@
-//! A provider fails before its first token: the next one answers, and nobody sees more of it than an `attempt` frame.
+//! A provider fails before its first token: the next one answers, and clients see only `attempt`
+//! frames of the failure.
 
 use std::time::Duration;
 
@@ -11,17 +12,17 @@ use crate::harness::{
 
 const WHOLE: &str = "The whole answer of the second provider.";
 
-/// What a faulty provider did, and what is to come of it.
+/// A provider's faulty behaviour and the expected outcome.
 struct Case {
     script: Vec<Act>,
     reason: &'static str,
-    /// How often it is asked in that turn.
+    /// The number of calls to the provider in the turn.
     asked: usize,
     /// The state of its breaker after one turn.
     state: &'static str,
 }
 
-/// A fault that is not tried again.
+/// A fault that is not retried at the same provider.
 fn once(script: Vec<Act>, reason: &'static str) -> Case {
     Case {
         script,
@@ -31,7 +32,7 @@ fn once(script: Vec<Act>, reason: &'static str) -> Case {
     }
 }
 
-/// A quick, passing fault: one more try.
+/// A transient fault, retried once at the same provider.
 fn twice(script: Vec<Act>, reason: &'static str) -> Case {
     Case {
         asked: 2,
@@ -48,19 +49,19 @@ fn json_error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
     )]
 }
 
-/// Events, then the end of the body in good order.
+/// An event stream that ends cleanly after these events.
 fn streamed(events: &[&str]) -> Vec<Act> {
     let events: String = events.iter().map(|data| event(data)).collect();
     vec![say(&(head() + &events + &last_chunk()))]
 }
 
-async fn next_answers(case: Case) {
+async fn assert_next_answers(case: Case) {
     let alpha = ScriptedProvider::start(case.script).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     let timeouts = &mut settings.providers[0].timeouts;
-    (timeouts.first_token, timeouts.stall) =
-        (vec![Duration::from_millis(300)], Duration::from_millis(300));
+    timeouts.first_token = vec![Duration::from_millis(300)];
+    timeouts.stall = Duration::from_millis(300);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
@@ -104,17 +105,17 @@ macro_rules! cases {
     ($($name:ident: $case:expr,)+) => {$(
         #[tokio::test]
         async fn $name() {
-            next_answers($case).await;
+            assert_next_answers($case).await;
         }
     )+};
 }
 
 cases! {
     reset: twice(vec![Act::Reset], "reset"),
-    closed_without_a_word: twice(vec![Act::Close], "reset"),
-    head_then_reset: twice(vec![say(&head()), Act::Reset], "reset"),
+    closed_without_a_response: twice(vec![Act::Close], "reset"),
+    reset_after_the_response_head: twice(vec![say(&head()), Act::Reset], "reset"),
     empty_stream: once(streamed(&[]), "malformed"),
-    end_without_end_mark: once(
+    stream_end_without_end_mark: once(
         streamed(&[r#"{"choices":[{"index":0,"delta":{"role":"assistant"}}]}"#]),
         "truncated"
     ),
@@ -129,7 +130,7 @@ cases! {
     garbage: once(streamed(&[r#"{"choices": [{"del"#]), "malformed"),
     not_http: once(vec![say("220 mail.example.com ESMTP\r\n"), Act::Close], "malformed"),
     silence: once(vec![Act::Silence], "timeout"),
-    head_then_silence: once(vec![say(&head()), Act::Silence], "timeout"),
+    silence_after_the_response_head: once(vec![say(&head()), Act::Silence], "timeout"),
     keep_alives_for_ever: once(
         vec![say(&head()), Act::Every(Duration::from_millis(20), b"e\r\n: keep-alive\n\n\r\n".to_vec())],
         "timeout"
@@ -144,12 +145,12 @@ cases! {
         ],
         "timeout"
     ),
-    drip_of_an_event_without_end: once(
+    slow_bytes_of_an_endless_event: once(
         vec![say(&(head() + "5\r\ndata:\r\n")), Act::Every(Duration::from_millis(20), b"1\r\nx\r\n".to_vec())],
         "timeout"
     ),
     status_500: twice(json_error(500, "", &json!({ "message": "oops", "type": "server_error" })), "server_error"),
-    status_502_with_a_page: twice(
+    status_502_with_html: twice(
         vec![refusal(502, "content-type: text/html\r\n", "<html>Bad Gateway</html>")],
         "server_error"
     ),
@@ -160,7 +161,7 @@ cases! {
         json_error(404, "", &json!({ "message": "no such model", "code": "model_not_found" })),
         "refused"
     ),
-    status_429_without_a_wait: once(
+    status_429_without_retry_after: once(
         json_error(429, "", &json!({ "message": "slow down", "type": "rate_limit" })),
         "rate_limited"
     ),
@@ -176,12 +177,12 @@ cases! {
         state: "blocked",
         ..once(json_error(403, "", &json!({ "message": "not yours", "type": "permission_error" })), "refused")
     },
-    quota_spent: Case {
+    status_429_with_spent_quota: Case {
         state: "blocked",
         ..once(json_error(429, "", &json!({ "message": "pay", "code": "insufficient_quota" })), "refused")
     },
     redirect: once(vec![refusal(307, "location: http://127.0.0.1:9/\r\n", "")], "refused"),
-    web_page: once(
+    html_with_status_200: once(
         vec![refusal(200, "content-type: text/html\r\n", "<!doctype html><p>Please log in")],
         "malformed"
     ),
@@ -189,7 +190,7 @@ cases! {
         json_error(200, "", &json!({ "message": "oops", "type": "server_error" })),
         "server_error"
     ),
-    done_at_once: once(streamed(&["[DONE]"]), "malformed"),
+    end_mark_without_text: once(streamed(&["[DONE]"]), "malformed"),
     finish_without_text: once(
         streamed(&[r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#, "[DONE]"]),
         "malformed"
@@ -197,7 +198,7 @@ cases! {
 }
 
 #[tokio::test]
-async fn refused() {
+async fn refused_connection() {
     let alpha = ScriptedProvider::start(vec![]).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
@@ -217,7 +218,7 @@ async fn refused() {
 }
 
 #[tokio::test]
-async fn a_passing_fault_is_tried_once_more_and_may_pass() {
+async fn a_transient_fault_is_retried_once_at_the_same_provider() {
     for fault in [
         vec![Act::Reset],
         json_error(500, "", &json!({ "message": "oops" })),
@@ -247,7 +248,7 @@ async fn a_short_retry_after_is_waited_for() {
     assert_eq!(shown.text, "I have time now.");
     assert_eq!(shown.path()[1], ("alpha".into(), "rate_limited".into()));
     let [(first, _), (second, _)] = &alpha.requests()[..] else {
-        panic!("not asked twice")
+        panic!("alpha was not called twice")
     };
     assert!(
         *second - *first >= Duration::from_millis(400),
@@ -258,7 +259,7 @@ async fn a_short_retry_after_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_long_retry_after_means_the_next_one_until_it_is_over() {
+async fn a_long_retry_after_skips_the_provider_until_it_has_passed() {
     let limited = json_error(
         429,
         "retry-after: 30\r\n",
@@ -276,7 +277,7 @@ async fn a_long_retry_after_means_the_next_one_until_it_is_over() {
         );
     }
     assert_eq!(alpha.asked(), 1);
-    // It stays closed; when it may be asked again is said.
+    // The breaker stays closed; the status says when the provider may be called again.
     let vitals = app.provider("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["reason"]),
@@ -286,7 +287,7 @@ async fn a_long_retry_after_means_the_next_one_until_it_is_over() {
 }
 
 #[tokio::test]
-async fn a_refused_key_is_not_tried_again() {
+async fn a_rejected_key_is_not_retried() {
     let alpha = ScriptedProvider::start(json_error(
         401,
         "",
@@ -308,10 +309,10 @@ async fn a_refused_key_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn slow_words_are_no_fault() {
+async fn slow_tokens_within_the_stall_limit_are_not_a_fault() {
     let alpha = ScriptedProvider::start(vec![]).await;
     let mut script = vec![say(&head())];
-    // A hundred milliseconds between words, with a stall of three hundred.
+    // The words come 100 ms apart, within the stall limit of 300 ms.
     let gate = crate::harness::Gate::default();
     for word in ["Slow ", "but ", "steady ", "words."] {
         script.extend([gate.hold(), say(&crate::harness::word(word))]);
@@ -336,17 +337,26 @@ async fn slow_words_are_no_fault() {
 }
 
 #[tokio::test]
-async fn at_most_four_attempts_and_each_provider_first() {
+async fn a_turn_makes_at_most_four_attempts_and_tries_each_provider_first() {
     let broken = || json_error(500, "", &json!({ "message": "oops" }));
-    let [a, b, c] = [broken(), broken(), broken()].map(ScriptedProvider::start);
-    let (a, b, c) = (a.await, b.await, c.await);
-    let d = ScriptedProvider::start(answer(WHOLE)).await;
-    let app = TestApp::of(&[("a", &a), ("b", &b), ("c", &c), ("d", &d)]).await;
+    let [alpha, beta, gamma] = [broken(), broken(), broken()].map(ScriptedProvider::start);
+    let (alpha, beta, gamma) = (alpha.await, beta.await, gamma.await);
+    let delta = ScriptedProvider::start(answer(WHOLE)).await;
+    let app = TestApp::of(&[
+        ("alpha", &alpha),
+        ("beta", &beta),
+        ("gamma", &gamma),
+        ("delta", &delta),
+    ])
+    .await;
     let mut client = WsClient::open(&app).await;
     let shown = client.answered("What?").await;
     assert_eq!((shown.text.as_str(), shown.attempts.len()), (WHOLE, 4));
-    assert_eq!([a.asked(), b.asked(), c.asked(), d.asked()], [1, 1, 1, 1]);
-    // One who has nobody beside it is asked twice, and no more.
+    assert_eq!(
+        [alpha.asked(), beta.asked(), gamma.asked(), delta.asked()],
+        [1, 1, 1, 1]
+    );
+    // A single provider is retried once.
     let alone = ScriptedProvider::start(vec![spoken([]), Act::Reset]).await;
     let app = TestApp::of(&[("alone", &alone)]).await;
     let mut client = WsClient::open(&app).await;

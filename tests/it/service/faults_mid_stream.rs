@@ -1,4 +1,4 @@
-//! A provider fails after twenty tokens: what was shown is voided with a marker and kept as a draft, and the next one answers whole.
+//! A provider fails after twenty tokens: the shown text becomes a draft, and the next one answers.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ fn twenty() -> Vec<String> {
     (1..=20).map(|n| format!("{n}, ")).collect()
 }
 
-/// Says twenty words, and what then happens once they are shown; gives the second provider's answer to it.
-async fn next_answers(fault: Vec<Act>, reason: &str) {
+/// Breaks alpha with `fault` once twenty words are shown, and checks beta's answer.
+async fn assert_next_answers(fault: Vec<Act>, reason: &str) {
     let gate = Gate::default();
     let words = twenty();
     let mut script = vec![spoken(words.iter().map(String::as_str)), gate.hold()];
@@ -30,8 +30,8 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Count!").await;
-    let torn = words.concat();
-    client.shows(&turn, |shown| shown.text == torn).await;
+    let shown_text = words.concat();
+    client.shows(&turn, |shown| shown.text == shown_text).await;
     gate.open();
     let broken = Instant::now();
     let shown = client.done(&turn).await;
@@ -39,7 +39,7 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
     // A stall is noticed after its own limit, not after the longer one for first tokens.
     assert!(
         broken.elapsed() < Duration::from_secs(3),
-        "the next one came after {:?}",
+        "the answer ended after {:?}",
         broken.elapsed()
     );
     assert_eq!(shown.text, WHOLE);
@@ -47,7 +47,7 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
         shown.path(),
         [("alpha".into(), "".into()), ("beta".into(), reason.into())]
     );
-    assert_eq!(shown.drafts, [("alpha".to_owned(), torn.clone())]);
+    assert_eq!(shown.drafts, [("alpha".to_owned(), shown_text.clone())]);
     let [restart] = &shown.restarts[..] else {
         panic!("{} restarts", shown.restarts.len())
     };
@@ -61,17 +61,15 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
     }
     assert_eq!(shown.outcomes(), [reason, "ok"]);
     let done = shown.done.as_ref().unwrap();
-    assert_eq!(
-        done["drafts"],
-        json!([{ "attempt": 1, "provider": "alpha", "text": torn }])
-    );
+    let drafts = json!([{ "attempt": 1, "provider": "alpha", "text": shown_text }]);
+    assert_eq!(done["drafts"], drafts);
     assert_eq!(
         (&done["source"], &done["provider"]),
         (&json!("ai"), &json!("beta"))
     );
     client.quiet().await;
 
-    // Never the same one again after text.
+    // A provider whose text was shown is not retried.
     assert_eq!((alpha.asked(), beta.asked()), (1, 1));
     app.at_rest().await;
     let vitals = app.provider("alpha").await;
@@ -80,24 +78,20 @@ async fn next_answers(fault: Vec<Act>, reason: &str) {
         json!({ "success": 0, "failure": 1, "restarts": 1 })
     );
     alpha.until(|counts| counts.open == 0).await;
-    // The draft is kept with the turn.
+    // The draft is stored with the turn.
     let client = WsClient::join(&app, &client.conversation).await;
-    let kept = &client.welcome["history"][0];
+    let stored = &client.welcome["history"][0];
     assert_eq!(
-        (&kept["text"], &kept["drafts"]),
-        (&json!(WHOLE), &done_drafts(&torn))
+        (&stored["text"], &stored["drafts"]),
+        (&json!(WHOLE), &drafts)
     );
-}
-
-fn done_drafts(torn: &str) -> serde_json::Value {
-    json!([{ "attempt": 1, "provider": "alpha", "text": torn }])
 }
 
 macro_rules! cases {
     ($($name:ident: $reason:literal, $fault:expr;)+) => {$(
         #[tokio::test]
         async fn $name() {
-            next_answers($fault, $reason).await;
+            assert_next_answers($fault, $reason).await;
         }
     )+};
 }
@@ -105,9 +99,9 @@ macro_rules! cases {
 cases! {
     reset: "reset", vec![Act::Reset];
     connection_closed_without_the_last_chunk: "reset", vec![Act::Close];
-    a_chunk_cut_short: "reset", vec![say("40\r\ndata: {\"choices\""), Act::Close];
-    clean_end_without_end_mark: "truncated", vec![say(&last_chunk())];
-    end_in_the_middle_of_an_event: "malformed", vec![say(&(chunked("data: {\"cho") + &last_chunk()))];
+    connection_closed_within_a_chunk: "reset", vec![say("40\r\ndata: {\"choices\""), Act::Close];
+    stream_end_without_end_mark: "truncated", vec![say(&last_chunk())];
+    stream_end_within_an_event: "malformed", vec![say(&(chunked("data: {\"cho") + &last_chunk()))];
     error_event: "server_error",
         vec![say(&event(r#"{"error":{"message":"The server had an error","type":"server_error"}}"#))];
     overloaded_event: "overloaded",
@@ -115,8 +109,8 @@ cases! {
     rate_limit_event: "rate_limited",
         vec![say(&event(r#"{"error":{"message":"Slow down","code":"rate_limit_exceeded"}}"#))];
     garbage: "malformed", vec![say(&event(r#"{"choices": [{"del"#))];
-    rubbish_chunks: "malformed", vec![say("this is no chunk\r\n")];
-    finish_error: "server_error",
+    invalid_chunks: "malformed", vec![say("this is no chunk\r\n")];
+    finish_reason_error: "server_error",
         vec![say(&event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}"#))];
     silence: "stalled", vec![Act::Silence];
     keep_alives_for_ever: "stalled", vec![Act::Every(PAUSE, chunked(": keep-alive\n\n").into_bytes())];
@@ -124,7 +118,7 @@ cases! {
         PAUSE,
         event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
     )];
-    drip_of_an_event_without_end: "stalled",
+    slow_bytes_of_an_endless_event: "stalled",
         vec![say(&chunked("data:")), Act::Every(PAUSE, chunked("x").into_bytes())];
 }
 
@@ -132,15 +126,16 @@ fn chunked(text: &str) -> String {
     crate::harness::chunk(text)
 }
 
-/// The first provider says this and breaks; the second answers so. Gives what the page saw.
-async fn seam(first: &str, second: &str) -> (WsClient, String) {
+/// Alpha says `first` and breaks; beta says `second`. Returns the client and the turn's id.
+async fn merge_texts(first: &str, second: &str) -> (WsClient, String) {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![
         spoken(first.split_inclusive(' ')),
         gate.hold(),
         Act::Reset,
     ]);
-    let (alpha, beta) = (alpha.await, ScriptedProvider::answering(second).await);
+    let alpha = alpha.await;
+    let beta = ScriptedProvider::answering(second).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
@@ -153,13 +148,13 @@ async fn seam(first: &str, second: &str) -> (WsClient, String) {
 }
 
 #[tokio::test]
-async fn a_second_text_that_begins_the_same_just_goes_on() {
+async fn a_second_text_with_the_same_beginning_continues_without_a_restart() {
     for second in [
         "One, two, three and four.",
         "One, two, three",
         "One, two, thr\u{e9}e and a half",
     ] {
-        let (client, turn) = seam("One, two, thr", second).await;
+        let (client, turn) = merge_texts("One, two, thr", second).await;
         let shown = client.page.turn(&turn);
         assert_eq!(
             (shown.restarts.len(), shown.drafts.len()),
@@ -171,8 +166,8 @@ async fn a_second_text_that_begins_the_same_just_goes_on() {
 }
 
 #[tokio::test]
-async fn a_second_text_equal_to_what_is_shown_needs_no_frame() {
-    let (client, turn) = seam("One, two, three.", "One, two, three.").await;
+async fn a_second_text_equal_to_the_shown_one_causes_no_restart() {
+    let (client, turn) = merge_texts("One, two, three.", "One, two, three.").await;
     let shown = client.page.turn(&turn);
     assert_eq!(
         (
@@ -185,9 +180,9 @@ async fn a_second_text_equal_to_what_is_shown_needs_no_frame() {
 }
 
 #[tokio::test]
-async fn a_second_text_that_differs_or_is_shorter_starts_anew() {
+async fn a_second_text_that_differs_or_is_shorter_causes_a_restart() {
     for second in ["One, two, free!", "One, two.", "One"] {
-        let (client, turn) = seam("One, two, three", second).await;
+        let (client, turn) = merge_texts("One, two, three", second).await;
         let shown = client.page.turn(&turn);
         assert_eq!(
             shown.drafts,
@@ -202,7 +197,7 @@ async fn a_second_text_that_differs_or_is_shorter_starts_anew() {
 }
 
 #[tokio::test]
-async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
+async fn without_another_provider_a_fallback_follows_and_the_draft_is_kept() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![
         spoken(["A ", "torn ", "text"]),
@@ -252,13 +247,18 @@ async fn nobody_left_after_text_gives_a_labelled_answer_and_keeps_the_draft() {
 }
 
 #[tokio::test]
-async fn two_torn_texts_are_two_drafts() {
-    let (one, two) = (Gate::default(), Gate::default());
-    let alpha =
-        ScriptedProvider::start(vec![spoken(["First ", "try"]), one.hold(), Act::Reset]).await;
+async fn two_mid_stream_failures_leave_two_drafts() {
+    let first_gate = Gate::default();
+    let second_gate = Gate::default();
+    let alpha = ScriptedProvider::start(vec![
+        spoken(["First ", "try"]),
+        first_gate.hold(),
+        Act::Reset,
+    ])
+    .await;
     let beta = ScriptedProvider::start(vec![
         spoken(["Second ", "try"]),
-        two.hold(),
+        second_gate.hold(),
         say(&last_chunk()),
     ])
     .await;
@@ -267,11 +267,11 @@ async fn two_torn_texts_are_two_drafts() {
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
     client.shows(&turn, |shown| shown.text == "First try").await;
-    one.open();
+    first_gate.open();
     client
         .shows(&turn, |shown| shown.text == "Second try")
         .await;
-    two.open();
+    second_gate.open();
     let shown = client.done(&turn).await;
     assert_eq!(shown.text, "Third time lucky.");
     let drafts = [
@@ -288,23 +288,23 @@ async fn two_torn_texts_are_two_drafts() {
 }
 
 #[tokio::test]
-async fn what_is_only_odd_is_whole() {
+async fn unusual_but_complete_streams_are_accepted() {
     let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
-    let said = head() + &word("All ") + &word("is well.");
+    let text = head() + &word("All ") + &word("is well.");
     for odd in [
         // Only one of finish and end mark.
-        said.clone() + &event(end) + &last_chunk(),
-        said.clone() + &event("[DONE]") + &last_chunk(),
-        // Twice the end mark, and text after it.
-        said.clone() + &event(end) + &event("[DONE]") + &event("[DONE]") + &last_chunk(),
-        said.clone() + &event(end) + &event("[DONE]") + &word("No more!") + &last_chunk(),
-        // What says nothing.
-        said.clone()
+        text.clone() + &event(end) + &last_chunk(),
+        text.clone() + &event("[DONE]") + &last_chunk(),
+        // A second end mark, or text after the end mark.
+        text.clone() + &event(end) + &event("[DONE]") + &event("[DONE]") + &last_chunk(),
+        text.clone() + &event(end) + &event("[DONE]") + &word("No more!") + &last_chunk(),
+        // Events without content.
+        text.clone()
             + &event(r#"{"choices":[],"x":null}"#)
             + &event(r#"{"choices":[{"delta":null}]}"#)
             + &finish(),
-        // The connection breaks after the end.
-        said.clone() + &event(end) + &event("[DONE]"),
+        // The connection breaks after the end mark.
+        text.clone() + &event(end) + &event("[DONE]"),
     ] {
         let alpha = ScriptedProvider::start(vec![say(&odd), Act::Close]).await;
         let app = TestApp::of(&[("alpha", &alpha)]).await;

@@ -1,4 +1,4 @@
-//! What an outage left without an AI's answer is answered late, in the same conversation, on every tab.
+//! After an outage, degraded turns get a follow-up in the same conversation, on every tab.
 
 use std::time::Duration;
 
@@ -17,8 +17,9 @@ fn busy() -> Vec<Act> {
     )]
 }
 
-/// One provider, given up at its first failure, and late answers as many as there are turns.
-fn with_outbox(alpha: &ScriptedProvider) -> Settings {
+/// One provider whose breaker opens at the first failure, and a budget that allows a follow-up for
+/// every turn.
+fn with_followups(alpha: &ScriptedProvider) -> Settings {
     let mut settings = settings(&[("alpha", alpha)]);
     settings.degradation.outbox = true;
     settings.degradation.fallback = "Later, please.".into();
@@ -31,7 +32,7 @@ fn with_outbox(alpha: &ScriptedProvider) -> Settings {
     settings
 }
 
-async fn degraded(client: &mut WsClient, question: &str) -> String {
+async fn ask_degraded(client: &mut WsClient, question: &str) -> String {
     let turn = client.ask(question).await;
     let shown = client.done(&turn).await;
     assert_eq!(
@@ -44,7 +45,7 @@ async fn degraded(client: &mut WsClient, question: &str) -> String {
     turn
 }
 
-async fn followup(client: &mut WsClient) -> Value {
+async fn next_followup(client: &mut WsClient) -> Value {
     client.until(|frame| frame["type"] == "followup").await
 }
 
@@ -56,13 +57,13 @@ async fn history(app: &TestApp, conversation: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn late_answers_come_in_order_to_every_tab_and_stay() {
+async fn followups_reach_every_tab_in_order_and_are_stored() {
     let alpha = ScriptedProvider::start(busy()).await;
-    let app = TestApp::start(with_outbox(&alpha)).await;
+    let app = TestApp::start(with_followups(&alpha)).await;
     let mut client = WsClient::open(&app).await;
     let mut turns = Vec::new();
     for question in ["One?", "Two?", "Three?"] {
-        turns.push(degraded(&mut client, question).await);
+        turns.push(ask_degraded(&mut client, question).await);
     }
     let mut tab = WsClient::join(&app, &client.conversation).await;
     let before = alpha.asked();
@@ -72,7 +73,7 @@ async fn late_answers_come_in_order_to_every_tab_and_stay() {
     alpha.usually(answer("Third."));
     for client in [&mut client, &mut tab] {
         for (turn, text) in turns.iter().zip(["First.", "Second.", "Third."]) {
-            let late = followup(client).await;
+            let late = next_followup(client).await;
             assert_eq!((&late["turn"], &late["text"]), (&json!(turn), &json!(text)));
             assert_eq!(
                 (&late["provider"], &late["model"]),
@@ -83,27 +84,28 @@ async fn late_answers_come_in_order_to_every_tab_and_stay() {
         }
     }
     assert_eq!(alpha.asked(), before + 3);
-    let kept = history(&app, &client.conversation).await;
-    assert_eq!(texts(&kept, "text"), ["Later, please."; 3]);
+    let turns_now = history(&app, &client.conversation).await;
+    assert_eq!(texts(&turns_now, "text"), ["Later, please."; 3]);
     assert_eq!(
-        texts(kept.iter().map(|turn| &turn["followup"]), "text"),
+        texts(turns_now.iter().map(|turn| &turn["followup"]), "text"),
         ["First.", "Second.", "Third."]
     );
     assert!(
-        kept.iter()
+        turns_now
+            .iter()
             .all(|turn| turn["degraded"] == true && turn["source"] == "fallback")
     );
-    // The next turn goes on from them.
+    // The next turn's prompt contains the follow-ups.
     assert_eq!(client.answered("Four?").await.text, "Third.");
-    let (_, asked) = alpha.requests().pop().unwrap();
-    let said = texts(&asked["messages"].as_array().unwrap()[1..], "content");
+    let (_, request) = alpha.requests().pop().unwrap();
+    let contents = texts(&request["messages"].as_array().unwrap()[1..], "content");
     assert_eq!(
-        said,
+        contents,
         [
             "One?", "First.", "Two?", "Second.", "Three?", "Third.", "Four?"
         ]
     );
-    // They are no turns of their own.
+    // Follow-ups are not counted as turns.
     let answers = app.status().await["answers"].clone();
     assert_eq!(
         (&answers["total"], &answers["ai"], &answers["degraded"]),
@@ -113,36 +115,42 @@ async fn late_answers_come_in_order_to_every_tab_and_stay() {
 }
 
 #[tokio::test]
-async fn a_thumb_and_a_late_answer_do_not_cost_each_other() {
+async fn feedback_and_followup_do_not_overwrite_each_other() {
     let alpha = ScriptedProvider::start(busy()).await;
-    let app = TestApp::start(with_outbox(&alpha)).await;
+    let app = TestApp::start(with_followups(&alpha)).await;
     let mut client = WsClient::open(&app).await;
-    let turn = degraded(&mut client, "One?").await;
+    let turn = ask_degraded(&mut client, "One?").await;
     alpha.usually(answer("Late."));
     client
         .say(&json!({ "type": "feedback", "turn": turn, "value": "down" }))
         .await;
-    followup(&mut client).await;
-    let kept = history(&app, &client.conversation).await;
+    next_followup(&mut client).await;
+    let history_now = history(&app, &client.conversation).await;
     assert_eq!(
-        (&kept[0]["feedback"], &kept[0]["followup"]["text"]),
+        (
+            &history_now[0]["feedback"],
+            &history_now[0]["followup"]["text"]
+        ),
         (&json!("down"), &json!("Late."))
     );
     client
         .say(&json!({ "type": "feedback", "turn": turn, "value": "up" }))
         .await;
     client.quiet().await;
-    let kept = history(&app, &client.conversation).await;
+    let history_now = history(&app, &client.conversation).await;
     assert_eq!(
-        (&kept[0]["feedback"], &kept[0]["followup"]["text"]),
+        (
+            &history_now[0]["feedback"],
+            &history_now[0]["followup"]["text"]
+        ),
         (&json!("up"), &json!("Late."))
     );
 }
 
 #[tokio::test]
-async fn who_asked_again_or_over_the_api_gets_none() {
+async fn retried_turns_and_api_turns_get_no_followup() {
     let alpha = ScriptedProvider::start(busy()).await;
-    let app = TestApp::start(with_outbox(&alpha)).await;
+    let app = TestApp::start(with_followups(&alpha)).await;
     let mut client = WsClient::open(&app).await;
     let called = app
         .request("POST", "/api/chat")
@@ -150,25 +158,26 @@ async fn who_asked_again_or_over_the_api_gets_none() {
         .send()
         .await;
     assert_eq!(called.json()["degraded"], true);
-    let unkept = json!({ "model": "auto", "messages": [{ "role": "user", "content": "Unkept?" }] });
+    let stateless =
+        json!({ "model": "auto", "messages": [{ "role": "user", "content": "Stateless?" }] });
     assert_eq!(
         app.request("POST", "/v1/chat/completions")
-            .json(&unkept)
+            .json(&stateless)
             .send()
             .await
             .status,
         200
     );
-    let first = degraded(&mut client, "One?").await;
+    let first = ask_degraded(&mut client, "One?").await;
     client
         .say(&json!({ "type": "retry", "turn": first, "client_msg_id": fresh_id() }))
         .await;
     let again = client.until(|frame| frame["type"] == "done").await["turn"].clone();
-    let last = degraded(&mut client, "Two?").await;
+    let last = ask_degraded(&mut client, "Two?").await;
     alpha.usually(answer("Late."));
-    assert_eq!(followup(&mut client).await["turn"], again);
-    assert_eq!(followup(&mut client).await["turn"], json!(last));
-    // In the order of the questions: the ones before would have come before.
+    assert_eq!(next_followup(&mut client).await["turn"], again);
+    assert_eq!(next_followup(&mut client).await["turn"], json!(last));
+    // Follow-ups keep the order of the questions, so earlier ones would have come first.
     let asked: Vec<_> = alpha
         .requests()
         .into_iter()
@@ -187,34 +196,37 @@ async fn who_asked_again_or_over_the_api_gets_none() {
 }
 
 #[tokio::test]
-async fn who_waits_is_known_after_a_restart() {
+async fn pending_followups_survive_a_restart() {
     let alpha = ScriptedProvider::start(busy()).await;
-    let app = TestApp::start(with_outbox(&alpha)).await;
+    let app = TestApp::start(with_followups(&alpha)).await;
     let mut client = WsClient::open(&app).await;
-    let turn = degraded(&mut client, "One?").await;
+    let turn = ask_degraded(&mut client, "One?").await;
     let mut other = WsClient::open(&app).await;
     for _ in 0..2 {
         alpha.once(vec![spoken(["Half"]), Act::Silence]);
     }
     alpha.usually(answer("Well."));
     let before = alpha.asked();
-    // The late answer is under way, and another conversation's first, when the service goes down.
+    // The service stops while a follow-up and another conversation's first turn are running.
     alpha
         .until(|counts| counts.asked > before && counts.open > 0)
         .await;
     let conversation = client.conversation.clone();
-    let cut = other.ask("Two?").await;
-    other.shows(&cut, |shown| shown.text == "Half").await;
-    let (second, folder) = (other.conversation.clone(), app.stopped().await);
+    let interrupted = other.ask("Two?").await;
+    other
+        .shows(&interrupted, |shown| shown.text == "Half")
+        .await;
+    let second = other.conversation.clone();
+    let folder = app.stopped().await;
     alpha.usually(busy());
-    let app = TestApp::in_folder(with_outbox(&alpha), folder).await;
+    let app = TestApp::in_folder(with_followups(&alpha), folder).await;
     let mut client = WsClient::join(&app, &conversation).await;
     let mut other = WsClient::join(&app, &second).await;
     assert_eq!(client.welcome["history"][0]["followup"], Value::Null);
     assert_eq!(other.welcome["history"][0]["state"], "interrupted");
     alpha.usually(answer("Late."));
-    for (client, turn) in [(&mut client, turn), (&mut other, cut)] {
-        let late = followup(client).await;
+    for (client, turn) in [(&mut client, turn), (&mut other, interrupted)] {
+        let late = next_followup(client).await;
         assert_eq!(
             (&late["turn"], &late["text"]),
             (&json!(turn), &json!("Late."))
@@ -222,8 +234,8 @@ async fn who_waits_is_known_after_a_restart() {
     }
     assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
     let asked = alpha.asked();
-    // Nobody is asked twice, also not by the start after that.
-    let app = TestApp::in_folder(with_outbox(&alpha), app.stopped().await).await;
+    // A second restart does not ask again.
+    let app = TestApp::in_folder(with_followups(&alpha), app.stopped().await).await;
     assert_eq!(
         history(&app, &conversation).await[0]["followup"]["text"],
         "Late."
@@ -236,36 +248,36 @@ async fn who_waits_is_known_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_again_stops_it_until_it_is_well() {
+async fn a_failing_followup_pauses_the_others() {
     let alpha = ScriptedProvider::start(busy()).await;
-    let mut settings = with_outbox(&alpha);
-    // After a failure nobody is asked for a long time.
+    let mut settings = with_followups(&alpha);
+    // After a failure the breaker stays open for a long time.
     settings.breaker.open_for = Duration::from_secs(3600);
     settings.breaker.open_max = Duration::from_secs(3600);
     let app = TestApp::start(settings).await;
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = WsClient::open(&app).await;
-        degraded(&mut client, "What?").await;
+        ask_degraded(&mut client, "What?").await;
         clients.push(client);
     }
-    // A start begins at once: one gets its answer, the next fails, though the probes go well.
+    // Follow-ups start at once: one succeeds, the next fails, and then the probes succeed.
     alpha.usually(answer("Well."));
     alpha.once(answer("Late."));
     alpha.once(busy());
     let folder = app.stopped().await;
     let before = alpha.asked();
-    let mut settings = with_outbox(&alpha);
+    let mut settings = with_followups(&alpha);
     settings.breaker.open_for = Duration::from_secs(3600);
     settings.breaker.open_max = Duration::from_secs(3600);
     let app = TestApp::in_folder(settings, folder).await;
     let mut first = WsClient::join(&app, &clients[0].conversation).await;
     if first.welcome["history"][0]["followup"].is_null() {
-        followup(&mut first).await;
+        next_followup(&mut first).await;
     }
     alpha.until(|counts| counts.asked >= before + 2).await;
     app.at_rest().await;
-    // The provider is soon found well by its probes, but nobody is asked late so soon after a failure.
+    // The probes soon close the breaker, but follow-ups pause after a failure.
     app.vitals("alpha", |vitals| {
         vitals.state == failsoft::domain::ProviderState::Closed
     })
@@ -273,7 +285,7 @@ async fn a_provider_that_fails_again_stops_it_until_it_is_well() {
     assert_eq!(first.answered("And now?").await.text, "Well.");
     assert!(
         alpha.asked() <= before + 4,
-        "{} late calls",
+        "{} follow-up calls",
         alpha.asked() - before - 1
     );
     let waiting = app
@@ -284,16 +296,16 @@ async fn a_provider_that_fails_again_stops_it_until_it_is_well() {
         .await
         .unwrap()
         .len();
-    assert!((3..=4).contains(&waiting), "{waiting} wait");
+    assert!((3..=4).contains(&waiting), "{waiting} follow-ups wait");
 }
 
 #[tokio::test]
-async fn switched_off_nobody_waits() {
+async fn no_followups_are_queued_when_disabled() {
     let alpha = ScriptedProvider::start(busy()).await;
-    let mut settings = with_outbox(&alpha);
+    let mut settings = with_followups(&alpha);
     settings.degradation.outbox = false;
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    degraded(&mut client, "What?").await;
+    ask_degraded(&mut client, "What?").await;
     assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
 }

@@ -1,4 +1,4 @@
-//! Providers that nobody asks are looked into, and the status tells what was found.
+//! Health checks of idle providers, and their results in the status.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::harness::{
     Act, Gate, ScriptedProvider, TestApp, WsClient, answer, listing, refusal, settings,
 };
 
-fn refused() -> Vec<Act> {
+fn unauthorized() -> Vec<Act> {
     let body = r#"{"error":{"message":"no","code":"invalid_api_key"}}"#;
     vec![refusal(401, "content-type: application/json\r\n", body)]
 }
 
-async fn checked(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestApp) {
+async fn service(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("Alpha.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.providers[0].health.interval = Duration::from_millis(50);
@@ -25,27 +25,34 @@ async fn checked(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestA
 }
 
 #[tokio::test]
-async fn what_a_listing_found_is_on_the_status_and_moves_no_breaker() {
-    let (alpha, app) = checked(|_| ()).await;
+async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
+    let (alpha, app) = service(|_| ()).await;
     alpha.until(|counts| counts.listings >= 1).await;
     app.vitals("alpha", |vitals| vitals.checks >= 1).await;
-    let told = app.provider("alpha").await;
+    let provider = app.provider("alpha").await;
     assert_eq!(
-        (&told["healthy"], &told["reason"]),
+        (&provider["healthy"], &provider["reason"]),
         (&json!(true), &json!(null)),
-        "{told}"
+        "{provider}"
     );
-    assert!(told["checked_at"].is_string(), "with nobody asking: {told}");
+    assert!(
+        provider["checked_at"].is_string(),
+        "checked without any turn: {provider}"
+    );
 
-    alpha.lists(refused());
+    alpha.lists(unauthorized());
     app.vitals("alpha", |vitals| vitals.failed_checks >= 3)
         .await;
-    let told = app.provider("alpha").await;
-    let found = (&told["healthy"], &told["reason"], &told["state"]);
+    let provider = app.provider("alpha").await;
+    let found = (
+        &provider["healthy"],
+        &provider["reason"],
+        &provider["state"],
+    );
     assert_eq!(
         found,
         (&json!(false), &json!("refused"), &json!("closed")),
-        "{told}"
+        "{provider}"
     );
     assert_eq!(app.status().await["mode"], "normal");
 
@@ -54,31 +61,31 @@ async fn what_a_listing_found_is_on_the_status_and_moves_no_breaker() {
         vitals.last_check.is_some_and(|check| check.fault.is_none())
     })
     .await;
-    let told = app.provider("alpha").await;
+    let provider = app.provider("alpha").await;
     assert_eq!(
-        (&told["healthy"], &told["reason"]),
+        (&provider["healthy"], &provider["reason"]),
         (&json!(true), &json!(null)),
-        "{told}"
+        "{provider}"
     );
     assert_eq!(
         (alpha.asked(), alpha.counts().probes),
         (0, 0),
-        "nothing that costs"
+        "no paid calls"
     );
 }
 
 #[tokio::test]
-async fn what_was_found_expires() {
+async fn check_results_expire() {
     let (alpha, app) =
-        checked(|settings| settings.providers[0].health.expire = Duration::from_millis(1)).await;
+        service(|settings| settings.providers[0].health.expire = Duration::from_millis(1)).await;
     let gate = Gate::default();
     let mut held = vec![gate.hold()];
-    held.extend(refused());
+    held.extend(unauthorized());
     alpha.lists(held);
     gate.open();
     app.vitals("alpha", |vitals| vitals.failed_checks >= 1)
         .await;
-    // While the next check gets no answer, the last one is what is known.
+    // Until the next check has a result, the vitals keep the last one; the status lets it expire.
     let failed = alpha.counts().listings;
     alpha
         .until(|counts| counts.listings > failed || counts.open == 1)
@@ -88,17 +95,17 @@ async fn what_was_found_expires() {
         vitals.last_check.and_then(|check| check.fault),
         Some(FaultKind::Unauthorized)
     );
-    let told = app.provider("alpha").await;
+    let provider = app.provider("alpha").await;
     assert_eq!(
-        (&told["healthy"], &told["reason"]),
+        (&provider["healthy"], &provider["reason"]),
         (&json!(true), &json!(null)),
-        "{told}"
+        "{provider}"
     );
 }
 
 #[tokio::test]
-async fn a_listing_that_goes_well_closes_no_breaker() {
-    let (alpha, app) = checked(|settings| {
+async fn a_successful_listing_does_not_close_a_breaker() {
+    let (alpha, app) = service(|settings| {
         let provider = &mut settings.providers[0];
         provider.breaker.consecutive_failures = 1;
         provider.breaker.open_for = Duration::from_millis(50);
@@ -120,7 +127,7 @@ async fn a_listing_that_goes_well_closes_no_breaker() {
     let before = app
         .vitals("alpha", |vitals| vitals.state != ProviderState::Closed)
         .await;
-    // It could be listed all the while, and is not closed by it: only by an answer.
+    // Successful listings do not close the breaker; only an answer does.
     alpha.until(|counts| counts.probes >= 5).await;
     let now = app.vitals("alpha", |_| true).await;
     assert!(now.state != ProviderState::Closed && now.checks > before.checks);
@@ -131,9 +138,9 @@ async fn a_listing_that_goes_well_closes_no_breaker() {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_where_checks_are_off() {
+async fn no_checks_are_made_when_disabled() {
     let (alpha, app) =
-        checked(|settings| settings.providers[0].health.probe = ProbeKind::Off).await;
+        service(|settings| settings.providers[0].health.probe = ProbeKind::Off).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
         client.answered("What?").await;

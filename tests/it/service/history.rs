@@ -1,4 +1,4 @@
-//! What is kept of a conversation, and its pages.
+//! Stored turns of a conversation: pages, feedback, and the part that is sent to the model.
 
 use failsoft::domain::{
     AnswerSource, ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState,
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, settings, spoken, texts};
 
-/// An ended turn of long ago.
-fn old(number: u64) -> TurnRecord {
+/// A stored turn from long ago.
+fn old_turn(number: u64) -> TurnRecord {
     let id = TurnId::next_after(None, number, 7);
     let question = format!("question {number}");
     let asked = TurnRecord::new(
@@ -36,7 +36,7 @@ fn numbered(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_history_comes_in_pages_of_a_hundred() {
+async fn the_history_is_sent_in_pages_of_a_hundred() {
     let alpha = ScriptedProvider::answering("Now.").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let conversation = ConversationId::from_random([7; 16]);
@@ -44,36 +44,36 @@ async fn the_history_comes_in_pages_of_a_hundred() {
         app.lobby
             .turns
             .store
-            .write_turn(conversation, old(number))
+            .write_turn(conversation, old_turn(number))
             .await
             .unwrap();
     }
     let mut client = WsClient::join(&app, &conversation.to_string()).await;
-    let mut newest = client.welcome["history"].clone();
-    assert_eq!(questions(&newest), numbered(151..=250));
-    for page in [51..=150, 1..=50] {
+    let mut page = client.welcome["history"].clone();
+    assert_eq!(questions(&page), numbered(151..=250));
+    for numbers in [51..=150, 1..=50] {
         client
-            .say(&json!({ "type": "history", "before": newest[0]["turn"] }))
+            .say(&json!({ "type": "history", "before": page[0]["turn"] }))
             .await;
         let history = client.next().await;
         assert_eq!(history["type"], "history");
-        newest = history["turns"].clone();
-        assert_eq!(questions(&newest), numbered(page));
+        page = history["turns"].clone();
+        assert_eq!(questions(&page), numbered(numbers));
     }
     client
-        .say(&json!({ "type": "history", "before": newest[0]["turn"] }))
+        .say(&json!({ "type": "history", "before": page[0]["turn"] }))
         .await;
     assert_eq!(client.next().await["turns"], json!([]));
-    // The model sees the last twenty, no more.
+    // The prompt contains the last twenty turns only.
     client.answered("And now?").await;
-    let (_, asked) = alpha.requests().pop().unwrap();
-    let said = asked["messages"].as_array().unwrap();
-    assert_eq!(said.len(), 1 + 2 * 20 + 1);
-    assert_eq!(said[1]["content"], "question 231");
+    let (_, request) = alpha.requests().pop().unwrap();
+    let messages = request["messages"].as_array().unwrap();
+    assert_eq!(messages.len(), 1 + 2 * 20 + 1);
+    assert_eq!(messages[1]["content"], "question 231");
 }
 
 #[tokio::test]
-async fn turns_that_just_ended_come_in_pages_too() {
+async fn recent_turns_are_paged_too() {
     let alpha = ScriptedProvider::answering("Now.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.limits.messages_per_minute = 1000;
@@ -93,7 +93,7 @@ async fn turns_that_just_ended_come_in_pages_too() {
 }
 
 #[tokio::test]
-async fn the_model_sees_as_much_as_it_has_room_for() {
+async fn the_prompt_is_cut_to_the_models_context() {
     let alpha = ScriptedProvider::answering("Now.").await;
     let beta = ScriptedProvider::answering("Now, too.").await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
@@ -106,57 +106,58 @@ async fn the_model_sees_as_much_as_it_has_room_for() {
         app.lobby
             .turns
             .store
-            .write_turn(conversation, old(number))
+            .write_turn(conversation, old_turn(number))
             .await
             .unwrap();
     }
     let mut client = WsClient::join(&app, &conversation.to_string()).await;
-    let asked = |provider: &ScriptedProvider| provider.requests().pop().unwrap().1;
+    let last_request = |provider: &ScriptedProvider| provider.requests().pop().unwrap().1;
     client.answered("And now?").await;
-    // Half the room is the answer's; of the rest 6 tokens are the system prompt's, 6 the question's, 14 each turn's.
-    let said = asked(&alpha);
-    let texts = texts(said["messages"].as_array().unwrap(), "content");
+    // Half of the 200 tokens is reserved for the answer. The system prompt takes 6 of the rest, the
+    // question 6, and each turn 14.
+    let request = last_request(&alpha);
+    let texts = texts(request["messages"].as_array().unwrap(), "content");
     assert_eq!(texts.first().unwrap(), "Be kind.");
     assert_eq!(texts.len(), 1 + 2 * 6 + 1);
     assert_eq!(texts.last().unwrap(), "And now?");
     assert_eq!(
-        (&*texts[1], &said["max_tokens"]),
+        (&*texts[1], &request["max_tokens"]),
         ("question 10", &json!(104))
     );
-    // A question that has no room there at all goes to who has more, with all that went before.
+    // A question too long for alpha goes to beta, with the whole history.
     client.answered(&"word ".repeat(200)).await;
     assert_eq!((alpha.asked(), beta.asked()), (1, 1));
     assert_eq!(
-        asked(&beta)["messages"].as_array().unwrap().len(),
+        last_request(&beta)["messages"].as_array().unwrap().len(),
         1 + 2 * 16 + 1
     );
     assert_eq!(app.provider("alpha").await["state"], "closed");
 }
 
 #[tokio::test]
-async fn a_thumb_is_kept_with_its_turn() {
+async fn feedback_is_stored_with_its_turn() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::answering("Well?").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
     client.done(&turn).await;
-    let told = async |app: &TestApp, client: &mut WsClient, value: &str| {
+    let rate = async |app: &TestApp, client: &mut WsClient, value: &str| {
         client
             .say(&json!({ "type": "feedback", "turn": turn, "value": value }))
             .await;
         client.quiet().await;
         WsClient::join(app, &client.conversation).await.welcome["history"][0]["feedback"].clone()
     };
-    assert_eq!(told(&app, &mut client, "up").await, "up");
-    assert_eq!(told(&app, &mut client, "down").await, "down");
+    assert_eq!(rate(&app, &mut client, "up").await, "up");
+    assert_eq!(rate(&app, &mut client, "down").await, "down");
     let conversation = client.conversation.clone();
     let folder = app.stopped().await;
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
     let mut client = WsClient::join(&app, &conversation).await;
     assert_eq!(client.welcome["history"][0]["feedback"], "down");
-    assert_eq!(told(&app, &mut client, "up").await, "up");
-    // Not before its answer has ended.
+    assert_eq!(rate(&app, &mut client, "up").await, "up");
+    // Feedback is rejected while the turn runs.
     alpha.usually(vec![spoken(["Not yet"]), gate.hold(), Act::Silence]);
     let running = client.ask("And?").await;
     client
@@ -169,7 +170,7 @@ async fn a_thumb_is_kept_with_its_turn() {
 }
 
 #[tokio::test]
-async fn what_was_not_answered_well_is_kept_and_not_shown_to_the_model() {
+async fn degraded_turns_are_stored_but_not_sent_to_the_model() {
     let alpha = ScriptedProvider::answering("Well.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.degradation.fallback = "Later, please.".into();
@@ -189,15 +190,16 @@ async fn what_was_not_answered_well_is_kept_and_not_shown_to_the_model() {
         .await;
     client.done(&stopped).await;
     client.answered("Four?").await;
-    let (_, asked) = alpha.requests().pop().unwrap();
-    let said = texts(&asked["messages"].as_array().unwrap()[1..], "content");
+    let (_, request) = alpha.requests().pop().unwrap();
+    let contents = texts(&request["messages"].as_array().unwrap()[1..], "content");
     assert!(
-        said.starts_with(&["One?".into(), "Well.".into()]) && said.ends_with(&["Four?".into()]),
-        "{said:?}"
+        contents.starts_with(&["One?".into(), "Well.".into()])
+            && contents.ends_with(&["Four?".into()]),
+        "{contents:?}"
     );
     assert!(
-        !said.contains(&"Xyzzy?".into()) && !said.contains(&"Later, please.".into()),
-        "{said:?}"
+        !contents.contains(&"Xyzzy?".into()) && !contents.contains(&"Later, please.".into()),
+        "{contents:?}"
     );
     let client = WsClient::join(&app, &client.conversation).await;
     let history = client.welcome["history"].as_array().unwrap();

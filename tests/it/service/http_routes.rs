@@ -1,4 +1,4 @@
-//! What is served over plain HTTP.
+//! The routes served over plain HTTP.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::harness::{
     Act, ScriptedProvider, TestApp, WsClient, answer, question, refusal, settings, spoken,
 };
 
-async fn service() -> (ScriptedProvider, TestApp) {
+pub(super) async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("The whole answer.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.chat.max_message_chars = 100;
@@ -16,196 +16,7 @@ async fn service() -> (ScriptedProvider, TestApp) {
 }
 
 #[tokio::test]
-async fn api_chat_is_the_same_turn_as_over_a_socket() {
-    let (alpha, app) = service().await;
-    let answer = app
-        .request("POST", "/api/chat")
-        .json(&json!({ "message": "What?" }))
-        .send()
-        .await;
-    assert_eq!(answer.status, 200);
-    let body = answer.json();
-    for (key, value) in [
-        ("message", json!("The whole answer.")),
-        ("source", json!("ai")),
-        ("degraded", json!(false)),
-        ("provider", json!("alpha")),
-        ("model", json!("alpha-model")),
-        ("attempts", json!(1)),
-    ] {
-        assert_eq!(body[key], value, "{key}");
-    }
-    for (name, value) in [
-        ("x-provider", "alpha"),
-        ("x-source", "ai"),
-        ("x-degraded", "false"),
-        ("x-attempts", "1"),
-    ] {
-        assert_eq!(answer.header(name), value, "{name}");
-    }
-    assert!(!answer.header("x-request-id").is_empty());
-    // It can be gone on with, here and over a socket.
-    let conversation = body["conversation"].as_str().unwrap();
-    let more = json!({ "message": "And?", "conversation": conversation });
-    let second = app
-        .request("POST", "/api/chat")
-        .json(&more)
-        .send()
-        .await
-        .json();
-    assert_eq!(second["conversation"], *conversation);
-    let (_, asked) = alpha.requests().pop().unwrap();
-    assert_eq!(asked["messages"].as_array().unwrap().len(), 4);
-    let client = WsClient::join(&app, conversation).await;
-    let history = client.welcome["history"].as_array().unwrap();
-    assert_eq!((history.len(), &history[0]["turn"]), (2, &body["turn"]));
-}
-
-#[tokio::test]
-async fn api_chat_degrades_with_status_200_and_says_so() {
-    let (alpha, app) = service().await;
-    alpha.refuse().await;
-    let answer = app
-        .request("POST", "/api/chat")
-        .json(&json!({ "message": "Xyzzy?" }))
-        .send()
-        .await;
-    let body = answer.json();
-    assert_eq!(
-        (
-            answer.status,
-            answer.header("x-degraded"),
-            answer.header("x-source")
-        ),
-        (200, "true", "fallback")
-    );
-    assert_eq!(
-        (&body["message"], &body["source"]),
-        (&json!("Later, please."), &json!("fallback"))
-    );
-    assert_eq!(
-        (&body["degraded"], &body["provider"]),
-        (&json!(true), &Value::Null)
-    );
-}
-
-#[tokio::test]
-async fn api_chat_says_what_is_wrong() {
-    let (alpha, app) = service().await;
-    let post = |body: &str, kind: &str| {
-        app.request("POST", "/api/chat")
-            .header("content-type", kind)
-            .body(body)
-            .send()
-    };
-    let long = json!({ "message": "x".repeat(101) }).to_string();
-    let huge = json!({ "message": "x".repeat(1_100_000) }).to_string();
-    for (body, kind, status, code) in [
-        ("{", "application/json", 400, "bad_request"),
-        ("{}", "application/json", 400, "bad_request"),
-        (r#"{"message":7}"#, "application/json", 400, "bad_request"),
-        (r#"{"message":" "}"#, "application/json", 400, "bad_request"),
-        (
-            r#"["What?", null, null]"#,
-            "application/json",
-            400,
-            "bad_request",
-        ),
-        (
-            r#"{"message":"x","options":["alpha",true,"off",null]}"#,
-            "application/json",
-            400,
-            "bad_request",
-        ),
-        (
-            r#"{"message":"x","conversation":"short"}"#,
-            "application/json",
-            400,
-            "bad_request",
-        ),
-        (
-            r#"{"message":"x","options":{"provider":"nobody"}}"#,
-            "application/json",
-            400,
-            "bad_request",
-        ),
-        (&long, "application/json", 413, "message_too_long"),
-        (&huge, "application/json", 413, "too_large"),
-    ] {
-        let answer = post(body, kind).await;
-        let shown = &body[..body.len().min(60)];
-        assert_eq!(
-            (answer.status, &answer.json()["error"]["code"]),
-            (status, &json!(code)),
-            "{shown}"
-        );
-        assert!(answer.json()["error"]["message"].is_string(), "{shown}");
-        assert!(answer.header("x-request-id").starts_with("req-"), "{shown}");
-    }
-    assert_eq!(alpha.asked(), 0);
-}
-
-#[tokio::test]
-async fn api_chat_is_refused_while_the_conversation_is_busy() {
-    let (alpha, app) = service().await;
-    alpha.usually(vec![spoken(["Wait"]), Act::Silence]);
-    let mut client = WsClient::open(&app).await;
-    let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "Wait").await;
-    let more = json!({ "message": "And?", "conversation": client.conversation });
-    let answer = app.request("POST", "/api/chat").json(&more).send().await;
-    assert_eq!(
-        (answer.status, &answer.json()["error"]["code"]),
-        (503, &json!("busy"))
-    );
-    assert!(
-        answer
-            .header("retry-after")
-            .parse::<u64>()
-            .is_ok_and(|seconds| seconds > 0)
-    );
-}
-
-#[tokio::test]
-async fn options_choose_a_provider() {
-    let (alpha, beta) = (
-        ScriptedProvider::answering("Alpha.").await,
-        ScriptedProvider::answering("Beta.").await,
-    );
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
-    settings.degradation.fallback = "Later, please.".into();
-    let app = TestApp::start(settings).await;
-    let ask = async |options: Value| {
-        let body = json!({ "message": "Xyzzy?", "options": options });
-        app.request("POST", "/api/chat")
-            .json(&body)
-            .send()
-            .await
-            .json()["message"]
-            .clone()
-    };
-    assert_eq!(ask(json!({})).await, "Alpha.");
-    assert_eq!(ask(json!({ "provider": "beta" })).await, "Beta.");
-    beta.refuse().await;
-    assert_eq!(ask(json!({ "provider": "beta" })).await, "Alpha.");
-    assert_eq!(
-        ask(json!({ "provider": "beta", "failover": false })).await,
-        "Later, please."
-    );
-    // A page's visitor has none, unless the operator says so.
-    let mut client = WsClient::open(&app).await;
-    client.say(&json!({
-        "type": "send", "client_msg_id": "x", "text": "Xyzzy?", "options": { "provider": "beta", "failover": false },
-    })).await;
-    let accepted = client.next().await;
-    assert_eq!(
-        client.done(accepted["turn"].as_str().unwrap()).await.text,
-        "Alpha."
-    );
-}
-
-#[tokio::test]
-async fn the_status_has_its_shape() {
+async fn status_json_has_the_documented_fields_and_no_secrets() {
     let (alpha, app) = service().await;
     let mut client = WsClient::open(&app).await;
     client.answered("What?").await;
@@ -260,7 +71,7 @@ async fn the_status_has_its_shape() {
             assert!(provider["latency_ms"][latency][part].is_u64(), "{provider}");
         }
     }
-    // No key, no address, no prompt, no path.
+    // The public status reveals no key, address, prompt or path.
     let text = status.to_string();
     let canaries = [
         "sk-canary",
@@ -276,7 +87,7 @@ async fn the_status_has_its_shape() {
 }
 
 #[tokio::test]
-async fn pages_and_files_come_with_their_guards() {
+async fn pages_and_files_have_security_headers() {
     let (_alpha, app) = service().await;
     let page = app.request("GET", "/").send().await;
     assert_eq!(
@@ -322,7 +133,7 @@ async fn pages_and_files_come_with_their_guards() {
 }
 
 #[tokio::test]
-async fn life_and_readiness_are_told() {
+async fn health_and_readiness_return_200() {
     let (_alpha, app) = service().await;
     for path in ["/healthz", "/readyz"] {
         assert_eq!(app.request("GET", path).send().await.status, 200, "{path}");
@@ -330,7 +141,7 @@ async fn life_and_readiness_are_told() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn unknown_and_disabled_routes_return_404() {
     let (_alpha, app) = service().await;
     for (method, path) in [
         ("GET", "/nothing"),
@@ -352,7 +163,7 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_which_is_right() {
+async fn wrong_methods_get_405_with_the_allowed_ones() {
     let (_alpha, app) = service().await;
     let readable = [
         "/",
@@ -385,19 +196,19 @@ async fn a_wrong_method_is_told_which_is_right() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_request_itself_is_no_outage() {
-    let bad = || {
+async fn a_rejected_request_moves_no_breaker() {
+    let rejecting = || {
         vec![refusal(
             400,
             "content-type: application/json\r\n",
             r#"{"error":{"message":"no","type":"invalid_request_error"}}"#,
         )]
     };
-    let [alpha, beta, gamma] = [bad(), bad(), bad()].map(ScriptedProvider::start);
+    let [alpha, beta, gamma] = [rejecting(), rejecting(), rejecting()].map(ScriptedProvider::start);
     let (alpha, beta, gamma) = (alpha.await, beta.await, gamma.await);
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
     let mut client = WsClient::open(&app).await;
-    // One more provider, then a labelled answer; no breaker counts it.
+    // One more provider is tried, then the answer is a fallback; no breaker counts it.
     for _ in 0..6 {
         let shown = client.answered("Xyzzy?").await;
         assert_eq!(
@@ -414,9 +225,9 @@ async fn a_refusal_of_the_request_itself_is_no_outage() {
     }
 }
 
-/// The share of AI's answers: what was stopped, left, or wrong in itself is no outage; what broke and could not be mended is.
+/// Stopped turns and rejected requests are not counted as outages; a stream that breaks is.
 #[tokio::test]
-async fn availability_counts_answers_and_what_was_lost() {
+async fn availability_counts_answered_and_lost_turns() {
     let alpha = ScriptedProvider::start(vec![]).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let answers = async || app.status().await["answers"].clone();
@@ -443,9 +254,9 @@ async fn availability_counts_answers_and_what_was_lost() {
     let expected = json!({ "total": 3, "ai": 1, "degraded": 0, "availability": 1.0 });
     assert_eq!(answers().await, expected);
 
-    // A stream that breaks with nobody to go on.
+    // The stream breaks and no provider is left.
     alpha.once(vec![spoken(["A torn text"]), Act::Reset]);
-    let torn = app.stream("What?").await.ended().await;
-    assert!(torn.error.is_some() && !torn.done);
+    let answer = app.stream("What?").await.ended().await;
+    assert!(answer.error.is_some() && !answer.done);
     assert_eq!(answers().await["availability"], 0.5);
 }

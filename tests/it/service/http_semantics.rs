@@ -1,4 +1,4 @@
-//! What HTTP asks of answers: methods, versions, headers that keep browsers from guessing, rates.
+//! HTTP semantics: methods, versions, security headers, rate limits.
 
 use failsoft::config::Secret;
 use serde_json::json;
@@ -12,15 +12,15 @@ async fn service() -> (ScriptedProvider, TestApp) {
 }
 
 #[tokio::test]
-async fn another_version_of_the_websocket_protocol_is_told_which_one_there_is() {
+async fn other_websocket_versions_get_426_with_the_supported_one() {
     let (_alpha, app) = service().await;
-    let shake = |version: &str| {
+    let handshake = |version: &str| {
         let request = app.request("GET", "/ws").header("upgrade", "websocket");
         let request = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         request.header("sec-websocket-version", version)
     };
     for version in ["8", "7", "12", "14", "13, 8", ""] {
-        let answer = shake(version).send().await;
+        let answer = handshake(version).send().await;
         assert_eq!(
             (answer.status, answer.header("sec-websocket-version")),
             (426, "13"),
@@ -30,7 +30,7 @@ async fn another_version_of_the_websocket_protocol_is_told_which_one_there_is() 
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_opens_no_socket() {
+async fn invalid_websocket_keys_are_rejected() {
     let (_alpha, app) = service().await;
     for key in [
         "dGhlIHNhbXBsZSBub25jZQ",
@@ -52,7 +52,7 @@ async fn a_key_that_is_none_opens_no_socket() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_one() {
+async fn api_chat_rejects_other_methods_with_405() {
     let (_alpha, app) = service().await;
     for method in ["GET", "PUT", "DELETE"] {
         let answer = app.request(method, "/api/chat").send().await;
@@ -66,7 +66,7 @@ async fn a_wrong_method_is_told_the_right_one() {
 }
 
 #[tokio::test]
-async fn no_browser_guesses_what_an_answer_is() {
+async fn every_response_forbids_content_sniffing() {
     let (_alpha, app) = service().await;
     for (method, path, status) in [
         ("GET", "/nothing", 404),
@@ -89,19 +89,19 @@ async fn no_browser_guesses_what_an_answer_is() {
             "{path}"
         );
     }
-    let big = app
+    let too_large = app
         .request("GET", "/")
         .header("x-big", &"x".repeat(20_000))
         .send()
         .await;
     assert_eq!(
-        (big.status, big.header("x-content-type-options")),
+        (too_large.status, too_large.header("x-content-type-options")),
         (431, "nosniff")
     );
 }
 
 #[tokio::test]
-async fn completions_have_a_rate_by_address_but_on_this_machine() {
+async fn completions_are_rate_limited_by_address_except_local_ones() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.limits.messages_per_minute_per_ip = 2;
@@ -126,13 +126,9 @@ async fn completions_have_a_rate_by_address_but_on_this_machine() {
     assert_eq!(
         from("198.51.100.8").send().await.status,
         200,
-        "another address has its own"
+        "another address has a limit of its own"
     );
-    assert_eq!(
-        alpha.asked(),
-        3,
-        "who is refused costs no provider anything"
-    );
+    assert_eq!(alpha.asked(), 3, "a rejected request calls no provider");
     for _ in 0..4 {
         let here = app
             .completion(&question("Who?"))

@@ -1,4 +1,4 @@
-//! Nobody can answer: the operator's documents do, and a text that a visitor carries is summed up.
+//! Answers without a provider: from the operator's documents, or a summary of the visitor's text.
 
 use std::fs;
 
@@ -23,10 +23,10 @@ async fn service(folder: &TempDir) -> (ScriptedProvider, TestApp) {
     (alpha, app)
 }
 
-/// The end of the first answer to this question that is not the fixed text.
-async fn known(client: &mut WsClient, question: &str) -> Value {
+/// Asks until the answer is not the fixed fallback text, and returns its `done` frame.
+async fn answer_from_documents(client: &mut WsClient, question: &str) -> Value {
     let asking = async {
-        // Nothing tells a visitor that a document was read; each answer is what is known at that moment.
+        // No event tells a visitor that a document was indexed.
         loop {
             let done = client.answered(question).await.done.clone().unwrap();
             if done["source"] != "fallback" {
@@ -34,16 +34,16 @@ async fn known(client: &mut WsClient, question: &str) -> Value {
             }
         }
     };
-    soon("the knowledge", asking).await
+    soon("an answer from the documents", asking).await
 }
 
 #[tokio::test]
-async fn a_question_is_answered_from_the_documents_with_their_names() {
+async fn questions_are_answered_from_documents_with_their_source() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("kitchen.md"), TEA).unwrap();
     let (_alpha, app) = service(&folder).await;
     let mut client = WsClient::open(&app).await;
-    let done = known(&mut client, "When do I pour the tea?").await;
+    let done = answer_from_documents(&mut client, "When do I pour the tea?").await;
     assert_eq!(
         (&done["source"], &done["degraded"]),
         (&json!("extractive"), &json!(true))
@@ -58,31 +58,31 @@ async fn a_question_is_answered_from_the_documents_with_their_names() {
         "Later, please."
     );
 
-    // A file that comes later answers too.
+    // A file that is added later is used too.
     fs::write(
         folder.path().join("cellar.txt"),
         "The wine lies in the cellar.",
     )
     .unwrap();
-    let done = known(&mut client, "Where is the wine?").await;
+    let done = answer_from_documents(&mut client, "Where is the wine?").await;
     assert_eq!(done["text"], "The wine lies in the cellar.\n\n— cellar.txt");
     let asked = json!({ "message": "When do I pour the tea?" });
-    let told = app.request("POST", "/api/chat").json(&asked).send().await;
+    let answer = app.request("POST", "/api/chat").json(&asked).send().await;
     assert_eq!(
-        (told.header("x-source"), told.header("x-degraded")),
+        (answer.header("x-source"), answer.header("x-degraded")),
         ("extractive", "true")
     );
     assert_eq!(app.status().await["problems"], json!([]));
 }
 
 #[tokio::test]
-async fn a_file_that_will_not_do_is_said_and_the_others_answer() {
+async fn an_unreadable_file_is_reported_and_the_others_are_used() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("kitchen.md"), TEA).unwrap();
     fs::write(folder.path().join("latin.txt"), b"caf\xe9").unwrap();
     let (_alpha, app) = service(&folder).await;
     let mut client = WsClient::open(&app).await;
-    known(&mut client, "When do I pour the tea?").await;
+    answer_from_documents(&mut client, "When do I pour the tea?").await;
     let status = app.status().await;
     assert_eq!(
         status["problems"],
@@ -96,7 +96,7 @@ async fn a_file_that_will_not_do_is_said_and_the_others_answer() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_carried_is_summed_up() {
+async fn a_text_in_the_question_is_summarised() {
     let folder = TempDir::new().unwrap();
     let (_alpha, app) = service(&folder).await;
     let text = "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";

@@ -1,13 +1,16 @@
-//! The service as it is built, over real sockets: providers on one side, pages and programs on the other.
+//! The whole service over real sockets, between scripted providers and clients.
 
 mod access;
 mod alerts;
+mod api_chat;
 mod availability;
 mod bad_input;
 mod breaker_trips;
 mod breakers;
 mod broken_store;
 mod cache;
+mod cache_maintenance;
+mod client_limits;
 mod connect_failures;
 mod cross_visitor_leaks;
 mod demo;
@@ -22,6 +25,7 @@ mod http_routes;
 mod http_semantics;
 mod knowledge;
 mod metrics;
+mod metrics_session;
 mod operator;
 mod outage;
 mod panics;

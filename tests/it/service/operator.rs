@@ -1,4 +1,4 @@
-//! What an operator does to a running service, and what only an operator sees.
+//! Orders of an operator to a running service, and data that only an operator sees.
 
 use failsoft::config::{Prices, Secret};
 use serde_json::{Value, json};
@@ -8,10 +8,8 @@ use crate::harness::{Answer, ScriptedProvider, TestApp, WsClient, settings};
 const TOKEN: &str = "admin-canary";
 
 async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (
-        ScriptedProvider::answering("From alpha.").await,
-        ScriptedProvider::answering("From beta.").await,
-    );
+    let alpha = ScriptedProvider::answering("From alpha.").await;
+    let beta = ScriptedProvider::answering("From beta.").await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.server.admin_token = Some(Secret::new(TOKEN));
     settings.providers[0].prices = Some(Prices {
@@ -32,28 +30,28 @@ async fn order(app: &TestApp, name: &str, token: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn a_provider_is_switched_off_on_and_reset() {
+async fn orders_disable_enable_and_reset_a_provider() {
     let (alpha, beta, app) = service().await;
     let mut client = WsClient::open(&app).await;
-    let told = order(&app, "alpha", TOKEN, &json!({ "action": "disable" })).await;
+    let answer = order(&app, "alpha", TOKEN, &json!({ "action": "disable" })).await;
     assert_eq!(
-        (told.status, told.json()),
+        (answer.status, answer.json()),
         (200, json!({ "provider": "alpha", "state": "disabled" }))
     );
-    // The status says at once who is next.
+    // The status names the next provider at once.
     assert_eq!(app.status().await["active"], "beta");
     assert_eq!(client.answered("Who?").await.text, "From beta.");
     assert_eq!((alpha.asked(), beta.asked()), (0, 1));
     assert_eq!(app.provider("alpha").await["state"], "disabled");
-    // Nor does a reset switch it on.
+    // A reset does not enable a disabled provider.
     assert_eq!(
         order(&app, "alpha", TOKEN, &json!({ "action": "reset" }))
             .await
             .json()["state"],
         "disabled"
     );
-    let told = order(&app, "alpha", TOKEN, &json!({ "action": "enable" })).await;
-    assert_eq!(told.json()["state"], "closed");
+    let answer = order(&app, "alpha", TOKEN, &json!({ "action": "enable" })).await;
+    assert_eq!(answer.json()["state"], "closed");
     assert_eq!(client.answered("Who now?").await.text, "From alpha.");
 
     alpha.refuse().await;
@@ -72,7 +70,7 @@ async fn a_provider_is_switched_off_on_and_reset() {
 }
 
 #[tokio::test]
-async fn who_has_not_the_token_gives_no_orders() {
+async fn orders_without_the_token_are_rejected() {
     let (_alpha, _beta, app) = service().await;
     let disable = json!({ "action": "disable" });
     for token in ["", "wrong", "admin-canar", "admin-canaryy"] {
@@ -80,18 +78,18 @@ async fn who_has_not_the_token_gives_no_orders() {
         assert_eq!(answer.status, 401, "{token}");
         assert!(!answer.body.contains(TOKEN));
     }
-    let foreign = app
+    let cross_origin = app
         .request("POST", "/admin/providers/alpha")
         .header("origin", "https://elsewhere.example");
-    let foreign = foreign
+    let cross_origin = cross_origin
         .header("authorization", &format!("Bearer {TOKEN}"))
         .json(&disable)
         .send()
         .await;
-    assert_eq!(foreign.status, 403);
-    let none = order(&app, "gamma", TOKEN, &disable).await;
-    assert_eq!(none.status, 404);
-    assert!(none.body.contains("alpha, beta"), "{}", none.body);
+    assert_eq!(cross_origin.status, 403);
+    let unknown = order(&app, "gamma", TOKEN, &disable).await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.body.contains("alpha, beta"), "{}", unknown.body);
     for body in [json!({ "action": "explode" }), json!({}), json!([])] {
         assert_eq!(
             order(&app, "alpha", TOKEN, &body).await.status,
@@ -101,7 +99,7 @@ async fn who_has_not_the_token_gives_no_orders() {
     }
     assert_eq!(app.provider("alpha").await["state"], "closed");
 
-    // Where no token is configured there is nothing to be found.
+    // Without a configured token the route does not exist.
     let alpha = ScriptedProvider::answering("x").await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     for token in ["", "any"] {
@@ -110,27 +108,31 @@ async fn who_has_not_the_token_gives_no_orders() {
 }
 
 #[tokio::test]
-async fn what_providers_cost_is_for_the_operator_alone() {
+async fn costs_are_visible_only_to_the_operator() {
     let (_alpha, _beta, app) = service().await;
     WsClient::open(&app).await.answered("What?").await;
-    let status = async |token: &str| {
+    let usage_seen_with = async |token: &str| {
         let request = app
             .request("GET", "/status.json")
             .header("authorization", &format!("Bearer {token}"));
         request.send().await.json()["providers"][0]["usage"].clone()
     };
-    assert_eq!(status("wrong").await, Value::Null);
-    let usage = status(TOKEN).await;
+    assert_eq!(usage_seen_with("wrong").await, Value::Null);
+    let usage = usage_seen_with(TOKEN).await;
     assert!(
         usage["output_tokens"].as_u64() > Some(0) && usage["cost_usd"].as_f64() > Some(0.0),
         "{usage}"
     );
-    for (token, shown) in [("wrong", false), (TOKEN, true)] {
+    for (token, is_shown) in [("wrong", false), (TOKEN, true)] {
         let page = app
             .request("GET", "/status")
             .header("authorization", &format!("Bearer {token}"))
             .send()
             .await;
-        assert_eq!(page.body.contains("data-role=\"usage\""), shown, "{token}");
+        assert_eq!(
+            page.body.contains("data-role=\"usage\""),
+            is_shown,
+            "{token}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Nobody can answer: a labelled answer at once, and everyone is told.
+//! Outages: fallback answers at once, and notices to every client.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,9 @@ fn busy() -> Vec<Act> {
 }
 
 #[tokio::test]
-async fn once_the_breakers_are_open_the_answer_comes_at_once() {
-    let (alpha, beta) = (
-        ScriptedProvider::start(busy()).await,
-        ScriptedProvider::start(busy()).await,
-    );
+async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
+    let alpha = ScriptedProvider::start(busy()).await;
+    let beta = ScriptedProvider::start(busy()).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.consecutive_failures = 1;
@@ -34,8 +32,8 @@ async fn once_the_breakers_are_open_the_answer_comes_at_once() {
     assert_eq!(first.attempts.len(), 2);
     let mut times = Vec::new();
     for round in 0..21 {
-        let priced = round % 2 == 1;
-        let (question, source) = if priced {
+        let has_template = round % 2 == 1;
+        let (question, source) = if has_template {
             ("What is the price?", "template")
         } else {
             ("Xyzzy?", "fallback")
@@ -53,12 +51,12 @@ async fn once_the_breakers_are_open_the_answer_comes_at_once() {
             (&done["provider"], &done["attempts"]),
             (&Value::Null, &json!(0))
         );
-        assert_eq!(shown.text == "Later, please.", !priced);
+        assert_eq!(shown.text == "Later, please.", !has_template);
         assert!(!shown.text.is_empty() && shown.tokens == 1 && shown.restarts.is_empty());
     }
     times.sort();
     println!(
-        "a labelled answer: median {:?}, slowest {:?}",
+        "a fallback answer: median {:?}, slowest {:?}",
         times[10], times[20]
     );
     assert!(
@@ -72,15 +70,16 @@ async fn once_the_breakers_are_open_the_answer_comes_at_once() {
         answers,
         json!({ "total": 22, "ai": 0, "degraded": 22, "availability": 0.0 })
     );
-    // What no AI answered is not shown to the model later, but kept.
+    // Degraded turns are kept in the history, although the model does not get them.
     let client = WsClient::join(&app, &client.conversation).await;
     assert_eq!(client.welcome["history"].as_array().unwrap().len(), 22);
 }
 
 #[tokio::test]
-async fn without_any_attempt_in_time_the_answer_is_labelled_too() {
+async fn a_turn_that_times_out_ends_with_a_fallback() {
     let silent = || ScriptedProvider::start(vec![Act::Silence]);
-    let (alpha, beta) = (silent().await, silent().await);
+    let alpha = silent().await;
+    let beta = silent().await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.timeouts.turn = Duration::from_millis(1000);
     let app = TestApp::start(settings).await;
@@ -88,7 +87,7 @@ async fn without_any_attempt_in_time_the_answer_is_labelled_too() {
     let asked = Instant::now();
     let shown = client.answered("Xyzzy?").await;
     assert_eq!(shown.done.as_ref().unwrap()["source"], "fallback");
-    // The turn's own limit holds over all attempts; what is left of it is too little for another.
+    // The turn's own limit covers all attempts; too little of it is left for a second one.
     assert_eq!(shown.outcomes(), ["timeout"]);
     assert!(
         asked.elapsed() < Duration::from_secs(4),
@@ -99,24 +98,23 @@ async fn without_any_attempt_in_time_the_answer_is_labelled_too() {
     app.at_rest().await;
 }
 
-/// The one test that waits for the mode's holds: two seconds down, ten up.
+/// Waits for the mode's hold times: two seconds until an outage, ten until normal.
 #[tokio::test]
-async fn every_page_is_told_of_an_outage_and_of_its_end() {
-    let (alpha, beta) = (
-        ScriptedProvider::start(busy()).await,
-        ScriptedProvider::start(busy()).await,
-    );
+async fn every_client_is_notified_of_an_outage_and_its_end() {
+    let alpha = ScriptedProvider::start(busy()).await;
+    let beta = ScriptedProvider::start(busy()).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.consecutive_failures = 1;
     }
     let app = TestApp::start(settings).await;
-    let (mut client, mut other) = (WsClient::open(&app).await, WsClient::open(&app).await);
-    // Who asks may hear of the state before its answer; those who only look hear of it in order.
+    let mut client = WsClient::open(&app).await;
+    let mut other = WsClient::open(&app).await;
+    // A third client asks: for the asking one, frames of status and answer may come in any order.
     WsClient::open(&app).await.answered("Xyzzy?").await;
     let down = Instant::now();
     for client in [&mut client, &mut other] {
-        // The providers' states at once, the mode when it has lasted.
+        // Provider states are sent at once, the mode after its hold time.
         let first = client.until(|frame| frame["type"] == "status").await;
         assert_eq!(first["mode"], "normal");
         assert!(
@@ -124,22 +122,22 @@ async fn every_page_is_told_of_an_outage_and_of_its_end() {
                 .as_array()
                 .unwrap()
                 .iter()
-                .any(|one| one["state"] != "closed"),
+                .any(|provider| provider["state"] != "closed"),
             "{first}"
         );
-        let told = client
+        let status = client
             .until(|frame| frame["type"] == "status" && frame["mode"] == "outage")
             .await;
         assert!(
-            told["incident"].is_string() && told["message"] != "",
-            "{told}"
+            status["incident"].is_string() && status["message"] != "",
+            "{status}"
         );
-        assert_eq!(told["active"], Value::Null);
+        assert_eq!(status["active"], Value::Null);
     }
     let held = down.elapsed();
     assert!(
         held > Duration::from_millis(1500) && held < Duration::from_secs(6),
-        "told after {held:?}"
+        "sent after {held:?}"
     );
     let status = app.status().await;
     assert_eq!(status["mode"], "outage");
@@ -149,32 +147,32 @@ async fn every_page_is_told_of_an_outage_and_of_its_end() {
         incident
     );
 
-    // Alpha comes back: it answers at once, the mode follows when it has lasted, and one incident is over.
+    // Alpha recovers and answers at once; the mode follows after its hold time.
     alpha.usually(answer("Alpha."));
     app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    let well = Instant::now();
-    let found = client
+    let recovered = Instant::now();
+    let status = client
         .until(|frame| frame["type"] == "status" && frame["active"] == "alpha")
         .await;
     assert_eq!(
-        (&found["mode"], &found["incident"]),
+        (&status["mode"], &status["incident"]),
         (&json!("outage"), &incident)
     );
     assert_eq!(client.answered("Xyzzy?").await.text, "Alpha.");
-    let told = client
+    let status = client
         .until(|frame| frame["type"] == "status" && frame["mode"] == "normal")
         .await;
-    let held = well.elapsed();
+    let held = recovered.elapsed();
     assert!(
         held > Duration::from_secs(9) && held < Duration::from_secs(15),
-        "told after {held:?}"
+        "sent after {held:?}"
     );
     assert_eq!(
-        (&told["incident"], &told["message"]),
+        (&status["incident"], &status["message"]),
         (&Value::Null, &json!(""))
     );
-    assert_eq!(told["active"], "alpha");
+    assert_eq!(status["active"], "alpha");
     other
         .until(|frame| frame["type"] == "status" && frame["mode"] == "normal")
         .await;

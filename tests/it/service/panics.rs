@@ -1,4 +1,4 @@
-//! A panic in each actor: the turn under way ends well, the next one is served, and nothing is lost.
+//! A panic in each actor: the running turn ends well, and the next one is served.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ async fn service() -> (ScriptedProvider, TestApp, WsClient) {
     (alpha, app, client)
 }
 
-/// Makes the router panic, and waits until it has.
+/// Makes the router panic and waits until it has.
 async fn crash_router(app: &TestApp) {
     let router = app.lobby.turns.router.borrow().clone().unwrap();
     assert!(soon("the crash", router.send(CrashForTest)).await.is_err());
@@ -33,7 +33,7 @@ async fn crash_provider(app: &TestApp, name: &str) {
 }
 
 #[tokio::test]
-async fn the_router_panics() {
+async fn turns_are_served_after_a_panic_of_the_router() {
     let (alpha, app, mut client) = service().await;
     for _ in 0..3 {
         crash_router(&app).await;
@@ -48,7 +48,7 @@ async fn the_router_panics() {
 }
 
 #[tokio::test]
-async fn the_router_panics_in_mid_answer() {
+async fn a_turn_fails_over_after_a_panic_of_the_router() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![spoken(["Torn"]), gate.hold(), Act::Reset]).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
@@ -64,11 +64,11 @@ async fn the_router_panics_in_mid_answer() {
 }
 
 #[tokio::test]
-async fn a_providers_actor_panics() {
+async fn turns_wait_for_the_only_provider_actor_to_be_rebuilt() {
     let (alpha, app, mut client) = service().await;
     for _ in 0..3 {
         crash_provider(&app, "alpha").await;
-        // It is being rebuilt; with nobody beside it that is waited for.
+        // The only provider's actor is being rebuilt; the turn waits for it.
         let shown = client.answered("Two?").await;
         assert_eq!(
             (
@@ -83,11 +83,9 @@ async fn a_providers_actor_panics() {
 }
 
 #[tokio::test]
-async fn with_another_provider_at_hand_a_panic_is_not_noticed() {
-    let (alpha, beta) = (
-        ScriptedProvider::answering(WHOLE).await,
-        ScriptedProvider::answering(WHOLE).await,
-    );
+async fn with_a_second_provider_a_panic_degrades_no_turn() {
+    let alpha = ScriptedProvider::answering(WHOLE).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
     let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
@@ -105,7 +103,7 @@ async fn with_another_provider_at_hand_a_panic_is_not_noticed() {
 }
 
 #[tokio::test]
-async fn a_providers_actor_panics_in_mid_answer_and_no_place_is_lost() {
+async fn a_panic_of_a_provider_actor_in_mid_answer_loses_no_permit() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![
         spoken(["The ", "whole "]),
@@ -129,7 +127,7 @@ async fn a_providers_actor_panics_in_mid_answer_and_no_place_is_lost() {
         soon("the actor to be rebuilt", actor.changed())
             .await
             .unwrap();
-        // The place that is taken is known to the new one.
+        // The new actor knows of the permit that the running call holds.
         assert_eq!(app.provider("alpha").await["in_flight"], 1);
         gate.open();
         assert_eq!(client.done(&turn).await.text, WHOLE);
@@ -139,23 +137,19 @@ async fn a_providers_actor_panics_in_mid_answer_and_no_place_is_lost() {
 }
 
 #[tokio::test]
-async fn a_rebuilt_breaker_is_open_still() {
+async fn a_rebuilt_provider_actor_keeps_its_breaker_open() {
     let busy = refusal(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
     );
-    let (alpha, beta) = (
-        ScriptedProvider::start(vec![busy]).await,
-        ScriptedProvider::answering(WHOLE).await,
-    );
+    let alpha = ScriptedProvider::start(vec![busy]).await;
+    let beta = ScriptedProvider::answering(WHOLE).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     let breaker = &mut settings.providers[0].breaker;
     breaker.consecutive_failures = 1;
-    (breaker.open_for, breaker.open_max) = (
-        std::time::Duration::from_secs(60),
-        std::time::Duration::from_secs(60),
-    );
+    breaker.open_for = Duration::from_secs(60);
+    breaker.open_max = Duration::from_secs(60);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.answered("What?").await.attempts.len(), 2);
@@ -175,7 +169,7 @@ async fn a_rebuilt_breaker_is_open_still() {
 }
 
 #[tokio::test]
-async fn the_degradation_actor_panics() {
+async fn fallbacks_are_served_after_a_panic_of_the_degradation_actor() {
     let alpha = ScriptedProvider::start(answer(WHOLE)).await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.degradation.fallback = "Later, please.".into();
@@ -192,17 +186,17 @@ async fn the_degradation_actor_panics() {
     assert_eq!(client.answered("What?").await.text, WHOLE);
 }
 
-/// How long after its crash an actor is there again; the median of some.
-async fn back_after<A: actix::Actor>(
-    mut place: AddrWatch<A>,
+/// The median time from a crash of an actor until it runs again.
+async fn median_recovery_time<A: actix::Actor>(
+    mut actor: AddrWatch<A>,
     crash: impl AsyncFn() -> (),
 ) -> Duration {
     let mut times = Vec::new();
     for _ in 0..5 {
-        place.borrow_and_update();
+        actor.borrow_and_update();
         crash().await;
         let crashed = Instant::now();
-        soon("the actor to be rebuilt", place.changed())
+        soon("the actor to be rebuilt", actor.changed())
             .await
             .unwrap();
         times.push(crashed.elapsed());
@@ -212,21 +206,19 @@ async fn back_after<A: actix::Actor>(
 }
 
 #[tokio::test]
-async fn each_actor_is_back_within_100_ms() {
+async fn each_actor_is_rebuilt_within_100_ms() {
     let (_alpha, app, _client) = service().await;
-    let (router, alpha) = (
-        app.lobby.turns.router.clone(),
-        app.backend("alpha").actor.clone(),
-    );
+    let router = app.lobby.turns.router.clone();
+    let alpha = app.backend("alpha").actor.clone();
     let degradation = app.degradation.clone();
     let crash_degradation = async || {
         let actor = app.degradation.borrow().clone().unwrap();
         assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
     };
     let times = [
-        back_after(router, async || crash_router(&app).await).await,
-        back_after(alpha, async || crash_provider(&app, "alpha").await).await,
-        back_after(degradation, crash_degradation).await,
+        median_recovery_time(router, async || crash_router(&app).await).await,
+        median_recovery_time(alpha, async || crash_provider(&app, "alpha").await).await,
+        median_recovery_time(degradation, crash_degradation).await,
     ];
     println!("the router, a provider's actor and the DegradationActor are back after {times:?}");
     assert!(
@@ -236,7 +228,7 @@ async fn each_actor_is_back_within_100_ms() {
 }
 
 #[tokio::test]
-async fn an_actor_that_panics_again_and_again_takes_readiness_away() {
+async fn repeated_panics_make_the_service_unready() {
     let (_alpha, app, mut client) = service().await;
     let mut router = app.lobby.turns.router.clone();
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
@@ -253,6 +245,6 @@ async fn an_actor_that_panics_again_and_again_takes_readiness_away() {
         (503, false)
     );
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
-    // It serves all the same.
+    // The service keeps answering.
     assert_eq!(client.answered("Two?").await.text, WHOLE);
 }

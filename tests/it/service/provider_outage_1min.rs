@@ -1,8 +1,9 @@
-//! A provider is down for a minute while it is asked every four seconds: everyone is answered, it is left alone but for one try an open
-//! time, and it is found well again within half a minute.
+//! A provider is down for a minute while a question comes every four seconds: all are answered, the
+//! provider gets one probe per open time, and it is used again within half a minute of its
+//! recovery.
 //!
-//! A clock cannot be paused over real sockets, so every time here is a twentieth of what the configuration has by default; the turns' own
-//! tests go through the same minute at full size.
+//! A clock cannot be paused over real sockets, so every time here is a twentieth of its default.
+//! The unit tests of `turn` cover the same minute at full length.
 
 use std::time::{Duration, Instant};
 
@@ -11,27 +12,27 @@ use tokio::time::interval;
 
 use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings};
 
-/// What takes a second by default, takes this long here.
+/// Stands for a second of the default configuration.
 const SECOND: Duration = Duration::from_millis(1000 / 20);
 
 const ALPHA: &str = "The first provider's answer.";
 
 const BETA: &str = "The second provider's answer.";
 
-/// The calls that open it; the default.
-const OPENING: usize = 5;
+/// The number of failures that open the breaker (the default).
+const FAILURES_TO_OPEN: usize = 5;
 
-/// What a busy machine may take for itself: it does not become faster with the clock.
-const BUSY: Duration = Duration::from_secs(3);
+/// Allowance for a busy machine, which the shortened times do not speed up.
+const SLACK: Duration = Duration::from_secs(3);
 
-/// Who asks.
-enum Door {
+/// A client of one of the two interfaces.
+enum Caller {
     Socket(Box<WsClient>),
     Stream,
 }
 
-impl Door {
-    /// Asks, and gives the text and the providers that were asked for it.
+impl Caller {
+    /// Asks, and returns the text and the number of attempts.
     async fn ask(&mut self, app: &TestApp) -> (String, usize) {
         match self {
             Self::Socket(client) => {
@@ -53,12 +54,10 @@ impl Door {
     }
 }
 
-/// Alpha, beta and a service whose breakers are a twentieth as patient.
+/// A service with alpha and beta whose open times are a twentieth of the defaults.
 async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta) = (
-        ScriptedProvider::start(fault).await,
-        ScriptedProvider::answering(BETA).await,
-    );
+    let alpha = ScriptedProvider::start(fault).await;
+    let beta = ScriptedProvider::answering(BETA).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.open_for = 10 * SECOND;
@@ -68,44 +67,53 @@ async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestAp
     (alpha, beta, app)
 }
 
-/// The tries after it had opened: each begins an open time after the one before had failed. They double, to the cap, and may be a fifth
-/// shorter.
-fn left_alone(alpha: &ScriptedProvider, opened: usize) {
+/// Asserts that each call after the breaker opened came at least an open time after the one before.
+/// Open times double up to the maximum; jitter may shorten them by a fifth.
+fn assert_probes_spaced(alpha: &ScriptedProvider, opened: usize) {
     let mut calls = alpha.calls();
-    // What came later came when it was closed again.
+    // Later calls were made after the breaker had closed again.
     calls.truncate(opened + alpha.counts().probes);
-    let least = [8, 16].into_iter().chain(std::iter::repeat(20));
-    for ((number, pair), least) in calls.windows(2).enumerate().skip(opened - 1).zip(least) {
+    let min_pauses = [8, 16].into_iter().chain(std::iter::repeat(20));
+    for ((number, pair), min_pause) in calls
+        .windows(2)
+        .enumerate()
+        .skip(opened - 1)
+        .zip(min_pauses)
+    {
         let pause = pair[1] - pair[0];
         assert!(
-            pause >= least * SECOND,
-            "try {number} came {pause:?} after the one before"
+            pause >= min_pause * SECOND,
+            "call {number} came {pause:?} after the one before"
         );
     }
 }
 
-async fn a_minute(mut door: Door, alpha: ScriptedProvider, app: TestApp) {
-    let begun = Instant::now();
-    let mut every = interval(4 * SECOND);
+async fn run_one_minute(mut caller: Caller, alpha: ScriptedProvider, app: TestApp) {
+    let started = Instant::now();
+    let mut ticks = interval(4 * SECOND);
     let mut asked = 0;
-    while begun.elapsed() < 60 * SECOND {
-        every.tick().await;
-        let (text, attempts) = door.ask(&app).await;
+    while started.elapsed() < 60 * SECOND {
+        ticks.tick().await;
+        let (text, attempts) = caller.ask(&app).await;
         assert_eq!(text, BETA);
         asked += 1;
         assert!(
-            asked <= OPENING || attempts == 1,
+            asked <= FAILURES_TO_OPEN || attempts == 1,
             "question {asked} took {attempts} attempts"
         );
     }
-    assert_eq!(alpha.asked(), OPENING, "visitors were the probes");
-    left_alone(&alpha, OPENING);
+    assert_eq!(
+        alpha.asked(),
+        FAILURES_TO_OPEN,
+        "visitors' turns served as probes"
+    );
+    assert_probes_spaced(&alpha, FAILURES_TO_OPEN);
 
     alpha.usually(answer(ALPHA));
-    let mended = Instant::now();
+    let recovered = Instant::now();
     loop {
-        every.tick().await;
-        let (text, attempts) = door.ask(&app).await;
+        ticks.tick().await;
+        let (text, attempts) = caller.ask(&app).await;
         assert_eq!(attempts, 1);
         if text == ALPHA {
             break;
@@ -113,20 +121,20 @@ async fn a_minute(mut door: Door, alpha: ScriptedProvider, app: TestApp) {
         assert_eq!(text, BETA);
     }
     println!(
-        "asked {asked} times while it was down, back {:?} after it was well",
-        mended.elapsed()
+        "asked {asked} times while it was down, used again {:?} after recovery",
+        recovered.elapsed()
     );
     assert!(
-        mended.elapsed() < 30 * SECOND + BUSY,
-        "back {:?} after it was well",
-        mended.elapsed()
+        recovered.elapsed() < 30 * SECOND + SLACK,
+        "used again {:?} after recovery",
+        recovered.elapsed()
     );
-    left_alone(&alpha, OPENING);
+    assert_probes_spaced(&alpha, FAILURES_TO_OPEN);
     app.at_rest().await;
 }
 
 #[tokio::test]
-async fn everyone_is_answered_over_the_socket() {
+async fn every_question_over_the_socket_is_answered() {
     let busy = vec![refusal(
         503,
         "content-type: application/json\r\n",
@@ -134,18 +142,18 @@ async fn everyone_is_answered_over_the_socket() {
     )];
     let (alpha, _beta, app) = service(busy).await;
     let client = WsClient::open(&app).await;
-    a_minute(Door::Socket(Box::new(client)), alpha, app).await;
+    run_one_minute(Caller::Socket(Box::new(client)), alpha, app).await;
 }
 
 #[tokio::test]
-async fn everyone_is_answered_over_the_api() {
+async fn every_question_over_the_api_is_answered() {
     let (alpha, _beta, app) = service(vec![Act::Reset]).await;
-    a_minute(Door::Stream, alpha, app).await;
+    run_one_minute(Caller::Stream, alpha, app).await;
 }
 
 #[tokio::test]
-async fn it_is_found_well_with_nobody_asking() {
-    // Down for a moment, and until its open time has grown to the cap.
+async fn the_recovery_is_noticed_without_any_turn() {
+    // A short outage, and one that lasts until the open time has grown to its maximum.
     for probes in [0, 3] {
         let (alpha, _beta, app) = service(vec![Act::Close]).await;
         let mut client = WsClient::open(&app).await;
@@ -155,17 +163,17 @@ async fn it_is_found_well_with_nobody_asking() {
         let asked = alpha.asked();
         alpha.until(|counts| counts.probes >= probes).await;
         alpha.usually(answer(ALPHA));
-        let mended = Instant::now();
+        let recovered = Instant::now();
         app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
             .await;
-        println!("found {:?} after it was well", mended.elapsed());
+        println!("closed {:?} after recovery", recovered.elapsed());
         assert!(
-            mended.elapsed() < 30 * SECOND + BUSY,
-            "found {:?} after it was well",
-            mended.elapsed()
+            recovered.elapsed() < 30 * SECOND + SLACK,
+            "closed {:?} after recovery",
+            recovered.elapsed()
         );
-        assert_eq!(alpha.asked(), asked, "no visitor was the probe");
-        left_alone(&alpha, asked);
+        assert_eq!(alpha.asked(), asked, "no turn served as a probe");
+        assert_probes_spaced(&alpha, asked);
         let shown = client.answered("What?").await;
         assert_eq!((shown.text.as_str(), shown.attempts.len()), (ALPHA, 1));
     }

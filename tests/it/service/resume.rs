@@ -1,4 +1,4 @@
-//! A page comes back, or comes late: it shows the whole answer, and nothing twice.
+//! Clients that reconnect or join late: they show the whole answer, and nothing twice.
 
 use serde_json::json;
 
@@ -7,12 +7,12 @@ use crate::harness::{
     spoken, word,
 };
 
-/// A text of so many numbered words, all unlike.
+/// `count` different words.
 fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("word{n} ")).collect()
 }
 
-/// These words with a gate before each part of them.
+/// A script that says the words in parts of `part` words, each held back by a gate.
 fn in_parts(words: &[String], part: usize, gate: &Gate) -> Vec<Act> {
     let mut script = vec![spoken([])];
     for words in words.chunks(part) {
@@ -27,16 +27,16 @@ fn in_parts(words: &[String], part: usize, gate: &Gate) -> Vec<Act> {
 }
 
 #[tokio::test]
-async fn five_cuts_in_one_answer_leave_no_trace() {
+async fn five_cuts_in_one_answer_leave_it_whole() {
     const CUTS: usize = 5;
     let seed = getrandom::u64().unwrap();
     println!("cuts by seed {seed}");
-    let mut chance = seed;
+    let mut state = seed;
     let mut random = move |below: u64| {
-        chance ^= chance << 13;
-        chance ^= chance >> 7;
-        chance ^= chance << 17;
-        chance % below
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
     };
     let words = numbered(40 * CUTS);
     let gate = Gate::default();
@@ -49,16 +49,17 @@ async fn five_cuts_in_one_answer_leave_no_trace() {
         .shows(&turn, |shown| !shown.attempts.is_empty())
         .await;
     for cut in 1..=CUTS {
-        // A part is one frame or forty: about 400 bytes at least. The end of the answer is still behind a gate.
+        // A part arrives as one frame or as forty, at least 400 bytes in all, so the cut falls
+        // within it. The end of the answer is still behind a gate.
         proxy.cut_after(random(300));
         gate.open();
         while let Heard::Frame(_) = client.hear().await {}
         client.reconnect(proxy.port).await;
-        let told: String = words[..40 * cut].concat();
+        let expected: String = words[..40 * cut].concat();
         client
-            .shows(&turn, |shown| shown.text.len() >= told.len())
+            .shows(&turn, |shown| shown.text.len() >= expected.len())
             .await;
-        assert_eq!(client.page.turn(&turn).text, told);
+        assert_eq!(client.page.turn(&turn).text, expected);
     }
     gate.open();
     let shown = client.done(&turn).await;
@@ -89,18 +90,18 @@ async fn a_cut_in_a_failing_answer_keeps_restart_and_draft() {
     let conversation = client.conversation.clone();
     let mut client = {
         let page = client.leave();
-        // Another tab is there before the answer goes on, or it would wait for an end that came before it.
+        // Another tab joins before the answer continues, so that it sees the end as a frame.
         let mut other = WsClient::join(&app, &conversation).await;
         gate.open();
         other.done(&turn).await;
         let (_, seq) = page.resume().unwrap();
         let resume = json!({ "turn": turn, "seq": seq });
-        let mut again = WsClient::connect(app.port).await;
-        again.page = page;
-        again
+        let mut resumed = WsClient::connect(app.port).await;
+        resumed.page = page;
+        resumed
             .say_hello(&json!({ "conversation": conversation, "resume": resume }))
             .await;
-        again
+        resumed
     };
     let shown = client.done(&turn).await;
     assert_eq!(
@@ -111,7 +112,7 @@ async fn a_cut_in_a_failing_answer_keeps_restart_and_draft() {
 }
 
 #[tokio::test]
-async fn who_stands_at_nothing_or_comes_in_the_middle_gets_a_snapshot() {
+async fn clients_that_join_in_mid_answer_get_a_snapshot() {
     let words = numbered(20);
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(in_parts(&words, 10, &gate)).await;
@@ -128,7 +129,7 @@ async fn who_stands_at_nothing_or_comes_in_the_middle_gets_a_snapshot() {
     ] {
         let hello = json!({ "conversation": client.conversation, "resume": resume });
         let mut late = WsClient::hello(app.port, &hello).await;
-        // The history has the turn as it runs; the snapshot is what the page shows.
+        // The history contains the running turn; the text comes with the snapshot.
         let running = late.welcome["history"][0].clone();
         assert_eq!(
             (&running["turn"], &running["state"]),
@@ -149,16 +150,16 @@ async fn who_stands_at_nothing_or_comes_in_the_middle_gets_a_snapshot() {
         }
         late.quiet().await;
     }
-    // One who has it all gets what follows, and no snapshot.
+    // A client that is up to date gets the following frames and no snapshot.
     let hello =
         json!({ "conversation": client.conversation, "resume": { "turn": turn, "seq": seq } });
-    let mut level = WsClient::connect(app.port).await;
-    level.page = std::mem::take(&mut client.page);
-    level.say_hello(&hello).await;
+    let mut current = WsClient::connect(app.port).await;
+    current.page = std::mem::take(&mut client.page);
+    current.say_hello(&hello).await;
     let mut late = WsClient::join(&app, &client.conversation).await;
     gate.open();
     gate.open();
-    for (client, snapshots) in [(&mut level, 0), (&mut late, 1)] {
+    for (client, snapshots) in [(&mut current, 0), (&mut late, 1)] {
         let shown = client.done(&turn).await;
         assert_eq!(
             (shown.text.as_str(), shown.snapshots),
@@ -168,7 +169,7 @@ async fn who_stands_at_nothing_or_comes_in_the_middle_gets_a_snapshot() {
 }
 
 #[tokio::test]
-async fn an_ended_turn_is_resumed_from_wherever_the_page_stands() {
+async fn an_ended_turn_is_resumed_from_any_sequence_number() {
     let alpha = ScriptedProvider::start(answer("The whole answer.")).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
@@ -191,7 +192,7 @@ async fn an_ended_turn_is_resumed_from_wherever_the_page_stands() {
     let (first, client) = resumed(&app, 0).await;
     assert_eq!(first["type"], "snapshot");
     assert_eq!(client.page.turn(&turn).text, "The whole answer.");
-    // Who has all but the end gets the end; who has all gets nothing.
+    // A client that lacks only the end gets the end; one that lacks nothing gets no frame.
     let resume = json!({ "turn": turn, "seq": last - 1 });
     let hello = json!({ "type": "hello", "conversation": conversation, "resume": resume });
     let mut client = WsClient::connect(app.port).await;
@@ -208,7 +209,7 @@ async fn an_ended_turn_is_resumed_from_wherever_the_page_stands() {
     .await;
     client.quiet().await;
 
-    // From the store, when the log is gone.
+    // After a restart the log is gone, and turns are resumed from the store.
     let folder = app.stopped().await;
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
     for seq in [0, 2, last - 1] {
@@ -221,11 +222,11 @@ async fn an_ended_turn_is_resumed_from_wherever_the_page_stands() {
             ("The whole answer.", "What?")
         );
     }
-    // One that never was.
-    let never = json!({ "turn": "0".repeat(28), "seq": 0 });
+    // An unknown turn.
+    let unknown = json!({ "turn": "0".repeat(28), "seq": 0 });
     let mut client = WsClient::hello(
         app.port,
-        &json!({ "conversation": conversation, "resume": never }),
+        &json!({ "conversation": conversation, "resume": unknown }),
     )
     .await;
     assert_eq!(client.next().await["code"], "not_found");
@@ -234,7 +235,7 @@ async fn an_ended_turn_is_resumed_from_wherever_the_page_stands() {
 }
 
 #[tokio::test]
-async fn a_turn_goes_on_while_nobody_is_there() {
+async fn a_turn_continues_without_followers() {
     let words = numbered(20);
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(in_parts(&words, 10, &gate)).await;
@@ -249,7 +250,7 @@ async fn a_turn_goes_on_while_nobody_is_there() {
     let page = client.leave();
     gate.open();
     gate.open();
-    // It ends with nobody following.
+    // The turn ends without any follower.
     app.at_rest().await;
     assert_eq!(alpha.counts().left, 0);
     let (_, seq) = page.resume().unwrap();
@@ -267,7 +268,7 @@ async fn a_turn_goes_on_while_nobody_is_there() {
 }
 
 #[tokio::test]
-async fn a_turn_is_resumed_after_the_service_came_back() {
+async fn an_interrupted_turn_is_shown_and_retried_after_a_restart() {
     let gate = Gate::default();
     let alpha = ScriptedProvider::start(vec![spoken(["A ", "beginning"]), gate.hold()]).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
@@ -277,7 +278,7 @@ async fn a_turn_is_resumed_after_the_service_came_back() {
         .shows(&turn, |shown| shown.text == "A beginning")
         .await;
     let folder = app.stopped().await;
-    // The drain was too short: it is told before the close, and kept.
+    // The drain was too short: the interruption is sent before the close, and stored.
     assert_eq!(
         client.done(&turn).await.done.as_ref().unwrap()["finish"],
         "interrupted"
@@ -287,16 +288,19 @@ async fn a_turn_is_resumed_after_the_service_came_back() {
     alpha.usually(answer("The whole answer."));
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
     let mut client = WsClient::join(&app, &client.conversation).await;
-    let kept = client.welcome["history"][0].clone();
+    let stored = client.welcome["history"][0].clone();
     assert_eq!(
-        (&kept["state"], &kept["finish"]),
+        (&stored["state"], &stored["finish"]),
         (&json!("interrupted"), &json!("interrupted"))
     );
-    assert_eq!(kept["text"], "A beginning");
+    assert_eq!(stored["text"], "A beginning");
     client
         .say(&json!({ "type": "retry", "turn": turn, "client_msg_id": "again" }))
         .await;
     let accepted = client.next().await;
-    let again = accepted["turn"].as_str().expect("not accepted").to_owned();
+    let again = accepted["turn"]
+        .as_str()
+        .expect("the retry was not accepted")
+        .to_owned();
     assert_eq!(client.done(&again).await.text, "The whole answer.");
 }

@@ -1,4 +1,4 @@
-//! How long a provider asks to be left alone, in all the forms that it may say so: it is believed within reason, and not asked before.
+//! `Retry-After` in all its forms: it is honoured within limits, and no call comes before its end.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,34 +15,34 @@ const MS: Duration = Duration::from_millis(1);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The longest that a provider is believed which has too much to do.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The maximum wait that an overloaded provider may ask for.
+const MAX_OVERLOADED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The longest that one is believed which is in trouble.
-const FIVE_MINUTES: Duration = Duration::from_secs(5 * 60);
+/// The maximum wait that a failing or blocked provider may ask for.
+const MAX_FAILED: Duration = Duration::from_secs(5 * 60);
 
 fn limited(headers: &str) -> Vec<Act> {
-    refused(429, headers, "rate_limit_exceeded")
+    error_response(429, headers, "rate_limit_exceeded")
 }
 
-fn refused(status: u16, headers: &str, code: &str) -> Vec<Act> {
+fn error_response(status: u16, headers: &str, code: &str) -> Vec<Act> {
     let body = json!({ "error": { "message": "slow down", "code": code } });
     let headers = format!("content-type: application/json\r\n{headers}\r\n");
     vec![refusal(status, &headers, &body.to_string())]
 }
 
-fn date(ahead: Duration) -> String {
+fn http_date(ahead: Duration) -> String {
     format!(
         "retry-after: {}",
         httpdate::fmt_http_date(SystemTime::now() + ahead)
     )
 }
 
-const DOORS: [&str; 2] = ["socket", "stream"];
+const INTERFACES: [&str; 2] = ["socket", "stream"];
 
-/// Asks over one of the doors; gives the text.
-async fn ask(app: &TestApp, door: &str) -> String {
-    if door == "socket" {
+/// Asks over one of the interfaces and returns the text.
+async fn ask(app: &TestApp, interface: &str) -> String {
+    if interface == "socket" {
         return WsClient::open(app)
             .await
             .answered("What?")
@@ -55,7 +55,7 @@ async fn ask(app: &TestApp, door: &str) -> String {
     answer.text()
 }
 
-/// Alpha does this once and is well then.
+/// Alpha answers with `fault` once, and normally afterwards.
 async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering(ALPHA).await;
     alpha.once(fault);
@@ -66,12 +66,12 @@ async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestAp
     (alpha, beta, app)
 }
 
-fn moment(at: &Value) -> SystemTime {
-    humantime::parse_rfc3339(at.as_str().unwrap_or_else(|| panic!("no moment: {at}"))).unwrap()
+fn timestamp(at: &Value) -> SystemTime {
+    humantime::parse_rfc3339(at.as_str().unwrap_or_else(|| panic!("no timestamp: {at}"))).unwrap()
 }
 
 #[tokio::test]
-async fn a_short_wait_is_waited_for() {
+async fn a_short_wait_delays_the_retry() {
     for (headers, wait) in [
         ("retry-after: 1", SECOND),
         ("retry-after-ms: 250", 250 * MS),
@@ -81,15 +81,15 @@ async fn a_short_wait_is_waited_for() {
         ("retry-after: -1", Duration::ZERO),
         ("retry-after: Wed, 21 Oct 2015 07:28:00 GMT", Duration::ZERO),
     ] {
-        let waited = DOORS.map(async |door| {
+        let waited = INTERFACES.map(async |interface| {
             let (alpha, beta, app) = service(limited(headers)).await;
-            assert_eq!(ask(&app, door).await, ALPHA, "{headers}");
+            assert_eq!(ask(&app, interface).await, ALPHA, "{headers}");
             let [(first, _), (second, _)] = &alpha.requests()[..] else {
-                panic!("{headers}: not asked twice")
+                panic!("{headers}: alpha was not called twice")
             };
             assert!(
                 *second - *first >= wait,
-                "{headers}: asked again after {:?}",
+                "{headers}: called again after {:?}",
                 *second - *first
             );
             assert_eq!(beta.asked(), 0, "{headers}");
@@ -104,12 +104,12 @@ async fn a_short_wait_is_waited_for() {
     }
 }
 
-/// With these headers it is left alone for so long, give or take a second.
-async fn believed(headers: &str, wait: Duration, door: &str) {
+/// Asserts that alpha is not called for `wait`, give or take a second.
+async fn assert_waits(headers: &str, wait: Duration, interface: &str) {
     let before = SystemTime::now();
     let (alpha, beta, app) = service(limited(headers)).await;
     for _ in 0..3 {
-        assert_eq!(ask(&app, door).await, BETA, "{headers}");
+        assert_eq!(ask(&app, interface).await, BETA, "{headers}");
     }
     assert_eq!(
         (alpha.asked(), alpha.counts().probes, beta.asked()),
@@ -121,7 +121,7 @@ async fn believed(headers: &str, wait: Duration, door: &str) {
         (&vitals["state"], &vitals["reason"]),
         (&json!("closed"), &json!("rate_limited"))
     );
-    let until = moment(&vitals["retry_at"]);
+    let until = timestamp(&vitals["retry_at"]);
     assert!(until + SECOND >= before + wait, "{headers}: until {vitals}");
     assert!(
         until <= SystemTime::now() + wait + SECOND,
@@ -130,25 +130,25 @@ async fn believed(headers: &str, wait: Duration, door: &str) {
 }
 
 #[tokio::test]
-async fn a_long_wait_is_believed_for_a_day_at_most() {
-    for door in DOORS {
+async fn a_long_wait_is_honoured_for_at_most_a_day() {
+    for interface in INTERFACES {
         for (headers, wait) in [
             ("retry-after: 30", 30 * SECOND),
             ("retry-after-ms: 30000\r\nretry-after: 1", 30 * SECOND),
             ("retry-after-ms: soon\r\nretry-after: 30", 30 * SECOND),
-            ("retry-after: 1e9", DAY),
-            ("retry-after: Fri, 31 Dec 9999 23:59:59 GMT", DAY),
+            ("retry-after: 1e9", MAX_OVERLOADED),
+            ("retry-after: Fri, 31 Dec 9999 23:59:59 GMT", MAX_OVERLOADED),
         ] {
-            believed(headers, wait, door).await;
+            assert_waits(headers, wait, interface).await;
         }
-        // Dates have no fractions of a second.
-        believed(&date(40 * SECOND), 40 * SECOND, door).await;
-        believed(&date(2 * DAY), DAY, door).await;
+        // HTTP dates have no fractions of a second.
+        assert_waits(&http_date(40 * SECOND), 40 * SECOND, interface).await;
+        assert_waits(&http_date(2 * MAX_OVERLOADED), MAX_OVERLOADED, interface).await;
     }
 }
 
 #[tokio::test]
-async fn what_says_no_time_holds_nobody_back() {
+async fn invalid_values_are_ignored() {
     for headers in [
         "retry-after: soon",
         "retry-after: ",
@@ -156,10 +156,10 @@ async fn what_says_no_time_holds_nobody_back() {
         "retry-after: 5, 10",
         "x: 5",
     ] {
-        for door in DOORS {
+        for interface in INTERFACES {
             let (alpha, beta, app) = service(limited(headers)).await;
-            assert_eq!(ask(&app, door).await, BETA, "{headers}");
-            assert_eq!(ask(&app, door).await, ALPHA, "{headers}");
+            assert_eq!(ask(&app, interface).await, BETA, "{headers}");
+            assert_eq!(ask(&app, interface).await, ALPHA, "{headers}");
             assert_eq!((alpha.asked(), beta.asked()), (2, 1), "{headers}");
             assert_eq!(
                 app.provider("alpha").await["retry_at"],
@@ -171,19 +171,19 @@ async fn what_says_no_time_holds_nobody_back() {
 }
 
 #[tokio::test]
-async fn nobody_asks_before_it_is_over_and_then_it_is_asked() {
-    for door in DOORS {
+async fn the_provider_is_called_again_only_after_the_wait() {
+    for interface in INTERFACES {
         let (alpha, beta, app) = service(limited("retry-after-ms: 1200")).await;
-        while ask(&app, door).await != ALPHA {}
+        while ask(&app, interface).await != ALPHA {}
         let [(first, _), (second, _)] = &alpha.requests()[..] else {
-            panic!("not asked twice")
+            panic!("alpha was not called twice")
         };
         assert!(
             *second - *first >= 1200 * MS,
-            "asked again after {:?}",
+            "called again after {:?}",
             *second - *first
         );
-        assert!(beta.asked() > 1, "it was asked only once");
+        assert!(beta.asked() > 1, "beta did not answer meanwhile");
         app.at_rest().await;
         let vitals = app.provider("alpha").await;
         assert_eq!(
@@ -194,25 +194,26 @@ async fn nobody_asks_before_it_is_over_and_then_it_is_asked() {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_over_is_shown_no_more() {
+async fn an_elapsed_wait_disappears_from_the_status() {
     let (_alpha, _beta, app) = service(limited("retry-after-ms: 1200")).await;
     assert_eq!(ask(&app, "socket").await, BETA);
-    let until = moment(&app.provider("alpha").await["retry_at"]);
+    let until = timestamp(&app.provider("alpha").await["retry_at"]);
     let over = async {
-        // Nobody asks meanwhile; the status is a view that has no event to wait for.
+        // Nobody asks meanwhile, and no event announces the end of a wait.
         while app.provider("alpha").await["retry_at"] != Value::Null {}
     };
     crate::harness::soon("the wait to be over", over).await;
     assert!(SystemTime::now() >= until);
 }
 
-/// Opens alpha's breaker, or blocks it, by one answer, and gives until when.
+/// Opens or blocks alpha's breaker with one answer. Returns its `retry_at` too.
 async fn opened(fault: Vec<Act>, state: &str) -> (ScriptedProvider, TestApp, Value) {
     let alpha = ScriptedProvider::start(fault).await;
     let beta = ScriptedProvider::answering(BETA).await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     let breaker = &mut settings.providers[0].breaker;
-    (breaker.consecutive_failures, breaker.blocked_for) = (1, 300 * MS);
+    breaker.consecutive_failures = 1;
+    breaker.blocked_for = 300 * MS;
     let app = TestApp::start(settings).await;
     assert_eq!(ask(&app, "socket").await, BETA);
     app.at_rest().await;
@@ -223,21 +224,21 @@ async fn opened(fault: Vec<Act>, state: &str) -> (ScriptedProvider, TestApp, Val
 }
 
 #[tokio::test]
-async fn an_open_or_blocked_one_is_left_alone_for_as_long_as_it_asks() {
+async fn open_and_blocked_breakers_honour_retry_after_up_to_a_limit() {
     let jitter = SECOND;
-    for (status, code, state, longest) in [
-        (503, "busy", "open", DAY),
-        (500, "oops", "open", FIVE_MINUTES),
-        (429, "insufficient_quota", "blocked", FIVE_MINUTES),
+    for (status, code, state, max_wait) in [
+        (503, "busy", "open", MAX_OVERLOADED),
+        (500, "oops", "open", MAX_FAILED),
+        (429, "insufficient_quota", "blocked", MAX_FAILED),
     ] {
         for (headers, wait) in [
             ("retry-after: 40", 40 * SECOND),
-            ("retry-after: 1e9", longest),
-            (&date(2 * DAY), longest),
+            ("retry-after: 1e9", max_wait),
+            (&http_date(2 * MAX_OVERLOADED), max_wait),
         ] {
             let before = SystemTime::now();
-            let (alpha, _app, until) = opened(refused(status, headers, code), state).await;
-            let until = moment(&until);
+            let (alpha, _app, until) = opened(error_response(status, headers, code), state).await;
+            let until = timestamp(&until);
             assert!(until + MS >= before + wait, "{status} {headers}");
             assert!(
                 until <= SystemTime::now() + wait + jitter,
@@ -249,17 +250,18 @@ async fn an_open_or_blocked_one_is_left_alone_for_as_long_as_it_asks() {
 }
 
 #[tokio::test]
-async fn no_probe_comes_before_it_is_over_and_one_comes_then() {
+async fn the_first_probe_comes_after_the_wait() {
     for (status, code, state) in [
         (503, "busy", "open"),
         (429, "insufficient_quota", "blocked"),
     ] {
-        let fault = refused(status, "retry-after-ms: 1500", code);
+        let fault = error_response(status, "retry-after-ms: 1500", code);
         let (alpha, app, _) = opened(fault, state).await;
         alpha.usually(answer(ALPHA));
         alpha.until(|counts| counts.probes == 1).await;
         let calls = alpha.calls();
-        let (asked, probed) = (calls[calls.len() - 2], calls[calls.len() - 1]);
+        let asked = calls[calls.len() - 2];
+        let probed = calls[calls.len() - 1];
         assert!(
             probed - asked >= 1500 * MS,
             "{status}: probed after {:?}",

@@ -1,4 +1,4 @@
-//! Whom a turn goes to: by strategy, by what is left of a budget, by who speaks first; and what an answer must be to count as one.
+//! Provider selection by strategy, budget and hedging, and the minimum that counts as an answer.
 
 use std::time::Duration;
 
@@ -11,17 +11,15 @@ use crate::harness::{
     refusal, say, settings, spoken,
 };
 
-/// Alpha does this, beta answers; alpha is preferred.
+/// Starts alpha, which is preferred, with the given script, and beta, which answers.
 async fn two(alpha: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, Settings) {
-    let (alpha, beta) = (
-        ScriptedProvider::start(alpha).await,
-        ScriptedProvider::answering("Beta.").await,
-    );
+    let alpha = ScriptedProvider::start(alpha).await;
+    let beta = ScriptedProvider::answering("Beta.").await;
     let settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     (alpha, beta, settings)
 }
 
-/// A page that knows of races.
+/// A client that accepts frames of hedged attempts.
 async fn racing(app: &TestApp) -> WsClient {
     let mut client = WsClient::open(app).await;
     client.page.races = true;
@@ -33,7 +31,7 @@ fn counts(vitals: &ProviderStatus) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn the_second_answers_while_the_first_is_silent_and_the_first_is_hung_up_on() {
+async fn a_hedge_answers_for_a_silent_provider_whose_call_is_cancelled() {
     let (alpha, beta, mut settings) = two(vec![Act::Silence]).await;
     settings.routing.hedge_after = Duration::from_millis(100);
     let app = TestApp::start(settings).await;
@@ -57,13 +55,13 @@ async fn the_second_answers_while_the_first_is_silent_and_the_first_is_hung_up_o
     assert_eq!(
         counts(&app.vitals("alpha", |_| true).await),
         (0, 0),
-        "it counts nothing"
+        "a cancelled attempt is not counted"
     );
     assert_eq!(counts(&app.vitals("beta", |_| true).await), (1, 0));
 }
 
 #[tokio::test]
-async fn the_first_goes_on_where_it_speaks_first_and_the_second_is_hung_up_on() {
+async fn a_hedge_is_cancelled_if_the_first_provider_answers_first() {
     let gate = Gate::default();
     let mut script = vec![gate.hold()];
     script.extend(answer("Alpha."));
@@ -88,18 +86,18 @@ async fn the_first_goes_on_where_it_speaks_first_and_the_second_is_hung_up_on() 
     assert_eq!(
         counts(&app.vitals("beta", |_| true).await),
         (0, 0),
-        "it counts nothing"
+        "a cancelled attempt is not counted"
     );
 }
 
 #[tokio::test]
-async fn a_spent_budget_means_the_next_provider_also_after_a_restart() {
+async fn a_spent_budget_skips_the_provider_also_after_a_restart() {
     let (alpha, beta, mut settings) = two(answer("Alpha.")).await;
     settings.providers[0].prices = Some(Prices {
         input: 1.0,
         output: 1.0,
     });
-    // An answer's twelve tokens cost more.
+    // One answer of twelve tokens exceeds the budget.
     settings.providers[0].daily_budget_usd = Some(0.000_01);
     let app = TestApp::start(settings.clone()).await;
     let mut client = WsClient::open(&app).await;
@@ -107,12 +105,15 @@ async fn a_spent_budget_means_the_next_provider_also_after_a_restart() {
     let vitals = app
         .vitals("alpha", |vitals| vitals.budget_resets_at.is_some())
         .await;
-    assert!(!vitals.spend_today.estimated, "it told what it used");
+    assert!(
+        !vitals.spend_today.estimated,
+        "the provider reported its usage"
+    );
     assert_eq!(
         client.answered("What?").await.path(),
         [("beta".into(), "".into())]
     );
-    let told = app.provider("alpha").await;
+    let provider = app.provider("alpha").await;
     for (key, value) in [
         ("state", json!("closed")),
         ("reason", json!("budget_spent")),
@@ -121,12 +122,16 @@ async fn a_spent_budget_means_the_next_provider_also_after_a_restart() {
             json!({ "success": 1, "failure": 0, "restarts": 0 }),
         ),
     ] {
-        assert_eq!(told[key], value, "{key}");
+        assert_eq!(provider[key], value, "{key}");
     }
-    let midnight = told["retry_at"]
+    let is_midnight = provider["retry_at"]
         .as_str()
         .is_some_and(|at| at.contains("T00:00:00"));
-    assert!(midnight, "until midnight UTC, not {}", told["retry_at"]);
+    assert!(
+        is_midnight,
+        "until midnight UTC, not {}",
+        provider["retry_at"]
+    );
     let problems = app.status().await["problems"].to_string();
     assert!(
         problems.contains("alpha") && problems.contains("budget"),
@@ -141,9 +146,9 @@ async fn a_spent_budget_means_the_next_provider_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_told_are_estimated_and_spend_the_budget_too() {
-    let whole = event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
-    let end = whole + &event("[DONE]") + &last_chunk();
+async fn unreported_usage_is_estimated_and_charged_to_the_budget() {
+    let finish = event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
+    let end = finish + &event("[DONE]") + &last_chunk();
     let (_alpha, _beta, mut settings) = two(vec![spoken(["Al", "pha."]), say(&end)]).await;
     settings.providers[0].prices = Some(Prices {
         input: 1.0,
@@ -168,13 +173,13 @@ async fn tokens_that_are_not_told_are_estimated_and_spend_the_budget_too() {
 }
 
 #[tokio::test]
-async fn by_weight_a_conversation_stays_with_who_answered_it() {
-    let unwell = vec![refusal(
+async fn weighted_routing_keeps_a_conversation_with_its_provider() {
+    let busy = vec![refusal(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
     )];
-    let (alpha, beta, mut settings) = two(unwell).await;
+    let (alpha, beta, mut settings) = two(busy).await;
     settings.routing.strategy = RoutingStrategy::Weighted;
     settings.providers[0].weight = 1_000_000;
     settings.providers[0].retry.same_provider = 0;
@@ -188,25 +193,29 @@ async fn by_weight_a_conversation_stays_with_who_answered_it() {
         assert_eq!(
             (shown.text.as_str(), shown.attempts.len()),
             ("Beta.", 1),
-            "whatever the weights are"
+            "the conversation stays with beta despite the weights"
         );
     }
     assert_eq!((alpha.asked(), beta.asked()), (asked, 6));
-    // Others are drawn by weight, a million to one.
+    // Other conversations are assigned by weight, a million to one.
     assert_eq!(
         WsClient::open(&app).await.answered("What?").await.text,
         "Alpha."
     );
-    // It stays no longer than it is well.
+    // The conversation moves when its provider fails, and stays with the new one.
     beta.refuse().await;
     assert_eq!(client.answered("And?").await.text, "Alpha.");
     beta.listen();
-    assert_eq!(client.answered("And?").await.text, "Alpha.", "it has moved");
+    assert_eq!(
+        client.answered("And?").await.text,
+        "Alpha.",
+        "the conversation has moved"
+    );
 }
 
-/// Answers that end in good order and are none.
+/// The answers end regularly but are empty, blank or too short.
 #[tokio::test]
-async fn what_is_no_answer_is_asked_of_the_next_provider() {
+async fn unusable_answers_fail_over_to_the_next_provider() {
     for (words, min_chars) in [(&[][..], 1), (&[" \n", "\t "], 1), (&["Well", "."], 6)] {
         let script = if words.is_empty() {
             vec![say(&(head() + &finish()))]

@@ -1,4 +1,5 @@
-//! The store breaks under the running service: what is saved cannot be told in an outage, and the self-check says so before anybody asks for it.
+//! A store that breaks under the running service: the self-check reports unreadable cached answers
+//! before an outage needs them.
 
 use std::fs;
 use std::process::Command;
@@ -11,21 +12,24 @@ const BROKEN: &str =
 
 async fn problems(app: &TestApp) -> Vec<String> {
     let status = app.status().await;
-    let all = status["problems"].as_array().unwrap().clone();
-    all.iter()
-        .map(|one| one.as_str().unwrap().to_owned())
+    let problems = status["problems"].as_array().unwrap().iter();
+    problems
+        .map(|problem| problem.as_str().unwrap().to_owned())
         .collect()
 }
 
-/// Waits until the status tells, or no longer tells, this.
-async fn told(app: &TestApp, problem: &str, so: bool) {
-    let told = async { while problems(app).await.iter().any(|one| one == problem) != so {} };
-    soon(problem, told).await;
+/// Waits until the status contains `problem`, or no longer contains it.
+async fn wait_for_problem(app: &TestApp, problem: &str, is_present: bool) {
+    let reported = async {
+        while problems(app).await.iter().any(|present| present == problem) != is_present {}
+    };
+    soon(problem, reported).await;
 }
 
-/// Asks until the answer is of this source: on a busy machine a saved one may not be read in the time that a turn gives it.
-async fn is_told(client: &mut WsClient, source: &str) -> String {
-    let told = async {
+/// Asks until the answer has this source. On a busy machine a cached answer may not be read within
+/// the time limit of a turn.
+async fn answer_from(client: &mut WsClient, source: &str) -> String {
+    let answered = async {
         loop {
             let shown = client.answered("Is all well?").await;
             if shown.done.as_ref().unwrap()["source"] == source {
@@ -33,15 +37,16 @@ async fn is_told(client: &mut WsClient, source: &str) -> String {
             }
         }
     };
-    soon(source, told).await
+    soon(source, answered).await
 }
 
 #[tokio::test]
-async fn saved_answers_that_a_broken_store_does_not_give_are_said_until_it_gives_them_again() {
+async fn unreadable_cached_answers_are_reported_until_they_can_be_read_again() {
     let alpha = ScriptedProvider::answering("All is well.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
-    // Told in an outage only.
-    (settings.cache.enabled, settings.cache.ttl) = (true, Duration::ZERO);
+    // With a TTL of zero, cached answers are used in an outage only.
+    settings.cache.enabled = true;
+    settings.cache.ttl = Duration::ZERO;
     settings.degradation.fallback = "Later, please.".into();
     settings.chat.max_message_chars = 3_000_000;
     settings.limits.frame_bytes = 4_000_000;
@@ -54,19 +59,20 @@ async fn saved_answers_that_a_broken_store_does_not_give_are_said_until_it_gives
     })
     .await;
     alpha.refuse().await;
-    assert_eq!(is_told(&mut client, "stale_cache").await, "All is well.");
+    assert_eq!(
+        answer_from(&mut client, "stale_cache").await,
+        "All is well."
+    );
     assert_eq!(problems(&app).await, [""; 0]);
 
-    // A file stands where the store's folder should be: a record so long that the database keeps it in a file of its own finds no place. Beside
-    // it lies what there was; a copy, as the database does not let go of its own files.
-    let (folder, aside) = (
-        app.data().join("data").join("store"),
-        app.data().join("data").join("aside"),
-    );
+    // A file replaces the store's folder, so the database cannot store a record that needs a file
+    // of its own. The store is copied, not moved, because the database keeps its own files open.
+    let folder = app.data().join("data").join("store");
+    let copy = app.data().join("data").join("aside");
     assert!(
         Command::new("cp")
             .arg("-r")
-            .args([&folder, &aside])
+            .args([&folder, &copy])
             .status()
             .unwrap()
             .success()
@@ -76,18 +82,21 @@ async fn saved_answers_that_a_broken_store_does_not_give_are_said_until_it_gives
     let mut other = WsClient::open(&app).await;
     let accepted = other.ask_as(&fresh_id(), &"x".repeat(2_000_000)).await;
     other.done(accepted["turn"].as_str().unwrap()).await;
-    told(&app, BROKEN, true).await;
-    // Nobody waits for what cannot be read: the next rung answers.
+    wait_for_problem(&app, BROKEN, true).await;
+    // Turns do not wait for the unreadable cache.
     let asked = Instant::now();
     assert_eq!(client.answered("Is all well?").await.text, "Later, please.");
-    println!("an answer without the saved ones: {:?}", asked.elapsed());
+    println!("an answer without the cache: {:?}", asked.elapsed());
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
 
     fs::remove_file(&folder).unwrap();
-    fs::rename(&aside, &folder).unwrap();
-    told(&app, BROKEN, false).await;
-    assert_eq!(is_told(&mut client, "stale_cache").await, "All is well.");
-    soon("nothing wrong any more", async {
+    fs::rename(&copy, &folder).unwrap();
+    wait_for_problem(&app, BROKEN, false).await;
+    assert_eq!(
+        answer_from(&mut client, "stale_cache").await,
+        "All is well."
+    );
+    soon("all problems to be over", async {
         while !problems(&app).await.is_empty() {}
     })
     .await;

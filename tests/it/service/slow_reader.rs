@@ -1,4 +1,4 @@
-//! A page that does not read: it costs a cursor, and finds a snapshot where it was too far behind.
+//! Clients that do not read: they cost little memory, and get a snapshot when they fell behind.
 
 use std::time::{Duration, Instant};
 
@@ -6,20 +6,21 @@ use serde_json::json;
 
 use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, finish, say, spoken, word};
 
-/// How many frames a turn's log keeps.
-const KEPT: u64 = 256;
+/// The number of frames that a turn's log keeps.
+const LOG_FRAMES: u64 = 256;
 
-/// Answers that together are more than the buffers between two sockets hold, even on a machine that grows them.
-const FILLING: usize = 8;
+/// Long answers that together exceed the socket buffers, even where the system grows them.
+const FILLING_ANSWERS: usize = 8;
 
-/// A long answer, in a hundred pieces.
-fn filling() -> Vec<Act> {
+/// A long answer in a hundred pieces.
+fn long_answer() -> Vec<Act> {
     let piece = word(&"lorem ipsum ".repeat(700));
     vec![spoken([]), say(&piece.repeat(100)), say(&finish())]
 }
 
-/// Two pages in one conversation: one that takes little in at a time, and does not read, and one that does.
-async fn two_pages(alpha: &ScriptedProvider) -> (TestApp, WsClient, WsClient) {
+/// Two clients in one conversation: one with a small receive buffer that does not read, and one
+/// that reads.
+async fn two_clients(alpha: &ScriptedProvider) -> (TestApp, WsClient, WsClient) {
     let app = TestApp::of(&[("alpha", alpha)]).await;
     let mut asleep = WsClient::narrow(app.port).await;
     asleep.say_hello(&json!({})).await;
@@ -28,19 +29,19 @@ async fn two_pages(alpha: &ScriptedProvider) -> (TestApp, WsClient, WsClient) {
 }
 
 #[tokio::test]
-async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
+async fn a_client_that_does_not_read_delays_nobody_and_gets_a_snapshot() {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(filling()).await;
-    let (app, mut asleep, mut awake) = two_pages(&alpha).await;
-    let begun = Instant::now();
-    for _ in 0..FILLING {
+    let alpha = ScriptedProvider::start(long_answer()).await;
+    let (app, mut asleep, mut awake) = two_clients(&alpha).await;
+    let started = Instant::now();
+    for _ in 0..FILLING_ANSWERS {
         let shown = awake.answered("Fill it!").await;
         assert_eq!(shown.text.len(), 100 * 12 * 700);
     }
-    println!("{FILLING} long answers in {:?}", begun.elapsed());
+    println!("{FILLING_ANSWERS} long answers in {:?}", started.elapsed());
 
-    // Now an answer of more frames than are kept: one word a frame, because each waits for the one before.
-    let count = 2 * usize::try_from(KEPT).unwrap();
+    // The next answer has more frames than the log keeps: each word waits for the one before.
+    let count = 2 * usize::try_from(LOG_FRAMES).unwrap();
     let mut script = vec![spoken([])];
     for number in 0..count {
         script.extend([gate.hold(), say(&word(&format!("{number} ")))]);
@@ -48,17 +49,20 @@ async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
     script.push(say(&finish()));
     alpha.usually(script);
     let turn = awake.ask("Count!").await;
-    let mut told = 0;
+    let mut shown_bytes = 0;
     for number in 0..count {
         gate.open();
-        told += format!("{number} ").len();
-        awake.shows(&turn, |shown| shown.text.len() == told).await;
+        shown_bytes += format!("{number} ").len();
+        awake
+            .shows(&turn, |shown| shown.text.len() == shown_bytes)
+            .await;
     }
     let shown = awake.done(&turn).await;
-    assert!(shown.snapshots == 0 && shown.tokens == count && shown.seq > 2 * KEPT);
-    let (text, last) = (shown.text.clone(), shown.seq);
+    assert!(shown.snapshots == 0 && shown.tokens == count && shown.seq > 2 * LOG_FRAMES);
+    let text = shown.text.clone();
+    let last = shown.seq;
 
-    // The sleeper wakes: what it missed was not kept for it, what stands is shown, and the end.
+    // The sleeping client reads on: it gets a snapshot instead of the missed frames, and the end.
     let mut frames = 0;
     while asleep
         .page
@@ -75,20 +79,20 @@ async fn a_page_that_never_reads_holds_nothing_up_and_nothing_back() {
     );
     assert!(
         frames <= 2,
-        "{frames} frames of that turn were held back for it"
+        "{frames} frames of that turn were buffered for the sleeping client"
     );
     asleep.quiet().await;
     app.at_rest().await;
 }
 
-/// Whose system takes in nothing more is dropped after half a minute, with its place among the connections.
+/// The connection is dropped after half a minute in which the client's system acknowledges nothing.
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn a_page_that_takes_nothing_in_is_dropped() {
-    let alpha = ScriptedProvider::start(filling()).await;
-    let (app, _asleep, mut awake) = two_pages(&alpha).await;
-    let begun = Instant::now();
-    for _ in 0..FILLING {
+async fn a_client_that_receives_nothing_is_dropped_after_30_seconds() {
+    let alpha = ScriptedProvider::start(long_answer()).await;
+    let (app, _asleep, mut awake) = two_clients(&alpha).await;
+    let started = Instant::now();
+    for _ in 0..FILLING_ANSWERS {
         awake.answered("Fill it!").await;
     }
     let sessions = async || {
@@ -100,7 +104,7 @@ async fn a_page_that_takes_nothing_in_is_dropped() {
         line.parse::<u32>().unwrap()
     };
     assert_eq!(sessions().await, 2);
-    // No event tells of it: the kernel drops the connection by itself. Each look is a connection of its own.
+    // The kernel drops the connection, and no event tells of it.
     let dropped = async {
         while sessions().await > 1 {
             awake.answered("Well?").await;
@@ -108,10 +112,10 @@ async fn a_page_that_takes_nothing_in_is_dropped() {
     };
     tokio::time::timeout(Duration::from_secs(120), dropped)
         .await
-        .expect("it is never dropped");
-    println!("dropped after {:?}", begun.elapsed());
+        .expect("the connection is never dropped");
+    println!("dropped after {:?}", started.elapsed());
     assert!(
-        begun.elapsed() >= Duration::from_secs(29),
-        "a pause in reading is no reason to drop it"
+        started.elapsed() >= Duration::from_secs(29),
+        "dropped after a mere pause in reading"
     );
 }

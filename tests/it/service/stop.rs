@@ -1,4 +1,4 @@
-//! Stopping and leaving: the provider's call ends with it, and nothing is left behind.
+//! Stopping a turn and leaving it: the provider's call is closed.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, answer, settings, spoken};
 
 #[tokio::test]
-async fn stop_closes_the_call_at_once() {
+async fn stop_closes_the_providers_call_at_once() {
     let alpha = ScriptedProvider::start(vec![spoken(["A ", "beginning"]), Act::Silence]).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
@@ -21,7 +21,7 @@ async fn stop_closes_the_call_at_once() {
     alpha.until(|counts| counts.left == 1).await;
     assert!(
         stopped.elapsed() < Duration::from_secs(1),
-        "the provider saw it after {:?}",
+        "the provider saw the end after {:?}",
         stopped.elapsed()
     );
     let shown = client.done(&turn).await;
@@ -36,7 +36,7 @@ async fn stop_closes_the_call_at_once() {
     );
     assert_eq!(shown.outcomes(), ["stopped"]);
     app.at_rest().await;
-    // The provider is not to blame.
+    // A stop is not counted as the provider's failure.
     let vitals = app.provider("alpha").await;
     assert_eq!(
         vitals["counts"],
@@ -46,10 +46,10 @@ async fn stop_closes_the_call_at_once() {
         (&vitals["in_flight"], &vitals["state"]),
         (&json!(0), &json!("closed"))
     );
-    // Again: nothing more to stop.
+    // A second stop has no effect.
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     client.quiet().await;
-    // The place is free, and the conversation goes on.
+    // The conversation goes on.
     alpha.usually(answer("Next."));
     assert_eq!(client.answered("And?").await.text, "Next.");
 }
@@ -77,8 +77,8 @@ async fn stop_works_from_any_tab_and_before_the_first_token() {
 }
 
 #[tokio::test]
-async fn stop_in_the_middle_of_a_fail_over_makes_no_new_attempt() {
-    // Alpha breaks and is to be asked again after a second; the stop comes in that wait.
+async fn stop_during_a_fail_over_starts_no_new_attempt() {
+    // Alpha is to be retried after a second; the stop comes during that wait.
     let limited = "HTTP/1.1 429 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
     let alpha = ScriptedProvider::start(vec![crate::harness::say(limited)]).await;
     let beta = ScriptedProvider::answering("Never asked.").await;
@@ -92,7 +92,7 @@ async fn stop_in_the_middle_of_a_fail_over_makes_no_new_attempt() {
     assert_eq!(shown.done.as_ref().unwrap()["finish"], "stopped");
     assert!(
         asked.elapsed() < Duration::from_millis(1000),
-        "it waited: {:?}",
+        "the turn ended after {:?}",
         asked.elapsed()
     );
     assert_eq!(shown.outcomes(), ["rate_limited"]);
@@ -101,7 +101,7 @@ async fn stop_in_the_middle_of_a_fail_over_makes_no_new_attempt() {
 }
 
 #[tokio::test]
-async fn a_program_that_left_stops_costing_within_seconds() {
+async fn a_disconnected_api_caller_cancels_the_call_within_seconds() {
     let alpha = ScriptedProvider::start(vec![spoken(["A ", "beginning"]), Act::Silence]).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let request = app
@@ -114,14 +114,14 @@ async fn a_program_that_left_stops_costing_within_seconds() {
     alpha.until(|counts| counts.left == 1).await;
     assert!(
         left.elapsed() < Duration::from_secs(4),
-        "the provider saw it after {:?}",
+        "the provider saw the end after {:?}",
         left.elapsed()
     );
     app.at_rest().await;
 }
 
 #[tokio::test]
-async fn a_page_that_left_may_come_back_and_stop() {
+async fn a_client_can_reconnect_and_stop_its_turn() {
     let gate = Gate::default();
     let alpha =
         ScriptedProvider::start(vec![spoken(["A ", "beginning"]), gate.hold(), Act::Silence]).await;
@@ -138,7 +138,7 @@ async fn a_page_that_left_may_come_back_and_stop() {
     client
         .shows(&turn, |shown| shown.text == "A beginning")
         .await;
-    assert_eq!(alpha.counts().left, 0, "the turn went on");
+    assert_eq!(alpha.counts().left, 0, "the turn was cancelled");
     client.say(&json!({ "type": "stop", "turn": turn })).await;
     client.done(&turn).await;
     alpha.until(|counts| counts.left == 1).await;

@@ -1,4 +1,4 @@
-//! Spans of turns and attempts, as a collector gets them.
+//! Spans of turns and attempts, as an OTLP collector receives them.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use prost::Message as _;
 use crate::harness::{Act, Receiver, ScriptedProvider, TestApp, WsClient, settings, spoken};
 
 fn spans(receiver: &Receiver) -> Vec<Span> {
-    let batches = receiver.came().into_iter().map(|one| {
-        assert_eq!(one.header("content-type"), "application/x-protobuf");
-        ExportTraceServiceRequest::decode(&one.bytes[..]).unwrap()
+    let batches = receiver.came().into_iter().map(|delivery| {
+        assert_eq!(delivery.header("content-type"), "application/x-protobuf");
+        ExportTraceServiceRequest::decode(&delivery.bytes[..]).unwrap()
     });
     let scopes = batches
         .flat_map(|batch| batch.resource_spans)
@@ -20,11 +20,11 @@ fn spans(receiver: &Receiver) -> Vec<Span> {
     scopes.flat_map(|scope| scope.spans).collect()
 }
 
-fn said(span: &Span) -> BTreeMap<String, String> {
+fn attribute_map(span: &Span) -> BTreeMap<String, String> {
     let text = |value: &Value| match value {
         Value::StringValue(text) => text.clone(),
         Value::IntValue(number) => number.to_string(),
-        Value::BoolValue(whether) => whether.to_string(),
+        Value::BoolValue(flag) => flag.to_string(),
         other => panic!("{other:?}"),
     };
     let pairs = span.attributes.iter();
@@ -39,11 +39,9 @@ fn said(span: &Span) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn a_fail_over_is_a_turn_with_two_attempts() {
-    let (alpha, beta) = (
-        ScriptedProvider::start(vec![spoken(["Half ", "an "]), Act::Reset]).await,
-        ScriptedProvider::answering("A whole answer.").await,
-    );
+async fn a_fail_over_is_exported_as_a_turn_with_two_attempts() {
+    let alpha = ScriptedProvider::start(vec![spoken(["Half ", "an "]), Act::Reset]).await;
+    let beta = ScriptedProvider::answering("A whole answer.").await;
     let receiver = Receiver::start().await;
     let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.telemetry.otlp_endpoint = Some(receiver.url().replace("/hook", ""));
@@ -51,64 +49,66 @@ async fn a_fail_over_is_a_turn_with_two_attempts() {
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("A canary of a question?").await;
     assert_eq!(client.done(&turn).await.text, "A whole answer.");
-    receiver.until(|all| !all.is_empty()).await;
-    let all = spans(&receiver);
-    assert_eq!(all.len(), 3, "{all:#?}");
+    receiver.until(|deliveries| !deliveries.is_empty()).await;
+    let spans = spans(&receiver);
+    assert_eq!(spans.len(), 3, "{spans:#?}");
     let named = |name: &str| {
-        all.iter()
+        spans
+            .iter()
             .filter(|span| span.name == name)
             .collect::<Vec<_>>()
     };
-    let (whole, attempts) = (named("turn")[0], named("attempt"));
-    let about = said(whole);
+    let root = named("turn")[0];
+    let attempts = named("attempt");
+    let attributes = attribute_map(root);
     assert_eq!(
         (
-            about["failsoft.turn"].as_str(),
-            about["failsoft.source"].as_str()
+            attributes["failsoft.turn"].as_str(),
+            attributes["failsoft.source"].as_str()
         ),
         (turn.as_str(), "ai")
     );
     assert_eq!(
         (
-            about["failsoft.attempts"].as_str(),
-            about["failsoft.provider"].as_str()
+            attributes["failsoft.attempts"].as_str(),
+            attributes["failsoft.provider"].as_str()
         ),
         ("2", "beta")
     );
-    assert_eq!(whole.parent_span_id, [0; 0]);
+    assert_eq!(root.parent_span_id, [0; 0]);
     let expected = [
         ("1", "alpha", "reset", StatusCode::Error),
         ("2", "beta", "ok", StatusCode::Unset),
     ];
     for (span, (number, provider, outcome, status)) in attempts.iter().zip(expected) {
-        let about = said(span);
-        let told = ["attempt", "provider", "outcome"]
-            .map(|key| about[&format!("failsoft.{key}")].as_str());
-        assert_eq!(told, [number, provider, outcome]);
+        let attributes = attribute_map(span);
+        let actual = ["attempt", "provider", "outcome"]
+            .map(|key| attributes[&format!("failsoft.{key}")].as_str());
+        assert_eq!(actual, [number, provider, outcome]);
         assert_eq!(
             (&span.trace_id, &span.parent_span_id),
-            (&whole.trace_id, &whole.span_id)
+            (&root.trace_id, &root.span_id)
         );
         assert_eq!(
             span.status
                 .as_ref()
-                .map_or(StatusCode::Unset, |one| one.code()),
+                .map_or(StatusCode::Unset, |status| status.code()),
             status
         );
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
-        // The turn's length is told in whole milliseconds.
-        let within = whole.start_time_unix_nano.saturating_sub(2_000_000)
-            ..=whole.end_time_unix_nano + 2_000_000;
+        // The turn's duration has a resolution of a millisecond.
+        let turn_time = root.start_time_unix_nano.saturating_sub(2_000_000)
+            ..=root.end_time_unix_nano + 2_000_000;
         assert!(
-            within.contains(&span.start_time_unix_nano)
-                && within.contains(&span.end_time_unix_nano)
+            turn_time.contains(&span.start_time_unix_nano)
+                && turn_time.contains(&span.end_time_unix_nano)
         );
     }
     assert!(attempts[0].end_time_unix_nano <= attempts[1].end_time_unix_nano);
     let bytes: Vec<u8> = receiver
         .came()
         .into_iter()
-        .flat_map(|one| one.bytes)
+        .flat_map(|delivery| delivery.bytes)
         .collect();
     let text = String::from_utf8_lossy(&bytes);
     for canary in ["canary", "whole answer", "Half"] {
@@ -117,10 +117,10 @@ async fn a_fail_over_is_a_turn_with_two_attempts() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_not_there_costs_nothing() {
+async fn an_unreachable_collector_affects_no_turn() {
     let alpha = ScriptedProvider::answering("Yes.").await;
     let mut settings = settings(&[("alpha", &alpha)]);
-    // Nobody listens on a port that was just given back.
+    // No service listens on a port that was just released.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -138,7 +138,7 @@ async fn a_collector_that_is_not_there_costs_nothing() {
 }
 
 #[tokio::test]
-async fn the_last_spans_go_out_at_the_stop() {
+async fn pending_spans_are_exported_at_shutdown() {
     let alpha = ScriptedProvider::answering("Yes.").await;
     let receiver = Receiver::start().await;
     let mut settings = settings(&[("alpha", &alpha)]);

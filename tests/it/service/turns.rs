@@ -1,4 +1,4 @@
-//! A turn, its message, and who sees it.
+//! Turns: their frames, their messages, and the clients that see them.
 
 use serde_json::{Value, json};
 
@@ -9,15 +9,15 @@ use crate::harness::{
 
 const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
 
-/// The text, held back in its middle.
-fn halted(gate: &Gate) -> Vec<Act> {
-    let half: Vec<_> = words(TEXT).collect();
-    let rest: String = half[4..]
+/// A script that says `TEXT` and waits for the gate in the middle.
+fn held_in_the_middle(gate: &Gate) -> Vec<Act> {
+    let all_words: Vec<_> = words(TEXT).collect();
+    let rest: String = all_words[4..]
         .iter()
         .map(|text| crate::harness::word(text))
         .collect();
     vec![
-        spoken(half[..4].iter().copied()),
+        spoken(all_words[..4].iter().copied()),
         gate.hold(),
         say(&rest),
         say(&finish()),
@@ -25,7 +25,7 @@ fn halted(gate: &Gate) -> Vec<Act> {
 }
 
 #[tokio::test]
-async fn a_plain_turn() {
+async fn a_turn_is_answered_with_all_its_fields() {
     let alpha = ScriptedProvider::answering(TEXT).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
@@ -63,7 +63,7 @@ async fn a_plain_turn() {
 }
 
 #[tokio::test]
-async fn the_welcome_says_what_the_page_must_know() {
+async fn the_welcome_frame_has_settings_and_status() {
     let alpha = ScriptedProvider::answering(TEXT).await;
     let mut settings = settings(&[("alpha", &alpha)]);
     settings.chat.title = "Help desk".into();
@@ -104,7 +104,7 @@ async fn the_welcome_says_what_the_page_must_know() {
 }
 
 #[tokio::test]
-async fn the_history_is_there_after_a_reconnect_and_goes_to_the_model() {
+async fn the_history_is_sent_to_reconnected_clients_and_to_the_model() {
     let alpha = ScriptedProvider::answering(TEXT).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
@@ -137,19 +137,22 @@ async fn the_history_is_there_after_a_reconnect_and_goes_to_the_model() {
         assert_eq!(history[0][key], value, "{key}");
     }
     client.answered("And then?").await;
-    let (_, asked) = alpha.requests().pop().unwrap();
-    let said = asked["messages"].as_array().unwrap();
-    assert_eq!(texts(said, "role"), ["system", "user", "assistant", "user"]);
+    let (_, request) = alpha.requests().pop().unwrap();
+    let messages = request["messages"].as_array().unwrap();
     assert_eq!(
-        texts(&said[1..], "content"),
+        texts(messages, "role"),
+        ["system", "user", "assistant", "user"]
+    );
+    assert_eq!(
+        texts(&messages[1..], "content"),
         ["What jumps?", TEXT, "And then?"]
     );
 }
 
 #[tokio::test]
-async fn the_same_message_again_is_the_same_turn() {
+async fn a_repeated_message_id_returns_the_same_turn() {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(halted(&gate)).await;
+    let alpha = ScriptedProvider::start(held_in_the_middle(&gate)).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
     let id = fresh_id();
@@ -161,7 +164,7 @@ async fn the_same_message_again_is_the_same_turn() {
     let turn = first["turn"].as_str().unwrap().to_owned();
     client.shows(&turn, |shown| !shown.text.is_empty()).await;
 
-    // While it runs: by the same socket, and by another of the conversation.
+    // While the turn runs, over the same connection and over another one of the conversation.
     let again = client.ask_as(&id, "What jumps?").await;
     assert_eq!(
         (&again["duplicate"], &again["turn"]),
@@ -173,7 +176,7 @@ async fn the_same_message_again_is_the_same_turn() {
         (&again["duplicate"], &again["turn"]),
         (&json!(true), &first["turn"])
     );
-    // With another text it is a mistake.
+    // The same id with another text is rejected.
     let refused = client.ask_as(&id, "What else?").await;
     assert_eq!(
         (&refused["type"], &refused["code"]),
@@ -183,7 +186,7 @@ async fn the_same_message_again_is_the_same_turn() {
     assert_eq!(client.done(&turn).await.text, TEXT);
     assert_eq!(other.done(&turn).await.text, TEXT);
 
-    // Just after its end: who has it hears no more of it, who has it not gets it.
+    // After the end, a client that has the answer gets no more of it; another one gets all of it.
     let again = client.ask_as(&id, "What jumps?").await;
     assert_eq!(
         (&again["duplicate"], &again["turn"]),
@@ -201,7 +204,7 @@ async fn the_same_message_again_is_the_same_turn() {
     assert_eq!(refused["code"], "bad_request");
     assert_eq!(alpha.asked(), 1);
 
-    // Long after, when only the store knows of it.
+    // After a restart only the store knows the message.
     let conversation = client.conversation.clone();
     let folder = app.stopped().await;
     let app = TestApp::in_folder(settings(&[("alpha", &alpha)]), folder).await;
@@ -220,9 +223,9 @@ async fn the_same_message_again_is_the_same_turn() {
 }
 
 #[tokio::test]
-async fn one_turn_of_a_conversation_runs_at_a_time() {
+async fn send_returns_busy_while_a_turn_runs() {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(halted(&gate)).await;
+    let alpha = ScriptedProvider::start(held_in_the_middle(&gate)).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What jumps?").await;
@@ -238,14 +241,14 @@ async fn one_turn_of_a_conversation_runs_at_a_time() {
         );
         assert!(busy["retry_after_s"].as_u64() > Some(0), "{busy}");
     }
-    // Another conversation is not kept waiting.
+    // Another conversation is not blocked.
     let mut stranger = WsClient::open(&app).await;
     let theirs = stranger.ask("What jumps?").await;
     gate.open();
     gate.open();
     stranger.done(&theirs).await;
     client.done(&turn).await;
-    // What was refused is sent again under its id, and is a turn of its own.
+    // The rejected message can be sent again with the same id, as a new turn.
     gate.open();
     let accepted = client.ask_as(&id, "And now?").await;
     assert_eq!(
@@ -257,17 +260,18 @@ async fn one_turn_of_a_conversation_runs_at_a_time() {
 }
 
 #[tokio::test]
-async fn two_sockets_of_one_conversation_see_the_same_frames() {
+async fn two_clients_of_one_conversation_see_the_same_frames() {
     let gate = Gate::default();
-    let alpha = ScriptedProvider::start(halted(&gate)).await;
+    let alpha = ScriptedProvider::start(held_in_the_middle(&gate)).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut one = WsClient::open(&app).await;
-    let mut two = WsClient::join(&app, &one.conversation).await;
-    one.say(&json!({ "type": "send", "client_msg_id": "x", "text": "What jumps?" }))
+    let mut first = WsClient::open(&app).await;
+    let mut second = WsClient::join(&app, &first.conversation).await;
+    first
+        .say(&json!({ "type": "send", "client_msg_id": "x", "text": "What jumps?" }))
         .await;
     gate.open();
     let mut seen = Vec::new();
-    for client in [&mut one, &mut two] {
+    for client in [&mut first, &mut second] {
         let mut frames = Vec::new();
         while frames
             .last()
@@ -281,15 +285,15 @@ async fn two_sockets_of_one_conversation_see_the_same_frames() {
         seen.push(frames);
     }
     assert_eq!(seen[0], seen[1]);
-    // Whoever asks next, both see it.
+    // Both clients see a turn whichever of them asks.
     gate.open();
-    let turn = two.ask("And then?").await;
-    assert_eq!(one.done(&turn).await.question, "And then?");
-    assert_eq!(two.done(&turn).await.text, TEXT);
+    let turn = second.ask("And then?").await;
+    assert_eq!(first.done(&turn).await.question, "And then?");
+    assert_eq!(second.done(&turn).await.text, TEXT);
 }
 
 #[tokio::test]
-async fn a_retry_is_a_new_turn_for_the_same_message() {
+async fn retry_starts_a_new_turn_for_the_same_message() {
     let alpha = ScriptedProvider::answering(TEXT).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
@@ -309,10 +313,10 @@ async fn a_retry_is_a_new_turn_for_the_same_message() {
         (&json!(first), &json!("What jumps?"))
     );
     assert_eq!(client.done(&second).await.text, "The fox.");
-    // The model did not see the answer that was not wanted.
-    let (_, asked) = alpha.requests().pop().unwrap();
+    // The prompt does not contain the rejected answer.
+    let (_, request) = alpha.requests().pop().unwrap();
     assert_eq!(
-        texts(asked["messages"].as_array().unwrap(), "role"),
+        texts(request["messages"].as_array().unwrap(), "role"),
         ["system", "user"]
     );
     // The same retry again is the same turn.
@@ -330,18 +334,18 @@ async fn a_retry_is_a_new_turn_for_the_same_message() {
     assert_eq!(texts(history, "retry_of"), ["", &first]);
 }
 
-/// Two pages with one outbox send what waited there at the same moment.
+/// Two tabs with a shared outbox send the same queued message at the same moment.
 #[tokio::test]
-async fn one_message_from_two_sessions_at_once_is_one_turn_that_both_see_whole() {
+async fn one_message_from_two_clients_at_once_is_one_turn() {
     let alpha = ScriptedProvider::answering(TEXT).await;
     let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut one = WsClient::open(&app).await;
-    let mut two = WsClient::join(&app, &one.conversation).await;
+    let mut first = WsClient::open(&app).await;
+    let mut second = WsClient::join(&app, &first.conversation).await;
     for _ in 0..50 {
         let id = fresh_id();
         let send = json!({ "type": "send", "client_msg_id": id, "text": "What jumps?" });
-        tokio::join!(one.say(&send), two.say(&send));
-        for client in [&mut one, &mut two] {
+        tokio::join!(first.say(&send), second.say(&send));
+        for client in [&mut first, &mut second] {
             let ended = client.until(|frame| frame["type"] == "done").await;
             assert_eq!(
                 (&ended["finish"], &ended["text"]),

@@ -1,5 +1,6 @@
-//! The WebSocket protocol itself (RFC 6455), byte by byte over a raw socket: what a peer must not send is answered with the right Close, what
-//! it may send in odd pieces is taken. No public suite asks this of a service that does not echo, so its cases are asked here.
+//! The WebSocket protocol (RFC 6455), byte by byte over a raw socket: violations get the right
+//! Close, unusual but valid input is accepted. Public test suites need a service that echoes, so
+//! their cases are written out here.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,7 +10,7 @@ use crate::harness::{ScriptedProvider, TestApp, WsClient, soon};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame of these first two bits of head, masked as a client's must be.
+/// A masked frame whose first byte is `head`.
 fn frame(head: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![head];
     match payload.len() {
@@ -43,17 +44,17 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
 }
 
 /// A raw client after its handshake.
-struct Raw {
+struct RawClient {
     stream: TcpStream,
     bytes: Vec<u8>,
 }
 
-impl Raw {
+impl RawClient {
     async fn open(app: &TestApp) -> Self {
         Self::open_with(app, "").await
     }
 
-    /// The same, with these lines in the handshake's head.
+    /// Like `open`, with additional header lines in the handshake.
     async fn open_with(app: &TestApp, lines: &str) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -63,18 +64,19 @@ impl Raw {
             app.port
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut told = Vec::new();
-        while !told.ends_with(b"\r\n\r\n") {
-            told.push(soon("the handshake", stream.read_u8()).await.unwrap());
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            response.push(soon("the handshake", stream.read_u8()).await.unwrap());
         }
-        let told = String::from_utf8(told).unwrap().to_ascii_lowercase();
+        let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
         assert!(
-            told.starts_with("http/1.1 101 ") && told.contains("s3pplmbitxaq9kygzzhzrbk+xoo="),
-            "{told}"
+            response.starts_with("http/1.1 101 ")
+                && response.contains("s3pplmbitxaq9kygzzhzrbk+xoo="),
+            "{response}"
         );
         assert!(
-            !told.contains("sec-websocket-extensions"),
-            "no extension is spoken: {told}"
+            !response.contains("sec-websocket-extensions"),
+            "an extension was accepted: {response}"
         );
         Self {
             stream,
@@ -83,16 +85,16 @@ impl Raw {
     }
 
     async fn send(&mut self, bytes: &[u8]) {
-        // A server that has closed already may refuse what comes after.
-        drop(soon("room to send", self.stream.write_all(bytes)).await);
+        // The server may have closed the connection already.
+        drop(soon("the bytes to be sent", self.stream.write_all(bytes)).await);
     }
 
-    /// The next frame: its head and its payload. None at the end of the connection.
+    /// The next frame's first byte and payload, or `None` at the end of the connection.
     async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let [head, length, rest @ ..] = &self.bytes[..] {
-                assert_eq!(head & 0x70, 0, "reserved bits of the server");
-                assert_eq!(length & 0x80, 0, "a server does not mask");
+                assert_eq!(head & 0x70, 0, "the server set reserved bits");
+                assert_eq!(length & 0x80, 0, "the server masked a frame");
                 let (length, rest) = match (length, rest) {
                     (126, [high, low, rest @ ..]) => {
                         (usize::from(u16::from_be_bytes([*high, *low])), rest)
@@ -101,9 +103,9 @@ impl Raw {
                     (length, rest) => (usize::from(*length), rest),
                 };
                 if rest.len() >= length {
-                    let told = (*head, rest[..length].to_vec());
+                    let frame = (*head, rest[..length].to_vec());
                     self.bytes = rest[length..].to_vec();
-                    return Some(told);
+                    return Some(frame);
                 }
             }
             let mut more = [0; 4096];
@@ -114,7 +116,7 @@ impl Raw {
         }
     }
 
-    /// Reads on to the Close, and gives its code; the connection ends with it.
+    /// Reads until the connection ends, answers a Close, and returns its code.
     async fn closed(&mut self) -> Option<u16> {
         let mut code = None;
         while let Some((head, payload)) = self.next().await {
@@ -125,23 +127,24 @@ impl Raw {
                         .first_chunk()
                         .map_or(1005, |bytes| u16::from_be_bytes(*bytes)),
                 );
-                // Who gets a Close gives one, and only then the connection ends.
+                // The server ends the connection once its Close is answered.
                 self.send(&close(1000, b"")).await;
             }
         }
         code
     }
 
-    async fn says(&mut self, kind: &str) -> Value {
+    /// Reads until a text frame of this type.
+    async fn until_type(&mut self, kind: &str) -> Value {
         loop {
             let (head, payload) = self
                 .next()
                 .await
-                .unwrap_or_else(|| panic!("the end before {kind}"));
+                .unwrap_or_else(|| panic!("the connection ended before {kind}"));
             if head == TEXT {
-                let told: Value = serde_json::from_slice(&payload).unwrap();
-                if told["type"] == kind {
-                    return told;
+                let frame: Value = serde_json::from_slice(&payload).unwrap();
+                if frame["type"] == kind {
+                    return frame;
                 }
             }
         }
@@ -154,71 +157,71 @@ async fn service() -> (ScriptedProvider, TestApp) {
     (alpha, app)
 }
 
-/// What comes of these bytes after a hello.
-async fn comes_of(app: &TestApp, bytes: &[u8]) -> Option<u16> {
-    let mut raw = Raw::open(app).await;
+/// The close code that the server answers these bytes with, after a hello.
+async fn close_code_after(app: &TestApp, bytes: &[u8]) -> Option<u16> {
+    let mut raw = RawClient::open(app).await;
     raw.send(&hello()).await;
-    raw.says("welcome").await;
+    raw.until_type("welcome").await;
     raw.send(bytes).await;
     raw.closed().await
 }
 
 #[tokio::test]
-async fn what_breaks_the_protocol_is_closed_as_such() {
+async fn protocol_violations_are_closed_with_1002() {
     let (_alpha, app) = service().await;
-    let mut witness = WsClient::open(&app).await;
-    let mut wrong: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut bystander = WsClient::open(&app).await;
+    let mut violations: Vec<(String, Vec<u8>)> = Vec::new();
     for bit in [0x40, 0x20, 0x10] {
-        wrong.push((
+        violations.push((
             format!("reserved bit {bit:x}"),
             frame(TEXT | bit, br#"{"type":"ping"}"#),
         ));
-        wrong.push((
+        violations.push((
             format!("reserved bit {bit:x} of a ping"),
             frame(PING | bit, b"x"),
         ));
     }
     for code in (3..8).chain(11..16) {
-        wrong.push((format!("opcode {code}"), frame(0x80 | code, b"x")));
+        violations.push((format!("opcode {code}"), frame(0x80 | code, b"x")));
     }
     let mut bare = frame(TEXT, br#"{"type":"ping"}"#);
     bare[1] &= 0x7f;
     bare.drain(2..6);
-    wrong.push(("a frame without a mask".into(), bare));
-    wrong.push(("a ping of 126 bytes".into(), frame(PING, &[b'x'; 126])));
-    wrong.push(("a close of 126 bytes".into(), close(1000, &[b'x'; 124])));
-    wrong.push(("a ping in fragments".into(), frame(0x09, b"x")));
-    wrong.push((
+    violations.push(("a frame without a mask".into(), bare));
+    violations.push(("a ping of 126 bytes".into(), frame(PING, &[b'x'; 126])));
+    violations.push(("a close of 126 bytes".into(), close(1000, &[b'x'; 124])));
+    violations.push(("a ping in fragments".into(), frame(0x09, b"x")));
+    violations.push((
         "a close in fragments".into(),
         frame(0x08, &1000_u16.to_be_bytes()),
     ));
-    wrong.push(("a close of one byte".into(), frame(CLOSE, b"x")));
-    wrong.push(("a continuation of nothing".into(), frame(0x80, b"x")));
-    wrong.push((
+    violations.push(("a close of one byte".into(), frame(CLOSE, b"x")));
+    violations.push(("a continuation of nothing".into(), frame(0x80, b"x")));
+    violations.push((
         "a text within a text".into(),
         [frame(0x01, b"x"), frame(TEXT, b"x")].concat(),
     ));
     for code in [
         0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
     ] {
-        wrong.push((format!("close code {code}"), close(code, b"")));
+        violations.push((format!("close code {code}"), close(code, b"")));
     }
-    let mut otherwise = Vec::new();
-    for (what, bytes) in wrong {
-        let code = comes_of(&app, &bytes).await;
+    let mut other_codes = Vec::new();
+    for (name, bytes) in violations {
+        let code = close_code_after(&app, &bytes).await;
         if code != Some(1002) {
-            otherwise.push((what, code));
+            other_codes.push((name, code));
         }
     }
     assert!(
-        otherwise.is_empty(),
-        "not closed as a breach of the protocol: {otherwise:?}"
+        other_codes.is_empty(),
+        "not closed with 1002: {other_codes:?}"
     );
-    assert_eq!(witness.answered("Well?").await.text, "All is well.");
+    assert_eq!(bystander.answered("Well?").await.text, "All is well.");
 }
 
 #[tokio::test]
-async fn text_is_utf_8_wherever_it_is_cut_and_so_is_a_reason() {
+async fn invalid_utf_8_in_text_or_reason_closes_the_connection() {
     let (_alpha, app) = service().await;
     for bad in [
         &b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited"[..],
@@ -229,56 +232,60 @@ async fn text_is_utf_8_wherever_it_is_cut_and_so_is_a_reason() {
         b"\xe2\x82",
     ] {
         assert_eq!(
-            comes_of(&app, &frame(TEXT, bad)).await,
+            close_code_after(&app, &frame(TEXT, bad)).await,
             Some(1007),
             "{bad:?}"
         );
         let (first, rest) = bad.split_at(bad.len() / 2);
-        let cut = [
+        let fragmented = [
             frame(0x01, first),
             frame(PING, b"between"),
             frame(0x80, rest),
         ]
         .concat();
-        assert_eq!(comes_of(&app, &cut).await, Some(1007), "cut: {bad:?}");
+        assert_eq!(
+            close_code_after(&app, &fragmented).await,
+            Some(1007),
+            "fragmented: {bad:?}"
+        );
     }
-    // Of a reason the RFC leaves open which of the two it is.
-    let told = comes_of(&app, &close(1000, b"\xce\xba\xff")).await;
-    assert!(told == Some(1002) || told == Some(1007), "{told:?}");
+    // For an invalid reason the RFC allows both codes.
+    let code = close_code_after(&app, &close(1000, b"\xce\xba\xff")).await;
+    assert!(code == Some(1002) || code == Some(1007), "{code:?}");
 }
 
 #[tokio::test]
-async fn a_close_is_answered_and_nothing_after_it_counts() {
+async fn a_close_is_answered_and_later_frames_are_ignored() {
     let (alpha, app) = service().await;
     for code in [
         1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999,
     ] {
-        let told = comes_of(&app, &close(code, "bye ✓".as_bytes())).await;
+        let answered = close_code_after(&app, &close(code, "bye ✓".as_bytes())).await;
         assert!(
-            told.is_some_and(|told| told == code || told == 1000),
-            "{code}: {told:?}"
+            answered.is_some_and(|answered| answered == code || answered == 1000),
+            "{code}: {answered:?}"
         );
     }
     assert!(
-        comes_of(&app, &frame(CLOSE, b"")).await.is_some(),
-        "one that says nothing"
+        close_code_after(&app, &frame(CLOSE, b"")).await.is_some(),
+        "a Close without a payload is answered"
     );
     let send = json!({ "type": "send", "client_msg_id": "m", "text": "Well?" }).to_string();
     let late = [close(1000, b""), frame(TEXT, send.as_bytes())].concat();
-    comes_of(&app, &late).await;
-    assert_eq!(alpha.asked(), 0, "a question after the Close");
+    close_code_after(&app, &late).await;
+    assert_eq!(alpha.asked(), 0, "a message after the Close was processed");
 }
 
 #[tokio::test]
-async fn what_comes_in_odd_pieces_is_taken() {
+async fn unusual_framing_is_accepted() {
     let (_alpha, app) = service().await;
-    let mut raw = Raw::open(&app).await;
-    // One byte a packet, the heads of frames too.
+    let mut raw = RawClient::open(&app).await;
+    // One byte per packet splits the heads of frames too.
     for byte in hello() {
         raw.send(&[byte]).await;
     }
-    raw.says("welcome").await;
-    // A ping of every length comes back as it was; a pong that nobody asked for says nothing.
+    raw.until_type("welcome").await;
+    // Pings of every length are echoed; an unsolicited pong is ignored.
     raw.send(&frame(PONG, b"unasked")).await;
     for length in [0, 1, 124, 125] {
         let payload: Vec<u8> = (0..length).collect();
@@ -291,7 +298,7 @@ async fn what_comes_in_odd_pieces_is_taken() {
         };
         assert_eq!(pong, payload);
     }
-    // Lengths written in more bytes than they need, many frames in one packet, empty fragments.
+    // Lengths in a longer form than needed, several frames in one packet, empty fragments.
     let ask = br#"{"type":"ping"}"#;
     let mut long = vec![TEXT, 0x80 | 127];
     long.extend((ask.len() as u64).to_be_bytes());
@@ -302,7 +309,7 @@ async fn what_comes_in_odd_pieces_is_taken() {
             .map(|(byte, mask)| byte ^ mask),
     );
     raw.send(&long).await;
-    raw.says("pong").await;
+    raw.until_type("pong").await;
     raw.send(
         &[
             frame(TEXT, ask),
@@ -315,15 +322,15 @@ async fn what_comes_in_odd_pieces_is_taken() {
     )
     .await;
     for _ in 0..3 {
-        raw.says("pong").await;
+        raw.until_type("pong").await;
     }
     raw.send(&frame(TEXT, b"")).await;
-    assert_eq!(raw.says("error").await["code"], "bad_request");
+    assert_eq!(raw.until_type("error").await["code"], "bad_request");
 }
 
-/// An extension that is offered is not taken up: what is asked and told goes as it is, and compressed frames are a breach.
+/// Frames go uncompressed, and compressed ones are a protocol violation.
 #[tokio::test]
-async fn compression_that_is_offered_is_not_taken_up() {
+async fn offered_compression_is_declined() {
     let (alpha, app) = service().await;
     for offer in [
         "permessage-deflate",
@@ -331,12 +338,16 @@ async fn compression_that_is_offered_is_not_taken_up() {
         "x-webkit-deflate-frame, permessage-bzip2, permessage-deflate; server_max_window_bits=8",
     ] {
         let lines = format!("sec-websocket-extensions: {offer}\r\n");
-        let mut raw = Raw::open_with(&app, &lines).await;
+        let mut raw = RawClient::open_with(&app, &lines).await;
         raw.send(&hello()).await;
-        raw.says("welcome").await;
+        raw.until_type("welcome").await;
         let send = json!({ "type": "send", "client_msg_id": "m", "text": "Well?" }).to_string();
         raw.send(&frame(TEXT, send.as_bytes())).await;
-        assert_eq!(raw.says("done").await["text"], "All is well.", "{offer}");
+        assert_eq!(
+            raw.until_type("done").await["text"],
+            "All is well.",
+            "{offer}"
+        );
         raw.send(&frame(TEXT | 0x40, b"\xaa\x56\x2a\xa9")).await;
         assert_eq!(raw.closed().await, Some(1002), "{offer}");
     }

@@ -1,4 +1,5 @@
-//! Visitors who talk without end, whatever becomes of the instances: who is cut off comes back, and sends again what was not answered.
+//! Visitors who talk without a pause while instances and Redis fail. A visitor who is cut off comes
+//! back, and sends the message again that was not answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,115 +10,123 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::binary::ws_client::{Heard, Visitor};
+use crate::binary::ws_client::{SocketEvent, Visitor};
 
-/// Messages of one conversation: so few that its history shows all of them.
-const ASKED: usize = 80;
+/// Messages of one conversation: few enough for its history to show all of them.
+const MESSAGES_PER_CONVERSATION: usize = 80;
 
-/// The pause before the same is tried again: an instance that is being started has no event to wait for.
-const AGAIN: Duration = Duration::from_millis(20);
+/// The pause before a retry: the start of an instance has no event to wait for.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// Where the instances are at present.
+/// The current ports of the instances.
 pub type Ports = Arc<[AtomicU16; 2]>;
 
-/// What a visitor was told of a turn.
+/// A turn that a visitor's message was accepted as.
 #[derive(Debug)]
-pub struct Accepted {
-    /// The name of the message that opened it.
+pub struct AcceptedMessage {
+    /// The `client_msg_id` of the message.
     pub message: String,
     pub text: String,
-    /// Whether a disk had it.
     pub durable: bool,
 }
 
-/// What a visitor was told of one conversation.
+/// The frames that a visitor received in one conversation.
 #[derive(Default)]
-pub struct Talked {
+pub struct ConversationLog {
     pub conversation: String,
-    /// By turn.
-    pub accepted: BTreeMap<String, Accepted>,
-    /// Whether the visitor went to another instance in the middle.
+    /// By turn id.
+    pub accepted: BTreeMap<String, AcceptedMessage>,
+    /// The visitor changed to another instance during the conversation.
     pub roamed: bool,
 }
 
-/// A visitor, and which instance it goes to.
-pub struct Talker {
+pub struct TalkingVisitor {
     pub ports: Ports,
-    /// The instance of its first conversation; the next one begins at the other.
+    /// The index of the instance for the first conversation; the next one starts at the other.
     pub first: usize,
-    /// Whether it comes back to any instance, instead of the one where it was.
+    /// The visitor reconnects to the other instance instead of the same one.
     pub roams: bool,
     pub name: usize,
 }
 
-impl Talker {
-    /// Talks until it is over, one conversation after the other, and tells what was accepted.
-    pub async fn talk(self, over: watch::Receiver<bool>) -> Vec<Talked> {
-        let mut all = Vec::new();
+impl TalkingVisitor {
+    /// Talks until `over` is set, in one conversation after the other.
+    pub async fn talk(self, over: watch::Receiver<bool>) -> Vec<ConversationLog> {
+        let mut conversations = Vec::new();
         for round in 0.. {
-            let mut at = Place {
+            let mut connection = Connection {
                 ports: &self.ports,
-                which: self.first + round,
+                index: self.first + round,
                 visitor: None,
             };
-            let mut talked = Talked::default();
-            for message in 0..ASKED {
+            let mut log = ConversationLog::default();
+            for message in 0..MESSAGES_PER_CONVERSATION {
                 let text = format!("message {message} of {} in {round}", self.name);
-                self.ask(&mut at, &mut talked, &format!("m{message}"), &text)
+                self.ask(&mut connection, &mut log, &format!("m{message}"), &text)
                     .await;
                 if *over.borrow() {
                     break;
                 }
             }
-            all.push(talked);
+            conversations.push(log);
             if *over.borrow() {
-                return all;
+                return conversations;
             }
         }
         unreachable!("the rounds have no end")
     }
 
-    /// Asks one question until it is answered.
-    async fn ask(&self, at: &mut Place<'_>, talked: &mut Talked, id: &str, text: &str) {
+    /// Sends a message until it is answered.
+    async fn ask(
+        &self,
+        connection: &mut Connection<'_>,
+        log: &mut ConversationLog,
+        id: &str,
+        text: &str,
+    ) {
         let message = json!({ "type": "send", "client_msg_id": id, "text": text });
         loop {
-            let visitor = at.visitor(&mut talked.conversation).await;
-            if visitor.try_say(message.clone()).await.is_ok()
-                && answered(visitor, talked, id, text).await
+            let visitor = connection.visitor(&mut log.conversation).await;
+            if visitor.try_send_frame(message.clone()).await.is_ok()
+                && read_answer(visitor, log, id, text).await
             {
                 return;
             }
-            if !at.lives().await {
-                talked.roamed |= self.roams;
-                at.which += usize::from(self.roams);
+            if !connection.is_open().await {
+                log.roamed |= self.roams;
+                connection.index += usize::from(self.roams);
             }
         }
     }
 }
 
-/// Reads to the end of the answer. False where the visitor is cut off, or has to ask again.
-async fn answered(visitor: &mut Visitor, talked: &mut Talked, id: &str, text: &str) -> bool {
+/// Reads to the end of the answer. Returns `false` if the visitor is cut off, or has to ask again.
+async fn read_answer(
+    visitor: &mut Visitor,
+    log: &mut ConversationLog,
+    id: &str,
+    text: &str,
+) -> bool {
     let mut turn = Value::Null;
     loop {
-        let Heard::Frame(frame) = visitor.hear().await else {
+        let SocketEvent::Frame(frame) = visitor.next_event().await else {
             return false;
         };
         match frame["type"].as_str().unwrap() {
             "accepted" => {
                 turn = frame["turn"].clone();
-                let (message, text, durable) =
-                    (id.to_owned(), text.to_owned(), frame["durable"] == true);
-                let known = talked.accepted.entry(turn.as_str().unwrap().to_owned());
+                let durable = frame["durable"] == true;
+                let known = log.accepted.entry(turn.as_str().unwrap().to_owned());
                 known
-                    .or_insert(Accepted {
-                        message,
-                        text,
+                    .or_insert(AcceptedMessage {
+                        message: id.to_owned(),
+                        text: text.to_owned(),
                         durable,
                     })
                     .durable |= durable;
             }
             "done" if frame["turn"] == turn => return true,
-            // Its own turn, or what is left of it, on an instance that is gone.
+            // The visitor's previous turn still runs, or its dead instance still has the claim.
             "error" if frame["code"] == "busy" => return false,
             "error" => panic!("{frame}"),
             _ => {}
@@ -125,40 +134,44 @@ async fn answered(visitor: &mut Visitor, talked: &mut Talked, id: &str, text: &s
     }
 }
 
-/// Where a visitor is.
-struct Place<'p> {
+/// A visitor's connection to one of the instances.
+struct Connection<'p> {
     ports: &'p Ports,
-    which: usize,
+    /// The index of the instance, modulo their number.
+    index: usize,
     visitor: Option<Visitor>,
 }
 
-impl Place<'_> {
-    /// The visitor, who comes as often as it takes.
+impl Connection<'_> {
+    /// The visitor, connected again if needed. Retries until the connection succeeds.
     async fn visitor(&mut self, conversation: &mut String) -> &mut Visitor {
         while self.visitor.is_none() {
             let hello =
                 json!({ "conversation": (!conversation.is_empty()).then_some(&*conversation) });
-            let port = self.ports[self.which % self.ports.len()].load(Ordering::Relaxed);
-            self.visitor = Visitor::try_enter(port, hello, None).await;
+            let port = self.ports[self.index % self.ports.len()].load(Ordering::Relaxed);
+            self.visitor = Visitor::try_connect(port, hello, None).await;
             if let Some(visitor) = &self.visitor {
                 visitor.conversation().clone_into(conversation);
             } else {
-                sleep(AGAIN).await;
+                sleep(RETRY_DELAY).await;
             }
         }
         self.visitor.as_mut().unwrap()
     }
 
-    /// Whether the socket still stands; one that does not is left.
-    async fn lives(&mut self) -> bool {
-        sleep(AGAIN).await;
-        let lives = match &mut self.visitor {
-            Some(visitor) => visitor.try_say(json!({ "type": "ping" })).await.is_ok(),
+    /// Checks the connection, and drops the visitor if it is closed.
+    async fn is_open(&mut self) -> bool {
+        sleep(RETRY_DELAY).await;
+        let is_open = match &mut self.visitor {
+            Some(visitor) => visitor
+                .try_send_frame(json!({ "type": "ping" }))
+                .await
+                .is_ok(),
             None => false,
         };
-        if !lives {
+        if !is_open {
             self.visitor = None;
         }
-        lives
+        is_open
     }
 }

@@ -1,4 +1,4 @@
-//! What a drill leaves: nothing, however it ends.
+//! Drills leave nothing behind, however they end.
 
 use std::time::Duration;
 
@@ -7,76 +7,80 @@ use failsoft::domain::ProviderState;
 use failsoft::provider::fault_injection::TOKENS_BEFORE_FAULT;
 use serde_json::json;
 
-use super::{BETA, Ground, counts, told};
+use super::{BETA, Drills, alpha_script, alpha_text};
 use crate::harness::{TestApp, WsClient, settings, soon};
 
 #[tokio::test]
-async fn it_ends_by_itself_and_the_breaker_is_closed_again() {
-    let ground = Ground::of(counts(), |_| {}).await;
+async fn a_drill_ends_by_itself_and_the_breaker_closes() {
+    let drills = Drills::with_alpha(alpha_script(), |_| {}).await;
     assert_eq!(TOKENS_BEFORE_FAULT, 10);
-    let begun = ground
-        .begin_with(&json!({ "provider": "alpha", "fault": "unauthorized", "for": "1500ms" }))
+    let order = drills
+        .start_with(&json!({ "provider": "alpha", "fault": "unauthorized", "for": "1500ms" }))
         .await;
-    let mut client = WsClient::open(&ground.app).await;
+    let mut client = WsClient::open(&drills.app).await;
     client.answered("Who?").await;
-    assert_eq!(ground.app.provider("alpha").await["state"], "blocked");
-    ground
+    assert_eq!(drills.app.provider("alpha").await["state"], "blocked");
+    drills
         .app
         .vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    let report = ground.report().await;
+    let report = drills.report().await;
     assert_eq!(
         (&report["from"], &report["ended_by"]),
-        (&begun["from"], &json!("time"))
+        (&order["from"], &json!("time"))
     );
-    assert_eq!(ground.list().await["running"], json!([]));
-    assert_eq!(ground.alpha.counts().probes, 0, "no probe closed it");
-    ground.is_lifted().await;
+    assert_eq!(drills.list().await["running"], json!([]));
+    assert_eq!(
+        drills.alpha.counts().probes,
+        0,
+        "a probe closed the breaker"
+    );
+    drills.assert_no_trace().await;
 }
 
 #[tokio::test]
-async fn probes_and_health_checks_feel_it_too() {
-    let ground = Ground::of(counts(), |settings| {
+async fn probes_and_health_checks_fail_during_a_drill() {
+    let drills = Drills::with_alpha(alpha_script(), |settings| {
         settings.providers[0].health.interval = Duration::from_millis(200);
         settings.providers[0].breaker.consecutive_failures = 1;
     })
     .await;
-    ground.alpha.until(|counts| counts.listings > 0).await;
-    ground.begin("down").await;
-    ground
+    drills.alpha.until(|counts| counts.listings > 0).await;
+    drills.start("down").await;
+    drills
         .app
         .vitals("alpha", |vitals| vitals.failed_checks > 0)
         .await;
-    let listings = ground.alpha.counts().listings;
-    WsClient::open(&ground.app).await.answered("Who?").await;
-    // Its own completions fail as the visitors' calls do: it opens again and again.
-    ground
+    let listings = drills.alpha.counts().listings;
+    WsClient::open(&drills.app).await.answered("Who?").await;
+    // Probes fail as the visitors' calls do, so the breaker keeps reopening.
+    drills
         .app
         .vitals("alpha", |vitals| vitals.failed_probes >= 3)
         .await;
     assert_eq!(
         (
-            ground.alpha.asked(),
-            ground.alpha.counts().probes,
-            ground.alpha.counts().listings
+            drills.alpha.asked(),
+            drills.alpha.counts().probes,
+            drills.alpha.counts().listings
         ),
         (0, 0, listings)
     );
-    ground.end().await;
-    assert_eq!(ground.app.provider("alpha").await["healthy"], true);
-    ground.is_lifted().await;
+    drills.end().await;
+    assert_eq!(drills.app.provider("alpha").await["healthy"], true);
+    drills.assert_no_trace().await;
 }
 
 #[tokio::test]
-async fn a_restart_ends_it_and_finds_nothing_open() {
-    let ground = Ground::of(counts(), |settings| {
+async fn a_restart_ends_a_drill_and_leaves_the_breaker_closed() {
+    let drills = Drills::with_alpha(alpha_script(), |settings| {
         settings.providers[0].breaker.consecutive_failures = 1
     })
     .await;
-    ground.begin("down").await;
-    WsClient::open(&ground.app).await.answered("Who?").await;
-    assert_ne!(ground.app.provider("alpha").await["state"], "closed");
-    let Ground { alpha, beta, app } = ground;
+    drills.start("down").await;
+    WsClient::open(&drills.app).await.answered("Who?").await;
+    assert_ne!(drills.app.provider("alpha").await["state"], "closed");
+    let Drills { alpha, beta, app } = drills;
     let data = app.stopped().await;
     let app = TestApp::in_folder(settings(&[("alpha", &alpha), ("beta", &beta)]), data).await;
     let state = app.provider("alpha").await;
@@ -86,27 +90,27 @@ async fn a_restart_ends_it_and_finds_nothing_open() {
     );
     assert_eq!(
         WsClient::open(&app).await.answered("Who?").await.text,
-        told(20)
+        alpha_text(20)
     );
 }
 
 #[tokio::test]
-async fn what_is_answered_under_it_is_not_saved() {
-    let ground = Ground::of(counts(), |settings| {
+async fn answers_during_a_drill_are_not_cached() {
+    let drills = Drills::with_alpha(alpha_script(), |settings| {
         settings.cache.enabled = true;
         settings.cache.share = CacheSharing::Always;
     })
     .await;
-    ground.begin("down").await;
-    let under = WsClient::open(&ground.app)
+    drills.start("down").await;
+    let during = WsClient::open(&drills.app)
         .await
         .answered("What are your opening hours?")
         .await
         .text
         .clone();
-    assert_eq!(under, BETA);
-    ground.end().await;
-    let after = WsClient::open(&ground.app)
+    assert_eq!(during, BETA);
+    drills.end().await;
+    let after = WsClient::open(&drills.app)
         .await
         .answered("What are your opening hours?")
         .await
@@ -117,9 +121,9 @@ async fn what_is_answered_under_it_is_not_saved() {
         (&after["source"], &after["provider"]),
         (&json!("ai"), &json!("alpha"))
     );
-    // And what is answered afterwards is.
-    soon("it to be saved", async {
-        while ground
+    // Answers after the drill are cached.
+    soon("the answer to be cached", async {
+        while drills
             .app
             .lobby
             .turns
@@ -131,12 +135,12 @@ async fn what_is_answered_under_it_is_not_saved() {
         {}
     })
     .await;
-    let saved = WsClient::open(&ground.app)
+    let cached = WsClient::open(&drills.app)
         .await
         .answered("What are your opening hours?")
         .await
         .done
         .clone()
         .unwrap();
-    assert_eq!(saved["source"], "cache");
+    assert_eq!(cached["source"], "cache");
 }

@@ -1,19 +1,19 @@
-//! Every fault, for a new call and for an answer under way.
+//! Every fault, for new calls and for running answers.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{BETA, Ground, counts, told, twenty};
+use super::{BETA, Drills, alpha_script, alpha_text, alpha_words};
 use crate::harness::{Gate, Shown, WsClient, answer, finish, question, say, soon, spoken, word};
 
-/// What a turn must have been: the tokens that alpha told first, the reason that it failed for; none where it did not.
+/// Asserts that alpha said `tokens` words and then failed for `reason`; `None` if it did not fail.
 #[track_caller]
-fn is(shown: &Shown, tokens: usize, reason: Option<&str>) {
+fn assert_outcome(shown: &Shown, tokens: usize, reason: Option<&str>) {
     let Some(reason) = reason else {
         assert_eq!(
             (shown.text.as_str(), shown.outcomes()),
-            (told(20).as_str(), vec!["ok".to_owned()])
+            (alpha_text(20).as_str(), vec!["ok".to_owned()])
         );
         return;
     };
@@ -26,19 +26,19 @@ fn is(shown: &Shown, tokens: usize, reason: Option<&str>) {
     let expected = if tokens == 0 {
         vec![]
     } else {
-        vec![told(tokens)]
+        vec![alpha_text(tokens)]
     };
-    assert_eq!(drafts, expected, "just so much was told before it broke");
+    assert_eq!(drafts, expected, "text before the failure");
 }
 
-async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
-    // A token a second is a long answer; four of them are enough.
+async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
+    // `slow` takes a second per token, so four tokens have to do.
     let script = if fault == "slow" {
         answer("one two three four")
     } else {
-        counts()
+        alpha_script()
     };
-    let ground = Ground::of(script, |settings| {
+    let drills = Drills::with_alpha(script, |settings| {
         settings.providers[0].timeouts.stall =
             Duration::from_secs(if fault == "slow" { 5 } else { 1 });
         if fault == "slow" {
@@ -46,23 +46,23 @@ async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
         }
     })
     .await;
-    let begun = ground.begin(fault).await;
+    let order = drills.start(fault).await;
     assert_eq!(
-        (&begun["provider"], &begun["fault"], &begun["share"]),
+        (&order["provider"], &order["fault"], &order["share"]),
         (&json!("alpha"), &json!(fault), &json!(1.0))
     );
-    let status = ground.app.status().await;
+    let status = drills.app.status().await;
     for key in ["provider", "fault", "from", "until"] {
         assert_eq!(
-            ground.app.provider("alpha").await["drill"][key],
-            begun[key],
+            drills.app.provider("alpha").await["drill"][key],
+            order[key],
             "{key}"
         );
     }
-    assert_eq!(status["drill"]["until"], begun["until"]);
+    assert_eq!(status["drill"]["until"], order["until"]);
     assert_eq!(status["providers"][1]["drill"], Value::Null);
 
-    let mut client = WsClient::open(&ground.app).await;
+    let mut client = WsClient::open(&drills.app).await;
     let asked = Instant::now();
     let shown = client.answered("Count!").await;
     if fault == "slow" {
@@ -76,44 +76,44 @@ async fn befalls_a_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
             asked.elapsed()
         );
     } else {
-        is(shown, tokens, reason);
-        // The other door, where what was sent cannot be taken back: whole, or torn with an error, never mixed.
-        let plain = ground.app.completion(&question("Count!")).send().await;
+        assert_outcome(shown, tokens, reason);
+        // Over `/v1`, sent text cannot be retracted: an answer is whole or ends with an error.
+        let answer = drills.app.completion(&question("Count!")).send().await;
         assert_eq!(
-            (plain.status, plain.header("x-provider")),
+            (answer.status, answer.header("x-provider")),
             (200, "beta"),
             "{}",
-            plain.body
+            answer.body
         );
-        let streamed = ground.app.stream("Count!").await.ended().await;
+        let streamed = drills.app.stream("Count!").await.ended().await;
         if streamed.error.is_none() {
             assert!(
-                streamed.text() == BETA || streamed.text().starts_with(&told(tokens)),
+                streamed.text() == BETA || streamed.text().starts_with(&alpha_text(tokens)),
                 "{}",
                 streamed.text()
             );
         } else {
-            assert_eq!(streamed.text(), told(tokens));
+            assert_eq!(streamed.text(), alpha_text(tokens));
         }
     }
-    let refused = ["down", "rate_limit", "unauthorized", "timeout"].contains(&fault);
+    let is_refused = ["down", "rate_limit", "unauthorized", "timeout"].contains(&fault);
     assert_eq!(
-        ground.alpha.asked() == 0,
-        refused,
-        "what is refused never leaves the house"
+        drills.alpha.asked() == 0,
+        is_refused,
+        "refused calls never reach the provider"
     );
-    assert_eq!(ground.end().await.as_array().unwrap().len(), 1);
-    soon("the status to say so", async {
-        while !ground.app.status().await["drill"].is_null() {}
+    assert_eq!(drills.end().await.as_array().unwrap().len(), 1);
+    soon("the end of the drill in the status", async {
+        while !drills.app.status().await["drill"].is_null() {}
     })
     .await;
-    ground.is_lifted().await;
+    drills.assert_no_trace().await;
 }
 
-async fn befalls_an_answer_under_way(fault: &str, reason: Option<&str>) {
-    for v1 in [false, true] {
+async fn check_running_answer(fault: &str, reason: Option<&str>) {
+    for over_v1 in [false, true] {
         let gate = Gate::default();
-        let words = twenty();
+        let words = alpha_words();
         let (first, rest) = words.split_at(3);
         let mut script = vec![spoken(first.iter().map(String::as_str)), gate.hold()];
         script.push(say(&rest
@@ -122,44 +122,54 @@ async fn befalls_an_answer_under_way(fault: &str, reason: Option<&str>) {
             .map(|text| word(text))
             .collect::<String>()));
         script.push(say(&finish()));
-        let ground = Ground::of(script, |settings| {
+        let drills = Drills::with_alpha(script, |settings| {
             settings.providers[0].timeouts.stall =
                 Duration::from_secs(if fault == "slow" { 20 } else { 1 });
         })
         .await;
-        if v1 {
-            let mut streamed = ground.app.stream("Count!").await;
-            streamed.shows(&told(3)).await;
-            ground.begin(fault).await;
+        if over_v1 {
+            let mut streamed = drills.app.stream("Count!").await;
+            streamed.shows(&alpha_text(3)).await;
+            drills.start(fault).await;
             gate.open();
             let streamed = streamed.ended().await;
-            let whole = streamed.error.is_none();
-            assert!(streamed.text().starts_with(&told(3)), "{}", streamed.text());
-            assert!(whole || streamed.text() == told(3), "{}", streamed.text());
+            let is_complete = streamed.error.is_none();
+            assert!(
+                streamed.text().starts_with(&alpha_text(3)),
+                "{}",
+                streamed.text()
+            );
+            assert!(
+                is_complete || streamed.text() == alpha_text(3),
+                "{}",
+                streamed.text()
+            );
             if reason.is_none() {
-                assert_eq!(streamed.text(), told(6));
+                assert_eq!(streamed.text(), alpha_text(6));
             }
         } else {
-            let mut client = WsClient::open(&ground.app).await;
+            let mut client = WsClient::open(&drills.app).await;
             let turn = client.ask("Count!").await;
-            client.shows(&turn, |shown| shown.text == told(3)).await;
-            ground.begin(fault).await;
-            let begun = Instant::now();
+            client
+                .shows(&turn, |shown| shown.text == alpha_text(3))
+                .await;
+            drills.start(fault).await;
+            let started = Instant::now();
             gate.open();
             let shown = client.done(&turn).await;
             if reason.is_none() {
-                assert_eq!(shown.text, told(6));
+                assert_eq!(shown.text, alpha_text(6));
                 assert!(
-                    begun.elapsed() >= Duration::from_secs(2),
+                    started.elapsed() >= Duration::from_secs(2),
                     "{:?}",
-                    begun.elapsed()
+                    started.elapsed()
                 );
             } else {
-                is(shown, 3, reason);
+                assert_outcome(shown, 3, reason);
             }
         }
-        assert_eq!(ground.end().await.as_array().unwrap().len(), 1);
-        ground.is_lifted().await;
+        assert_eq!(drills.end().await.as_array().unwrap().len(), 1);
+        drills.assert_no_trace().await;
     }
 }
 
@@ -167,14 +177,14 @@ macro_rules! faults {
     ($($name:ident: $fault:literal, $new:expr, $late:expr;)+) => {$(
         mod $name {
             #[tokio::test]
-            async fn befalls_a_new_call() {
+            async fn affects_a_new_call() {
                 let (tokens, reason) = $new;
-                super::befalls_a_new_call($fault, tokens, reason).await;
+                super::check_new_call($fault, tokens, reason).await;
             }
 
             #[tokio::test]
-            async fn befalls_an_answer_under_way() {
-                super::befalls_an_answer_under_way($fault, $late).await;
+            async fn affects_a_running_answer() {
+                super::check_running_answer($fault, $late).await;
             }
         }
     )+};

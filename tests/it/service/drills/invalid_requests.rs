@@ -1,13 +1,13 @@
-//! Orders that are no good.
+//! Rejected orders.
 
 use serde_json::json;
 
-use super::{Ground, counts, order};
+use super::{Drills, alpha_script, send_order};
 
 #[tokio::test]
-async fn bad_orders_are_told_what_would_be_right() {
-    let ground = Ground::of(counts(), |_| {}).await;
-    let whole = json!({ "provider": "alpha", "fault": "down" });
+async fn invalid_orders_are_rejected_with_an_explanation() {
+    let drills = Drills::with_alpha(alpha_script(), |_| {}).await;
+    let valid = json!({ "provider": "alpha", "fault": "down" });
     for (key, value, status, message) in [
         (
             "provider",
@@ -24,22 +24,22 @@ async fn bad_orders_are_told_what_would_be_right() {
         ("share", json!(1.5), 400, "above 0 and up to 1"),
         ("share", json!("half"), 400, "invalid type"),
     ] {
-        let mut body = whole.clone();
+        let mut body = valid.clone();
         body[key] = value;
-        let told = order(&ground.app, "POST", "/admin/drills", Some(&body)).await;
-        assert_eq!(told.status, status, "{body}: {}", told.body);
+        let answer = send_order(&drills.app, "POST", "/admin/drills", Some(&body)).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.body);
         assert!(
-            told.json()["error"]["message"]
+            answer.json()["error"]["message"]
                 .as_str()
                 .unwrap()
                 .contains(message),
             "{body}: {}",
-            told.body
+            answer.body
         );
     }
     for body in [json!({}), json!({ "provider": "alpha" }), json!([])] {
         assert_eq!(
-            order(&ground.app, "POST", "/admin/drills", Some(&body))
+            send_order(&drills.app, "POST", "/admin/drills", Some(&body))
                 .await
                 .status,
             400,
@@ -47,29 +47,29 @@ async fn bad_orders_are_told_what_would_be_right() {
         );
     }
     assert_eq!(
-        order(&ground.app, "DELETE", "/admin/drills?provider=gamma", None)
+        send_order(&drills.app, "DELETE", "/admin/drills?provider=gamma", None)
             .await
             .status,
         404
     );
     assert_eq!(
-        order(&ground.app, "PUT", "/admin/drills", Some(&whole))
+        send_order(&drills.app, "PUT", "/admin/drills", Some(&valid))
             .await
             .status,
         405
     );
-    assert_eq!(ground.end().await, json!([]), "none runs");
+    assert_eq!(drills.end().await, json!([]), "no drill runs");
     for token in ["", "wrong"] {
         for method in ["GET", "POST", "DELETE"] {
-            let request = ground
+            let request = drills
                 .app
                 .request(method, "/admin/drills")
                 .header("authorization", &format!("Bearer {token}"));
-            assert_eq!(request.json(&whole).send().await.status, 401, "{method}");
+            assert_eq!(request.json(&valid).send().await.status, 401, "{method}");
         }
     }
-    // No header of a call arms one.
-    let call = ground
+    // Headers of a call do not start a drill.
+    let call = drills
         .app
         .request("POST", "/api/chat")
         .header("x-failsoft-drill", "down")
@@ -81,30 +81,30 @@ async fn bad_orders_are_told_what_would_be_right() {
             .header("x-provider"),
         "alpha"
     );
-    assert_eq!(ground.list().await, json!({ "running": [], "reports": [] }));
+    assert_eq!(drills.list().await, json!({ "running": [], "reports": [] }));
 
-    ground.begin("slow").await;
-    let again = order(&ground.app, "POST", "/admin/drills", Some(&whole)).await;
+    drills.start("slow").await;
+    let again = send_order(&drills.app, "POST", "/admin/drills", Some(&valid)).await;
     assert_eq!(again.status, 409);
     assert!(
         again.body.contains("a drill (slow) runs at alpha until 20"),
         "{}",
         again.body
     );
-    let off = json!({ "action": "disable" });
+    let disable = json!({ "action": "disable" });
     assert_eq!(
-        order(&ground.app, "POST", "/admin/providers/beta", Some(&off))
+        send_order(&drills.app, "POST", "/admin/providers/beta", Some(&disable))
             .await
             .status,
         200
     );
     let beta = json!({ "provider": "beta", "fault": "down" });
-    let told = order(&ground.app, "POST", "/admin/drills", Some(&beta)).await;
+    let answer = send_order(&drills.app, "POST", "/admin/drills", Some(&beta)).await;
     assert_eq!(
-        (told.status, told.body.contains("switched off")),
+        (answer.status, answer.body.contains("switched off")),
         (409, true)
     );
-    let ended = order(&ground.app, "DELETE", "/admin/drills?provider=alpha", None)
+    let ended = send_order(&drills.app, "DELETE", "/admin/drills?provider=alpha", None)
         .await
         .json();
     assert_eq!(ended["ended"][0]["fault"], "slow");

@@ -1,4 +1,4 @@
-//! Outage drills as real clients see them: every fault for a new call and for an answer under way, over both doors; their end; what is kept of them.
+//! Outage drills as clients see them: faults, cleanup, invalid orders and reports.
 
 mod cleanup;
 mod faults;
@@ -16,21 +16,21 @@ const TOKEN: &str = "admin-canary";
 
 const BETA: &str = "The whole answer of beta.";
 
-fn twenty() -> Vec<String> {
+fn alpha_words() -> Vec<String> {
     (1..=20).map(|n| format!("{n}, ")).collect()
 }
 
-fn told(tokens: usize) -> String {
-    twenty().into_iter().take(tokens).collect()
+fn alpha_text(tokens: usize) -> String {
+    alpha_words().into_iter().take(tokens).collect()
 }
 
-struct Ground {
+struct Drills {
     alpha: ScriptedProvider,
     beta: ScriptedProvider,
     app: TestApp,
 }
 
-async fn order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
+async fn send_order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
     let request = app
         .request(method, path)
         .header("authorization", &format!("Bearer {TOKEN}"));
@@ -40,13 +40,11 @@ async fn order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) ->
     }
 }
 
-impl Ground {
-    /// Alpha does this, and is given up soon; beta answers.
-    async fn of(alpha: Vec<Act>, change: impl FnOnce(&mut Settings)) -> Self {
-        let (alpha, beta) = (
-            ScriptedProvider::start(alpha).await,
-            ScriptedProvider::answering(BETA).await,
-        );
+impl Drills {
+    /// Starts alpha with the given script and short timeouts, and beta, which answers.
+    async fn with_alpha(alpha: Vec<Act>, change: impl FnOnce(&mut Settings)) -> Self {
+        let alpha = ScriptedProvider::start(alpha).await;
+        let beta = ScriptedProvider::answering(BETA).await;
         let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
         settings.server.admin_token = Some(Secret::new(TOKEN));
         settings.providers[0].timeouts.first_token = vec![Duration::from_millis(500)];
@@ -59,26 +57,28 @@ impl Ground {
         }
     }
 
-    async fn begin(&self, fault: &str) -> Value {
-        self.begin_with(&json!({ "provider": "alpha", "fault": fault, "for": "10m" }))
+    async fn start(&self, fault: &str) -> Value {
+        self.start_with(&json!({ "provider": "alpha", "fault": fault, "for": "10m" }))
             .await
     }
 
-    async fn begin_with(&self, body: &Value) -> Value {
-        let begun = order(&self.app, "POST", "/admin/drills", Some(body)).await;
-        assert_eq!(begun.status, 200, "{}", begun.body);
-        begun.json()
+    async fn start_with(&self, body: &Value) -> Value {
+        let answer = send_order(&self.app, "POST", "/admin/drills", Some(body)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
     }
 
     async fn end(&self) -> Value {
-        order(&self.app, "DELETE", "/admin/drills", None)
+        send_order(&self.app, "DELETE", "/admin/drills", None)
             .await
             .json()["ended"]
             .clone()
     }
 
     async fn list(&self) -> Value {
-        order(&self.app, "GET", "/admin/drills", None).await.json()
+        send_order(&self.app, "GET", "/admin/drills", None)
+            .await
+            .json()
     }
 
     /// The newest report, once all of its turns have ended.
@@ -94,8 +94,8 @@ impl Ground {
         .await
     }
 
-    /// Nothing is left of the drill: alpha answers again.
-    async fn is_lifted(&self) {
+    /// Asserts that nothing is left of the drill: alpha answers again.
+    async fn assert_no_trace(&self) {
         let state = self.app.provider("alpha").await;
         assert_eq!(
             (&state["state"], &state["retry_at"], &state["drill"]),
@@ -109,7 +109,7 @@ impl Ground {
     }
 }
 
-/// The whole answer of alpha, word by word.
-fn counts() -> Vec<Act> {
-    answer(&told(20))
+/// A script that says alpha's whole answer.
+fn alpha_script() -> Vec<Act> {
+    answer(&alpha_text(20))
 }

@@ -1,13 +1,13 @@
-//! What several rounds came to.
+//! The distribution of a figure over several rounds.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The values of all rounds.
+/// The values of all rounds, in their order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Spread(Vec<f64>);
+pub struct Distribution(Vec<f64>);
 
-impl Spread {
+impl Distribution {
     pub fn push(&mut self, value: f64) {
         self.0.push(value);
     }
@@ -24,39 +24,39 @@ impl Spread {
         self.at(0.5)
     }
 
-    /// Each round's value against the same round's of another.
-    pub fn against(&self, other: &Self, how: impl Fn(f64, f64) -> f64) -> Self {
+    /// Combines each round's value with the other's value of the same round.
+    pub fn zip_with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
         Self(
             self.0
                 .iter()
                 .zip(&other.0)
-                .map(|(one, other)| how(*one, *other))
+                .map(|(a, b)| combine(*a, *b))
                 .collect(),
         )
     }
 
-    pub fn times(&self, other: &Self) -> Self {
-        self.against(other, |one, other| one / other)
+    pub fn ratio_to(&self, other: &Self) -> Self {
+        self.zip_with(other, |a, b| a / b)
     }
 
-    pub fn minus(&self, other: &Self) -> Self {
-        self.against(other, |one, other| one - other)
+    pub fn difference_to(&self, other: &Self) -> Self {
+        self.zip_with(other, |a, b| a - b)
     }
 }
 
-/// The median, with the least and the most.
-impl fmt::Display for Spread {
+/// Shows the median with minimum and maximum.
+impl fmt::Display for Distribution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("");
         }
-        let [least, most] = [self.at(0.0), self.at(1.0)].map(short);
-        write!(f, "{} ({least} to {most})", short(self.median()))
+        let [min, max] = [self.at(0.0), self.at(1.0)].map(format_number);
+        write!(f, "{} ({min} to {max})", format_number(self.median()))
     }
 }
 
-/// A number with three digits that say something.
-pub fn short(value: f64) -> String {
+/// Formats a number with about three significant digits.
+pub fn format_number(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
@@ -78,7 +78,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// The value below which this share lies: 0.5 is the median. Not a number where there is none.
+/// Returns the quantile: a `share` of 0.5 is the median. `NaN` if there are no values.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -91,7 +91,7 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
-/// The same of times, in milliseconds.
+/// Returns the quantile of durations in milliseconds.
 pub fn millis(times: &[Duration], share: f64) -> f64 {
     let values: Vec<_> = times
         .iter()
@@ -105,12 +105,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_put_in_order_and_told_shortly() {
-        let spread = Spread(vec![3.0, 1.0, 2.0]);
-        assert_eq!(spread.to_string(), "2.00 (1.00 to 3.00)");
-        assert_eq!(spread.times(&Spread(vec![1.0, 1.0, 4.0])).median(), 1.0);
-        assert_eq!(short(-12345.6), "-12,346");
-        assert_eq!(short(999.6), "1,000");
+    fn values_are_sorted_and_shortened() {
+        let distribution = Distribution(vec![3.0, 1.0, 2.0]);
+        assert_eq!(distribution.to_string(), "2.00 (1.00 to 3.00)");
+        assert_eq!(
+            distribution
+                .ratio_to(&Distribution(vec![1.0, 1.0, 4.0]))
+                .median(),
+            1.0
+        );
+        assert_eq!(format_number(-12345.6), "-12,346");
+        assert_eq!(format_number(999.6), "1,000");
         assert!(quantile(&[], 0.5).is_nan());
         assert_eq!(
             quantile(&(0..=100).map(f64::from).collect::<Vec<_>>(), 0.99),

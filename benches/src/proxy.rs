@@ -1,4 +1,5 @@
-//! The yardstick: a relay of the service's own libraries (actix-web, reqwest), on one worker, that parses each event and writes it again. It has no features.
+//! The baseline: a proxy made of the service's own libraries (actix-web, reqwest), on one worker,
+//! which parses and rewrites each event. It has no features.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -16,9 +17,9 @@ struct Upstream {
     url: String,
 }
 
-/// Serves until its standard input ends. Its first line is its port.
+/// Serves until standard input ends. Prints its port as the first line.
 pub fn serve(provider: &str) -> anyhow::Result<()> {
-    // The client wants a TLS provider also where there is no TLS.
+    // The client needs a TLS provider even without TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let url = format!("{provider}/chat/completions");
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -37,8 +38,8 @@ pub fn serve(provider: &str) -> anyhow::Result<()> {
             };
             App::new()
                 .app_data(web::Data::new(upstream))
-                .route("/v1/chat/completions", web::post().to(relay))
-                .route("/gathered/chat/completions", web::post().to(gathered))
+                .route("/v1/chat/completions", web::post().to(forward))
+                .route("/streamed/chat/completions", web::post().to(proxy_streamed))
         });
         let server = server
             .workers(1)
@@ -53,30 +54,37 @@ pub fn serve(provider: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn relay(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
-    let asked: Value = serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
-    let streamed = asked
+async fn forward(
+    request_body: Bytes,
+    upstream: web::Data<Upstream>,
+) -> actix_web::Result<HttpResponse> {
+    let request_body: Value =
+        serde_json::from_slice(&request_body).map_err(actix_web::error::ErrorBadRequest)?;
+    let streamed = request_body
         .get("stream")
         .and_then(Value::as_bool)
         .unwrap_or(false);
-    let answer = upstream.ask(&asked).await?;
+    let answer = upstream.ask(&request_body).await?;
     if !streamed {
         let whole: Value = serde_json::from_slice(&answer.bytes().await.map_err(ErrorBadGateway)?)
             .map_err(ErrorBadGateway)?;
         return Ok(HttpResponse::Ok().json(whole));
     }
-    let events = events(answer).map(|event| event.map(|event| again(&event)));
+    let events = events(answer).map(|event| event.map(|event| rewrite_event(&event)));
     Ok(HttpResponse::Ok()
         .insert_header(("content-type", "text/event-stream"))
         .streaming(events))
 }
 
-/// A whole answer, put together from a stream.
-async fn gathered(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Result<HttpResponse> {
-    let mut asked: Value =
-        serde_json::from_slice(&asked).map_err(actix_web::error::ErrorBadRequest)?;
-    asked["stream"] = json!(true);
-    let mut events = pin!(events(upstream.ask(&asked).await?));
+/// Requests a stream and returns a complete answer, as the service does.
+async fn proxy_streamed(
+    request_body: Bytes,
+    upstream: web::Data<Upstream>,
+) -> actix_web::Result<HttpResponse> {
+    let mut request_body: Value =
+        serde_json::from_slice(&request_body).map_err(actix_web::error::ErrorBadRequest)?;
+    request_body["stream"] = json!(true);
+    let mut events = pin!(events(upstream.ask(&request_body).await?));
     let mut text = String::new();
     while let Some(event) = events.next().await {
         let event = event.map_err(ErrorBadGateway)?;
@@ -92,30 +100,30 @@ async fn gathered(asked: Bytes, upstream: web::Data<Upstream>) -> actix_web::Res
 }
 
 impl Upstream {
-    async fn ask(&self, asked: &Value) -> actix_web::Result<reqwest::Response> {
+    async fn ask(&self, request_body: &Value) -> actix_web::Result<reqwest::Response> {
         let request = self
             .client
             .post(&self.url)
             .header("content-type", "application/json");
         request
-            .body(asked.to_string())
+            .body(request_body.to_string())
             .send()
             .await
             .map_err(ErrorBadGateway)
     }
 }
 
-/// The events of an answer, each with its end.
+/// Splits a response into events, each with its terminator.
 fn events(answer: reqwest::Response) -> impl Stream<Item = reqwest::Result<BytesMut>> {
-    let mut held = BytesMut::new();
+    let mut buffer = BytesMut::new();
     answer.bytes_stream().flat_map(move |bytes| {
         let mut out = Vec::new();
         match bytes {
-            Ok(bytes) => held.extend_from_slice(&bytes),
+            Ok(bytes) => buffer.extend_from_slice(&bytes),
             Err(error) => out.push(Err(error)),
         }
-        while let Some(at) = held.windows(2).position(|two| two == b"\n\n") {
-            out.push(Ok(held.split_to(at + 2)));
+        while let Some(at) = buffer.windows(2).position(|two| two == b"\n\n") {
+            out.push(Ok(buffer.split_to(at + 2)));
         }
         stream::iter(out)
     })
@@ -128,8 +136,8 @@ fn data(event: &[u8]) -> &[u8] {
         .trim_ascii_end()
 }
 
-/// One event, parsed and written again.
-fn again(event: &[u8]) -> Bytes {
+/// Parses an event and writes it again.
+fn rewrite_event(event: &[u8]) -> Bytes {
     match serde_json::from_slice::<Value>(data(event)) {
         Ok(value) => format!("data: {value}\n\n").into(),
         Err(_) => Bytes::copy_from_slice(event),
