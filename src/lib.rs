@@ -2,19 +2,22 @@
 //!
 //! Actors decide, tasks stream, logs remember. In reading order:
 //!
-//! - [`chat`]: the domain vocabulary. Pure.
-//! - [`settings`], [`telemetry`], [`supervised`]: configuration, logs and traces, actor supervision.
-//! - [`provider`]: one backend: its wire format, client and breaker, and the actor that owns them.
-//! - [`router`]: the selection of providers.
-//! - [`turn`]: one turn with its attempts, and the log that its followers read.
-//! - [`degradation`]: answers without a provider, and the answer cache.
+//! - [`domain`]: the vocabulary: ids, requests, frames, failures, status. Pure.
+//! - [`config`], [`telemetry`], [`actor_exit`]: configuration, logs and spans, and how actors report
+//!   their exit.
+//! - [`provider`]: one backend: its dialect, HTTP client, circuit breaker, and the actor that owns them.
+//! - [`router`]: the order of providers and the retry policy.
+//! - [`turn`]: one turn from attempt to attempt, the merge of their texts, and the log that sessions
+//!   follow.
+//! - [`answer_cache`]: saved answers, and who may receive them.
+//! - [`degradation`]: answers without a provider.
 //! - [`session`]: one WebSocket.
-//! - [`store`]: persistence.
-//! - [`fleet`]: coordination of several instances over Redis.
-//! - [`ops`]: status, alerts, drills and supervision.
-//! - [`simulator`]: the simulated providers of demo mode.
-//! - [`web`]: the HTTP server.
-//! - [`app`], [`cli`]: the assembly of the service, and the command line.
+//! - [`store`]: everything that outlives the process.
+//! - [`cluster`]: what several instances share over one Redis.
+//! - [`ops`]: status, incidents, alerts, drills, supervision of actors.
+//! - [`simulator`]: the demo's providers.
+//! - [`web`]: pages, WebSocket, HTTP APIs.
+//! - [`app`], [`cli`]: assembly of the service, and the command line.
 
 pub mod actor_exit;
 pub mod answer_cache;

@@ -149,7 +149,7 @@ impl SharedCounters {
             let Some(account) = self.spend_counters.get(&provider.name) else {
                 continue;
             };
-            let written = account.share.to_publish(spent, wall);
+            let written = account.share.own_share(spent, wall);
             let is_old = account.read_at.is_none_or(|at| at.elapsed() >= MAX_SUM_AGE);
             if account.published != Some(written) || (provider.has_daily_budget && is_old) {
                 due.push((provider, written));

@@ -49,7 +49,7 @@ impl EventBus {
     pub fn start(fleet: Cluster, service: Arc<TurnService>) {
         let bus = Self {
             cluster: fleet,
-            service: service,
+            service,
             peer_state: Mutex::default(),
             next_number: AtomicU64::new(1),
         };
@@ -143,7 +143,7 @@ impl EventBus {
             sender: from,
             number,
             account: account.to_owned(),
-            event: event,
+            event,
         }
         .encode();
         // Store before publishing: a peer that misses the message finds the key.

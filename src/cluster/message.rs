@@ -84,7 +84,7 @@ impl ClusterMessage {
             from: self.sender.clone(),
             number: self.number,
             account: self.account.clone(),
-            payload: payload,
+            payload,
         };
         // Serializing text and numbers cannot fail.
         serde_json::to_vec(&wire).unwrap_or_default()

@@ -33,7 +33,7 @@ impl SpendShare {
     }
 
     /// The value to publish. `spent` is this instance's own total.
-    pub fn to_publish(&self, spent: DailySpend, now: Timestamp) -> PublishedSpend {
+    pub fn own_share(&self, spent: DailySpend, now: Timestamp) -> PublishedSpend {
         let day = cost::utc_day(now);
         let today = if spent.day == day { spent.usd } else { 0.0 };
         PublishedSpend {
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn costs_before_the_start_are_not_published_twice() {
         let share = SpendShare::new(spent(DAY, 0.3));
-        let written = share.to_publish(spent(DAY, 0.4), NOON);
+        let written = share.own_share(spent(DAY, 0.4), NOON);
         assert_eq!(
             written,
             PublishedSpend {
@@ -108,11 +108,11 @@ mod tests {
     fn a_new_day_starts_at_zero() {
         let share = SpendShare::new(spent(DAY - 1, 5.0));
         assert_eq!(
-            share.to_publish(spent(DAY - 1, 7.0), NOON),
+            share.own_share(spent(DAY - 1, 7.0), NOON),
             PublishedSpend { day: DAY, nanos: 0 }
         );
         assert_eq!(
-            share.to_publish(spent(DAY, 0.25), NOON),
+            share.own_share(spent(DAY, 0.25), NOON),
             PublishedSpend {
                 day: DAY,
                 nanos: 250_000_000
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn invalid_sums_count_as_zero() {
         let share = SpendShare::new(DailySpend::default());
-        assert_eq!(share.to_publish(spent(DAY, f64::NAN), NOON).nanos, 0);
-        assert_eq!(share.to_publish(spent(DAY, -1.0), NOON).nanos, 0);
+        assert_eq!(share.own_share(spent(DAY, f64::NAN), NOON).nanos, 0);
+        assert_eq!(share.own_share(spent(DAY, -1.0), NOON).nanos, 0);
         assert_eq!(
             share
                 .peers_share(PublishedSpend { day: DAY, nanos: 9 }, 3)
@@ -153,7 +153,7 @@ mod tests {
                 }
                 own[instance] += usd;
                 total += usd;
-                written[instance] = shares[instance].to_publish(spent(DAY, own[instance]), NOON).nanos;
+                written[instance] = shares[instance].own_share(spent(DAY, own[instance]), NOON).nanos;
             }
             let sum = earlier + written.iter().sum::<u64>();
             for instance in 0..4 {

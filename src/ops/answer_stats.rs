@@ -113,7 +113,7 @@ impl StatsCollector {
         )));
         Self {
             drills_at_window_start: service.answer_cache.drill_epoch(),
-            service: service,
+            service,
             history,
             warnings,
             detector: AnomalyDetector::restore(baseline),

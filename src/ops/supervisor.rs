@@ -90,10 +90,10 @@ impl Default for Supervisor {
         let steady = watch::Sender::new(true);
         Self {
             children: HashMap::new(),
-            commands: commands,
+            commands,
             handle: SupervisorHandle(handle),
-            exit_sender: exit_sender,
-            exits: exits,
+            exit_sender,
+            exits,
             is_stable: steady,
         }
     }

@@ -53,7 +53,7 @@ impl HttpProviderClient {
             base_url: base_url.trim_end_matches('/').into(),
             dialect,
             transport,
-            fault_switch: fault_switch,
+            fault_switch,
         }
     }
 

@@ -107,7 +107,7 @@ impl DnsLookups {
             .name("lookup".into())
             .spawn(move || {
                 let guard = LookupGuard {
-                    lookups: lookups,
+                    lookups,
                     name: host,
                     started_at: now,
                 };

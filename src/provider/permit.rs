@@ -89,7 +89,7 @@ impl Permit {
         if let Some(actor) = &*self.actor.borrow() {
             actor.do_send(RecordOutcome {
                 ticket,
-                outcome: outcome,
+                outcome,
                 elapsed: self.started_at.elapsed(),
                 stats: self.stats,
             });

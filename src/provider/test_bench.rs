@@ -123,24 +123,24 @@ impl ProviderBench {
             health_settings: options.health,
             pricing: options.pricing,
             client: client.clone(),
-            fault_switch: fault_switch,
+            fault_switch,
             concurrency: Arc::default(),
             max_concurrent: options.max_concurrent,
-            status: status,
+            status,
             actor,
             store,
             clock,
             random_unit: || 0.5,
-            events: events,
+            events,
             probe_coordinator: options.probe_coordinator,
         };
         let bench = Self {
-            provider: provider,
-            client: client,
-            parts: parts,
-            actor_sender: actor_sender,
-            exit_sender: exit_sender,
-            exits: exits,
+            provider,
+            client,
+            parts,
+            actor_sender,
+            exit_sender,
+            exits,
         };
         bench.restart_actor();
         bench

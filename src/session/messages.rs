@@ -147,7 +147,7 @@ pub async fn retry_turn(
         retry_of: Some(turn),
     };
     let options = TurnOptions {
-        orphan_grace: orphan_grace,
+        orphan_grace,
         ..service.turns.default_options()
     };
     let accepted = submit_message(service, conversation, sender, message, options).await?;

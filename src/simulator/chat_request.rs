@@ -19,7 +19,7 @@ pub(crate) struct SimulatedRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PartialAnswer {
+pub(crate) struct PartialAnswer {
     pub text: String,
     /// Repeat the last characters of `text` first. `false` if the request only ends in an assistant
     /// message.

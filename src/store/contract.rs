@@ -23,7 +23,7 @@ use self::service::{
     service_lifetime_reads_back_the_last_write,
 };
 use super::flaky::{FlakyStore, StoreFault};
-use super::redis::server::Redis;
+use super::redis::server::RedisServer;
 use super::redis::test_server::{RelayStore, TestInstance};
 use super::{CacheKey, CachedAnswer, ConversationRecord, MemoryStore, Store, open};
 use crate::domain::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnState};
@@ -96,7 +96,7 @@ async fn on_disk() -> StoreAndGuard {
 
 /// A replicated store with its own Redis.
 async fn replicated() -> StoreAndGuard {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let instance = TestInstance::start_connected(&redis).await;
     (
         Arc::clone(&instance.store) as _,
@@ -106,7 +106,7 @@ async fn replicated() -> StoreAndGuard {
 
 /// A pair of instances: one is written to, the other is read from.
 async fn relay() -> StoreAndGuard {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let from = TestInstance::start_connected(&redis).await;
     let to = TestInstance::start_connected(&redis).await;
     let relay = RelayStore {

@@ -178,10 +178,10 @@ pub(super) async fn prepare_request(
     );
     let is_standalone = is_known && request.messages.len() == 1;
     PreparedRequest {
-        request: request,
+        request,
         last_provider: prompt::last_provider(&history),
-        is_first_message: is_first_message,
-        is_standalone: is_standalone,
+        is_first_message,
+        is_standalone,
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn run_turn(
     let mut cache_lookup = CacheLookup::default();
     let settings = &*Arc::clone(&service.config().settings);
     let mut runner = TurnRunner {
-        service: service,
+        service,
         settings,
         writer: &mut writer,
         options: &options,
@@ -70,7 +70,7 @@ pub async fn run_turn(
     let end = answered.unwrap_or_else(|_| {
         tracing::error!(turn = %log.turn(), "turn panicked, sending a fallback answer");
         TurnRunner {
-            service: service,
+            service,
             settings,
             writer: &mut writer,
             options: &options,
@@ -309,14 +309,14 @@ impl TurnRunner<'_> {
             } else {
                 self.settings.quality.min_chars
             },
-            is_continuation: is_continuation,
+            is_continuation,
         };
         let before = self.summary.started_at.elapsed();
         let call = PendingCall::start(&lease.provider.client, &request);
         ActiveAttempt {
             lease,
             call,
-            request: request,
+            request,
             limits,
             capped_by_turn_deadline: hurried,
             continuation_mode: start,

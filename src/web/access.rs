@@ -127,9 +127,9 @@ fn bearer_token(request: &HttpRequest) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Returns `true` for a direct loopback peer whose `Host` is `localhost` or an IP address.
+/// Returns `true` for a direct loopback peer whose `HostSite` is `localhost` or an IP address.
 ///
-/// The `Host` check stops DNS rebinding: a foreign page whose name resolves to loopback still sends
+/// The `HostSite` check stops DNS rebinding: a foreign page whose name resolves to loopback still sends
 /// its own name.
 fn is_loopback_by_name(request: &HttpRequest) -> bool {
     let is_direct = PROXY_HEADERS

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::cluster::test_cluster::{Redis, connect};
+use crate::cluster::test_cluster::{RedisServer, connect};
 use crate::domain::ConversationId;
 
 fn rates(conversation: u32) -> RateLimiter {
@@ -24,7 +24,7 @@ fn here() -> IpAddr {
 
 #[tokio::test]
 async fn a_limit_holds_across_two_instances_within_one_sync() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let links = [connect(&redis).await, connect(&redis).await];
     for per_sync in [1, 3, 20] {
         let both = [rates(20), rates(20)];
@@ -55,7 +55,7 @@ async fn a_limit_holds_across_two_instances_within_one_sync() {
             "{waits:?} of {owed:?}"
         );
     }
-    let keys = redis.tell(&["KEYS", "*"]);
+    let keys = redis.command(&["KEYS", "*"]);
     assert!(
         !keys.contains("192.0.2.1") && keys.contains("fleet:rate:c"),
         "{keys}"
@@ -64,7 +64,7 @@ async fn a_limit_holds_across_two_instances_within_one_sync() {
 
 #[tokio::test]
 async fn without_redis_each_instance_counts_alone_and_joins_with_its_debt() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let links = [connect(&redis).await, connect(&redis).await];
     let one = rates(10);
     let other = rates(10);
@@ -92,7 +92,7 @@ async fn without_redis_each_instance_counts_alone_and_joins_with_its_debt() {
 
 #[tokio::test]
 async fn invalid_values_are_overwritten() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let link = connect(&redis).await;
     let conversation = ConversationId::from_random([1; 16]);
     let name = UnsyncedUsage {
@@ -108,8 +108,8 @@ async fn invalid_values_are_overwritten() {
         &["SET", &*key, "-1e300"],
         &["RPUSH", &*key, "rubbish"],
     ] {
-        redis.tell(&["DEL", &key]);
-        redis.tell(rubbish);
+        redis.command(&["DEL", &key]);
+        redis.command(rubbish);
         let rates = rates(5);
         rates.check_message(conversation, here()).unwrap();
         sync_rate_limits(&link, &rates).await;
@@ -119,7 +119,7 @@ async fn invalid_values_are_overwritten() {
         let expected = if rubbish.contains(&"inf") { 0 } else { 4 };
         assert_eq!(left, expected, "{rubbish:?}");
         assert!(
-            redis.tell(&["PTTL", &key]).parse::<i64>().unwrap() > 0,
+            redis.command(&["PTTL", &key]).parse::<i64>().unwrap() > 0,
             "{rubbish:?}"
         );
     }
@@ -127,7 +127,7 @@ async fn invalid_values_are_overwritten() {
 
 #[tokio::test]
 async fn repeated_writes_of_a_share_count_once() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let link = connect(&redis).await;
     let write = async |instance: &str, nanos: u64| {
         let mut script = SPEND_SCRIPT.prepare_invoke();
@@ -141,7 +141,7 @@ async fn repeated_writes_of_a_share_count_once() {
             .await
             .unwrap()
     };
-    redis.tell(&["SET", "failsoft:rubbish", "rubbish"]);
+    redis.command(&["SET", "failsoft:rubbish", "rubbish"]);
     for (instance, nanos, sum) in [
         ("a", 5, 5),
         ("a", 5, 5),
@@ -157,7 +157,7 @@ async fn repeated_writes_of_a_share_count_once() {
         );
     }
     let ttl_ms = redis
-        .tell(&["PTTL", "failsoft:fleet:spent:1:a"])
+        .command(&["PTTL", "failsoft:fleet:spent:1:a"])
         .parse::<u64>()
         .unwrap();
     assert!(ttl_ms > SPEND_TTL_MS / 2 && ttl_ms <= SPEND_TTL_MS);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::cluster::test_cluster::{Redis, connect};
+use crate::cluster::test_cluster::{RedisServer, connect};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -29,9 +29,9 @@ async fn wait(leases: &ProbeLeases) -> Duration {
     }
 }
 
-fn left(redis: &Redis) -> i64 {
+fn left(redis: &RedisServer) -> i64 {
     redis
-        .tell(&["PTTL", "failsoft:fleet:probe:0123456789abcdef"])
+        .command(&["PTTL", "failsoft:fleet:probe:0123456789abcdef"])
         .parse()
         .unwrap()
 }
@@ -47,7 +47,7 @@ async fn wait_until(condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn one_instance_probes_and_the_others_wait_for_the_release() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let links = [connect(&redis).await, connect(&redis).await];
     let [one, other] = [leases(&links[0]), leases(&links[1])];
     let held = acquire(&one).await.unwrap();
@@ -64,7 +64,7 @@ async fn one_instance_probes_and_the_others_wait_for_the_release() {
     held.release(Duration::from_secs(20));
     wait_until(|| left(&redis) > 15_000).await;
     assert!(wait(&other).await > Duration::from_secs(15));
-    redis.tell(&["DEL", "failsoft:fleet:probe:0123456789abcdef"]);
+    redis.command(&["DEL", "failsoft:fleet:probe:0123456789abcdef"]);
     let held = acquire(&other).await.unwrap();
     held.release(Duration::ZERO);
     wait_until(|| left(&redis) == -2).await;
@@ -73,7 +73,7 @@ async fn one_instance_probes_and_the_others_wait_for_the_release() {
 
 #[tokio::test]
 async fn a_lease_expires_if_its_holder_dies() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let link = connect(&redis).await;
     let one = leases(&link);
     drop(acquire(&one).await);
@@ -85,7 +85,7 @@ async fn a_lease_expires_if_its_holder_dies() {
         key: one.key.clone(),
         token: "of before".into(),
     };
-    redis.tell(&["DEL", &one.key]);
+    redis.command(&["DEL", &one.key]);
     let _held = acquire(&one).await.unwrap();
     let mut script = RELEASE_SCRIPT.key(&late.key);
     script.arg(&late.token).arg(0);
@@ -95,24 +95,24 @@ async fn a_lease_expires_if_its_holder_dies() {
 
 #[tokio::test]
 async fn an_invalid_key_does_not_block_probes_for_ever() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let link = connect(&redis).await;
     let one = leases(&link);
     for command in [
         ["SET", &*one.key, "rubbish"].as_slice(),
         &["RPUSH", &*one.key, "rubbish"],
     ] {
-        redis.tell(&["DEL", &one.key]);
-        redis.tell(command);
+        redis.command(&["DEL", &one.key]);
+        redis.command(command);
         assert!(acquire(&one).await.is_some());
     }
-    redis.tell(&["PEXPIRE", &one.key, "99999999999"]);
+    redis.command(&["PEXPIRE", &one.key, "99999999999"]);
     assert_eq!(wait(&one).await, MAX_WAIT);
 }
 
 #[tokio::test]
 async fn without_redis_each_instance_probes_at_once() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let links = [connect(&redis).await, connect(&redis).await];
     redis.pause();
     let started = std::time::Instant::now();
@@ -124,7 +124,7 @@ async fn without_redis_each_instance_probes_at_once() {
         "{:?}",
         started.elapsed()
     );
-    redis.go_on();
+    redis.resume();
     redis.kill();
     assert!(acquire(&one).await.is_some() && acquire(&other).await.is_some());
 }

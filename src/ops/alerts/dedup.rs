@@ -118,7 +118,7 @@ impl<H> AlertDedup<H> {
             return Some(held);
         }
         self.deferred.push(DeferredAlert {
-            key: key,
+            key,
             pending: held,
             silent_checks: 0,
         });

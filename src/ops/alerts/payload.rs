@@ -154,14 +154,14 @@ mod tests {
     fn notification(subject: AlertSubject, level: u8, before: u8, muted: u32) -> Notification {
         let reason = (level > 0).then(|| "timeout".to_owned());
         let condition = AlertCondition {
-            subject: subject,
+            subject,
             severity: level,
             reason,
             description: "no answer in time".into(),
             is_drill: false,
         };
         Notification {
-            condition: condition,
+            condition,
             previous_severity: before,
             suppressed: muted,
             is_drill: false,

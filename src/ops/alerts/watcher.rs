@@ -252,7 +252,7 @@ impl AlertWatcher {
         for condition in &conditions {
             if let Some(notification) = self.rules.observe(condition, now) {
                 self.pending.push_back(PendingNotification {
-                    notification: notification,
+                    notification,
                     observed_at: at,
                     since: now,
                 });

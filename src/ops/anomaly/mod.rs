@@ -138,7 +138,7 @@ impl AnomalyDetector {
                 subject: AlertSubject::Warning(metric),
                 severity: u8::from(is_out),
                 reason: is_out.then(|| format!("{}: {description}", metric.name())),
-                description: description,
+                description,
                 // Windows with a drill are discarded before they get here.
                 is_drill: false,
             }

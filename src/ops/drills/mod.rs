@@ -109,7 +109,7 @@ impl DrillService {
             RunningDrill {
                 view: view.clone(),
                 stop,
-                finished: finished,
+                finished,
             },
         );
         drop(state);

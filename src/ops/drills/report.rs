@@ -86,8 +86,7 @@ impl ReportLog {
             return known.slot;
         }
         let slot = self.allocate_slot();
-        self.newest_first
-            .push_front(FiledReport { slot: slot, report });
+        self.newest_first.push_front(FiledReport { slot, report });
         self.newest_first.truncate(MAX_REPORTS);
         slot
     }

@@ -180,7 +180,7 @@ impl FaultGuard {
         match provider.fault_switch.start(terms, service.clock.wall()) {
             Ok(drill) => Ok(Self {
                 service: Arc::clone(service),
-                provider: provider,
+                provider,
                 drill,
                 is_cleared: false,
             }),

@@ -176,7 +176,7 @@ impl ProviderActor {
         self.status.checks += 1;
         self.status.failed_checks += u64::from(fault.is_some());
         self.status.last_check = Some(HealthCheck {
-            fault: fault,
+            fault,
             expires_at: wall.saturating_add(self.parts.health_settings.expire),
         });
     }

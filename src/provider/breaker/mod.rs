@@ -116,7 +116,7 @@ impl Breaker {
                 let probation = Probation::starting_at(until);
                 Some(self.transition_to(
                     BreakerState::HalfOpen {
-                        probation: probation,
+                        probation,
                         failed_probes: strikes,
                         reason: why,
                     },

@@ -41,7 +41,7 @@ impl Breaker {
         let probation = Probation::starting_at(until);
         let state = if blocked {
             BreakerState::Blocked {
-                probation: probation,
+                probation,
                 reason: why,
             }
         } else {

@@ -109,7 +109,7 @@ impl Breaker {
         self.transition_to(
             BreakerState::Open {
                 until,
-                failed_probes: failed_probes,
+                failed_probes,
                 reason: why,
             },
             now,
@@ -131,7 +131,7 @@ impl Breaker {
         };
         self.transition_to(
             BreakerState::Blocked {
-                probation: probation,
+                probation,
                 reason: why,
             },
             now,

@@ -116,7 +116,7 @@ impl RedisClient {
             health_check::ConnectionMonitor::new(client, instance, random_unit, Arc::clone(&state));
         tokio::spawn(monitor.run(dropped));
         Ok(Self {
-            state: state,
+            state,
             _alive: Arc::new(alive),
         })
     }

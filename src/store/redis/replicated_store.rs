@@ -54,10 +54,7 @@ impl ReplicatedStore {
         random_unit: fn() -> f64,
     ) -> Self {
         local.enable_journal();
-        let remote = RedisReader {
-            client: client,
-            terms,
-        };
+        let remote = RedisReader { client, terms };
         let wake = Arc::new(Notify::new());
         let (passes, passes_receiver) = watch::channel((0, 0));
         let handover = Replicator {
@@ -65,7 +62,7 @@ impl ReplicatedStore {
             reader: remote.clone(),
             wake: Arc::clone(&wake),
             passes,
-            random_unit: random_unit,
+            random_unit,
         };
         let handover = tokio::spawn(handover.run()).abort_handle();
         Self {

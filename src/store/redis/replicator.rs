@@ -158,7 +158,7 @@ impl Replicator {
                                 deferred.insert(
                                     entry.key(),
                                     DeferredRecord {
-                                        entry: entry,
+                                        entry,
                                         connection,
                                         until,
                                         is_replicated: taken,

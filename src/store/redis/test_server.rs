@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::client::RedisClient;
-use super::server::Redis;
+use super::server::RedisServer;
 use super::{ReplicatedStore, RetentionTerms};
 use crate::config::Secret;
 use crate::domain::{
@@ -35,7 +35,7 @@ pub(in crate::store) struct TestInstance {
 
 impl TestInstance {
     /// Starts an instance and waits until it is connected.
-    pub(in crate::store) async fn start_connected(redis: &Redis) -> Self {
+    pub(in crate::store) async fn start_connected(redis: &RedisServer) -> Self {
         let instance = Self::start(&redis.url());
         instance.wait_connected().await;
         instance
@@ -55,7 +55,7 @@ impl TestInstance {
         let store = Arc::new(ReplicatedStore::start(local, client.clone(), terms, || 0.0));
         Self {
             store,
-            client: client,
+            client,
             _folder: folder,
         }
     }

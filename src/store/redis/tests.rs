@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::time::timeout;
 
 use super::client::HOT_PATH_TIMEOUT;
-use super::server::Redis;
+use super::server::RedisServer;
 use super::test_server::{STEP_TIMEOUT, TestInstance};
 use super::turn_streams::TurnStreams;
 use crate::domain::{Feedback, Followup, Timestamp, TurnState, TurnUpdate};
@@ -21,7 +21,7 @@ const SLACK: std::time::Duration = std::time::Duration::from_millis(400);
 
 #[tokio::test]
 async fn instance_works_without_redis_and_replicates_once_it_is_up() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     redis.kill();
     let one = TestInstance::start(&redis.url());
     let id = conversation(1);
@@ -70,7 +70,7 @@ async fn instance_works_without_redis_and_replicates_once_it_is_up() {
 
 #[tokio::test]
 async fn stalled_redis_delays_only_the_first_read() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     one.store.write_turn(id, turn(5, "m", "?")).await.unwrap();
@@ -81,13 +81,13 @@ async fn stalled_redis_delays_only_the_first_read() {
         assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 1);
         assert!(started.elapsed() < limit, "{:?}", started.elapsed());
     }
-    redis.go_on();
+    redis.resume();
     one.wait_connected().await;
 }
 
 #[tokio::test]
 async fn records_lost_by_redis_are_replicated_again() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
@@ -114,7 +114,7 @@ async fn records_lost_by_redis_are_replicated_again() {
 
 #[tokio::test]
 async fn missing_turn_is_an_error_while_redis_is_down() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     assert_eq!(one.store.turn(conversation(1), turn_id(5)).await, Ok(None));
     redis.kill();
@@ -135,7 +135,7 @@ async fn missing_turn_is_an_error_while_redis_is_down() {
 
 #[tokio::test]
 async fn update_on_one_instance_is_visible_on_all() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
@@ -185,7 +185,7 @@ async fn update_on_one_instance_is_visible_on_all() {
 
 #[tokio::test]
 async fn less_complete_view_does_not_replace_the_turn() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
@@ -214,7 +214,7 @@ async fn less_complete_view_does_not_replace_the_turn() {
 
 #[tokio::test]
 async fn deletion_on_one_instance_also_removes_the_copy_on_another() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
@@ -249,7 +249,7 @@ async fn deletion_on_one_instance_also_removes_the_copy_on_another() {
 
 #[tokio::test]
 async fn records_of_an_unknown_version_stay_unchanged() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     let hash = format!("failsoft:c:{id}");
@@ -258,15 +258,15 @@ async fn records_of_an_unknown_version_stay_unchanged() {
         (format!("t:{}", turn_id(5)), hash.as_str()),
         ("v".into(), answer.as_str()),
     ] {
-        redis.tell(&["HSET", place, &field, "9from tomorrow"]);
+        redis.command(&["HSET", place, &field, "9from tomorrow"]);
     }
-    redis.tell(&[
+    redis.command(&[
         "ZADD",
         &format!("failsoft:o:{id}"),
         "0",
         &turn_id(5).to_string(),
     ]);
-    redis.tell(&["SET", "failsoft:l", "9from tomorrow"]);
+    redis.command(&["SET", "failsoft:l", "9from tomorrow"]);
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
     assert_eq!(one.store.get_answer(cache_key(1)).await.unwrap(), None);
     one.store
@@ -290,17 +290,17 @@ async fn records_of_an_unknown_version_stay_unchanged() {
         (hash.as_str(), format!("t:{}", turn_id(5))),
         (answer.as_str(), "v".into()),
     ] {
-        assert_eq!(redis.tell(&["HGET", place, &field]), "9from tomorrow");
+        assert_eq!(redis.command(&["HGET", place, &field]), "9from tomorrow");
     }
-    assert_eq!(redis.tell(&["GET", "failsoft:l"]), "9from tomorrow");
+    assert_eq!(redis.command(&["GET", "failsoft:l"]), "9from tomorrow");
     // The owner must not be guessed.
-    redis.tell(&["HSET", &hash, "record", "9from tomorrow"]);
+    redis.command(&["HSET", &hash, "record", "9from tomorrow"]);
     assert!(one.store.conversation(id).await.is_err());
 }
 
 #[tokio::test]
 async fn keys_of_another_type_disable_sharing_only() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     for place in [
@@ -311,7 +311,7 @@ async fn keys_of_another_type_disable_sharing_only() {
     .into_iter()
     .chain(["w", "i", "ak", "v"].map(|name| format!("failsoft:{name}")))
     {
-        redis.tell(&["LPUSH", &place, "rubbish"]);
+        redis.command(&["LPUSH", &place, "rubbish"]);
     }
     one.store
         .create_conversation(
@@ -379,7 +379,7 @@ async fn keys_of_another_type_disable_sharing_only() {
 
 #[tokio::test]
 async fn keys_expire_without_further_writes() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     one.store
         .write_turn(conversation(1), turn(5, "m", "?"))
@@ -390,17 +390,17 @@ async fn keys_expire_without_further_writes() {
         .await
         .unwrap();
     one.wait_replicated().await;
-    let names = redis.tell(&["KEYS", "failsoft:[aco]:*"]);
+    let names = redis.command(&["KEYS", "failsoft:[aco]:*"]);
     assert_eq!(names.lines().count(), 3, "{names}");
     for name in names.lines() {
-        let left: u64 = redis.tell(&["TTL", name]).parse().unwrap();
+        let left: u64 = redis.command(&["TTL", name]).parse().unwrap();
         assert!((80_000..=86_400).contains(&left), "{name} {left}");
     }
 }
 
 #[tokio::test]
 async fn a_late_answer_that_an_instance_died_with_is_for_another() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let other = TestInstance::start_connected(&redis).await;
     let [one_turns, other_turns] = [(&one, "one"), (&other, "other")]
@@ -415,7 +415,7 @@ async fn a_late_answer_that_an_instance_died_with_is_for_another() {
     // had the time to write it again.
     let claimed = async {
         loop {
-            redis.tell(&["DEL", "failsoft:here:one"]);
+            redis.command(&["DEL", "failsoft:here:one"]);
             if other_turns.claim_followup(turn_id(1)).await {
                 return;
             }

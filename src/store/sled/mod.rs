@@ -80,7 +80,7 @@ impl SledStore {
 
     fn with_state(state: Arc<WriterState>) -> Self {
         Self {
-            state: state,
+            state,
             read_pool: Arc::default(),
         }
     }

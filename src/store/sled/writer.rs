@@ -117,7 +117,7 @@ pub(super) fn start(
     lock: File,
 ) -> Result<(), StoreError> {
     let mut writer = Writer {
-        state: state,
+        state,
         folder,
         tree: None,
         retained: VecDeque::new(),

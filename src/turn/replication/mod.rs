@@ -205,7 +205,7 @@ impl TurnReplication {
             turn,
             RemoteTurn {
                 conversation: Arc::clone(room),
-                replica: replica,
+                replica,
                 stream_position: position,
                 stop_sent: false,
                 followed_sent_at: None,

@@ -104,7 +104,7 @@ fn parse_spec(request: &StartDrill) -> Result<DrillSpec, String> {
     Ok(DrillSpec {
         fault,
         share,
-        duration: duration,
+        duration,
     })
 }
 

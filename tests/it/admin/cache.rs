@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::service::{ConfiguredService, configuration, provider};
-use crate::harness::{ScriptedProvider, TestApp, WsClient, soon};
+use crate::harness::{ScriptedProvider, TestApp, WsClient, eventually};
 
 const QUESTION: &str = "What are your opening hours?";
 
@@ -16,7 +16,7 @@ fn with_cache(alpha: &ScriptedProvider, keys: &str) -> String {
 async fn ask(app: &TestApp) -> Value {
     WsClient::open(app)
         .await
-        .answered(QUESTION)
+        .ask_and_wait(QUESTION)
         .await
         .done
         .clone()
@@ -25,7 +25,7 @@ async fn ask(app: &TestApp) -> Value {
 
 async fn wait_until_saved(app: &TestApp, count: usize) {
     let store = &app.lobby.turns.store;
-    soon("answers to be saved", async {
+    eventually("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != count {}
     })
     .await;
@@ -47,7 +47,7 @@ async fn delete_cache_removes_all_answers() {
     );
     wait_until_saved(app, 0).await;
     assert_eq!(
-        (ask(app).await["source"].clone(), alpha.asked()),
+        (ask(app).await["source"].clone(), alpha.question_count()),
         (json!("ai"), 2)
     );
     assert_eq!(
@@ -84,14 +84,14 @@ async fn warm_request_asks_the_configured_questions() {
         (answer.status, answer.json()),
         (202, json!({ "questions": 2 }))
     );
-    alpha.until(|seen| seen.asked == 2).await;
+    alpha.wait_for(|seen| seen.questions == 2).await;
     wait_until_saved(app, 2).await;
     let done = ask(app).await;
     assert_eq!(
         (&done["source"], &done["text"]),
         (&json!("cache"), &json!("From nine to five."))
     );
-    assert_eq!(alpha.asked(), 2);
+    assert_eq!(alpha.question_count(), 2);
     // Warming again asks the provider although the answers are fresh.
     assert_eq!(
         service
@@ -100,7 +100,7 @@ async fn warm_request_asks_the_configured_questions() {
             .status,
         202
     );
-    alpha.until(|seen| seen.asked == 4).await;
+    alpha.wait_for(|seen| seen.questions == 4).await;
     service
         .reload(&with_cache(&alpha, &keys).replace("enabled = true", "enabled = false"))
         .await;

@@ -3,15 +3,18 @@
 use serde_json::{Value, json};
 
 use super::service::{ConfiguredService, configuration, provider};
-use crate::harness::{Gate, Heard, ScriptedProvider, WsClient, finish, say, soon, spoken, word};
+use crate::harness::{
+    ClientEvent, ScriptGate, ScriptedProvider, WsClient, eventually, partial_answer, send_text,
+    stream_end, token_event,
+};
 
 /// Everything a client receives until the server closes: `type code finish` of each frame, then
 /// the close code.
 async fn events_until_close(client: &mut WsClient) -> Vec<String> {
     let mut events = Vec::new();
     loop {
-        match client.hear().await {
-            Heard::Frame(frame) => {
+        match client.next_event().await {
+            ClientEvent::Frame(frame) => {
                 let word = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
                 events.push(format!(
                     "{} {}{}",
@@ -20,11 +23,11 @@ async fn events_until_close(client: &mut WsClient) -> Vec<String> {
                     word("finish")
                 ));
             }
-            Heard::Closed(code) => {
+            ClientEvent::Closed(code) => {
                 events.push(format!("close {}", code.unwrap_or_default()));
                 return events;
             }
-            Heard::Cut => panic!("cut after {events:?}"),
+            ClientEvent::ConnectionLost => panic!("cut after {events:?}"),
         }
     }
 }
@@ -37,29 +40,31 @@ async fn start_service(alpha: &ScriptedProvider) -> ConfiguredService {
 
 #[tokio::test]
 async fn delete_ends_the_sessions_and_removes_turns_and_cached_answers() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::answering("Whole.").await;
     let service = start_service(&alpha).await;
     let app = &service.app;
     let store = &app.lobby.turns.store;
     let mut client = WsClient::open(app).await;
-    client.answered("First?").await;
-    soon("answers to be saved", async {
+    client.ask_and_wait("First?").await;
+    eventually("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != 2 {}
     })
     .await;
-    alpha.once(vec![
-        spoken(["one "]),
-        gate.hold(),
-        say(&(word("two.") + &finish())),
+    alpha.script_next(vec![
+        partial_answer(["one "]),
+        gate.wait_step(),
+        send_text(&(token_event("two.") + &stream_end())),
     ]);
     let turn = client.ask("Second?").await;
-    client.shows(&turn, |shown| shown.text == "one ").await;
+    client
+        .wait_for_turn(&turn, |shown| shown.text == "one ")
+        .await;
     let id = client.conversation.clone();
     let mut tab = WsClient::join(app, &id).await;
-    tab.shows(&turn, |shown| shown.text == "one ").await;
+    tab.wait_for_turn(&turn, |shown| shown.text == "one ").await;
     let mut other = WsClient::open(app).await;
-    other.answered("Mine?").await;
+    other.ask_and_wait("Mine?").await;
 
     let answer = service
         .admin_request("DELETE", &format!("/admin/conversations/{id}"))
@@ -74,21 +79,21 @@ async fn delete_ends_the_sessions_and_removes_turns_and_cached_answers() {
             ["done stopped", "error not_found", "close 1008"]
         );
     }
-    alpha.until(|seen| seen.left == 1).await;
+    alpha.wait_for(|seen| seen.client_disconnects == 1).await;
     let conversation = id.parse().unwrap();
     assert_eq!(store.conversation(conversation).await, Ok(None));
     assert_eq!(store.turns(conversation, None, 9).await, Ok(vec![]));
     // None of its cached answers is left, not even the shared ones.
     let mut again = WsClient::open(app).await;
     assert_eq!(
-        again.answered("First?").await.done.as_ref().unwrap()["source"],
+        again.ask_and_wait("First?").await.done.as_ref().unwrap()["source"],
         "ai"
     );
     // Other conversations are untouched, and the id can be used for a new conversation.
-    assert_eq!(other.answered("Still mine?").await.text, "Whole.");
+    assert_eq!(other.ask_and_wait("Still mine?").await.text, "Whole.");
     let mut back = WsClient::join(app, &id).await;
     assert_eq!(back.welcome["history"], json!([]));
-    assert_eq!(back.answered("Anew?").await.text, "Whole.");
+    assert_eq!(back.ask_and_wait("Anew?").await.text, "Whole.");
     assert_eq!(
         WsClient::join(app, &id).await.welcome["history"]
             .as_array()
@@ -96,7 +101,7 @@ async fn delete_ends_the_sessions_and_removes_turns_and_cached_answers() {
             .len(),
         1
     );
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
@@ -138,7 +143,7 @@ async fn expired_conversations_are_deleted() {
     let service = start_service(&alpha).await;
     let app = &service.app;
     let mut old = WsClient::open(app).await;
-    old.answered("Old?").await;
+    old.ask_and_wait("Old?").await;
     // The conversation counts as in use until its turn log is dropped, five seconds after the end.
     let id = old.conversation.parse().unwrap();
     let text = configuration(&[

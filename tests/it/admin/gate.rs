@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::service::{ConfiguredService, TOKEN, configuration, provider};
-use crate::harness::{ScriptedProvider, TestApp, fresh_id};
+use crate::harness::{ScriptedProvider, TestApp, unique_message_id};
 
 /// Every admin request, with a valid body.
 const REQUESTS: [(&str, &str, &str); 8] = [
@@ -88,7 +88,7 @@ async fn every_admin_request_requires_the_token() {
 #[tokio::test]
 async fn without_a_configured_token_every_admin_request_returns_404() {
     let alpha = ScriptedProvider::answering("x").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     for (method, path, body) in REQUESTS {
         for token in ["", TOKEN] {
             let request = app
@@ -137,7 +137,7 @@ async fn unknown_admin_requests_return_404_or_405_with_the_known_ones() {
 async fn audit_log_records_done_and_refused_requests_without_secrets() {
     let (_alpha, service) = start_service().await;
     let app = &service.app;
-    let canary = fresh_id() + "-canary";
+    let canary = unique_message_id() + "-canary";
     let change_provider = async |name: &str, action: &str| {
         let path = format!("/admin/providers/{name}");
         service

@@ -8,7 +8,7 @@ use failsoft::config::Settings;
 use serde_json::{Value, json};
 
 use super::service::{ConfiguredService, TOKEN};
-use crate::harness::{Answer, ScriptedProvider};
+use crate::harness::{ScriptedProvider, TestResponse};
 
 /// The moment when a changed key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -196,7 +196,7 @@ fn to_toml(tables: &Tables, alpha: &ScriptedProvider) -> String {
 }
 
 /// Writes the file, and requests a reload with this token.
-async fn reload(service: &ConfiguredService, text: &str, token: &str) -> Answer {
+async fn reload(service: &ConfiguredService, text: &str, token: &str) -> TestResponse {
     service.write(text);
     let request = service.app.request("POST", "/admin/reload");
     request

@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::service::{ConfiguredService, configuration, provider};
-use crate::harness::{Act, Gate, ScriptedProvider, WsClient, finish, say, soon, spoken, word};
+use crate::harness::{
+    ScriptGate, ScriptStep, ScriptedProvider, WsClient, eventually, partial_answer, send_text,
+    stream_end, token_event,
+};
 
 /// An answer of two words, and a third one after the gate opens.
-fn halting(gate: &Gate) -> Vec<Act> {
+fn halting(gate: &ScriptGate) -> Vec<ScriptStep> {
     vec![
-        spoken(["one ", "two "]),
-        gate.hold(),
-        say(&(word("three.") + &finish())),
+        partial_answer(["one ", "two "]),
+        gate.wait_step(),
+        send_text(&(token_event("three.") + &stream_end())),
     ]
 }
 
-pub async fn halting_provider(gate: &Gate) -> ScriptedProvider {
+pub async fn halting_provider(gate: &ScriptGate) -> ScriptedProvider {
     ScriptedProvider::start(halting(gate)).await
 }
 
@@ -24,7 +27,7 @@ pub async fn halting_provider(gate: &Gate) -> ScriptedProvider {
 async fn wait_until_dropped(
     mut vitals: tokio::sync::watch::Receiver<failsoft::provider::handle::ProviderStatus>,
 ) {
-    soon("the end of a provider's actor", async {
+    eventually("the end of a provider's actor", async {
         while vitals.changed().await.is_ok() {}
     })
     .await;
@@ -33,7 +36,7 @@ async fn wait_until_dropped(
 #[tokio::test]
 async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
     const TURNS: usize = 100;
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = halting_provider(&gate).await;
     let beta = halting_provider(&gate).await;
     let gamma = halting_provider(&gate).await;
@@ -55,9 +58,11 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
         clients.push((client, turn));
     }
     for (client, turn) in &mut clients {
-        client.shows(turn, |shown| shown.text == "one two ").await;
+        client
+            .wait_for_turn(turn, |shown| shown.text == "one two ")
+            .await;
     }
-    let asked = [&alpha, &beta, &gamma].map(|provider| provider.asked());
+    let asked = [&alpha, &beta, &gamma].map(|provider| provider.question_count());
     assert!(
         asked.iter().sum::<usize>() == TURNS && asked.iter().all(|asked| *asked > 0),
         "{asked:?}"
@@ -97,9 +102,9 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
         let turn = client.ask("Count on.").await;
         later.push((client, turn));
     }
-    delta.until(|seen| seen.asked == 1).await;
+    delta.wait_for(|seen| seen.questions == 1).await;
     assert_eq!(
-        alpha.asked(),
+        alpha.question_count(),
         asked[0],
         "nobody is led to the one that went"
     );
@@ -111,9 +116,9 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
         json!({ "added": ["alpha"], "changed": [], "removed": ["beta", "delta"] })
     );
 
-    (0..TURNS + 3).for_each(|_| gate.open());
+    (0..TURNS + 3).for_each(|_| gate.let_one_through());
     for (client, turn) in &mut clients {
-        let shown = client.done(turn).await;
+        let shown = client.wait_for_done(turn).await;
         assert_eq!(
             (
                 shown.text.as_str(),
@@ -130,7 +135,7 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
         );
     }
     for (client, turn) in &mut later {
-        let shown = client.done(turn).await;
+        let shown = client.wait_for_done(turn).await;
         let done = shown.done.as_ref().unwrap();
         assert_eq!(
             (&done["finish"], shown.drafts.len()),
@@ -140,15 +145,15 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
     }
     wait_until_dropped(old_alpha).await;
     wait_until_dropped(old_beta).await;
-    app.at_rest().await;
+    app.wait_until_idle().await;
     // The new alpha does not share the counters of the old one.
-    assert_eq!(app.provider("alpha").await["counts"]["success"], 0);
-    assert_eq!(app.provider("gamma").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["counts"]["success"], 0);
+    assert_eq!(app.provider_status("gamma").await["state"], "closed");
     let mut client = WsClient::open(app).await;
     let turn = client.ask("Again.").await;
-    gate.open();
+    gate.let_one_through();
     assert_eq!(
-        client.done(&turn).await.done.as_ref().unwrap()["provider"],
+        client.wait_for_done(&turn).await.done.as_ref().unwrap()["provider"],
         "gamma"
     );
 }
@@ -157,7 +162,7 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
 async fn reload_with_a_valid_key_reopens_a_blocked_provider_within_a_second() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let beta = ScriptedProvider::answering("From beta.").await;
-    alpha.demands("sk-good");
+    alpha.require_key("sk-good");
     let service = ConfiguredService::start(&configuration(&[])).await;
     let key = service.folder().join("key");
     std::fs::write(&key, "sk-bad").unwrap();
@@ -172,8 +177,8 @@ async fn reload_with_a_valid_key_reopens_a_blocked_provider_within_a_second() {
     let app = &service.app;
     let mut client = WsClient::open(app).await;
     assert_eq!(client.welcome["demo"], false);
-    assert_eq!(client.answered("Who?").await.text, "From beta.");
-    app.vitals("alpha", |vitals| {
+    assert_eq!(client.ask_and_wait("Who?").await.text, "From beta.");
+    app.wait_for_status("alpha", |vitals| {
         vitals.state == failsoft::domain::ProviderState::Blocked
     })
     .await;
@@ -184,20 +189,20 @@ async fn reload_with_a_valid_key_reopens_a_blocked_provider_within_a_second() {
         service.reload(&text).await["providers"]["changed"],
         json!(["alpha"])
     );
-    assert_eq!(client.answered("Who now?").await.text, "From alpha.");
+    assert_eq!(client.ask_and_wait("Who now?").await.text, "From alpha.");
     assert!(
         started.elapsed() < Duration::from_secs(1),
         "{:?}",
         started.elapsed()
     );
-    assert_eq!(app.provider("alpha").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["state"], "closed");
     // Reloading the same configuration changes nothing, and resets no counters.
-    let counted = app.provider("alpha").await["counts"].clone();
+    let counted = app.provider_status("alpha").await["counts"].clone();
     assert_eq!(
         service.reload(&text).await["providers"],
         json!({ "added": [], "changed": [], "removed": [] })
     );
-    assert_eq!(app.provider("alpha").await["counts"], counted);
+    assert_eq!(app.provider_status("alpha").await["counts"], counted);
 }
 
 #[tokio::test]
@@ -216,19 +221,21 @@ async fn removing_all_providers_keeps_them_and_reports_a_restart() {
         (&client.welcome["demo"], &client.welcome["title"]),
         (&json!(false), &json!("New"))
     );
-    assert_eq!(client.answered("Who?").await.text, "From alpha.");
+    assert_eq!(client.ask_and_wait("Who?").await.text, "From alpha.");
 }
 
 #[tokio::test]
 async fn metrics_keep_the_counters_of_removed_providers() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = halting_provider(&gate).await;
     let beta = ScriptedProvider::answering("From beta.").await;
     let service = ConfiguredService::start(&configuration(&[provider("alpha", &alpha, "")])).await;
     let app = &service.app;
     let mut client = WsClient::open(app).await;
     let turn = client.ask("Count.").await;
-    client.shows(&turn, |shown| shown.text == "one two ").await;
+    client
+        .wait_for_turn(&turn, |shown| shown.text == "one two ")
+        .await;
     let metrics = async || app.request("GET", "/metrics").send().await.body;
     let labels = async || {
         let text = metrics().await;
@@ -239,11 +246,11 @@ async fn metrics_keep_the_counters_of_removed_providers() {
         .reload(&configuration(&[provider("beta", &beta, "")]))
         .await;
     assert_eq!(labels().await, [true, true]);
-    WsClient::open(app).await.answered("Who?").await;
+    WsClient::open(app).await.ask_and_wait("Who?").await;
     // alpha's last answer ends after its removal.
-    gate.open();
-    assert_eq!(client.done(&turn).await.text, "one two three.");
-    app.at_rest().await;
+    gate.let_one_through();
+    assert_eq!(client.wait_for_done(&turn).await.text, "one two three.");
+    app.wait_until_idle().await;
     let lines = [
         "failsoft_attempts_total{outcome=\"ok\",provider=\"alpha\"} 1",
         "failsoft_attempts_total{outcome=\"ok\",provider=\"beta\"} 1",
@@ -258,7 +265,7 @@ async fn metrics_keep_the_counters_of_removed_providers() {
             }
         }
     };
-    let text = soon("all of it in the metrics", counted).await;
+    let text = eventually("all of it in the metrics", counted).await;
     // Gauges exist for configured providers only.
     assert!(
         !text.contains("failsoft_breaker_state{provider=\"alpha\"}"),

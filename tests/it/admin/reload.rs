@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::provider_reload::halting_provider;
 use super::service::{ConfiguredService, TOKEN, configuration, provider};
-use crate::harness::{Gate, ScriptedProvider, WsClient, upgrade};
+use crate::harness::{ScriptGate, ScriptedProvider, WsClient, try_upgrade};
 
 #[tokio::test]
 async fn an_invalid_file_changes_nothing_and_every_problem_is_reported_with_its_line() {
@@ -85,7 +85,7 @@ async fn an_invalid_file_changes_nothing_and_every_problem_is_reported_with_its_
 
     let mut client = WsClient::open(app).await;
     assert_eq!(client.welcome["title"], "Good");
-    assert_eq!(client.answered("Who?").await.text, "From alpha.");
+    assert_eq!(client.ask_and_wait("Who?").await.text, "From alpha.");
     assert_eq!(
         service.reload(&good.replace("Good", "Better")).await["providers"]["changed"],
         json!([])
@@ -118,7 +118,9 @@ async fn keys_that_need_a_restart_are_reported_and_the_others_take_effect() {
     // The settings apply to open sessions too.
     let refused = client.ask_as("long", "too long").await;
     assert_eq!(refused["code"], "message_too_long");
-    let welcome = WsClient::hello(app.port, &json!({})).await.welcome;
+    let welcome = WsClient::connect_with_hello(app.port, &json!({}))
+        .await
+        .welcome;
     assert_eq!(
         (&welcome["greeting"], &welcome["title"]),
         (&json!("Hello."), &json!("New"))
@@ -158,7 +160,7 @@ async fn keys_that_need_a_restart_are_reported_and_the_others_take_effect() {
 
 #[tokio::test]
 async fn changed_limits_of_turns_and_connections_take_effect_at_once() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = halting_provider(&gate).await;
     let with = |limits: &str| {
         configuration(&[provider("alpha", &alpha, "")]).replace(
@@ -182,24 +184,24 @@ async fn changed_limits_of_turns_and_connections_take_effect_at_once() {
         service.reload(&with("turns = 1\nconnections = 2")).await["needs_restart"],
         json!([])
     );
-    assert_eq!(upgrade(app, &[]).await, Err(503));
-    gate.open();
-    first_client.done(&first).await;
-    gate.open();
-    second_client.done(&second).await;
-    app.at_rest().await;
+    assert_eq!(try_upgrade(app, &[]).await, Err(503));
+    gate.let_one_through();
+    first_client.wait_for_done(&first).await;
+    gate.let_one_through();
+    second_client.wait_for_done(&second).await;
+    app.wait_until_idle().await;
     let third = first_client.ask("Count.").await;
     assert_eq!(
         second_client.ask_as("full again", "Count.").await["code"],
         "busy"
     );
-    gate.open();
-    first_client.done(&third).await;
+    gate.let_one_through();
+    first_client.wait_for_done(&third).await;
     assert_eq!(
         service.reload(&with("turns = 1\nconnections = 3")).await["needs_restart"],
         json!([])
     );
-    assert_eq!(upgrade(app, &[]).await, Ok(()));
+    assert_eq!(try_upgrade(app, &[]).await, Ok(()));
     let report = service.reload(&with("turns = 1\nconnections = 4")).await;
     assert_eq!(report["needs_restart"], json!(["limits.connections"]));
 }

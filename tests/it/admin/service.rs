@@ -8,7 +8,7 @@ use failsoft::config::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Answer, ScriptedProvider, TestApp};
+use crate::harness::{ScriptedProvider, TestApp, TestResponse};
 
 pub const TOKEN: &str = "admin-canary";
 
@@ -58,7 +58,7 @@ impl ConfiguredService {
         let file = data.path().join("failsoft.toml");
         std::fs::write(&file, text).unwrap();
         let settings = read(&file).unwrap().settings;
-        let app = TestApp::reading(settings, data, file.clone()).await;
+        let app = TestApp::start_with_config_file(settings, data, file.clone()).await;
         Self { app, file }
     }
 
@@ -69,11 +69,11 @@ impl ConfiguredService {
 
     /// The folder for files that the configuration names.
     pub fn folder(&self) -> &Path {
-        self.app.data()
+        self.app.root_dir()
     }
 
     /// Sends an admin request with the token.
-    pub async fn admin_request(&self, method: &str, path: &str) -> Answer {
+    pub async fn admin_request(&self, method: &str, path: &str) -> TestResponse {
         self.admin_request_with(method, path, None).await
     }
 
@@ -82,7 +82,7 @@ impl ConfiguredService {
         method: &str,
         path: &str,
         body: Option<&Value>,
-    ) -> Answer {
+    ) -> TestResponse {
         let request = self
             .app
             .request(method, path)

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::service::{Service, failsoft};
 use super::ws_client::Visitor;
-use crate::harness::Certificates;
+use crate::harness::TestCertificates;
 
 const ANSWER: &str = "This was said behind a lock.";
 
@@ -24,7 +24,7 @@ struct TlsProvider {
 }
 
 impl TlsProvider {
-    fn start(certificates: &Certificates) -> Self {
+    fn start(certificates: &TestCertificates) -> Self {
         let chain = CertificateDer::pem_file_iter(certificates.path("server.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -99,7 +99,7 @@ fn write_answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> io::Re
 
 #[tokio::test]
 async fn providers_with_untrusted_certificates_receive_no_data() {
-    let certificates = Certificates::make();
+    let certificates = TestCertificates::generate();
     let provider = TlsProvider::start(&certificates);
     let ca = certificates.path("ca.pem");
     for trusts in [true, false] {

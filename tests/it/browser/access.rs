@@ -9,21 +9,21 @@ use tokio::sync::OnceCell;
 
 use super::chrome::Chrome;
 use super::layout::in_every_state;
-use super::page_driver::Tab;
-use super::test_site::Site;
-use super::widget::{open, pair, tag};
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
+use super::widget::{open_chat, script_tag, start_host_and_site};
 
 /// Long enough for npm to install axe-core over a slow network.
-const LIMIT: Duration = Duration::from_secs(300);
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 
-async fn axe() -> &'static str {
+async fn axe_script() -> &'static str {
     static AXE: OnceCell<String> = OnceCell::const_new();
     let install = || async {
         // Outside the temporary folder, so that it is kept between runs.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("axe");
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/axe/install.sh");
         let ran = tokio::time::timeout(
-            LIMIT,
+            INSTALL_TIMEOUT,
             Command::new(program)
                 .arg(folder)
                 .kill_on_drop(true)
@@ -42,13 +42,16 @@ async fn axe() -> &'static str {
 }
 
 /// Asserts that axe-core finds nothing, in the light and in the dark scheme.
-pub async fn nothing_is_found(tab: &Tab, what: &str) {
+pub async fn assert_accessible(tab: &BrowserTab, what: &str) {
     // Over the debug protocol: the page's policy does not allow a foreign script.
-    tab.cdp("Runtime.evaluate", json!({ "expression": axe().await }))
-        .await;
+    tab.cdp(
+        "Runtime.evaluate",
+        json!({ "expression": axe_script().await }),
+    )
+    .await;
     for scheme in ["light", "dark"] {
-        tab.prefer(scheme).await;
-        tab.until(&format!(
+        tab.set_color_scheme(scheme).await;
+        tab.wait_until(&format!(
             "matchMedia('(prefers-color-scheme: {scheme})').matches && !witness.root().getAnimations().some((one) => one instanceof CSSTransition)"
         ))
         .await;
@@ -64,65 +67,67 @@ pub async fn nothing_is_found(tab: &Tab, what: &str) {
     }
 }
 
-const RICH: &str = "Show me some Rust code";
+const CODE_QUESTION: &str = "Show me some Rust code";
 
 #[tokio::test]
 async fn chat_page_has_no_axe_findings() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     let coloured = "document.querySelector('.hljs-keyword')";
-    in_every_state(&site, &tab, RICH, coloured, nothing_is_found).await;
+    in_every_state(&site, &tab, CODE_QUESTION, coloured, assert_accessible).await;
 }
 
 #[tokio::test]
 async fn status_page_has_no_axe_findings() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&format!("{}status", site.address())).await;
-    tab.until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'")
+    tab.wait_until("document.querySelector('[data-role=\"age\"]').textContent === 'Live.'")
         .await;
-    nothing_is_found(&tab, "all is well").await;
-    site.fault("aurora", "unauthorized").await;
+    assert_accessible(&tab, "all is well").await;
+    site.set_fault("aurora", "unauthorized").await;
     site.post("/api/chat", &json!({ "message": "Well?" })).await;
-    tab.until("document.querySelector('[data-role=\"incident\"]')")
+    tab.wait_until("document.querySelector('[data-role=\"incident\"]')")
         .await;
-    nothing_is_found(&tab, "an incident").await;
+    assert_accessible(&tab, "an incident").await;
 }
 
 #[tokio::test]
 async fn widget_has_no_axe_findings() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
     for (path, attributes) in [
         ("/", "data-locale=\"en\""),
         ("/ar", "data-locale=\"ar\" data-accent=\"#ffd400\""),
     ] {
         let tab = chrome
-            .open(&host.plain(path, "", &tag(&site, attributes)))
+            .open(&host.add_plain_page(path, "", &script_tag(&site, attributes)))
             .await;
-        tab.until("witness.shadow && witness.part('launcher')")
+        tab.wait_until("witness.shadow && witness.part('launcher')")
             .await;
-        nothing_is_found(&tab, "closed").await;
-        open(&tab).await;
-        nothing_is_found(&tab, "open").await;
-        tab.ask_widget(RICH).await;
-        tab.until_done().await;
-        tab.until("witness.answer().querySelector('.hljs-keyword')")
+        assert_accessible(&tab, "closed").await;
+        open_chat(&tab).await;
+        assert_accessible(&tab, "open").await;
+        tab.ask_widget(CODE_QUESTION).await;
+        tab.wait_for_done().await;
+        tab.wait_until("witness.answer().querySelector('.hljs-keyword')")
             .await;
-        nothing_is_found(&tab, "with an answer").await;
+        assert_accessible(&tab, "with an answer").await;
         tab.eval("localStorage.clear()").await;
     }
 }
 
 #[tokio::test]
 async fn sample_page_has_no_axe_findings_and_builds_the_snippet() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&format!("{}embed", site.address())).await;
-    tab.until("witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent")
-        .await;
-    nothing_is_found(&tab, "the sample page").await;
+    tab.wait_until(
+        "witness.shadow && document.querySelector('[data-role=\"snippet\"]').textContent",
+    )
+    .await;
+    assert_accessible(&tab, "the sample page").await;
     let policy = tab
         .eval("fetch(location.href).then(({ headers }) => headers.get('content-security-policy'))")
         .await;
@@ -138,14 +143,14 @@ async fn sample_page_has_no_axe_findings_and_builds_the_snippet() {
         .await;
     tab.eval(&format!("{set}('locale', 'fr')")).await;
     let snippet = tab
-        .string("document.querySelector('[data-role=\"snippet\"]').textContent")
+        .eval_string("document.querySelector('[data-role=\"snippet\"]').textContent")
         .await;
     let expected = format!(
         "<script src=\"{}widget.js\" async\n  data-title=\"Say &#34;hi&#34; &#38; &#60;more&#62;\"\n  data-locale=\"fr\"></script>",
         site.address()
     );
     assert_eq!(snippet, expected);
-    tab.until("witness.part('launcher')?.getAttribute('aria-label') === 'Ouvrir le chat'")
+    tab.wait_until("witness.part('launcher')?.getAttribute('aria-label') === 'Ouvrir le chat'")
         .await;
     assert_eq!(
         tab.eval("document.querySelectorAll('failsoft-chat').length")
@@ -153,20 +158,20 @@ async fn sample_page_has_no_axe_findings_and_builds_the_snippet() {
         1
     );
     tab.click("[data-ask]").await;
-    tab.until(
+    tab.wait_until(
         "witness.part('panel') && witness.frame('start')?.text === 'Tell me about the stovetop kettle.'",
     )
     .await;
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn answer_is_announced_at_most_three_times() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
-    tab.until("witness.frame('welcome')").await;
+    tab.wait_until("witness.frame('welcome')").await;
     let live = "document.querySelectorAll('[aria-live]:not([aria-live=\"off\"]), [role=\"status\"], [role=\"alert\"]')";
     assert_eq!(
         tab.eval(&format!("{live}.length")).await,
@@ -178,9 +183,9 @@ async fn answer_is_announced_at_most_three_times() {
     ))
     .await;
     tab.ask("Where do penguins sleep in winter?").await;
-    tab.until_it_says(150).await;
-    site.fault("aurora", "cut").await;
-    tab.until_done().await;
+    tab.wait_for_partial_answer(150).await;
+    site.set_fault("aurora", "cut").await;
+    tab.wait_for_done().await;
     let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
     assert!(spoken.len() <= 3, "{spoken:#?}");
     assert!(
@@ -189,11 +194,11 @@ async fn answer_is_announced_at_most_three_times() {
     );
 
     // A switch before the first token is announced too, once.
-    site.fault("aurora", "unauthorized").await;
+    site.set_fault("aurora", "unauthorized").await;
     tab.eval("(spoken.length = 0)").await;
     tab.ask("What does it cost?").await;
-    tab.until_done().await;
-    tab.until("spoken.some((words) => words.includes('aurora unavailable'))")
+    tab.wait_for_done().await;
+    tab.wait_until("spoken.some((words) => words.includes('aurora unavailable'))")
         .await;
     let spoken: Vec<String> = serde_json::from_value(tab.eval("spoken").await).unwrap();
     assert_eq!(
@@ -208,16 +213,16 @@ async fn answer_is_announced_at_most_three_times() {
 
 #[tokio::test]
 async fn every_control_is_reachable_and_usable_by_keyboard() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Where do penguins sleep in winter?").await;
-    tab.until_it_says(120).await;
-    site.fault("aurora", "unauthorized").await;
-    tab.until_done().await;
+    tab.wait_for_partial_answer(120).await;
+    site.set_fault("aurora", "unauthorized").await;
+    tab.wait_for_done().await;
     tab.ask("Hello").await;
-    tab.until_done().await;
-    tab.until("witness.part('banner')").await;
+    tab.wait_for_done().await;
+    tab.wait_until("witness.part('banner')").await;
     // One round through the page: the name of each stop, and whether it shows the focus.
     let stop = "((el) => [el.dataset.role ?? el.dataset.action ?? `${el.localName}.${el.className}`, getComputedStyle(el).outlineStyle !== 'none' || el.localName === 'textarea'])(document.activeElement)";
     let mut stops = Vec::new();
@@ -266,17 +271,17 @@ async fn every_control_is_reachable_and_usable_by_keyboard() {
         panic!("{role} was not reached");
     };
     press_enter_on("up").await;
-    tab.until("witness.root().querySelector('[data-role=\"up\"][aria-pressed=\"true\"]')")
+    tab.wait_until("witness.root().querySelector('[data-role=\"up\"][aria-pressed=\"true\"]')")
         .await;
     let answers = tab.eval("witness.answers().length").await.as_u64().unwrap();
     press_enter_on("retry").await;
-    tab.until(&format!("witness.answers().length === {}", answers + 1))
+    tab.wait_until(&format!("witness.answers().length === {}", answers + 1))
         .await;
     assert_eq!(
         tab.eval("document.activeElement.localName").await,
         "textarea",
         "the composer has the focus again"
     );
-    tab.until_done().await;
-    tab.is_untroubled().await;
+    tab.wait_for_done().await;
+    tab.assert_no_errors().await;
 }

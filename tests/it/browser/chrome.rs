@@ -17,11 +17,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::long_tasks::Effort;
-use super::page_driver::Tab;
+use super::long_tasks::CpuTimeWatch;
+use super::page_driver::BrowserTab;
 
 /// The names under which Chromium may be installed.
-const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+const BROWSER_NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 const FLAGS: [&str; 10] = [
     "--headless=new",
@@ -37,16 +37,16 @@ const FLAGS: [&str; 10] = [
 ];
 
 /// Runs before each page's own scripts and records what the page does.
-const WITNESS: &str = include_str!("mutation_recorder.js");
+const RECORDER_SCRIPT: &str = include_str!("mutation_recorder.js");
 
 /// A browser. Dropping it closes the browser.
 pub struct Chrome {
     client: Client,
     /// The window with which a session starts, until it is used.
-    first: Cell<Option<WindowHandle>>,
-    session: String,
+    unused_window: Cell<Option<WindowHandle>>,
+    session_id: String,
     driver: Child,
-    port: u16,
+    driver_port: u16,
     /// Removed after the browser has ended.
     _profile: TempDir,
 }
@@ -59,7 +59,7 @@ impl Chrome {
         let mut flags = FLAGS.map(str::to_owned).to_vec();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
         let capabilities = json!({
-            "goog:chromeOptions": { "binary": binary(&BROWSERS), "args": flags },
+            "goog:chromeOptions": { "binary": find_program(&BROWSER_NAMES), "args": flags },
             "goog:loggingPrefs": { "browser": "ALL" },
             // Scripts wait for conditions, each with a time limit of its own.
             "timeouts": { "script": 300_000, "pageLoad": 30_000 },
@@ -78,39 +78,39 @@ impl Chrome {
         let session = client.session_id().await.unwrap().unwrap();
         Self {
             client,
-            first,
-            session,
+            unused_window: first,
+            session_id: session,
             driver,
-            port,
+            driver_port: port,
             _profile: profile,
         }
     }
 
     /// Opens this address in a new window. All windows share the profile.
-    pub async fn open(&self, address: &str) -> Tab {
-        let window = match self.first.take() {
+    pub async fn open(&self, address: &str) -> BrowserTab {
+        let window = match self.unused_window.take() {
             Some(window) => window,
             None => self.client.new_window(false).await.unwrap().handle,
         };
-        let tab = Tab::new(self.client.clone(), window);
+        let tab = BrowserTab::new(self.client.clone(), window);
         tab.cdp(
             "Page.addScriptToEvaluateOnNewDocument",
-            json!({ "source": WITNESS }),
+            json!({ "source": RECORDER_SCRIPT }),
         )
         .await;
-        tab.go(address).await;
+        tab.open(address).await;
         tab
     }
 
     /// Starts to record the CPU time of the pages' threads.
-    pub fn effort(&self) -> Effort {
-        Effort::watch(self.driver.id().unwrap())
+    pub fn watch_cpu_time(&self) -> CpuTimeWatch {
+        CpuTimeWatch::start(self.driver.id().unwrap())
     }
 
     /// Returns the warnings and errors which the browser logged since the last call: failed
     /// requests, refused resources, script errors.
-    pub async fn complaints(&self) -> Vec<String> {
-        let log = Drive {
+    pub async fn console_warnings(&self) -> Vec<String> {
+        let log = DriverCommand {
             path: "se/log",
             body: json!({ "type": "browser" }),
         };
@@ -128,8 +128,8 @@ impl Drop for Chrome {
     /// Ends the session over a plain socket, since a failed test may have no runtime. A killed
     /// driver would leave its browser running.
     fn drop(&mut self) {
-        if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", self.port)) {
-            let session = &self.session;
+        if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", self.driver_port)) {
+            let session = &self.session_id;
             let end = format!("DELETE /session/{session} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
             let _ = driver.set_read_timeout(Some(Duration::from_secs(10)));
             let _ = driver.write_all(end.as_bytes());
@@ -142,13 +142,13 @@ impl Drop for Chrome {
 
 /// A ChromeDriver command outside the WebDriver standard.
 #[derive(Debug)]
-pub struct Drive {
+pub struct DriverCommand {
     /// The URL path after the session id.
     pub path: &'static str,
     pub body: Value,
 }
 
-impl WebDriverCompatibleCommand for Drive {
+impl WebDriverCompatibleCommand for DriverCommand {
     fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as FromStr>::Err> {
         base.join(&format!(
             "session/{}/{}",
@@ -167,15 +167,15 @@ impl WebDriverCompatibleCommand for Drive {
 async fn start_driver(folder: &Path) -> (Child, u16) {
     // The driver picks a port which is free for IPv4, and exits if that is taken for IPv6.
     for _ in 0..5 {
-        if let Some(started) = try_driver(folder).await {
+        if let Some(started) = try_start_driver(folder).await {
             return started;
         }
     }
     panic!("chromedriver exited before it listened");
 }
 
-async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
-    let mut command = Command::new(binary(&["chromedriver"]));
+async fn try_start_driver(folder: &Path) -> Option<(Child, u16)> {
+    let mut command = Command::new(find_program(&["chromedriver"]));
     command.env("HOME", folder).env("TMPDIR", folder);
     command
         .arg("--port=0")
@@ -195,7 +195,7 @@ async fn try_driver(folder: &Path) -> Option<(Child, u16)> {
 }
 
 /// Returns the first of these programs which is installed.
-fn binary(names: &[&str]) -> PathBuf {
+fn find_program(names: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = std::env::split_paths(&path).collect();
     let mut candidates = names

@@ -3,22 +3,22 @@
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::test_site::Site;
+use super::test_site::TestSite;
 
 #[tokio::test]
 async fn copy_and_export_give_answer_code_and_conversation() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Show me some Rust code").await;
-    let done = tab.until_done().await;
-    tab.until("witness.answer().querySelector('.fs-code')")
+    let done = tab.wait_for_done().await;
+    tab.wait_until("witness.answer().querySelector('.fs-code')")
         .await;
     // Records what the page puts on the clipboard: reading the real one needs a permission.
     tab.eval("(window.taken = [], navigator.clipboard.writeText = async (text) => { taken.push(text); })")
         .await;
     tab.click("[data-role=\"copy\"]").await;
-    tab.until("taken.length === 1 && document.querySelector('[data-role=\"copy\"].is-done')")
+    tab.wait_until("taken.length === 1 && document.querySelector('[data-role=\"copy\"].is-done')")
         .await;
     assert_eq!(tab.eval("taken[0]").await, done["text"]);
     assert_eq!(
@@ -27,9 +27,9 @@ async fn copy_and_export_give_answer_code_and_conversation() {
         "Copied"
     );
     tab.click("[data-copy]").await;
-    tab.until("taken.length === 2").await;
+    tab.wait_until("taken.length === 2").await;
     let code = tab
-        .string("document.querySelector('.fs-code code').textContent")
+        .eval_string("document.querySelector('.fs-code code').textContent")
         .await;
     assert!(code.contains("fn backoff"), "{code}");
     assert_eq!(tab.eval("taken[1]").await, code);
@@ -41,9 +41,9 @@ async fn copy_and_export_give_answer_code_and_conversation() {
     )
     .await;
     tab.click("[data-role=\"export\"]").await;
-    tab.until("file").await;
-    let name = tab.string("file.name").await;
-    let text = tab.string("file.text").await;
+    tab.wait_until("file").await;
+    let name = tab.eval_string("file.name").await;
+    let text = tab.eval_string("file.text").await;
     assert!(
         name.starts_with("conversation-20") && name.ends_with(".md"),
         "{name}"

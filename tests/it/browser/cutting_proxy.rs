@@ -9,52 +9,52 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// The proxy. Its connections can be cut or frozen, and new ones refused.
-pub struct Line {
+pub struct BrowserProxy {
     port: u16,
-    state: watch::Sender<State>,
+    state: watch::Sender<ProxyState>,
 }
 
 /// Connections are numbered from 1 in the order in which they open.
 #[derive(Clone, Copy)]
-struct State {
-    to: u16,
-    refusing: bool,
+struct ProxyState {
+    target_port: u16,
+    is_refusing: bool,
     opened: u64,
     /// Connections up to this number are cut.
-    cut: u64,
+    cut_up_to: u64,
     /// Connections up to this number transfer nothing more, in either direction.
-    frozen: u64,
+    frozen_up_to: u64,
     /// The service's data is held back on all connections, while the browser's data passes.
-    deaf: bool,
+    holds_responses: bool,
     /// All connections are cut after this many more bytes from the service.
-    bytes_left: Option<usize>,
+    bytes_until_cut: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+enum Direction {
     ToService,
     ToBrowser,
 }
 
-impl State {
-    fn holds(&self, number: u64, direction: Way) -> bool {
-        number <= self.frozen || (self.deaf && direction == Way::ToBrowser)
+impl ProxyState {
+    fn holds(&self, number: u64, direction: Direction) -> bool {
+        number <= self.frozen_up_to || (self.holds_responses && direction == Direction::ToBrowser)
     }
 }
 
-impl Line {
+impl BrowserProxy {
     /// Starts a proxy in front of the service at this port.
-    pub async fn to(port: u16) -> Self {
+    pub async fn in_front_of(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let proxy_port = listener.local_addr().unwrap().port();
-        let state = State {
-            to: port,
-            refusing: false,
+        let state = ProxyState {
+            target_port: port,
+            is_refusing: false,
             opened: 0,
-            cut: 0,
-            frozen: 0,
-            deaf: false,
-            bytes_left: None,
+            cut_up_to: 0,
+            frozen_up_to: 0,
+            holds_responses: false,
+            bytes_until_cut: None,
         };
         let (state, _) = watch::channel(state);
         tokio::spawn(accept(listener, state.clone()));
@@ -70,21 +70,21 @@ impl Line {
     }
 
     /// Forwards new connections to another port.
-    pub fn lead_to(&self, port: u16) {
-        self.state.send_modify(|state| state.to = port);
+    pub fn set_target(&self, port: u16) {
+        self.state.send_modify(|state| state.target_port = port);
     }
 
     /// Resets every connection after this many more bytes from the service, at whatever position in
     /// a frame that is. New connections are accepted.
     pub fn cut_after(&self, bytes: usize) {
         self.state
-            .send_modify(|state| state.bytes_left = Some(bytes));
+            .send_modify(|state| state.bytes_until_cut = Some(bytes));
     }
 
     /// Resets every connection and refuses new ones until [`Self::restore`].
     pub fn sever(&self) {
         self.state.send_modify(|state| {
-            state.refusing = true;
+            state.is_refusing = true;
             state.cut_all();
         });
     }
@@ -92,73 +92,84 @@ impl Line {
     /// Accepts connections again and releases held data. Frozen connections stay frozen.
     pub fn restore(&self) {
         self.state.send_modify(|state| {
-            state.refusing = false;
-            state.deaf = false;
+            state.is_refusing = false;
+            state.holds_responses = false;
         });
     }
 
     /// Existing connections stay open but transfer nothing more, as after a silent network loss.
     pub fn freeze(&self) {
-        self.state.send_modify(|state| state.frozen = state.opened);
+        self.state
+            .send_modify(|state| state.frozen_up_to = state.opened);
     }
 
     /// Forwards the browser's data but holds the service's data back, until [`Self::restore`].
-    pub fn deafen(&self) {
-        self.state.send_modify(|state| state.deaf = true);
+    pub fn hold_responses(&self) {
+        self.state.send_modify(|state| state.holds_responses = true);
     }
 }
 
-impl State {
+impl ProxyState {
     fn cut_all(&mut self) {
-        self.cut = self.opened;
-        self.bytes_left = None;
+        self.cut_up_to = self.opened;
+        self.bytes_until_cut = None;
     }
 }
 
-async fn accept(listener: TcpListener, state: watch::Sender<State>) {
+async fn accept(listener: TcpListener, state: watch::Sender<ProxyState>) {
     while let Ok((browser, _)) = listener.accept().await {
-        let State { to, refusing, .. } = *state.borrow();
+        let ProxyState {
+            target_port: to,
+            is_refusing: refusing,
+            ..
+        } = *state.borrow();
         if refusing {
-            reset(&browser);
+            reset_on_close(&browser);
             continue;
         }
         state.send_modify(|state| state.opened += 1);
         let number = state.borrow().opened;
-        tokio::spawn(carry(browser, to, number, state.clone()));
+        tokio::spawn(forward(browser, to, number, state.clone()));
     }
 }
 
-async fn carry(browser: TcpStream, to: u16, number: u64, state: watch::Sender<State>) {
+async fn forward(browser: TcpStream, to: u16, number: u64, state: watch::Sender<ProxyState>) {
     let Ok(service) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
-        return reset(&browser);
+        return reset_on_close(&browser);
     };
     let (from_browser, to_browser) = browser.into_split();
     let (from_service, to_service) = service.into_split();
     let mut cut = state.subscribe();
-    let up = pump(
+    let up = forward_one_way(
         from_browser,
         to_service,
         number,
-        Way::ToService,
+        Direction::ToService,
         state.clone(),
     );
-    let down = pump(from_service, to_browser, number, Way::ToBrowser, state);
+    let down = forward_one_way(
+        from_service,
+        to_browser,
+        number,
+        Direction::ToBrowser,
+        state,
+    );
     tokio::select! {
         _ = async { tokio::join!(up, down) } => {}
-        _ = cut.wait_for(|state| state.cut >= number) => {}
+        _ = cut.wait_for(|state| state.cut_up_to >= number) => {}
     }
 }
 
 /// Forwards one direction to its end and then closes the destination. Resets it after a cut.
-async fn pump(
+async fn forward_one_way(
     mut from: OwnedReadHalf,
     to: OwnedWriteHalf,
     number: u64,
-    direction: Way,
-    state: watch::Sender<State>,
+    direction: Direction,
+    state: watch::Sender<ProxyState>,
 ) -> io::Result<()> {
-    let mut to = Cutting {
-        to,
+    let mut to = ResetOnCut {
+        writer: to,
         number,
         state: state.clone(),
     };
@@ -171,17 +182,17 @@ async fn pump(
             .wait_for(|state| !state.holds(number, direction))
             .await;
         if read == 0 {
-            return to.to.shutdown().await;
+            return to.writer.shutdown().await;
         }
         let left = state
             .borrow()
-            .bytes_left
-            .filter(|left| direction == Way::ToBrowser && *left <= read);
-        to.to.write_all(&bytes[..left.unwrap_or(read)]).await?;
+            .bytes_until_cut
+            .filter(|left| direction == Direction::ToBrowser && *left <= read);
+        to.writer.write_all(&bytes[..left.unwrap_or(read)]).await?;
         state.send_if_modified(|state| {
-            match &mut state.bytes_left {
+            match &mut state.bytes_until_cut {
                 Some(_) if left.is_some() => state.cut_all(),
-                Some(left) if direction == Way::ToBrowser => *left -= read,
+                Some(left) if direction == Direction::ToBrowser => *left -= read,
                 _ => return false,
             }
             true
@@ -190,21 +201,21 @@ async fn pump(
 }
 
 /// The writing half of a connection. The connection is reset if this is dropped after a cut.
-struct Cutting {
-    to: OwnedWriteHalf,
+struct ResetOnCut {
+    writer: OwnedWriteHalf,
     number: u64,
-    state: watch::Sender<State>,
+    state: watch::Sender<ProxyState>,
 }
 
-impl Drop for Cutting {
+impl Drop for ResetOnCut {
     fn drop(&mut self) {
-        if self.state.borrow().cut >= self.number {
-            reset(self.to.as_ref());
+        if self.state.borrow().cut_up_to >= self.number {
+            reset_on_close(self.writer.as_ref());
         }
     }
 }
 
 /// Makes the connection end with a reset when it is closed.
-fn reset(connection: &TcpStream) {
+fn reset_on_close(connection: &TcpStream) {
     let _ = connection.set_zero_linger();
 }

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::chrome::Chrome;
-use super::page_driver::Tab;
-use super::test_site::Site;
-use super::widget::{open, pair, tag};
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
+use super::widget::{open_chat, script_tag, start_host_and_site};
 
 /// Returns the distinct values of these attributes on the elements with this role.
-async fn told(tab: &Tab, role: &str, names: &[&str]) -> Value {
+async fn attributes_of(tab: &BrowserTab, role: &str, names: &[&str]) -> Value {
     let names = json!(names);
     let each = format!(
         "[...new Set([...witness.root().querySelectorAll('[data-role=\"{role}\"]')].map((el) => {names}.map((name) => el.getAttribute(name) ?? '-').join(' ')))]"
@@ -18,14 +18,14 @@ async fn told(tab: &Tab, role: &str, names: &[&str]) -> Value {
 
 #[tokio::test]
 async fn chat_page_has_every_data_role() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Where do penguins sleep in winter?").await;
-    tab.until_it_says(120).await;
-    let turn = tab.string("witness.answer().dataset.turn").await;
+    tab.wait_for_partial_answer(120).await;
+    let turn = tab.eval_string("witness.answer().dataset.turn").await;
     let message = ["data-from", "data-turn", "data-state"];
-    let messages = told(&tab, "message", &message).await;
+    let messages = attributes_of(&tab, "message", &message).await;
     assert_eq!(
         messages,
         json!([
@@ -38,8 +38,8 @@ async fn chat_page_has_every_data_role() {
             .await
             == true
     );
-    site.fault("aurora", "cut").await;
-    tab.until_done().await;
+    site.set_fault("aurora", "cut").await;
+    tab.wait_for_done().await;
     let answer = "witness.answer().dataset";
     assert_eq!(
         tab.eval(&format!("[{answer}.state, {answer}.source]"))
@@ -53,41 +53,43 @@ async fn chat_page_has_every_data_role() {
         assert_eq!(tab.eval(&is_present).await, true, "{role}");
     }
     assert_eq!(
-        told(&tab, "demo", &["data-provider"]).await,
+        attributes_of(&tab, "demo", &["data-provider"]).await,
         json!(["aurora", "borealis", "cascade"])
     );
 
     tab.ask("Write a long text about the sea").await;
-    tab.until_it_says(50).await;
+    tab.wait_for_partial_answer(50).await;
     tab.click("[data-role=\"stop\"]").await;
-    tab.until_done().await;
+    tab.wait_for_done().await;
     assert_eq!(tab.eval(&format!("{answer}.state")).await, "stopped");
 
     for provider in ["aurora", "borealis", "cascade"] {
-        site.fault(provider, "unauthorized").await;
+        site.set_fault(provider, "unauthorized").await;
     }
     tab.ask("What does it cost?").await;
-    tab.until_done().await;
+    tab.wait_for_done().await;
     assert_eq!(tab.eval(&format!("{answer}.source")).await, "template");
     assert_eq!(
         tab.eval("Boolean(witness.part('label', witness.answer()))")
             .await,
         true
     );
-    tab.until("witness.part('banner')?.dataset.mode === 'outage'")
+    tab.wait_until("witness.part('banner')?.dataset.mode === 'outage'")
         .await;
     assert_eq!(
-        told(&tab, "connection", &["data-state"]).await,
+        attributes_of(&tab, "connection", &["data-state"]).await,
         json!(["open"])
     );
 }
 
 #[tokio::test]
 async fn widget_and_status_page_have_every_data_role() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;
-    open(&tab).await;
+    let tab = chrome
+        .open(&host.add_plain_page("/", "", &script_tag(&site, "")))
+        .await;
+    open_chat(&tab).await;
     let within = "document.querySelector('failsoft-chat').shadowRoot.querySelector";
     for role in [
         "launcher",
@@ -106,10 +108,10 @@ async fn widget_and_status_page_have_every_data_role() {
             "{role}"
         );
     }
-    site.fault("aurora", "unauthorized").await;
+    site.set_fault("aurora", "unauthorized").await;
     site.post("/api/chat", &json!({ "message": "Well?" })).await;
     let page = chrome.open(&format!("{}status", site.address())).await;
-    page.until("document.querySelector('[data-role=\"incident\"]')")
+    page.wait_until("document.querySelector('[data-role=\"incident\"]')")
         .await;
     let providers = [
         "aurora blocked false",
@@ -117,7 +119,7 @@ async fn widget_and_status_page_have_every_data_role() {
         "cascade closed false",
     ];
     assert_eq!(
-        told(
+        attributes_of(
             &page,
             "provider",
             &["data-name", "data-state", "data-active"]
@@ -127,7 +129,7 @@ async fn widget_and_status_page_have_every_data_role() {
     );
     let status = site.get("/status.json").await.json();
     assert_eq!(
-        told(&page, "incident", &["data-id"]).await,
+        attributes_of(&page, "incident", &["data-id"]).await,
         json!([status["incident"]])
     );
     assert_eq!(

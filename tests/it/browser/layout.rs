@@ -3,18 +3,18 @@
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::page_driver::Tab;
-use super::test_site::Site;
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
 use crate::harness::ScriptedProvider;
 
 /// A JavaScript function which returns the layout problems of a page.
-pub const LOOKS: &str = include_str!("layout.js");
+pub const LAYOUT_CHECK: &str = include_str!("layout.js");
 
 /// Width, height, and `true` for a touch screen.
 const SCREENS: [(u32, u32, bool); 2] = [(360, 740, true), (1280, 800, false)];
 
 /// An answer made of parts which are wider than a phone.
-const WIDE: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/address/that/goes/on/and/on/without/a/single/place/to/break/it/anywhere/at/all\n\n\
+const WIDE_ANSWER: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/address/that/goes/on/and/on/without/a/single/place/to/break/it/anywhere/at/all\n\n\
     Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverwaltungsvorschriftensammlungsverzeichnisse\n\n\
     | a | table | with | many | columns | none | of | which | may | push | the | page | aside |\n\
     |---|---|---|---|---|---|---|---|---|---|---|---|---|\n\
@@ -25,17 +25,17 @@ const WIDE: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/address/
     שלום, זה טקסט מימין לשמאל עם English באמצע.\n\nAnd a [link](https://example.com/x), **strong words** and *others*.";
 
 /// Asserts that the page has no layout problems, on every screen and in both schemes.
-async fn looks_well(tab: &Tab, state: &str) {
+async fn assert_good_layout(tab: &BrowserTab, state: &str) {
     for (width, height, phone) in SCREENS {
         tab.resize(width, height, phone).await;
         for scheme in ["light", "dark"] {
-            tab.prefer(scheme).await;
+            tab.set_color_scheme(scheme).await;
             // A desktop's scroll bar takes some of the width.
             let narrow = width - 20;
             let wide = width;
             let settled = format!("document.documentElement.clientWidth >= {narrow} && document.documentElement.clientWidth <= {wide}
                 && matchMedia('(prefers-color-scheme: {scheme})').matches && !document.getAnimations().some((one) => one instanceof CSSTransition)");
-            tab.until(&settled).await;
+            tab.wait_until(&settled).await;
             let problems = tab.eval(&format!("({LOOKS})({width})")).await;
             assert_eq!(problems, json!([]), "{state}, {width} px, {scheme}");
             let is_dark = "getComputedStyle(document.querySelector('.fs')).backgroundColor.match(/[\\d.]+/g).slice(0, 3).every((part) => part < 64)";
@@ -52,42 +52,42 @@ async fn looks_well(tab: &Tab, state: &str) {
 ///
 /// `drawn` is a condition which must also hold once `question` is answered.
 pub async fn in_every_state(
-    site: &Site,
-    tab: &Tab,
+    site: &TestSite,
+    tab: &BrowserTab,
     question: &str,
     drawn: &str,
-    check: impl AsyncFn(&Tab, &str),
+    check: impl AsyncFn(&BrowserTab, &str),
 ) {
-    tab.until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')")
+    tab.wait_until("witness.part('empty') && document.querySelector('[data-role=\"demo\"]')")
         .await;
     check(tab, "empty").await;
 
     tab.ask(question).await;
-    tab.until_it_says(100).await;
-    site.fault("aurora", "unauthorized").await;
-    tab.until_done().await;
+    tab.wait_for_partial_answer(100).await;
+    site.set_fault("aurora", "unauthorized").await;
+    tab.wait_for_done().await;
     tab.click("[data-role=\"draft\"] summary").await;
     tab.ask("Hello").await;
-    tab.until_done().await;
-    tab.until(&format!(
+    tab.wait_for_done().await;
+    tab.wait_until(&format!(
         "witness.part('banner')?.dataset.mode === 'degraded' && {drawn}"
     ))
     .await;
     check(tab, "an answer with a draft, degraded").await;
 
     for provider in ["borealis", "cascade"] {
-        site.fault(provider, "unauthorized").await;
+        site.set_fault(provider, "unauthorized").await;
     }
     tab.ask("What does it cost?").await;
-    tab.until_done().await;
-    tab.until("witness.part('banner')?.dataset.mode === 'outage'")
+    tab.wait_for_done().await;
+    tab.wait_until("witness.part('banner')?.dataset.mode === 'outage'")
         .await;
     check(tab, "a labelled answer, outage").await;
 }
 
 #[tokio::test]
 async fn demo_page_has_no_layout_problems_in_any_state() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     in_every_state(
@@ -95,31 +95,31 @@ async fn demo_page_has_no_layout_problems_in_any_state() {
         &tab,
         "Where do penguins sleep in winter?",
         "true",
-        looks_well,
+        assert_good_layout,
     )
     .await;
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn wide_content_does_not_widen_the_page() {
-    let provider = ScriptedProvider::answering(WIDE).await;
+    let provider = ScriptedProvider::answering(WIDE_ANSWER).await;
     let tables = format!(
         "[chat]\ntitle = \"A-title-that-is-much-too-long-for-the-header-of-a-telephone\"\n\
          [[providers]]\nname = \"a-provider-with-a-name-that-nobody-would-give-it\"\ndialect = \"openai\"\nmodel = \"m\"\n\
          base_url = \"{}\"\napi_key = \"k\"\n",
         provider.base_url()
     );
-    let site = Site::configured(&tables).await;
+    let site = TestSite::with_config(&tables).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask(
         "Isthereanythingthatislongerthanthisquestionwhichhasnospacesinitandgoesonandonandonandonandonandon?",
     )
     .await;
-    tab.until_done().await;
-    looks_well(&tab, "a wide answer").await;
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    tab.wait_for_done().await;
+    assert_good_layout(&tab, "a wide answer").await;
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
 }

@@ -5,36 +5,41 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::chrome::Chrome;
-use super::cutting_proxy::Line;
-use super::page_driver::{Tab, restarts};
-use super::test_site::Site;
-use super::xss::site;
+use super::cutting_proxy::BrowserProxy;
+use super::page_driver::{BrowserTab, count_restarts};
+use super::test_site::TestSite;
+use super::xss::site_with_providers;
 use crate::binary::ws_client::Visitor;
-use crate::harness::{Act, ScriptedProvider, finish, head, say, word};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, send_text, stream_end, stream_head, token_event,
+};
 
-const RATE: usize = 300;
+const TOKENS_PER_SECOND: usize = 300;
 
-const SECONDS: usize = 30;
+const ANSWER_SECONDS: usize = 30;
 
 /// Sends three words every 10 ms, in paragraphs, with some Markdown.
-fn quick() -> Vec<Act> {
-    let mut script = vec![say(&head())];
-    for step in 0..RATE * SECONDS / 3 {
+fn fast_script() -> Vec<ScriptStep> {
+    let mut script = vec![send_text(&stream_head())];
+    for step in 0..TOKENS_PER_SECOND * ANSWER_SECONDS / 3 {
         let end = if step % 40 == 39 { ".\n\n" } else { " " };
         let words = format!(
             "{}{}{}",
-            word("some "),
-            word("**words** "),
-            word(&format!("number{step}{end}"))
+            token_event("some "),
+            token_event("**words** "),
+            token_event(&format!("number{step}{end}"))
         );
-        script.extend([Act::Wait(Duration::from_millis(10)), say(&words)]);
+        script.extend([
+            ScriptStep::Pause(Duration::from_millis(10)),
+            send_text(&words),
+        ]);
     }
-    script.push(say(&finish()));
+    script.push(send_text(&stream_end()));
     script
 }
 
 /// Returns the CPU time in seconds which the page's thread has used so far.
-async fn spent(tab: &Tab) -> f64 {
+async fn cpu_seconds(tab: &BrowserTab) -> f64 {
     let metrics = tab.cdp("Performance.getMetrics", json!({})).await;
     let metrics = metrics["metrics"].as_array().unwrap();
     metrics
@@ -47,12 +52,12 @@ async fn spent(tab: &Tab) -> f64 {
 
 #[tokio::test]
 async fn fast_answer_is_drawn_once_per_frame_without_long_tasks() {
-    let provider = ScriptedProvider::start(quick()).await;
-    let site = site(&[&provider], "Quick").await;
+    let provider = ScriptedProvider::start(fast_script()).await;
+    let site = site_with_providers(&[&provider], "Quick").await;
     let chrome = Chrome::start().await;
-    let effort = chrome.effort();
+    let effort = chrome.watch_cpu_time();
     let tab = chrome.open(&site.address()).await;
-    tab.until("witness.frame('welcome')").await;
+    tab.wait_until("witness.frame('welcome')").await;
     // Counts the answer's DOM changes per animation frame.
     tab.eval(
         "(() => {
@@ -77,19 +82,19 @@ async fn fast_answer_is_drawn_once_per_frame_without_long_tasks() {
     tab.ask("Quick!").await;
     // Three tokens are 24 to 27 characters.
     let shown = |tokens: usize| format!("witness.text().length > {}", tokens * 8);
-    let total = RATE * SECONDS;
+    let total = TOKENS_PER_SECOND * ANSWER_SECONDS;
     let mut costs = Vec::new();
-    tab.until(&shown(total / 10)).await;
+    tab.wait_until(&shown(total / 10)).await;
     for part in [4, 7, 10] {
-        let cost_before = spent(&tab).await;
-        tab.within(
+        let cost_before = cpu_seconds(&tab).await;
+        tab.wait_within(
             Duration::from_secs(120),
             &shown(total * part / 10 - total / 20),
         )
         .await;
-        costs.push(spent(&tab).await - cost_before);
+        costs.push(cpu_seconds(&tab).await - cost_before);
     }
-    tab.until_done().await;
+    tab.wait_for_done().await;
     let pace = tab.eval("pace").await;
     println!("{costs:?} s of CPU time per 2700 tokens; {pace}");
     assert!(pace["draws"].as_u64() > Some(100), "{pace}");
@@ -97,36 +102,36 @@ async fn fast_answer_is_drawn_once_per_frame_without_long_tasks() {
         pace["most"].as_u64() <= Some(1),
         "more than one change between two frames: {pace}"
     );
-    assert_eq!(effort.own(&tab).await, []);
+    assert_eq!(effort.long_tasks(&tab).await, []);
     assert!(
         costs[2] < 3.0 * costs[0] + 0.1,
         "the cost per token grows with the length of the answer: {costs:?}"
     );
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }
 
 /// Sends a word every 250 ms for this many seconds.
-fn slow(seconds: u32) -> Vec<Act> {
-    let mut script = vec![say(&head())];
+fn slow_script(seconds: u32) -> Vec<ScriptStep> {
+    let mut script = vec![send_text(&stream_head())];
     for number in 0..seconds * 4 {
         script.extend([
-            say(&word(&format!("word{number} "))),
-            Act::Wait(Duration::from_millis(250)),
+            send_text(&token_event(&format!("word{number} "))),
+            ScriptStep::Pause(Duration::from_millis(250)),
         ]);
     }
-    script.push(say(&finish()));
+    script.push(send_text(&stream_end()));
     script
 }
 
 #[tokio::test]
 async fn page_frozen_for_a_minute_catches_up_when_resumed() {
-    let provider = ScriptedProvider::start(slow(62)).await;
-    let site = site(&[&provider], "Slow").await;
+    let provider = ScriptedProvider::start(slow_script(62)).await;
+    let site = site_with_providers(&[&provider], "Slow").await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Slowly!").await;
-    tab.until_it_says(20).await;
-    let conversation = tab.conversation().await;
+    tab.wait_for_partial_answer(20).await;
+    let conversation = tab.conversation_id().await;
     tab.cdp("Page.setWebLifecycleState", json!({ "state": "frozen" }))
         .await;
     // Another client follows the remaining minute of the answer, of which the page sees nothing.
@@ -136,37 +141,37 @@ async fn page_frozen_for_a_minute_catches_up_when_resumed() {
         .await;
     tab.cdp("Page.setWebLifecycleState", json!({ "state": "active" }))
         .await;
-    tab.within(
+    tab.wait_within(
         Duration::from_secs(10),
         "witness.answer().dataset.state === 'done'",
     )
     .await;
-    assert_eq!(tab.text().await, end["text"]);
+    assert_eq!(tab.answer_text().await, end["text"]);
     let took = tab
         .eval("witness.shown.findLast(({ state }) => state === 'done').at - witness.woke")
         .await;
     assert!(took.as_f64().unwrap() < 2000.0, "it took {took} ms");
-    assert_eq!(restarts(&tab.shown().await), 0);
-    tab.is_untroubled().await;
+    assert_eq!(count_restarts(&tab.answer_changes().await), 0);
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn reconnect_pauses_grow_and_can_be_skipped() {
-    let site = Site::demo().await;
-    let proxy = Line::to(site.port()).await;
+    let site = TestSite::demo().await;
+    let proxy = BrowserProxy::in_front_of(site.port()).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&proxy.address()).await;
-    tab.until("witness.frame('welcome')").await;
+    tab.wait_until("witness.frame('welcome')").await;
     proxy.sever();
     // Only a lower bound is checked here: the pauses are random. The JavaScript tests cover the
     // rest.
-    tab.until("witness.opened.length >= 5").await;
-    tab.until("/Next try in \\d+ s/.test(witness.part('connection')?.innerText)")
+    tab.wait_until("witness.opened.length >= 5").await;
+    tab.wait_until("/Next try in \\d+ s/.test(witness.part('connection')?.innerText)")
         .await;
     let tries = tab.eval("witness.opened.length").await.as_u64().unwrap();
     proxy.restore();
     tab.click(r#"[data-role="retry-now"]"#).await;
-    tab.until("witness.frames.filter(({ frame }) => frame.type === 'welcome').length === 2")
+    tab.wait_until("witness.frames.filter(({ frame }) => frame.type === 'welcome').length === 2")
         .await;
     let opened: Vec<f64> = serde_json::from_value(tab.eval("witness.opened").await).unwrap();
     assert!(opened.len() as u64 >= tries, "{opened:?}");
@@ -179,6 +184,6 @@ async fn reconnect_pauses_grow_and_can_be_skipped() {
         pauses.iter().skip(1).all(|pause| *pause >= 200.0),
         "no tight loop: {pauses:?}"
     );
-    tab.until("!witness.part('banner')").await;
+    tab.wait_until("!witness.part('banner')").await;
     assert_eq!(tab.eval("witness.trouble").await, Value::Array(vec![]));
 }

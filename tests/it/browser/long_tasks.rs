@@ -12,37 +12,37 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 
-use super::page_driver::Tab;
+use super::page_driver::BrowserTab;
 
 /// A task longer than this blocks the page noticeably.
-pub const LONG_MS: f64 = 50.0;
+pub const LONG_TASK_MS: f64 = 50.0;
 
 /// The interval at which the kernel's counters are read.
-const EVERY: Duration = Duration::from_millis(10);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The time in milliseconds since 1970, and the CPU time of each page's thread so far, in
 /// milliseconds, by process id.
-type Sample = (f64, BTreeMap<u32, f64>);
+type CpuSample = (f64, BTreeMap<u32, f64>);
 
 /// Samples the CPU time of all page threads of a browser until it is dropped.
-pub struct Effort {
-    samples: Arc<Mutex<Vec<Sample>>>,
-    watching: JoinHandle<()>,
+pub struct CpuTimeWatch {
+    samples: Arc<Mutex<Vec<CpuSample>>>,
+    sampler: JoinHandle<()>,
 }
 
-impl Effort {
+impl CpuTimeWatch {
     /// Starts to sample the pages of the browser with this driver process.
-    pub fn watch(driver: u32) -> Self {
-        let samples: Arc<Mutex<Vec<Sample>>> = Arc::default();
+    pub fn start(driver: u32) -> Self {
+        let samples: Arc<Mutex<Vec<CpuSample>>> = Arc::default();
         let shared = Arc::clone(&samples);
         let watching = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(EVERY);
+            let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
             let mut pages = Vec::new();
             for tick in 0_u32.. {
                 ticks.tick().await;
                 // Each new page has a process of its own.
                 if tick % 20 == 0 {
-                    pages = renderers(driver);
+                    pages = renderer_pids(driver);
                 }
                 let at = SystemTime::now()
                     .duration_since(UNIX_EPOCH)
@@ -51,31 +51,35 @@ impl Effort {
                     * 1e3;
                 let cpu_times = pages
                     .iter()
-                    .filter_map(|pid| Some((*pid, ran(*pid)?)))
+                    .filter_map(|pid| Some((*pid, cpu_ms(*pid)?)))
                     .collect();
                 shared.lock().unwrap().push((at, cpu_times));
             }
         });
-        Self { samples, watching }
+        Self {
+            samples,
+            sampler: watching,
+        }
     }
 
     /// Returns the tasks of this page which used the CPU for longer than [`LONG_MS`], as pairs of
     /// wall-clock and CPU time.
-    pub async fn own(&self, tab: &Tab) -> Vec<(f64, f64)> {
+    pub async fn long_tasks(&self, tab: &BrowserTab) -> Vec<(f64, f64)> {
         let tasks: Vec<(f64, f64)> =
             serde_json::from_value(tab.eval("witness.held").await).unwrap();
-        let with_cpu_time =
-            |(from, length): &(f64, f64)| (*length, self.ran(*from, from + length).min(*length));
+        let with_cpu_time = |(from, length): &(f64, f64)| {
+            (*length, self.max_cpu_ms(*from, from + length).min(*length))
+        };
         let tasks: Vec<_> = tasks.iter().map(with_cpu_time).collect();
         println!("tasks of over {LONG_MS} ms, wall-clock and CPU time: {tasks:?}");
         tasks
             .into_iter()
-            .filter(|(_, cpu_time)| *cpu_time > LONG_MS)
+            .filter(|(_, cpu_time)| *cpu_time > LONG_TASK_MS)
             .collect()
     }
 
     /// Returns the CPU time in milliseconds between two moments of the page thread that ran most.
-    fn ran(&self, from: f64, to: f64) -> f64 {
+    fn max_cpu_ms(&self, from: f64, to: f64) -> f64 {
         let samples = self.samples.lock().unwrap();
         let before = samples
             .iter()
@@ -95,18 +99,18 @@ impl Effort {
     }
 }
 
-impl Drop for Effort {
+impl Drop for CpuTimeWatch {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.sampler.abort();
     }
 }
 
 /// Returns the renderer processes among the descendants of the driver.
-fn renderers(driver: u32) -> Vec<u32> {
+fn renderer_pids(driver: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let parents: BTreeMap<u32, u32> = numbers
-        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .filter_map(|pid| Some((pid, parent_pid(pid)?)))
         .collect();
     let is_descendant = |mut pid: u32| {
         while let Some(parent) = parents.get(&pid) {
@@ -130,7 +134,7 @@ fn renderers(driver: u32) -> Vec<u32> {
         .collect()
 }
 
-fn parent(pid: u32) -> Option<u32> {
+fn parent_pid(pid: u32) -> Option<u32> {
     let status =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
     status
@@ -142,7 +146,7 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 /// Returns the CPU time of a process's main thread in milliseconds, or `None` if it has exited.
-fn ran(pid: u32) -> Option<f64> {
+fn cpu_ms(pid: u32) -> Option<f64> {
     let schedstat =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("schedstat")).ok()?;
     let nanoseconds: f64 = schedstat.split_whitespace().next()?.parse().ok()?;

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::page_driver::Tab;
-use super::test_site::Site;
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
 
 /// Returns the visible text of the main content, from the accessibility tree, since no script runs.
-async fn seen(tab: &Tab) -> String {
+async fn visible_text(tab: &BrowserTab) -> String {
     let tree = tab.cdp("Accessibility.getFullAXTree", json!({})).await;
     let nodes = tree["nodes"].as_array().unwrap().iter();
     let texts =
@@ -20,7 +20,7 @@ async fn seen(tab: &Tab) -> String {
 
 #[tokio::test]
 async fn pages_without_scripts_show_a_notice_or_their_content() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
     tab.cdp(
@@ -39,8 +39,8 @@ async fn pages_without_scripts_show_a_notice_or_their_content() {
     ] {
         let headers = json!({ "headers": { "accept-language": language } });
         tab.cdp("Network.setExtraHTTPHeaders", headers).await;
-        tab.go(&format!("{}{path}", site.address())).await;
-        let seen = seen(&tab).await;
+        tab.open(&format!("{}{path}", site.address())).await;
+        let seen = visible_text(&tab).await;
         assert!(seen.contains(words), "{path}, {language}: {seen}");
         assert!(path != "status" || seen.contains("aurora"), "{seen}");
     }
@@ -48,7 +48,7 @@ async fn pages_without_scripts_show_a_notice_or_their_content() {
 
 #[tokio::test]
 async fn page_whose_scripts_do_not_load_says_so_after_a_while() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
     tab.cdp("Network.enable", json!({})).await;
@@ -57,7 +57,7 @@ async fn page_whose_scripts_do_not_load_says_so_after_a_while() {
         json!({ "urls": ["*/static/*.js*"] }),
     )
     .await;
-    tab.go(&site.address()).await;
+    tab.open(&site.address()).await;
     let visibility =
         "(({ visibility }) => visibility)(getComputedStyle(document.querySelector('.fs-late')))";
     assert_eq!(
@@ -65,6 +65,6 @@ async fn page_whose_scripts_do_not_load_says_so_after_a_while() {
         "hidden",
         "the notice waits until the chat had time to load"
     );
-    tab.until(&format!("{visibility} === 'visible'")).await;
-    assert!(seen(&tab).await.contains("The chat does not load."));
+    tab.wait_until(&format!("{visibility} === 'visible'")).await;
+    assert!(visible_text(&tab).await.contains("The chat does not load."));
 }

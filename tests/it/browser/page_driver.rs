@@ -8,19 +8,19 @@ use fantoccini::{Client, Locator};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chrome::Drive;
+use super::chrome::DriverCommand;
 
 /// The default time limit of a wait.
-const SOON: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub struct Tab {
+pub struct BrowserTab {
     client: Client,
     window: WindowHandle,
 }
 
 /// The state of an answer after one change on the page.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Shown {
+pub struct ShownAnswer {
     /// Milliseconds since the page was opened.
     pub at: f64,
     pub text: String,
@@ -32,12 +32,12 @@ pub struct Shown {
     pub drafts: usize,
 }
 
-impl Tab {
+impl BrowserTab {
     pub fn new(client: Client, window: WindowHandle) -> Self {
         Self { client, window }
     }
 
-    async fn here(&self) -> &Client {
+    async fn focused_client(&self) -> &Client {
         self.client
             .switch_to_window(self.window.clone())
             .await
@@ -48,9 +48,9 @@ impl Tab {
     /// Sends a command of the Chrome DevTools Protocol.
     pub async fn cdp(&self, command: &str, with: Value) -> Value {
         let body = json!({ "cmd": command, "params": with });
-        self.here()
+        self.focused_client()
             .await
-            .issue_cmd(Drive {
+            .issue_cmd(DriverCommand {
                 path: "goog/cdp/execute",
                 body,
             })
@@ -58,23 +58,27 @@ impl Tab {
             .unwrap()
     }
 
-    pub async fn go(&self, address: &str) {
-        self.here().await.goto(address).await.unwrap();
+    pub async fn open(&self, address: &str) {
+        self.focused_client().await.goto(address).await.unwrap();
     }
 
     pub async fn reload(&self) {
-        self.here().await.refresh().await.unwrap();
+        self.focused_client().await.refresh().await.unwrap();
     }
 
     /// Returns the value of a JavaScript expression.
     pub async fn eval(&self, expression: &str) -> Value {
         let script = format!("return ({expression});");
-        let value = self.here().await.execute(&script, Vec::new()).await;
+        let value = self
+            .focused_client()
+            .await
+            .execute(&script, Vec::new())
+            .await;
         value.unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
     /// Returns the value of a JavaScript expression which must be a string.
-    pub async fn string(&self, expression: &str) -> String {
+    pub async fn eval_string(&self, expression: &str) -> String {
         let value = self.eval(expression).await;
         value
             .as_str()
@@ -84,12 +88,12 @@ impl Tab {
 
     /// Waits until a JavaScript expression is truthy, for [`SOON`] at most.
     #[track_caller]
-    pub fn until<'a>(&'a self, expression: &'a str) -> impl Future<Output = ()> + 'a {
-        self.within(SOON, expression)
+    pub fn wait_until<'a>(&'a self, expression: &'a str) -> impl Future<Output = ()> + 'a {
+        self.wait_within(WAIT_TIMEOUT, expression)
     }
 
     /// Waits until a JavaScript expression is truthy, for `limit` at most.
-    pub async fn within(&self, limit: Duration, expression: &str) {
+    pub async fn wait_within(&self, limit: Duration, expression: &str) {
         let script = "
             const [limit, done] = arguments;
             const end = performance.now() + limit;
@@ -107,30 +111,34 @@ impl Tab {
         let script = script.replace("EXPRESSION", expression);
         let limit = u64::try_from(limit.as_millis()).unwrap();
         let error = self
-            .here()
+            .focused_client()
             .await
             .execute_async(&script, vec![json!(limit)])
             .await
             .unwrap();
         if error != "" {
-            panic!("{error}: {expression}\n{}", self.sight().await);
+            panic!("{error}: {expression}\n{}", self.describe_page().await);
         }
     }
 
     /// Describes the page and its recent events, for the message of a failed test.
-    async fn sight(&self) -> String {
+    async fn describe_page(&self) -> String {
         let description = "(() => {
             const { shown, frames, sent, banners, trouble } = witness;
             const last = { shown, frames, sent, banners, trouble };
             const lines = ([name, entries]) => entries.slice(-8).map((entry) => `${name} ${JSON.stringify(entry).slice(0, 300)}`);
             return [document.body.innerText, ...Object.entries(last).flatMap(lines)].join('\\n');
         })()";
-        self.string(description).await
+        self.eval_string(description).await
     }
 
     /// Clicks the first element which matches this selector.
     pub async fn click(&self, selector: &str) {
-        let element = self.here().await.find(Locator::Css(selector)).await;
+        let element = self
+            .focused_client()
+            .await
+            .find(Locator::Css(selector))
+            .await;
         element
             .unwrap_or_else(|error| panic!("{selector}: {error}"))
             .click()
@@ -141,9 +149,9 @@ impl Tab {
     /// Types a message and sends it.
     pub async fn ask(&self, question: &str) {
         // The composer appears once its texts have loaded.
-        self.until("document.querySelector('textarea')").await;
+        self.wait_until("document.querySelector('textarea')").await;
         let keys = format!("{question}{}", char::from(Key::Enter));
-        self.here()
+        self.focused_client()
             .await
             .find(Locator::Css("textarea"))
             .await
@@ -171,17 +179,17 @@ impl Tab {
 
     /// Moves the pointer to the middle of the element which this expression yields.
     pub async fn hover(&self, element: &str) {
-        self.mouse("mouseMoved", element).await;
+        self.dispatch_mouse_event("mouseMoved", element).await;
     }
 
     /// Clicks the middle of the element which this expression yields, or whatever covers it.
     pub async fn click_on(&self, element: &str) {
         for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
-            self.mouse(kind, element).await;
+            self.dispatch_mouse_event(kind, element).await;
         }
     }
 
-    async fn mouse(&self, kind: &str, element: &str) {
+    async fn dispatch_mouse_event(&self, kind: &str, element: &str) {
         let middle = format!(
             "(({{ left, right, top, bottom }}) => [(left + right) / 2, (top + bottom) / 2])(({element}).getBoundingClientRect())"
         );
@@ -192,7 +200,7 @@ impl Tab {
 
     /// Types a message into the widget and sends it.
     pub async fn ask_widget(&self, question: &str) {
-        self.until("witness.shadow?.querySelector('textarea')")
+        self.wait_until("witness.shadow?.querySelector('textarea')")
             .await;
         self.eval("witness.shadow.querySelector('textarea').focus()")
             .await;
@@ -203,12 +211,12 @@ impl Tab {
 
     /// Waits until the answer to this page's last question shows at least this many characters.
     /// Asserts that it is still streaming.
-    pub async fn until_it_says(&self, length: usize) {
-        self.until(&format!(
+    pub async fn wait_for_partial_answer(&self, length: usize) {
+        self.wait_until(&format!(
             "witness.current() && witness.text().length >= {length}"
         ))
         .await;
-        let state = self.string("witness.answer().dataset.state").await;
+        let state = self.eval_string("witness.answer().dataset.state").await;
         assert_eq!(
             state, "streaming",
             "the answer ended before the test could act"
@@ -217,15 +225,15 @@ impl Tab {
 
     /// Waits until the answer to this page's last question has ended, asserts that the page shows
     /// its text, and returns its `done` frame.
-    pub async fn until_done(&self) -> Value {
-        self.within(
+    pub async fn wait_for_done(&self) -> Value {
+        self.wait_within(
             Duration::from_secs(60),
             "witness.current() && witness.answer().dataset.state !== 'streaming'
                 && witness.frame('done')?.turn === witness.answer().dataset.turn",
         )
         .await;
         let done = self.eval("witness.frame('done')").await;
-        let shown = self.text().await;
+        let shown = self.answer_text().await;
         assert_eq!(
             done["text"], shown,
             "the page shows another text than the answer"
@@ -234,12 +242,12 @@ impl Tab {
     }
 
     /// Returns the text of the last answer as received, before Markdown.
-    pub async fn text(&self) -> String {
-        self.string("witness.text()").await
+    pub async fn answer_text(&self) -> String {
+        self.eval_string("witness.text()").await
     }
 
     /// Returns all states of the last answer in order.
-    pub async fn shown(&self) -> Vec<Shown> {
+    pub async fn answer_changes(&self) -> Vec<ShownAnswer> {
         let shown = self
             .eval("witness.shown.filter(({ turn }) => turn === witness.answer().dataset.turn)")
             .await;
@@ -248,16 +256,16 @@ impl Tab {
 
     /// Asserts that the rendered last answer contains all its letters in order. Other characters
     /// may be Markdown.
-    pub async fn reads_whole(&self) {
+    pub async fn assert_readable(&self) {
         let letters = |text: &str| {
             text.chars()
                 .filter(|c| c.is_alphabetic())
                 .collect::<String>()
         };
         let rendered = self
-            .string("witness.answer().querySelector('[data-role=\"text\"]').textContent")
+            .eval_string("witness.answer().querySelector('[data-role=\"text\"]').textContent")
             .await;
-        assert_eq!(letters(&rendered), letters(&self.text().await));
+        assert_eq!(letters(&rendered), letters(&self.answer_text().await));
     }
 
     /// Returns all banners shown so far in order. An empty string stands for no banner.
@@ -265,12 +273,13 @@ impl Tab {
         serde_json::from_value(self.eval("witness.banners.map(({ mode }) => mode)").await).unwrap()
     }
 
-    pub async fn conversation(&self) -> String {
-        self.string("witness.frame('welcome').conversation").await
+    pub async fn conversation_id(&self) -> String {
+        self.eval_string("witness.frame('welcome').conversation")
+            .await
     }
 
     /// Asserts that the page raised no error and no policy violation.
-    pub async fn is_untroubled(&self) {
+    pub async fn assert_no_errors(&self) {
         assert_eq!(self.eval("witness.trouble").await, json!([]));
     }
 
@@ -287,7 +296,7 @@ impl Tab {
     }
 
     /// Emulates the preference for a colour scheme, `light` or `dark`.
-    pub async fn prefer(&self, scheme: &str) {
+    pub async fn set_color_scheme(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.cdp(
             "Emulation.setEmulatedMedia",
@@ -299,7 +308,7 @@ impl Tab {
 
 /// Counts how often shown text was withdrawn. Asserts that it became a draft each time, and that
 /// text was never hidden meanwhile.
-pub fn restarts(shown: &[Shown]) -> usize {
+pub fn count_restarts(shown: &[ShownAnswer]) -> usize {
     assert!(
         !shown.iter().any(|answer| answer.blank),
         "there was text, but it was invisible: {shown:#?}"

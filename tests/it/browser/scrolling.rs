@@ -4,14 +4,16 @@
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::layout::LOOKS;
-use super::test_site::Site;
-use super::widget::{open, pair, tag};
-use crate::harness::{Gate, ScriptedProvider, finish, head, say, word};
+use super::layout::LAYOUT_CHECK;
+use super::test_site::TestSite;
+use super::widget::{open_chat, script_tag, start_host_and_site};
+use crate::harness::{
+    ScriptGate, ScriptedProvider, send_text, stream_end, stream_head, token_event,
+};
 
-const LOG: &str = "document.querySelector('[data-role=\"log\"]')";
+const LOG_ELEMENT: &str = "document.querySelector('[data-role=\"log\"]')";
 
-fn provided(provider: &ScriptedProvider) -> String {
+fn provider_config(provider: &ScriptedProvider) -> String {
     format!(
         "[timeouts]\nstall = \"60s\"\n[[providers]]\nname = \"p\"\ndialect = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\napi_key = \"k\"\n",
         provider.base_url()
@@ -21,25 +23,25 @@ fn provided(provider: &ScriptedProvider) -> String {
 #[tokio::test]
 async fn page_follows_new_text_only_while_scrolled_to_the_end() {
     let paragraph = "A paragraph of some words, and some more of them.\n\n".repeat(40);
-    let gate = Gate::default();
-    let mut script = vec![say(&head())];
+    let gate = ScriptGate::default();
+    let mut script = vec![send_text(&stream_head())];
     for _ in 0..4 {
-        script.extend([say(&word(&paragraph)), gate.hold()]);
+        script.extend([send_text(&token_event(&paragraph)), gate.wait_step()]);
     }
-    script.push(say(&finish()));
+    script.push(send_text(&stream_end()));
     let provider = ScriptedProvider::start(script).await;
-    let site = Site::configured(&provided(&provider)).await;
+    let site = TestSite::with_config(&provider_config(&provider)).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Tell me a lot").await;
     let length = |parts: usize| format!("witness.text().length === {}", parts * paragraph.len());
     let below = format!("{LOG}.scrollHeight - {LOG}.scrollTop - {LOG}.clientHeight");
-    tab.until(&length(1)).await;
-    tab.until(&format!("{LOG}.scrollTop > 0 && {below} < 2"))
+    tab.wait_until(&length(1)).await;
+    tab.wait_until(&format!("{LOG}.scrollTop > 0 && {below} < 2"))
         .await;
-    gate.open();
-    tab.until(&length(2)).await;
-    tab.until(&format!("{below} < 2")).await;
+    gate.let_one_through();
+    tab.wait_until(&length(2)).await;
+    tab.wait_until(&format!("{below} < 2")).await;
     assert_eq!(
         tab.eval("witness.root().querySelector('.fs-jump').hidden")
             .await,
@@ -49,34 +51,34 @@ async fn page_follows_new_text_only_while_scrolled_to_the_end() {
     // Scrolled up by hand, the page stays there whatever arrives.
     let wheel = json!({ "type": "mouseWheel", "x": 400, "y": 400, "deltaX": 0, "deltaY": -300 });
     tab.cdp("Input.dispatchMouseEvent", wheel).await;
-    tab.until(&format!(
+    tab.wait_until(&format!(
         "{below} > 200 && !document.querySelector('.fs-jump').hidden"
     ))
     .await;
     let top = tab.eval(&format!("{LOG}.scrollTop")).await;
-    gate.open();
-    tab.until(&length(3)).await;
+    gate.let_one_through();
+    tab.wait_until(&length(3)).await;
     assert_eq!(tab.eval(&format!("{LOG}.scrollTop")).await, top);
     tab.click(".fs-jump").await;
-    tab.until(&format!("{below} < 2")).await;
-    gate.open();
-    tab.until(&length(4)).await;
-    tab.until(&format!("{below} < 2")).await;
-    gate.open();
-    tab.until_done().await;
-    tab.is_untroubled().await;
+    tab.wait_until(&format!("{below} < 2")).await;
+    gate.let_one_through();
+    tab.wait_until(&length(4)).await;
+    tab.wait_until(&format!("{below} < 2")).await;
+    gate.let_one_through();
+    tab.wait_for_done().await;
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn text_runs_in_its_own_direction() {
     let text = "English first.\n\nשלום, זה טקסט מימין לשמאל.\n\n- مرحبا بكم\n\n`code()`";
     let provider = ScriptedProvider::answering(text).await;
-    let site = Site::configured(&provided(&provider)).await;
+    let site = TestSite::with_config(&provider_config(&provider)).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("مرحبا").await;
-    tab.until_done().await;
-    tab.until("witness.answer().querySelector('li')").await;
+    tab.wait_for_done().await;
+    tab.wait_until("witness.answer().querySelector('li')").await;
     let directions = "[...witness.answer().querySelectorAll('p, ul')].filter((el) => el.closest('[data-role=\"text\"]')).map((el) => getComputedStyle(el).direction)";
     assert_eq!(
         tab.eval(directions).await,
@@ -88,15 +90,15 @@ async fn text_runs_in_its_own_direction() {
 
 #[tokio::test]
 async fn smallest_screens_fit_every_control() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Show me some Rust code").await;
-    tab.until_done().await;
+    tab.wait_for_done().await;
     // An old phone, and a desktop of 1280 by 1024 at 400 % zoom.
     for (width, height) in [(320, 568), (320, 256)] {
         tab.resize(width, height, false).await;
-        tab.until(&format!(
+        tab.wait_until(&format!(
             "innerWidth === {width} && innerHeight === {height}"
         ))
         .await;
@@ -123,22 +125,23 @@ async fn smallest_screens_fit_every_control() {
 
 #[tokio::test]
 async fn nothing_moves_when_reduced_motion_is_preferred() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
     let reduced = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
     tab.cdp("Emulation.setEmulatedMedia", reduced).await;
-    tab.go(&host.plain("/", "", &tag(&site, ""))).await;
-    tab.until("witness.shadow").await;
+    tab.open(&host.add_plain_page("/", "", &script_tag(&site, "")))
+        .await;
+    tab.wait_until("witness.shadow").await;
     // Records every animation and transition which starts.
     tab.eval(
         "(window.moved = [], ['animationstart', 'transitionrun'].forEach((type) =>
             witness.shadow.addEventListener(type, ({ target }) => moved.push(`${type} ${target.className}`), true)))",
     )
     .await;
-    open(&tab).await;
+    open_chat(&tab).await;
     tab.ask_widget("Hello").await;
-    tab.until_done().await;
+    tab.wait_for_done().await;
     tab.eval("(Failsoft.close(), Failsoft.open())").await;
     assert_eq!(
         tab.eval("[moved, witness.shadow.getAnimations().length]")
@@ -151,5 +154,6 @@ async fn nothing_moves_when_reduced_motion_is_preferred() {
     tab.cdp("Emulation.setEmulatedMedia", no_preference).await;
     tab.eval("(Failsoft.close(), witness.part('launcher').offsetWidth, Failsoft.open())")
         .await;
-    tab.until("moved.includes('transitionrun fsw-panel')").await;
+    tab.wait_until("moved.includes('transitionrun fsw-panel')")
+        .await;
 }

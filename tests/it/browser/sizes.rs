@@ -6,15 +6,15 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::chrome::Chrome;
-use super::test_site::Site;
-use super::widget::{open, pair, tag};
+use super::test_site::TestSite;
+use super::widget::{open_chat, script_tag, start_host_and_site};
 
 /// The limit for all scripts of a chat with a Markdown answer, including libraries and one
 /// language.
-const LARGEST: usize = 45 * 1024;
+const MAX_SCRIPT_BYTES: usize = 45 * 1024;
 
 /// Fetches a file with gzip and returns its compressed size and its text.
-async fn fetched(site: &Site, path: &str) -> (usize, String) {
+async fn fetch_gzipped(site: &TestSite, path: &str) -> (usize, String) {
     // Fails if another test installed it first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
@@ -47,7 +47,7 @@ async fn fetched(site: &Site, path: &str) -> (usize, String) {
 }
 
 /// Returns a module and everything it imports statically, each with its compressed size.
-async fn with_imports(site: &Site, module: &str) -> BTreeMap<String, usize> {
+async fn sizes_with_imports(site: &TestSite, module: &str) -> BTreeMap<String, usize> {
     let import = Regex::new(r#"(?m)^(?:import|export)\b[^;'"(]*?['"]\./([^'"]+)['"];"#).unwrap();
     let mut sizes = BTreeMap::new();
     let mut waiting = vec![module.to_owned()];
@@ -55,7 +55,7 @@ async fn with_imports(site: &Site, module: &str) -> BTreeMap<String, usize> {
         if sizes.contains_key(&name) {
             continue;
         }
-        let (size, text) = fetched(site, &format!("static/{name}")).await;
+        let (size, text) = fetch_gzipped(site, &format!("static/{name}")).await;
         let folder = name
             .rsplit_once('/')
             .map_or(String::new(), |(folder, _)| format!("{folder}/"));
@@ -71,10 +71,10 @@ async fn with_imports(site: &Site, module: &str) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn launcher_and_chat_scripts_stay_below_their_limits() {
-    let site = Site::demo().await;
-    let (launcher, _) = fetched(&site, "widget.js").await;
+    let site = TestSite::demo().await;
+    let (launcher, _) = fetch_gzipped(&site, "widget.js").await;
     assert!(launcher <= 8 * 1024, "the launcher takes {launcher} bytes");
-    let chat = with_imports(&site, "chat.js").await;
+    let chat = sizes_with_imports(&site, "chat.js").await;
     let first: usize = chat.values().sum();
     assert!(
         first <= 18 * 1024,
@@ -84,28 +84,31 @@ async fn launcher_and_chat_scripts_stay_below_their_limits() {
         !chat.contains_key("vendor/marked.esm.js"),
         "the Markdown library must not delay the first paint"
     );
-    let mut sizes = with_imports(&site, "markdown.js").await;
+    let mut sizes = sizes_with_imports(&site, "markdown.js").await;
     sizes.extend(chat);
-    sizes.extend(with_imports(&site, "words/en.js").await);
+    sizes.extend(sizes_with_imports(&site, "words/en.js").await);
     assert!(
         sizes.contains_key("vendor/marked.esm.js") && sizes.contains_key("vendor/purify.esm.js"),
         "{sizes:#?}"
     );
     let sum: usize = sizes.values().sum();
-    assert!(sum <= LARGEST, "the chat takes {sum} bytes: {sizes:#?}");
+    assert!(
+        sum <= MAX_SCRIPT_BYTES,
+        "the chat takes {sum} bytes: {sizes:#?}"
+    );
 }
 
 #[tokio::test]
 async fn widget_conversation_fetches_no_more_than_the_limit() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
     let tab = chrome
-        .open(&host.plain("/", "", &tag(&site, "data-locale=\"en\"")))
+        .open(&host.add_plain_page("/", "", &script_tag(&site, "data-locale=\"en\"")))
         .await;
-    open(&tab).await;
+    open_chat(&tab).await;
     tab.ask_widget("Hello").await;
-    tab.until_done().await;
-    tab.until("witness.answer().querySelector('.fs-tail')")
+    tab.wait_for_done().await;
+    tab.wait_until("witness.answer().querySelector('.fs-tail')")
         .await;
     let names = tab.eval("performance.getEntriesByType('resource').map(({ name }) => name).filter((name) => /static.*\\.js/.test(name))").await;
     let names: Vec<Value> = serde_json::from_value(names).unwrap();
@@ -116,8 +119,8 @@ async fn widget_conversation_fetches_no_more_than_the_limit() {
             .unwrap()
             .strip_prefix(&site.address())
             .unwrap();
-        sum += fetched(&site, path).await.0;
+        sum += fetch_gzipped(&site, path).await.0;
     }
     assert!(names.len() >= 5, "{names:#?}");
-    assert!(sum <= LARGEST, "{sum} bytes: {names:#?}");
+    assert!(sum <= MAX_SCRIPT_BYTES, "{sum} bytes: {names:#?}");
 }

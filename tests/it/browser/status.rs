@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::chrome::Chrome;
-use super::layout::LOOKS;
-use super::page_driver::Tab;
-use super::test_site::Site;
+use super::layout::LAYOUT_CHECK;
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
 
 const PROVIDERS: [&str; 3] = ["aurora", "borealis", "cascade"];
 
 /// The max_delays wait for a change. The page polls every two seconds; the rest is for a busy
 /// machine.
-const SEEN: Duration = Duration::from_secs(10);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns an expression for the part of the page with this role and this additional selector.
-fn part(role: &str, selector: &str) -> String {
+fn select_part(role: &str, selector: &str) -> String {
     format!("document.querySelector('[data-role=\"{role}\"]{selector}')")
 }
 
-async fn open(chrome: &Chrome, site: &Site) -> Tab {
+async fn open_status_page(chrome: &Chrome, site: &TestSite) -> BrowserTab {
     chrome.open(&format!("{}status", site.address())).await
 }
 
 /// Asks a question in a conversation of its own.
-async fn ask(site: &Site) {
+async fn ask_once(site: &TestSite) {
     let answer = site
         .post("/api/chat", &serde_json::json!({ "message": "Well?" }))
         .await;
@@ -34,17 +34,17 @@ async fn ask(site: &Site) {
 
 #[tokio::test]
 async fn providers_and_the_last_switch_are_shown_with_reasons() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
-    ask(&site).await;
-    let tab = open(&chrome, &site).await;
-    tab.within(
-        SEEN,
+    ask_once(&site).await;
+    let tab = open_status_page(&chrome, &site).await;
+    tab.wait_within(
+        CHANGE_TIMEOUT,
         "document.querySelector('[data-role=\"age\"]').textContent === 'Live.'",
     )
     .await;
     for name in PROVIDERS {
-        let card = part("provider", &format!("[data-name=\"{name}\"]"));
+        let card = select_part("provider", &format!("[data-name=\"{name}\"]"));
         let dataset = tab
             .eval(&format!("[{card}.dataset.state, {card}.dataset.active]"))
             .await;
@@ -54,8 +54,8 @@ async fn providers_and_the_last_switch_are_shown_with_reasons() {
             "{name}"
         );
     }
-    let aurora = part("provider", "[data-name=\"aurora\"]");
-    let speed = tab.string(&format!("{aurora}.innerText")).await;
+    let aurora = select_part("provider", "[data-name=\"aurora\"]");
+    let speed = tab.eval_string(&format!("{aurora}.innerText")).await;
     assert!(speed.contains("p50 ") && speed.contains("p95 "), "{speed}");
     assert_eq!(
         tab.eval("document.querySelectorAll('[data-role=\"timeline\"]').length")
@@ -63,45 +63,51 @@ async fn providers_and_the_last_switch_are_shown_with_reasons() {
         2
     );
 
-    site.fault("aurora", "unauthorized").await;
-    ask(&site).await;
-    tab.within(SEEN, &format!("{aurora}.dataset.state === 'blocked'"))
-        .await;
-    tab.within(
-        SEEN,
-        &part("provider", "[data-name=\"borealis\"][data-active=\"true\"]"),
+    site.set_fault("aurora", "unauthorized").await;
+    ask_once(&site).await;
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &format!("{aurora}.dataset.state === 'blocked'"),
+    )
+    .await;
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part("provider", "[data-name=\"borealis\"][data-active=\"true\"]"),
     )
     .await;
     let switch = tab
-        .string(&format!("{}.innerText", part("switch", "")))
+        .eval_string(&format!("{}.innerText", select_part("switch", "")))
         .await;
     assert!(
         switch.contains("aurora to borealis (it refuses our key)"),
         "{switch}"
     );
-    let card = tab.string(&format!("{aurora}.innerText")).await;
+    let card = tab.eval_string(&format!("{aurora}.innerText")).await;
     assert!(
         card.contains("Blocked until it is mended: it refuses our key")
             && card.contains("Tried again in "),
         "{card}"
     );
-    tab.within(SEEN, &part("status", "[data-mode=\"degraded\"]"))
-        .await;
-    tab.within(
-        SEEN,
-        &part("incident", "[data-mode=\"degraded\"][data-running]"),
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part("status", "[data-mode=\"degraded\"]"),
+    )
+    .await;
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part("incident", "[data-mode=\"degraded\"][data-running]"),
     )
     .await;
     let last = "document.querySelector('[data-role=\"timeline\"] .bars :last-child').dataset.mode";
     assert_eq!(tab.eval(last).await, "degraded");
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn change_is_shown_within_two_seconds() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
-    let tab = open(&chrome, &site).await;
+    let tab = open_status_page(&chrome, &site).await;
     let mut max_delays = Vec::new();
     // A second try in case the machine was busy.
     while max_delays.len() < 2
@@ -116,13 +122,13 @@ async fn change_is_shown_within_two_seconds() {
             ("unauthorized", "blocked"),
             ("none", "closed"),
         ] {
-            site.fault("aurora", fault).await;
-            ask(&site).await;
+            site.set_fault("aurora", fault).await;
+            ask_once(&site).await;
             while site.get("/status.json").await.json()["providers"][0]["state"] != state {}
             let changed = Instant::now();
-            tab.within(
-                SEEN,
-                &part(
+            tab.wait_within(
+                CHANGE_TIMEOUT,
+                &select_part(
                     "provider",
                     &format!("[data-name=\"aurora\"][data-state=\"{state}\"]"),
                 ),
@@ -142,9 +148,9 @@ async fn change_is_shown_within_two_seconds() {
 
 #[tokio::test]
 async fn status_page_uses_the_visitors_language() {
-    let site = Site::demo().await;
-    site.fault("aurora", "unauthorized").await;
-    ask(&site).await;
+    let site = TestSite::demo().await;
+    site.set_fault("aurora", "unauthorized").await;
+    ask_once(&site).await;
     let chrome = Chrome::start().await;
     for (language, direction, refused, live) in [
         ("de", "ltr", "unser Schlüssel wird abgelehnt", "Aktuell."),
@@ -155,17 +161,18 @@ async fn status_page_uses_the_visitors_language() {
         let tab = chrome
             .open(&format!("{}status?lang={language}", site.address()))
             .await;
-        tab.within(
-            SEEN,
+        tab.wait_within(
+            CHANGE_TIMEOUT,
             &format!("document.querySelector('[data-role=\"age\"]').textContent === '{live}'"),
         )
         .await;
-        tab.within(SEEN, &part("incident", "")).await;
+        tab.wait_within(CHANGE_TIMEOUT, &select_part("incident", ""))
+            .await;
         let page = tab
             .eval("[document.documentElement.lang, getComputedStyle(document.body).direction]")
             .await;
         assert_eq!(page, serde_json::json!([language, direction]));
-        let words = tab.string("document.body.innerText").await;
+        let words = tab.eval_string("document.body.innerText").await;
         assert!(words.contains(refused), "{language}: {words}");
         for english in [
             "Working",
@@ -179,20 +186,20 @@ async fn status_page_uses_the_visitors_language() {
         }
         for (width, height) in [(1280, 800), (360, 740)] {
             tab.resize(width, height, false).await;
-            tab.until(&format!("innerWidth === {width}")).await;
+            tab.wait_until(&format!("innerWidth === {width}")).await;
             assert_eq!(
                 tab.eval(&format!("({LOOKS})({width})")).await,
                 serde_json::json!([]),
                 "{language}, {width}"
             );
         }
-        tab.is_untroubled().await;
+        tab.assert_no_errors().await;
     }
 }
 
 #[tokio::test]
 async fn stale_data_shows_its_age_and_page_works_without_scripts() {
-    let mut site = Site::demo().await;
+    let mut site = TestSite::demo().await;
     let raw = site.get("/status").await;
     for text in [
         "Everything works",
@@ -205,14 +212,18 @@ async fn stale_data_shows_its_age_and_page_works_without_scripts() {
         assert!(raw.body.contains(text), "{text}");
     }
     let chrome = Chrome::start().await;
-    let tab = open(&chrome, &site).await;
+    let tab = open_status_page(&chrome, &site).await;
     let age = "document.querySelector('[data-role=\"age\"]').textContent";
-    tab.within(SEEN, &format!("{age} === 'Live.'")).await;
-    site.kill().await;
-    tab.within(SEEN * 2, &format!("/^Data is \\d+ s old/.test({age})"))
+    tab.wait_within(CHANGE_TIMEOUT, &format!("{age} === 'Live.'"))
         .await;
+    site.kill().await;
+    tab.wait_within(
+        CHANGE_TIMEOUT * 2,
+        &format!("/^Data is \\d+ s old/.test({age})"),
+    )
+    .await;
     let headline = tab
-        .string(&format!("{}.innerText", part("status", "")))
+        .eval_string(&format!("{}.innerText", select_part("status", "")))
         .await;
     assert!(
         headline.contains("Everything works"),
@@ -222,18 +233,24 @@ async fn stale_data_shows_its_age_and_page_works_without_scripts() {
 
 #[tokio::test]
 async fn banner_status_page_and_json_agree_on_an_outage() {
-    let site = Site::demo().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let chat = chrome.open(&site.address()).await;
-    let page = open(&chrome, &site).await;
+    let page = open_status_page(&chrome, &site).await;
     for provider in PROVIDERS {
-        site.fault(provider, "unauthorized").await;
+        site.set_fault(provider, "unauthorized").await;
     }
-    ask(&site).await;
-    chat.within(SEEN, "witness.part('banner')?.dataset.mode === 'outage'")
-        .await;
-    page.within(SEEN, &part("status", "[data-mode=\"outage\"]"))
-        .await;
+    ask_once(&site).await;
+    chat.wait_within(
+        CHANGE_TIMEOUT,
+        "witness.part('banner')?.dataset.mode === 'outage'",
+    )
+    .await;
+    page.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part("status", "[data-mode=\"outage\"]"),
+    )
+    .await;
     let status_frame = chat
         .eval("witness.frames.findLast(({ frame }) => frame.type === 'status').frame")
         .await;
@@ -260,27 +277,30 @@ async fn banner_status_page_and_json_agree_on_an_outage() {
         );
     }
     assert_eq!(
-        page.eval(&format!("{}.dataset.incident", part("status", "")))
+        page.eval(&format!("{}.dataset.incident", select_part("status", "")))
             .await,
         id
     );
     assert_eq!(
-        page.eval(&format!("{}.dataset.id", part("incident", "")))
+        page.eval(&format!("{}.dataset.id", select_part("incident", "")))
             .await,
         id
     );
 
     for provider in PROVIDERS {
-        site.fault(provider, "none").await;
+        site.set_fault(provider, "none").await;
     }
-    page.within(SEEN * 4, &part("status", "[data-mode=\"normal\"]"))
-        .await;
-    page.within(
-        SEEN,
+    page.wait_within(
+        CHANGE_TIMEOUT * 4,
+        &select_part("status", "[data-mode=\"normal\"]"),
+    )
+    .await;
+    page.wait_within(
+        CHANGE_TIMEOUT,
         &format!(
             "{} && !{}",
-            part("incident", ""),
-            part("incident", "[data-running]")
+            select_part("incident", ""),
+            select_part("incident", "[data-running]")
         ),
     )
     .await;
@@ -295,18 +315,18 @@ async fn banner_status_page_and_json_agree_on_an_outage() {
         "{ended}"
     );
     assert_eq!(
-        page.eval(&format!("{}.dataset.id", part("incident", "")))
+        page.eval(&format!("{}.dataset.id", select_part("incident", "")))
             .await,
         id
     );
-    page.is_untroubled().await;
+    page.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn operator_disables_and_enables_a_provider() {
-    let site = Site::configured("[server]\nadmin_token = \"right\"\n").await;
+    let site = TestSite::with_config("[server]\nadmin_token = \"right\"\n").await;
     let chrome = Chrome::start().await;
-    let tab = open(&chrome, &site).await;
+    let tab = open_status_page(&chrome, &site).await;
     let submit_token = async |token: &str| {
         tab.eval(&format!(
             "(() => {{ const form = document.querySelector('form.key'); form.token.value = '{token}'; form.requestSubmit(); }})()"
@@ -314,8 +334,8 @@ async fn operator_disables_and_enables_a_provider() {
         .await;
     };
     submit_token("wrong").await;
-    tab.within(
-        SEEN,
+    tab.wait_within(
+        CHANGE_TIMEOUT,
         "document.querySelector('output').textContent.includes('not the right one')",
     )
     .await;
@@ -325,7 +345,8 @@ async fn operator_disables_and_enables_a_provider() {
         0
     );
     submit_token("right").await;
-    tab.within(SEEN, &part("usage", "")).await;
+    tab.wait_within(CHANGE_TIMEOUT, &select_part("usage", ""))
+        .await;
     assert_eq!(
         tab.eval("witness.visible(document.querySelector('form.key'))")
             .await,
@@ -334,17 +355,17 @@ async fn operator_disables_and_enables_a_provider() {
     );
     tab.click("[data-name=\"aurora\"] [data-order=\"disable\"]")
         .await;
-    tab.within(
-        SEEN,
-        &part(
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part(
             "provider",
             "[data-name=\"aurora\"][data-state=\"disabled\"]",
         ),
     )
     .await;
-    tab.within(
-        SEEN,
-        &part("provider", "[data-name=\"borealis\"][data-active=\"true\"]"),
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part("provider", "[data-name=\"borealis\"][data-active=\"true\"]"),
     )
     .await;
     let answer = site
@@ -353,10 +374,10 @@ async fn operator_disables_and_enables_a_provider() {
     assert_eq!(answer.json()["provider"], "borealis");
     tab.click("[data-name=\"aurora\"] [data-order=\"enable\"]")
         .await;
-    tab.within(
-        SEEN,
-        &part("provider", "[data-name=\"aurora\"][data-active=\"true\"]"),
+    tab.wait_within(
+        CHANGE_TIMEOUT,
+        &select_part("provider", "[data-name=\"aurora\"][data-active=\"true\"]"),
     )
     .await;
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }

@@ -8,36 +8,36 @@ use crate::binary::service::Service;
 use crate::binary::ws_client::Visitor;
 
 /// The service. Dropping it kills the process, and prints its log if the test failed.
-pub struct Site {
+pub struct TestSite {
     folder: TempDir,
-    tables: String,
+    config: String,
     /// `None` while the service is killed.
-    running: Option<Service>,
+    service: Option<Service>,
 }
 
-impl Site {
+impl TestSite {
     /// Starts the demo, which needs no configuration.
     pub async fn demo() -> Self {
-        Self::configured("").await
+        Self::with_config("").await
     }
 
     /// Starts a service with these TOML tables in its configuration.
-    pub async fn configured(tables: &str) -> Self {
+    pub async fn with_config(tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let service = Service::start(folder.path(), tables).await;
         Self {
             folder,
-            tables: tables.to_owned(),
-            running: Some(service),
+            config: tables.to_owned(),
+            service: Some(service),
         }
     }
 
-    fn service(&self) -> &Service {
-        self.running.as_ref().unwrap()
+    fn running_service(&self) -> &Service {
+        self.service.as_ref().unwrap()
     }
 
     pub fn port(&self) -> u16 {
-        self.service().port
+        self.running_service().port
     }
 
     pub fn address(&self) -> String {
@@ -46,39 +46,39 @@ impl Site {
 
     /// Kills the process, as a crash would.
     pub async fn kill(&mut self) {
-        self.running.take().unwrap().kill().await;
+        self.service.take().unwrap().kill().await;
     }
 
     /// Starts the service again after [`Self::kill`], on another port.
-    pub async fn start_again(&mut self) {
-        self.running = Some(Service::start(self.folder.path(), &self.tables).await);
+    pub async fn restart(&mut self) {
+        self.service = Some(Service::start(self.folder.path(), &self.config).await);
     }
 
     /// Injects a fault into a demo provider, as the demo panel does. `none` ends it.
-    pub async fn fault(&self, provider: &str, fault: &str) {
-        self.command(provider, json!({ "fault": fault })).await;
+    pub async fn set_fault(&self, provider: &str, fault: &str) {
+        self.post_fault(provider, json!({ "fault": fault })).await;
     }
 
     /// Injects a fault into a demo provider for a limited time.
-    pub async fn fault_for(&self, provider: &str, fault: &str, time: &str) {
-        self.command(provider, json!({ "fault": fault, "for": time }))
+    pub async fn set_fault_for(&self, provider: &str, fault: &str, time: &str) {
+        self.post_fault(provider, json!({ "fault": fault, "for": time }))
             .await;
     }
 
-    async fn command(&self, provider: &str, command: Value) {
+    async fn post_fault(&self, provider: &str, command: Value) {
         let response = self
-            .service()
+            .running_service()
             .post(&format!("/demo/providers/{provider}"), command.clone())
             .await;
         assert_eq!(response.status, 200, "{provider}: {command}");
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.service().get(path).await
+        self.running_service().get(path).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.service().post(path, body.clone()).await
+        self.running_service().post(path, body.clone()).await
     }
 
     /// Returns the turns of a conversation as another client receives them.
@@ -90,9 +90,9 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for TestSite {
     fn drop(&mut self) {
-        if let Some(service) = self.running.as_ref().filter(|_| std::thread::panicking()) {
+        if let Some(service) = self.service.as_ref().filter(|_| std::thread::panicking()) {
             eprintln!("the service's log:\n{}", service.logged());
         }
     }

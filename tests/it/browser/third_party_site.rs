@@ -7,27 +7,27 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The site. Pages can be added while it runs. It stops with the test's runtime.
-pub struct Host {
+pub struct HostSite {
     port: u16,
-    pages: Arc<Mutex<HashMap<String, Page>>>,
+    pages: Arc<Mutex<HashMap<String, HostPage>>>,
 }
 
 #[derive(Clone)]
-struct Page {
-    policy: String,
+struct HostPage {
+    content_security_policy: String,
     html: String,
 }
 
-impl Host {
+impl HostSite {
     /// Starts a site without pages.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let pages: Arc<Mutex<HashMap<String, Page>>> = Arc::default();
+        let pages: Arc<Mutex<HashMap<String, HostPage>>> = Arc::default();
         let shared = Arc::clone(&pages);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&shared)));
+                tokio::spawn(serve_page(stream, Arc::clone(&shared)));
             }
         });
         Self { port, pages }
@@ -38,14 +38,14 @@ impl Host {
     }
 
     /// Returns a service configuration which allows this site's origin.
-    pub fn allowed(&self) -> String {
+    pub fn allowing_config(&self) -> String {
         format!("[server]\nallowed_origins = [\"{}\"]\n", self.origin())
     }
 
     /// Adds a page, with this `Content-Security-Policy` unless empty, and returns its URL.
-    pub fn page(&self, path: &str, policy: &str, html: &str) -> String {
-        let page = Page {
-            policy: policy.to_owned(),
+    pub fn add_page(&self, path: &str, policy: &str, html: &str) -> String {
+        let page = HostPage {
+            content_security_policy: policy.to_owned(),
             html: html.to_owned(),
         };
         self.pages.lock().unwrap().insert(path.to_owned(), page);
@@ -53,16 +53,16 @@ impl Host {
     }
 
     /// Adds a page with these lines in its head and a button of its own.
-    pub fn plain(&self, path: &str, policy: &str, head: &str) -> String {
+    pub fn add_plain_page(&self, path: &str, policy: &str, head: &str) -> String {
         let html = format!(
             "<!doctype html><html lang=\"en\"><head><title>A site</title>{head}</head><body><main><h1>A site</h1>\
              <p>Its own words.</p><button id=\"own\">Its own button</button></main></body></html>"
         );
-        self.page(path, policy, &html)
+        self.add_page(path, policy, &html)
     }
 }
 
-async fn answer(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, Page>>>) {
+async fn serve_page(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, HostPage>>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -74,7 +74,10 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<HashMap<String, Page>>>)
     let path = head.split(' ').nth(1).unwrap_or_default();
     let page = pages.lock().unwrap().get(path).cloned();
     let response = match page {
-        Some(Page { policy, html }) => {
+        Some(HostPage {
+            content_security_policy: policy,
+            html,
+        }) => {
             let policy = if policy.is_empty() {
                 policy
             } else {

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::chrome::Chrome;
-use super::test_site::Site;
-use super::third_party_site::Host;
-use super::widget::tag;
+use super::test_site::TestSite;
+use super::third_party_site::HostSite;
+use super::widget::script_tag;
 
 const SECRET: &str = "what-the-shop-and-the-chat-share";
 
-const LATE: u64 = 4_102_444_800;
+const YEAR_2100: u64 = 4_102_444_800;
 
-fn signed(secret: &str, subject: &str, exp: u64) -> String {
+fn sign_token(secret: &str, subject: &str, exp: u64) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signing_input = format!(
         "{}.{}",
@@ -31,18 +31,18 @@ fn signed(secret: &str, subject: &str, exp: u64) -> String {
     )
 }
 
-fn identify(token: &str) -> String {
+fn identify_script(token: &str) -> String {
     format!(
         "<script>(window.Failsoft ??= []).push(['identify', '{token}'], ['open']);
         Failsoft.push(['on', 'error', (error) => (window.refused = error)])</script>"
     )
 }
 
-async fn pair() -> (Host, Site) {
-    let host = Host::start().await;
-    let site = Site::configured(&format!(
+async fn start_host_and_site() -> (HostSite, TestSite) {
+    let host = HostSite::start().await;
+    let site = TestSite::with_config(&format!(
         "{}[widget]\nidentity_secret = \"{SECRET}\"\n",
-        host.allowed()
+        host.allowing_config()
     ))
     .await;
     (host, site)
@@ -50,79 +50,80 @@ async fn pair() -> (Host, Site) {
 
 #[tokio::test]
 async fn identified_visitor_finds_the_conversation_in_another_browser() {
-    let (host, site) = pair().await;
-    let ann = host.plain(
+    let (host, site) = start_host_and_site().await;
+    let ann = host.add_plain_page(
         "/ann",
         "",
-        &(identify(&signed(SECRET, "ann", LATE)) + &tag(&site, "")),
+        &(identify_script(&sign_token(SECRET, "ann", YEAR_2100)) + &script_tag(&site, "")),
     );
-    let bob = host.plain(
+    let bob = host.add_plain_page(
         "/bob",
         "",
-        &(identify(&signed(SECRET, "bob", LATE)) + &tag(&site, "")),
+        &(identify_script(&sign_token(SECRET, "bob", YEAR_2100)) + &script_tag(&site, "")),
     );
     let first_browser = Chrome::start().await;
     let tab = first_browser.open(&ann).await;
-    tab.until("witness.frame('welcome')").await;
+    tab.wait_until("witness.frame('welcome')").await;
     tab.ask_widget("Where do penguins sleep in winter?").await;
-    let done = tab.until_done().await;
-    let conversation = tab.conversation().await;
+    let done = tab.wait_for_done().await;
+    let conversation = tab.conversation_id().await;
 
     let second_browser = Chrome::start().await;
     let elsewhere = second_browser.open(&ann).await;
     elsewhere
-        .until("witness.answer()?.dataset.state === 'done'")
+        .wait_until("witness.answer()?.dataset.state === 'done'")
         .await;
-    assert_eq!(elsewhere.text().await, done["text"]);
-    assert_eq!(elsewhere.conversation().await, conversation);
-    elsewhere.is_untroubled().await;
+    assert_eq!(elsewhere.answer_text().await, done["text"]);
+    assert_eq!(elsewhere.conversation_id().await, conversation);
+    elsewhere.assert_no_errors().await;
 
     // Another visitor in the first browser.
     let next = first_browser.open(&bob).await;
-    next.until("witness.frame('welcome') && witness.part('empty')")
+    next.wait_until("witness.frame('welcome') && witness.part('empty')")
         .await;
-    assert_ne!(next.conversation().await, conversation);
+    assert_ne!(next.conversation_id().await, conversation);
     assert_eq!(next.eval("witness.answers().length").await, 0);
     // The identity may change while the page is open.
     next.eval(&format!(
         "Failsoft.identify('{}')",
-        signed(SECRET, "ann", LATE - 1)
+        sign_token(SECRET, "ann", YEAR_2100 - 1)
     ))
     .await;
-    next.until("witness.answer()?.dataset.state === 'done'")
+    next.wait_until("witness.answer()?.dataset.state === 'done'")
         .await;
-    assert_eq!(next.text().await, done["text"]);
+    assert_eq!(next.answer_text().await, done["text"]);
     next.eval("Failsoft.identify(null)").await;
-    next.until(
+    next.wait_until(
         "witness.part('empty') && witness.sent.findLast(({ type }) => type === 'hello').token === undefined",
     )
     .await;
-    next.is_untroubled().await;
+    next.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn forged_or_expired_token_opens_no_conversation() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
-    let good = signed(SECRET, "ann", LATE);
+    let good = sign_token(SECRET, "ann", YEAR_2100);
     let unsigned = format!(
         "{}.{}.",
         URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
         good.split('.').nth(1).unwrap()
     );
     let bad = [
-        ("forged", signed("another", "ann", LATE)),
-        ("expired", signed(SECRET, "ann", 1)),
+        ("forged", sign_token("another", "ann", YEAR_2100)),
+        ("expired", sign_token(SECRET, "ann", 1)),
         ("unsigned", unsigned),
     ];
     for (kind, token) in bad {
-        let page = identify(&token) + &tag(&site, "data-locale=\"en\"");
+        let page = identify_script(&token) + &script_tag(&site, "data-locale=\"en\"");
         let tab = chrome
-            .open(&host.plain(&format!("/{kind}"), "", &page))
+            .open(&host.add_plain_page(&format!("/{kind}"), "", &page))
             .await;
-        tab.until("window.refused && witness.part('notice')").await;
+        tab.wait_until("window.refused && witness.part('notice')")
+            .await;
         assert_eq!(tab.eval("refused.code").await, "unauthorized", "{kind}");
-        let notice = tab.string("witness.part('notice').textContent").await;
+        let notice = tab.eval_string("witness.part('notice').textContent").await;
         assert!(
             notice.starts_with("Your sign-in is not valid any more."),
             "{notice}"
@@ -135,8 +136,8 @@ async fn forged_or_expired_token_opens_no_conversation() {
         );
         // With a valid token the visitor gets in.
         tab.eval(&format!("Failsoft.identify('{good}')")).await;
-        tab.until("witness.frame('welcome') && !witness.part('notice')")
+        tab.wait_until("witness.frame('welcome') && !witness.part('notice')")
             .await;
-        tab.is_untroubled().await;
+        tab.assert_no_errors().await;
     }
 }

@@ -4,12 +4,12 @@
 use serde_json::json;
 
 use super::chrome::Chrome;
-use super::page_driver::Tab;
-use super::test_site::Site;
-use super::third_party_site::Host;
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
+use super::third_party_site::HostSite;
 
 /// Returns the script tag which a site embeds, with these attributes.
-pub fn tag(site: &Site, attributes: &str) -> String {
+pub fn script_tag(site: &TestSite, attributes: &str) -> String {
     format!(
         "<script src=\"{}widget.js\" async {attributes}></script>",
         site.address()
@@ -17,30 +17,31 @@ pub fn tag(site: &Site, attributes: &str) -> String {
 }
 
 /// Starts a host site and a service which allows it.
-pub async fn pair() -> (Host, Site) {
-    let host = Host::start().await;
-    let site = Site::configured(&host.allowed()).await;
+pub async fn start_host_and_site() -> (HostSite, TestSite) {
+    let host = HostSite::start().await;
+    let site = TestSite::with_config(&host.allowing_config()).await;
     (host, site)
 }
 
-pub const LAUNCHER: &str = "witness.shadow.querySelector('[data-role=\"launcher\"]')";
+pub const LAUNCHER_ELEMENT: &str = "witness.shadow.querySelector('[data-role=\"launcher\"]')";
 
 /// Waits for the launcher and opens the chat with a click on it.
-pub async fn open(tab: &Tab) {
-    tab.until("witness.shadow && witness.part('launcher')")
+pub async fn open_chat(tab: &BrowserTab) {
+    tab.wait_until("witness.shadow && witness.part('launcher')")
         .await;
-    tab.click_on(LAUNCHER).await;
-    tab.until("witness.part('panel') && witness.part('composer') && witness.frame('welcome')")
+    tab.click_on(LAUNCHER_ELEMENT).await;
+    tab.wait_until("witness.part('panel') && witness.part('composer') && witness.frame('welcome')")
         .await;
 }
 
 #[tokio::test]
 async fn repeated_script_tags_mount_one_widget() {
-    let (host, site) = pair().await;
-    let two = tag(&site, "data-title=\"First\"") + &tag(&site, "data-title=\"Second\"");
+    let (host, site) = start_host_and_site().await;
+    let two =
+        script_tag(&site, "data-title=\"First\"") + &script_tag(&site, "data-title=\"Second\"");
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&host.plain("/", "", &two)).await;
-    open(&tab).await;
+    let tab = chrome.open(&host.add_plain_page("/", "", &two)).await;
+    open_chat(&tab).await;
     assert_eq!(
         tab.eval("document.querySelectorAll('failsoft-chat').length")
             .await,
@@ -53,45 +54,45 @@ async fn repeated_script_tags_mount_one_widget() {
     );
     // A third tag, added later.
     tab.eval(&format!("document.head.append(Object.assign(document.createElement('script'), {{ src: '{}widget.js', onload: () => (window.later = true) }}))", site.address())).await;
-    tab.until("window.later").await;
+    tab.wait_until("window.later").await;
     assert_eq!(
         tab.eval("document.querySelectorAll('failsoft-chat').length")
             .await,
         1
     );
     tab.ask_widget("Hello there").await;
-    let done = tab.until_done().await;
+    let done = tab.wait_for_done().await;
     assert_eq!(done["source"], "ai");
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn widget_works_under_a_strict_content_security_policy() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let us = format!("127.0.0.1:{}", site.port());
     // A policy lists the WebSocket separately from the page which it belongs to.
     let policy =
         format!("default-src 'none'; script-src http://{us}; connect-src http://{us} ws://{us}");
     let chrome = Chrome::start().await;
     let tab = chrome
-        .open(&host.plain("/", &policy, &tag(&site, "data-accent=\"#0a7d5a\"")))
+        .open(&host.add_plain_page("/", &policy, &script_tag(&site, "data-accent=\"#0a7d5a\"")))
         .await;
-    open(&tab).await;
+    open_chat(&tab).await;
     tab.ask_widget("Show me some Rust code").await;
-    tab.until_done().await;
-    tab.until("witness.answer().querySelector('.hljs-keyword')")
+    tab.wait_for_done().await;
+    tab.wait_until("witness.answer().querySelector('.hljs-keyword')")
         .await;
     let styled = "(({ width, borderRadius }) => [width, borderRadius])(getComputedStyle(witness.part('panel')))";
     assert_eq!(tab.eval(styled).await, json!(["384px", "12px"]));
     let accent = "getComputedStyle(witness.part('launcher')).backgroundColor";
     assert_eq!(tab.eval(accent).await, "rgb(10, 125, 90)");
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
 }
 
 /// Returns position, size and look of every visible element in the widget.
-const MEASURE: &str = "(() => {
+const MEASURE_WIDGET: &str = "(() => {
     const seen = [...witness.shadow.querySelectorAll('.fsw *')].filter((el) => el.checkVisibility({ visibilityProperty: true }));
     return seen.map((el) => {
         const { left, top, width, height } = el.getBoundingClientRect();
@@ -103,7 +104,7 @@ const MEASURE: &str = "(() => {
 
 #[tokio::test]
 async fn site_styles_do_not_affect_the_widget() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let hostile = "<style>:root { overflow: hidden !important; font-size: 30px !important; direction: rtl; line-height: 3 } * { all: unset !important }
         button { display: none !important } failsoft-chat { visibility: hidden !important; opacity: 0 !important; zoom: 2 !important }
         body, body * { font: 30px/2 fantasy !important; color: red !important; text-transform: uppercase !important; letter-spacing: 9px !important }
@@ -116,22 +117,25 @@ async fn site_styles_do_not_affect_the_widget() {
         ("/hostile", hostile),
     ] {
         let tab = chrome
-            .open(&host.plain(
+            .open(&host.add_plain_page(
                 path,
                 "",
-                &format!("{style}{}", tag(&site, "data-theme=\"light\"")),
+                &format!("{style}{}", script_tag(&site, "data-theme=\"light\"")),
             ))
             .await;
-        tab.until("witness.shadow && document.readyState === 'complete'")
+        tab.wait_until("witness.shadow && document.readyState === 'complete'")
             .await;
         tab.eval("Failsoft.open()").await;
-        tab.until("witness.part('panel') && witness.part('empty') && witness.frame('welcome')")
+        tab.wait_until(
+            "witness.part('panel') && witness.part('empty') && witness.frame('welcome')",
+        )
+        .await;
+        tab.wait_until("!witness.shadow.getAnimations().length")
             .await;
-        tab.until("!witness.shadow.getAnimations().length").await;
         tab.eval("(document.activeElement.blur(), witness.shadow.activeElement?.blur())")
             .await;
-        measured.push(tab.eval(MEASURE).await);
-        tab.is_untroubled().await;
+        measured.push(tab.eval(MEASURE_WIDGET).await);
+        tab.assert_no_errors().await;
         tab.eval("Failsoft.destroy()").await;
     }
     let [neutral, hostile] = measured.try_into().unwrap();
@@ -156,13 +160,14 @@ async fn site_styles_do_not_affect_the_widget() {
 
 #[tokio::test]
 async fn chat_code_loads_on_hover_and_the_launcher_is_light() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
     tab.cdp("Performance.enable", json!({ "timeDomain": "threadTicks" }))
         .await;
-    tab.go(&host.plain("/", "", &tag(&site, ""))).await;
-    tab.until("witness.shadow && document.readyState === 'complete'")
+    tab.open(&host.add_plain_page("/", "", &script_tag(&site, "")))
+        .await;
+    tab.wait_until("witness.shadow && document.readyState === 'complete'")
         .await;
     let metrics = tab.cdp("Performance.getMetrics", json!({})).await;
     let metric = |name: &str| {
@@ -186,8 +191,8 @@ async fn chat_code_loads_on_hover_and_the_launcher_is_light() {
         site.port()
     );
     assert_eq!(tab.eval(&fetched).await, json!(["/widget.js"]));
-    tab.hover(LAUNCHER).await;
-    tab.until(&format!(
+    tab.hover(LAUNCHER_ELEMENT).await;
+    tab.wait_until(&format!(
         "{fetched}.includes('/static/chat.js') && {fetched}.includes('/static/style.css')"
     ))
     .await;
@@ -202,23 +207,25 @@ async fn chat_code_loads_on_hover_and_the_launcher_is_light() {
             .await,
         true
     );
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn loading_causes_no_long_tasks() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
-    let effort = chrome.effort();
-    let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;
-    open(&tab).await;
-    tab.ask_widget("Show me some Rust code").await;
-    tab.until_done().await;
-    tab.until("witness.answer().querySelector('.hljs-keyword')")
+    let effort = chrome.watch_cpu_time();
+    let tab = chrome
+        .open(&host.add_plain_page("/", "", &script_tag(&site, "")))
         .await;
-    assert_eq!(effort.own(&tab).await, []);
+    open_chat(&tab).await;
+    tab.ask_widget("Show me some Rust code").await;
+    tab.wait_for_done().await;
+    tab.wait_until("witness.answer().querySelector('.hljs-keyword')")
+        .await;
+    assert_eq!(effort.long_tasks(&tab).await, []);
     // The same for the service's own chat page.
     let page = chrome.open(&site.address()).await;
-    page.until("witness.part('empty')").await;
-    assert_eq!(effort.own(&page).await, []);
+    page.wait_until("witness.part('empty')").await;
+    assert_eq!(effort.long_tasks(&page).await, []);
 }

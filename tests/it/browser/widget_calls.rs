@@ -3,28 +3,32 @@
 use serde_json::{Value, json};
 
 use super::chrome::Chrome;
-use super::cutting_proxy::Line;
-use super::test_site::Site;
-use super::third_party_site::Host;
-use super::widget::{LAUNCHER, pair, tag};
+use super::cutting_proxy::BrowserProxy;
+use super::test_site::TestSite;
+use super::third_party_site::HostSite;
+use super::widget::{LAUNCHER_ELEMENT, script_tag, start_host_and_site};
 
 /// Records every event of the widget in `heard`, before the widget's script has loaded.
-const LISTEN: &str = "<script>window.heard = [];
+const RECORD_EVENTS: &str = "<script>window.heard = [];
     const on = (name) => [ 'on', name, (detail) => heard.push([name, detail]) ];
     (window.Failsoft ??= []).push(...['ready', 'open', 'close', 'message', 'status', 'error'].map(on));
     Failsoft.push(['send', 'Asked before all'], ['open']);</script>";
 
 #[tokio::test]
 async fn calls_before_loading_apply_and_events_are_reported() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
     let attributes = "data-title=\"Ask us\" data-greeting=\"Well met.\" data-position=\"left\" data-theme=\"dark\" data-locale=\"de\" data-accent=\"rgb(200, 20, 60)\"";
     let tab = chrome
-        .open(&host.plain("/", "", &format!("{LISTEN}{}", tag(&site, attributes))))
+        .open(&host.add_plain_page(
+            "/",
+            "",
+            &format!("{LISTEN}{}", script_tag(&site, attributes)),
+        ))
         .await;
-    tab.until("witness.part('panel') && witness.frame('done')")
+    tab.wait_until("witness.part('panel') && witness.frame('done')")
         .await;
-    tab.until("witness.answer()?.dataset.state === 'done'")
+    tab.wait_until("witness.answer()?.dataset.state === 'done'")
         .await;
     assert_eq!(
         tab.eval("witness.sent.find(({ type }) => type === 'send').text")
@@ -106,26 +110,30 @@ async fn calls_before_loading_apply_and_events_are_reported() {
     );
     tab.eval("Failsoft.on('ready', () => (window.late = true))")
         .await;
-    tab.until("window.late").await;
+    tab.wait_until("window.late").await;
     tab.eval("Failsoft.destroy()").await;
     assert_eq!(
         tab.eval("[document.querySelector('failsoft-chat'), typeof Failsoft]")
             .await,
         json!([null, "undefined"])
     );
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn accent_property_of_the_site_colours_the_widget() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let style = "<style>:root { --fs-accent: rgb(255, 212, 0) }</style>";
     let chrome = Chrome::start().await;
     let tab = chrome
-        .open(&host.plain("/", "", &format!("{style}{}", tag(&site, "data-open"))))
+        .open(&host.add_plain_page(
+            "/",
+            "",
+            &format!("{style}{}", script_tag(&site, "data-open")),
+        ))
         .await;
-    tab.until("witness.part('panel') && witness.part('empty')")
+    tab.wait_until("witness.part('panel') && witness.part('empty')")
         .await;
     // The widget opened by itself, so it does not take the focus.
     assert_eq!(
@@ -138,15 +146,17 @@ async fn accent_property_of_the_site_colours_the_widget() {
         tab.eval(colours).await,
         json!(["rgb(255, 212, 0)", "oklch(0 0 0)"])
     );
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn escape_closes_the_widget_and_restores_the_focus() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
-    let tab = chrome.open(&host.plain("/", "", &tag(&site, ""))).await;
-    tab.until("witness.shadow && witness.part('launcher')")
+    let tab = chrome
+        .open(&host.add_plain_page("/", "", &script_tag(&site, "")))
+        .await;
+    tab.wait_until("witness.shadow && witness.part('launcher')")
         .await;
     // By keyboard only: past the site's own button to the launcher.
     tab.press("Tab").await;
@@ -158,7 +168,7 @@ async fn escape_closes_the_widget_and_restores_the_focus() {
         true
     );
     tab.press("Enter").await;
-    tab.until("witness.shadow.activeElement?.localName === 'textarea'")
+    tab.wait_until("witness.shadow.activeElement?.localName === 'textarea'")
         .await;
     tab.press("Escape").await;
     assert_eq!(
@@ -171,27 +181,27 @@ async fn escape_closes_the_widget_and_restores_the_focus() {
     // Opened from the site's own button: the focus returns there.
     tab.eval("(document.getElementById('own').onclick = () => Failsoft.open(), document.getElementById('own').focus())").await;
     tab.press("Enter").await;
-    tab.until("witness.shadow.activeElement?.localName === 'textarea'")
+    tab.wait_until("witness.shadow.activeElement?.localName === 'textarea'")
         .await;
     tab.press("Escape").await;
     assert_eq!(tab.eval("document.activeElement.id").await, "own");
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn disallowed_site_gets_an_error_and_no_session() {
-    let host = Host::start().await;
-    let site = Site::demo().await;
+    let host = HostSite::start().await;
+    let site = TestSite::demo().await;
     let chrome = Chrome::start().await;
     let tab = chrome
-        .open(&host.plain(
+        .open(&host.add_plain_page(
             "/",
             "",
-            &format!("{LISTEN}{}", tag(&site, "data-locale=\"en\"")),
+            &format!("{LISTEN}{}", script_tag(&site, "data-locale=\"en\"")),
         ))
         .await;
-    tab.until("witness.part('notice')").await;
-    let notice = tab.string("witness.part('notice').textContent").await;
+    tab.wait_until("witness.part('notice')").await;
+    let notice = tab.eval_string("witness.part('notice').textContent").await;
     assert_eq!(notice, "The chat is not open to this site.");
     assert_eq!(tab.eval("witness.frames.length").await, 0);
     assert_eq!(
@@ -199,7 +209,7 @@ async fn disallowed_site_gets_an_error_and_no_session() {
             .await,
         "forbidden_origin"
     );
-    let complaints = chrome.complaints().await;
+    let complaints = chrome.console_warnings().await;
     let complaint = complaints
         .iter()
         .find(|text| text.contains("server.allowed_origins"))
@@ -211,31 +221,31 @@ async fn disallowed_site_gets_an_error_and_no_session() {
     tab.click("#own").await;
     assert_eq!(tab.eval("window.pressed").await, true);
     tab.eval("Failsoft.close()").await;
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }
 
 #[tokio::test]
 async fn unreachable_service_shows_a_notice_and_leaves_the_site_working() {
-    let host = Host::start().await;
-    let mut site = Site::configured(&host.allowed()).await;
-    let proxy = Line::to(site.port()).await;
+    let host = HostSite::start().await;
+    let mut site = TestSite::with_config(&host.allowing_config()).await;
+    let proxy = BrowserProxy::in_front_of(site.port()).await;
     let chrome = Chrome::start().await;
     let script = format!(
         "{LISTEN}<script src=\"{}widget.js\" async data-locale=\"en\"></script>",
         proxy.address()
     );
-    let address = host.plain(
+    let address = host.add_plain_page(
         "/",
         "",
         &script.replace("Failsoft.push(['send', 'Asked before all'], ['open']);", ""),
     );
     let tab = chrome.open(&address).await;
-    tab.until("witness.shadow && witness.part('launcher')")
+    tab.wait_until("witness.shadow && witness.part('launcher')")
         .await;
     // The service stops after the launcher loaded and before the chat does.
     site.kill().await;
-    tab.click_on(LAUNCHER).await;
-    tab.until("witness.part('panel')?.textContent.includes('cannot be reached')")
+    tab.click_on(LAUNCHER_ELEMENT).await;
+    tab.wait_until("witness.part('panel')?.textContent.includes('cannot be reached')")
         .await;
     assert_eq!(
         tab.eval("heard.find(([name]) => name === 'error')[1].code")
@@ -248,19 +258,21 @@ async fn unreachable_service_shows_a_notice_and_leaves_the_site_working() {
     assert_eq!(tab.eval("window.pressed").await, true);
 
     tab.eval("Failsoft.send('Asked while it was gone')").await;
-    site.start_again().await;
-    proxy.lead_to(site.port());
+    site.restart().await;
+    proxy.set_target(site.port());
     let again = "[...witness.shadow.querySelectorAll('button')].find((one) => one.textContent === 'Try again')";
     tab.click_on(again).await;
-    tab.until("witness.frame('welcome') && witness.part('composer')")
+    tab.wait_until("witness.frame('welcome') && witness.part('composer')")
         .await;
-    tab.until("witness.frame('start')?.text === 'Asked while it was gone'")
+    tab.wait_until("witness.frame('start')?.text === 'Asked while it was gone'")
         .await;
 
     // Without the service from the start there is no widget, and the rest of the site works.
     site.kill().await;
-    let tab = chrome.open(&host.plain("/none", "", &script)).await;
-    tab.until("document.readyState === 'complete'").await;
+    let tab = chrome
+        .open(&host.add_plain_page("/none", "", &script))
+        .await;
+    tab.wait_until("document.readyState === 'complete'").await;
     assert_eq!(
         tab.eval("[document.querySelector('failsoft-chat'), Array.isArray(Failsoft)]")
             .await,
@@ -271,19 +283,19 @@ async fn unreachable_service_shows_a_notice_and_leaves_the_site_working() {
 
 #[tokio::test]
 async fn widget_is_modal_on_a_phone_and_reopens_the_same_session() {
-    let (host, site) = pair().await;
+    let (host, site) = start_host_and_site().await;
     let chrome = Chrome::start().await;
     let tab = chrome.open("about:blank").await;
     tab.resize(360, 740, true).await;
-    let page =
-        "<meta name=\"viewport\" content=\"width=device-width\">".to_owned() + &tag(&site, "");
-    tab.go(&host.plain("/", "", &page)).await;
-    tab.until("witness.shadow && witness.part('launcher')")
+    let page = "<meta name=\"viewport\" content=\"width=device-width\">".to_owned()
+        + &script_tag(&site, "");
+    tab.open(&host.add_plain_page("/", "", &page)).await;
+    tab.wait_until("witness.shadow && witness.part('launcher')")
         .await;
     let size = "(({ width, height }) => [width, height])(witness.part('launcher').getBoundingClientRect())";
     assert_eq!(tab.eval(size).await, json!([56, 56]));
     tab.eval("Failsoft.open()").await;
-    tab.until(
+    tab.wait_until(
         "witness.part('composer') && witness.frame('welcome') && !witness.shadow.getAnimations().length",
     )
     .await;
@@ -312,16 +324,18 @@ async fn widget_is_modal_on_a_phone_and_reopens_the_same_session() {
     let modal = "[witness.part('panel') ?? null, document.querySelector('main').inert]";
     assert_eq!(tab.eval(modal).await, json!([null, false]));
     tab.eval("Failsoft.open()").await;
-    tab.until("document.querySelector('main').inert").await;
+    tab.wait_until("document.querySelector('main').inert").await;
     tab.resize(1280, 800, false).await;
-    tab.until("innerWidth === 1280 && witness.part('panel').getBoundingClientRect().width === 384")
-        .await;
+    tab.wait_until(
+        "innerWidth === 1280 && witness.part('panel').getBoundingClientRect().width === 384",
+    )
+    .await;
     assert_eq!(
         tab.eval("witness.part('panel').getBoundingClientRect().height")
             .await,
         600
     );
-    tab.until("!document.querySelector('main').inert && !witness.part('panel').hasAttribute('aria-modal')")
+    tab.wait_until("!document.querySelector('main').inert && !witness.part('panel').hasAttribute('aria-modal')")
         .await;
     tab.eval("(Failsoft.close(), Failsoft.open())").await;
     assert_eq!(
@@ -329,5 +343,5 @@ async fn widget_is_modal_on_a_phone_and_reopens_the_same_session() {
             .await,
         1
     );
-    tab.is_untroubled().await;
+    tab.assert_no_errors().await;
 }

@@ -9,9 +9,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::chrome::Chrome;
-use super::page_driver::Tab;
-use super::test_site::Site;
-use crate::harness::{Act, Gate, ScriptedProvider, finish, head, say, word};
+use super::page_driver::BrowserTab;
+use super::test_site::TestSite;
+use crate::harness::{
+    ScriptGate, ScriptStep, ScriptedProvider, send_text, stream_end, stream_head, token_event,
+};
 
 /// If an attack succeeds it sets `ran`, or fetches from ELSEWHERE or from a URL with `leak`.
 const ATTACKS: &[&str] = &[
@@ -51,11 +53,11 @@ const ATTACKS: &[&str] = &[
 ];
 
 /// The elements of which a rendered answer may consist.
-const HARMLESS: &str = "a article blockquote br button code details div em h2 h3 hr i li ol p path pre section span strong summary \
+const ALLOWED_ELEMENTS: &str = "a article blockquote br button code details div em h2 h3 hr i li ol p path pre section span strong summary \
     svg table tbody td th thead tr ul";
 
 /// Starts a server which counts connections. There must be none.
-async fn elsewhere() -> (String, watch::Receiver<usize>) {
+async fn start_trap_server() -> (String, watch::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/x", listener.local_addr().unwrap());
     let (sender, connections) = watch::channel(0);
@@ -68,7 +70,7 @@ async fn elsewhere() -> (String, watch::Receiver<usize>) {
 }
 
 /// Splits a text into pieces of this many characters, so that attacks are split in their middle.
-fn pieces(text: &str, length: usize) -> Vec<String> {
+fn split_into_pieces(text: &str, length: usize) -> Vec<String> {
     let characters: Vec<_> = text.chars().collect();
     characters
         .chunks(length)
@@ -76,7 +78,7 @@ fn pieces(text: &str, length: usize) -> Vec<String> {
         .collect()
 }
 
-pub async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
+pub async fn site_with_providers(providers: &[&ScriptedProvider], title: &str) -> TestSite {
     let mut tables = format!(
         "[chat]\ntitle = {title:?}\ngreeting = {title:?}\n[timeouts]\nstall = \"60s\"\nattempt = \"240s\"\nturn = \"300s\"\n"
     );
@@ -87,34 +89,35 @@ pub async fn site(providers: &[&ScriptedProvider], title: &str) -> Site {
             "[[providers]]\nname = \"p{at}\"\ndialect = \"openai\"\nbase_url = \"{address}\"\nmodel = \"m\"\napi_key = \"k\"\n"
         );
     }
-    Site::configured(&tables).await
+    TestSite::with_config(&tables).await
 }
 
 #[tokio::test]
 async fn hostile_text_runs_nothing_and_loads_nothing() {
-    let (address, connections) = elsewhere().await;
+    let (address, connections) = start_trap_server().await;
     let attack = ATTACKS.join("\n\n").replace("ELSEWHERE", &address);
-    let parts = pieces(&attack, 11);
-    let gate = Gate::default();
-    let mut script = vec![say(&head())];
+    let parts = split_into_pieces(&attack, 11);
+    let gate = ScriptGate::default();
+    let mut script = vec![send_text(&stream_head())];
     script.extend(
         parts
             .iter()
-            .flat_map(|part| [gate.hold(), say(&word(part))]),
+            .flat_map(|part| [gate.wait_step(), send_text(&token_event(part))]),
     );
-    script.extend([gate.hold(), say(&finish())]);
+    script.extend([gate.wait_step(), send_text(&stream_end())]);
     let provider = ScriptedProvider::start(script).await;
     let title = "<img src=x onerror=ran=1> & \"others\"";
-    let site = site(&[&provider], title).await;
+    let site = site_with_providers(&[&provider], title).await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
-    tab.until("witness.frame('welcome')").await;
+    tab.wait_until("witness.frame('welcome')").await;
     assert_eq!(
-        tab.string("document.querySelector('h1').textContent").await,
+        tab.eval_string("document.querySelector('h1').textContent")
+            .await,
         title
     );
     assert!(
-        tab.string("document.querySelector('[data-role=\"empty\"]').innerText")
+        tab.eval_string("document.querySelector('[data-role=\"empty\"]').innerText")
             .await
             .contains(title)
     );
@@ -123,17 +126,17 @@ async fn hostile_text_runs_nothing_and_loads_nothing() {
     tab.ask(question).await;
     let mut length = 0;
     for part in &parts {
-        gate.open();
+        gate.let_one_through();
         length += part.encode_utf16().count();
-        tab.until(&format!("witness.text().length === {length}"))
+        tab.wait_until(&format!("witness.text().length === {length}"))
             .await;
     }
-    is_harmless(&tab).await;
-    gate.open();
-    tab.until_done().await;
-    is_harmless(&tab).await;
+    assert_harmless(&tab).await;
+    gate.let_one_through();
+    tab.wait_for_done().await;
+    assert_harmless(&tab).await;
     assert_eq!(
-        tab.string(
+        tab.eval_string(
             "document.querySelector('[data-from=\"user\"] [data-role=\"text\"]').textContent"
         )
         .await,
@@ -141,12 +144,12 @@ async fn hostile_text_runs_nothing_and_loads_nothing() {
     );
 
     tab.reload().await;
-    tab.until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')")
+    tab.wait_until("witness.answer()?.dataset.state === 'done' && witness.frame('welcome')")
         .await;
-    assert_eq!(tab.text().await, attack);
-    is_harmless(&tab).await;
-    tab.is_untroubled().await;
-    assert_eq!(chrome.complaints().await, Vec::<String>::new());
+    assert_eq!(tab.answer_text().await, attack);
+    assert_harmless(&tab).await;
+    tab.assert_no_errors().await;
+    assert_eq!(chrome.console_warnings().await, Vec::<String>::new());
     assert_eq!(
         *connections.borrow(),
         0,
@@ -156,27 +159,28 @@ async fn hostile_text_runs_nothing_and_loads_nothing() {
 
 #[tokio::test]
 async fn hostile_draft_runs_nothing() {
-    let (address, connections) = elsewhere().await;
+    let (address, connections) = start_trap_server().await;
     let attack = ATTACKS.join("\n\n").replace("ELSEWHERE", &address);
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let broken = ScriptedProvider::start(vec![
-        say(&(head() + &word(&attack))),
-        gate.hold(),
-        Act::Reset,
+        send_text(&(stream_head() + &token_event(&attack))),
+        gate.wait_step(),
+        ScriptStep::Reset,
     ])
     .await;
     let whole = ScriptedProvider::answering("Something else altogether.").await;
-    let site = site(&[&broken, &whole], "Chat").await;
+    let site = site_with_providers(&[&broken, &whole], "Chat").await;
     let chrome = Chrome::start().await;
     let tab = chrome.open(&site.address()).await;
     tab.ask("Hello").await;
-    tab.until_it_says(attack.encode_utf16().count()).await;
-    gate.open();
-    let done = tab.until_done().await;
+    tab.wait_for_partial_answer(attack.encode_utf16().count())
+        .await;
+    gate.let_one_through();
+    let done = tab.wait_for_done().await;
     assert_eq!(done["drafts"][0]["text"], attack);
     tab.click(r#"[data-role="draft"] summary"#).await;
-    is_harmless(&tab).await;
-    tab.is_untroubled().await;
+    assert_harmless(&tab).await;
+    tab.assert_no_errors().await;
     assert_eq!(
         *connections.borrow(),
         0,
@@ -186,7 +190,7 @@ async fn hostile_draft_runs_nothing() {
 
 /// Asserts that the transcript has only allowed elements and attributes, and that nothing was run
 /// or fetched.
-async fn is_harmless(tab: &Tab) {
+async fn assert_harmless(tab: &BrowserTab) {
     assert_eq!(tab.eval("window.ran ?? null").await, json!(null));
     let leaked = "performance.getEntriesByType('resource').map(({ name }) => name).filter((name) => name.includes('leak'))";
     assert_eq!(tab.eval(leaked).await, json!([]));
@@ -200,7 +204,7 @@ async fn is_harmless(tab: &Tab) {
     let names: BTreeSet<String> = serde_json::from_value(names).unwrap();
     let unexpected: Vec<_> = names
         .iter()
-        .filter(|name| !HARMLESS.split(' ').any(|known| known == *name))
+        .filter(|name| !ALLOWED_ELEMENTS.split(' ').any(|known| known == *name))
         .collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
     let attributes = format!(

@@ -10,7 +10,7 @@ use crate::binary::exclusive;
 use crate::binary::provider::{Behavior, Provider};
 use crate::binary::service::Service;
 use crate::binary::ws_client::Visitor;
-use crate::harness::{Receiver, Redis};
+use crate::harness::{AlertReceiver, Redis};
 
 /// Longer than an instance leaves an alert to another before it checks again.
 const QUIET_PERIOD: Duration = Duration::from_secs(7);
@@ -20,7 +20,7 @@ async fn an_outage_seen_by_both_instances_is_alerted_once() {
     let _exclusive = exclusive().await;
     let redis = Redis::start(&[]);
     let provider = Provider::start(Behavior::Answer).await;
-    let receiver = Receiver::start().await;
+    let receiver = AlertReceiver::start().await;
     let config = config(&provider, &redis.url())
         .replace("[breaker]\n", "[breaker]\nblocked_for = \"1s\"\n")
         + &format!("[alerts]\nwebhook = \"{}\"\n", receiver.url());
@@ -50,15 +50,15 @@ async fn an_outage_seen_by_both_instances_is_alerted_once() {
         true
     );
     wait_for_mode("outage").await;
-    receiver.event("provider_down").await;
-    receiver.event("mode_changed").await;
+    receiver.wait_for_event("provider_down").await;
+    receiver.wait_for_event("mode_changed").await;
     // A repeated alert would arrive within this time; its absence has no event to wait for.
     tokio::time::sleep(QUIET_PERIOD).await;
     provider.set_behavior(Behavior::Answer);
     wait_for_mode("normal").await;
-    receiver.event("provider_up").await;
+    receiver.wait_for_event("provider_up").await;
     receiver
-        .until(|received| {
+        .wait_for(|received| {
             received
                 .iter()
                 .filter(|alert| alert.json()["event"] == "mode_changed")
@@ -67,7 +67,11 @@ async fn an_outage_seen_by_both_instances_is_alerted_once() {
         })
         .await;
     tokio::time::sleep(QUIET_PERIOD).await;
-    let mut alerts: Vec<_> = receiver.came().iter().map(|alert| alert.json()).collect();
+    let mut alerts: Vec<_> = receiver
+        .deliveries()
+        .iter()
+        .map(|alert| alert.json())
+        .collect();
     alerts.sort_by_key(|alert| alert["at"].to_string());
     let mut events: Vec<_> = alerts
         .iter()

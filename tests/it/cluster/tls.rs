@@ -9,7 +9,7 @@ use super::config;
 use crate::binary::provider::{Behavior, Provider};
 use crate::binary::service::{Service, failsoft};
 use crate::binary::ws_client::Visitor;
-use crate::harness::{Certificates, Redis};
+use crate::harness::{Redis, TestCertificates};
 
 /// Returns `false` if the installed Redis was built without TLS, and lacks the setting.
 fn speaks_tls() -> bool {
@@ -19,7 +19,7 @@ fn speaks_tls() -> bool {
 }
 
 /// Starts a Redis with TLS and this password. Returns it with its TLS port.
-fn secured(certificates: &Certificates, password: &str) -> (Redis, u16) {
+fn secured(certificates: &TestCertificates, password: &str) -> (Redis, u16) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
@@ -61,7 +61,7 @@ async fn untrusted_redis_certificates_and_wrong_passwords_are_reported() {
         println!("skipped: this redis-server was built without TLS");
         return;
     }
-    let certificates = Certificates::make();
+    let certificates = TestCertificates::generate();
     let provider = Provider::start(Behavior::Answer).await;
     let (redis, port) = secured(&certificates, "canary-server");
     let url = |password: &str| format!("rediss://:{password}@127.0.0.1:{port}");

@@ -8,38 +8,43 @@ use super::source_parser::{File, Tree};
 use super::{assert_follows, assert_violates};
 
 /// Each top module with the modules directly below it. A module may import whatever is below it, at any depth.
-const DIRECT_IMPORTS: [(&str, &[&str]); 18] = [
+const DIRECT_IMPORTS: [(&str, &[&str]); 19] = [
     ("fuzzing", &["web"]),
     ("main", &["cli"]),
     ("cli", &["app"]),
-    // Counts what sessions let through and tells what providers learnt, beside everything: nobody waits for it, so nobody but `app` may_import it.
-    ("app", &["web", "ops", "fleet", "simulator"]),
+    ("app", &["web", "ops", "cluster", "simulator"]),
     ("web", &["session", "ops", "simulator"]),
     ("ops", &["session"]),
-    ("fleet", &["session"]),
+    // Reports and counts beside everything else. Nothing waits for it, so only `app` imports it.
+    ("cluster", &["session"]),
     ("session", &["turn"]),
     ("turn", &["router", "degradation"]),
     ("router", &["provider"]),
     ("provider", &["store"]),
-    ("degradation", &["store"]),
+    ("degradation", &["answer_cache"]),
+    ("answer_cache", &["store"]),
     ("simulator", &["telemetry"]),
-    ("store", &["supervised"]),
-    ("supervised", &["telemetry"]),
-    ("telemetry", &["settings"]),
-    ("settings", &["chat"]),
-    ("chat", &[]),
+    ("store", &["actor_exit"]),
+    ("actor_exit", &["telemetry"]),
+    ("telemetry", &["config"]),
+    ("config", &["domain"]),
+    ("domain", &[]),
 ];
 
 /// Modules that only those listing them in [`DIRECT_IMPORTS`] may import, not modules further up.
-const DIRECT_ONLY: [&str; 3] = ["ops", "fleet", "simulator"];
+const DIRECT_ONLY: [&str; 3] = ["ops", "cluster", "simulator"];
 
 /// Files that only decide: no actor, task, socket, clock or random source. Time and chance are arguments.
 const PURE: &str = concat!(
-    r"^src/(?:chat\b|provider/(?:breaker|actor/shown\b|drill/(?:effect|events)\b|window\b|dialect\b|latency\b|spending\b|news\b)",
-    r"|router/(?:rank|plan|budget|backoff)\b",
-    r"|turn/(?:seam|quality|outbox/line)\b|session/limits/bucket\b|fleet/(?:message|known|share|simulation)\b",
-    r"|ops/(?:incidents|uptime|history|early\b|alerts/(?:alert|cause|line|rules|seen|sign)|drills/report)\b",
-    r"|degradation/(?:ladder|replies|request|summary|words|case|cache)\b|degradation/knowledge/(?:index|passages)\b)",
+    r"^src/(?:domain\b|provider/(?:breaker|actor/stable_time\b|fault_injection/(?:fault|events)\b",
+    r"|sliding_window\b|dialect\b|latency\b|cost\b|event\b)",
+    r"|router/(?:ordering|retry_policy|retry_budget|backoff)\b",
+    r"|turn/(?:merge|overlap|quality|followups/queue)\b|session/rate_limit/bucket\b",
+    r"|cluster/(?:message|peer_state|spend_share|simulation)\b",
+    r"|ops/(?:incidents|uptime|hourly_history|anomaly\b|drills/report)\b",
+    r"|ops/alerts/(?:payload|subject|queue|rules|conditions|sign)\b",
+    r"|answer_cache/policy\b|degradation/(?:fallback_chain|replies|intent|summary|text)\b",
+    r"|degradation/knowledge/(?:index|passages)\b)",
 );
 
 const IMPURE: &str = concat!(
@@ -179,9 +184,9 @@ fn direct_imports_are_acyclic_and_list_each_module_once() {
 fn an_upward_import_is_reported() {
     for (path, text, place) in [
         (
-            "src/chat/mod.rs",
+            "src/domain/mod.rs",
             "\nuse crate::store::Store;",
-            "src/chat/mod.rs:2",
+            "src/domain/mod.rs:2",
         ),
         (
             "src/store/sled.rs",
@@ -195,9 +200,9 @@ fn an_upward_import_is_reported() {
         ),
         ("src/store.rs", "use super::turn::run;", "src/store.rs:1"),
         (
-            "src/router/plan.rs",
+            "src/router/retry_policy.rs",
             "fn f() { crate::degradation::answer() }",
-            "src/router/plan.rs:1",
+            "src/router/retry_policy.rs:1",
         ),
         (
             "src/degradation/actor.rs",
@@ -211,7 +216,7 @@ fn an_upward_import_is_reported() {
         ),
         (
             "src/ops/drills.rs",
-            "use crate::{\n    chat::{At, Mode},\n    web::routes,\n};",
+            "use crate::{\n    domain::{At, Mode},\n    web::routes,\n};",
             "src/ops/drills.rs:3",
         ),
         (
@@ -225,13 +230,13 @@ fn an_upward_import_is_reported() {
             "src/main.rs:1",
         ),
         (
-            "src/settings.rs",
+            "src/config.rs",
             "#[cfg(test)]\nmod tests {\n    use super::super::store;\n}",
-            "src/settings.rs:3",
+            "src/config.rs:3",
         ),
         (
             "src/brain/mod.rs",
-            "use crate::chat::At;",
+            "use crate::domain::At;",
             "src/brain/mod.rs:1",
         ),
     ] {
@@ -244,11 +249,11 @@ fn a_downward_import_is_allowed() {
     for (path, text) in [
         (
             "src/main.rs",
-            "mod cli;\nuse failsoft::app::App;\nuse failsoft::settings;",
+            "mod cli;\nuse failsoft::app::App;\nuse failsoft::config;",
         ),
         (
             "src/app.rs",
-            "use crate::{chat::At, ops::Supervisor, simulator, web};",
+            "use crate::{domain::At, ops::Supervisor, simulator, web};",
         ),
         (
             "src/turn/run.rs",
@@ -267,11 +272,11 @@ fn a_downward_import_is_allowed() {
             "use crate::provider::breaker;\nuse std::sync::Arc;\ncrate::VERSION;",
         ),
         (
-            "src/settings.rs",
+            "src/config.rs",
             "#[cfg(test)]\nmod tests {\n    use super::*;\n    use super::store;\n}",
         ),
         ("src/lib.rs", "pub mod web;\npub use crate::web::routes;"),
-        ("tests/it/chat.rs", "use failsoft::ops;"),
+        ("tests/it/domain.rs", "use failsoft::ops;"),
     ] {
         assert_violates(imports, &[(path, text)], &[]);
     }
@@ -280,22 +285,22 @@ fn a_downward_import_is_allowed() {
 #[test]
 fn impure_code_in_a_pure_file_is_reported() {
     for path in [
-        "src/chat/ids.rs",
+        "src/domain/ids.rs",
         "src/provider/breaker.rs",
         "src/provider/breaker_view.rs",
         "src/provider/breaker/window.rs",
-        "src/provider/window.rs",
+        "src/provider/sliding_window.rs",
         "src/provider/dialect/openai.rs",
-        "src/router/rank.rs",
-        "src/router/plan.rs",
-        "src/router/budget.rs",
+        "src/router/ordering.rs",
+        "src/router/retry_policy.rs",
+        "src/router/retry_budget.rs",
         "src/router/backoff.rs",
-        "src/turn/seam.rs",
-        "src/degradation/ladder.rs",
+        "src/turn/merge.rs",
+        "src/degradation/fallback_chain.rs",
         "src/degradation/replies/file.rs",
-        "src/degradation/request.rs",
+        "src/degradation/intent.rs",
         "src/degradation/summary/rank.rs",
-        "src/degradation/words/silent.rs",
+        "src/degradation/text/stop_words.rs",
         "src/degradation/knowledge/index.rs",
     ] {
         for line in [
@@ -322,13 +327,13 @@ fn pure_code_and_unlisted_files_are_allowed() {
     for (path, text) in [
         ("src/provider/actor.rs", world),
         ("src/provider/health.rs", world),
-        ("src/turn/seams.rs", world),
-        ("tests/it/chat.rs", world),
+        ("src/turn/merges.rs", world),
+        ("tests/it/domain.rs", world),
         (
-            "src/chat/time.rs",
+            "src/domain/time.rs",
             "// Instant::now()\nlet operand = brand::new(); let now = at.now;",
         ),
-        ("src/router/rank.rs", tests.as_str()),
+        ("src/router/ordering.rs", tests.as_str()),
     ] {
         assert_violates(purity, &[(path, text)], &[]);
     }

@@ -33,22 +33,22 @@ const SLEEPS: [(&str, &str, &str); 10] = [
         "an instance that is being started has no event to wait for; who asks again at once fills the machine",
     ),
     (
-        "src/provider/paused.rs",
+        "src/provider/paused_system.rs",
         "sleep(time)",
         "it moves the paused clock: no time passes outside",
     ),
     (
-        "src/provider/scripted.rs",
+        "src/provider/scripted_client.rs",
         "sleep(pause)",
         "it is the provider's own pause, on a clock that tests pause",
     ),
     (
-        "src/provider/standstill.rs",
+        "src/provider/stall_clock.rs",
         "thread::sleep(ms(",
         "it is the thread that is blocked, which the test is of",
     ),
     (
-        "src/provider/stand.rs",
+        "src/provider/test_bench.rs",
         "sleep(after)",
         "it is the actor that is behind, on a clock that tests pause",
     ),

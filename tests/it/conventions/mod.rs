@@ -39,7 +39,7 @@ fn assert_violates(rule: Rule, files: &[(&str, &str)], places: &[&str]) {
 fn the_source_tree_is_found() {
     for path in [
         "src/lib.rs",
-        "src/chat/fault.rs",
+        "src/domain/failure.rs",
         "tests/it/conventions/source_parser.rs",
         "tests/run.sh",
         "Cargo.lock",

@@ -14,22 +14,22 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::openai_script::Gate;
-use super::soon;
+use super::eventually;
+use super::openai_script::ScriptGate;
 
 /// The receiver's reaction to one delivery.
 #[derive(Clone, Debug)]
-pub enum Take {
-    Well,
+pub enum DeliveryResponse {
+    Accept,
     /// Responds with this status and these header lines.
     Status(u16, String),
     /// Accepts once the gate opens.
-    Hold(Gate),
+    AcceptAfter(ScriptGate),
     Reset,
     /// Closes the connection in the middle of the response head.
-    CloseEarly,
+    CloseMidHead,
     /// Accepts, but the response body never ends.
-    Endless,
+    EndlessBody,
 }
 
 /// One delivery as it arrived.
@@ -37,10 +37,10 @@ pub enum Take {
 pub struct Delivery {
     /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
-    pub bytes: Vec<u8>,
+    pub body_bytes: Vec<u8>,
     /// `bytes` as text.
     pub body: String,
-    pub taken: bool,
+    pub is_accepted: bool,
 }
 
 impl Delivery {
@@ -55,7 +55,7 @@ impl Delivery {
 
     /// Asserts that the delivery carries a fresh signature made with this key.
     #[track_caller]
-    pub fn is_signed_by(&self, key: &[u8]) {
+    pub fn assert_signed_by(&self, key: &[u8]) {
         let signed = format!(
             "{}.{}.{}",
             self.header("webhook-id"),
@@ -76,23 +76,23 @@ impl Delivery {
 }
 
 /// An alert receiver. It stops with the test's runtime.
-pub struct Receiver {
+pub struct AlertReceiver {
     address: SocketAddr,
-    takes: Arc<Mutex<VecDeque<Take>>>,
-    came: Arc<watch::Sender<Vec<Delivery>>>,
+    next_responses: Arc<Mutex<VecDeque<DeliveryResponse>>>,
+    deliveries: Arc<watch::Sender<Vec<Delivery>>>,
 }
 
-impl Receiver {
+impl AlertReceiver {
     /// Starts a receiver which accepts everything until scripted otherwise.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self {
             address: listener.local_addr().unwrap(),
-            takes: Arc::default(),
-            came: Arc::new(watch::Sender::default()),
+            next_responses: Arc::default(),
+            deliveries: Arc::new(watch::Sender::default()),
         };
-        let takes = Arc::clone(&receiver.takes);
-        let came = Arc::clone(&receiver.came);
+        let takes = Arc::clone(&receiver.next_responses);
+        let came = Arc::clone(&receiver.deliveries);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -111,20 +111,20 @@ impl Receiver {
     }
 
     /// Uses this response for the next delivery which has none scripted yet.
-    pub fn once(&self, take: Take) {
-        self.takes.lock().unwrap().push_back(take);
+    pub fn respond_next(&self, take: DeliveryResponse) {
+        self.next_responses.lock().unwrap().push_back(take);
     }
 
     /// Returns all deliveries so far.
-    pub fn came(&self) -> Vec<Delivery> {
-        self.came.borrow().clone()
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.deliveries.borrow().clone()
     }
 
     /// Returns the events accepted so far, each with its provider.
-    pub fn taken(&self) -> Vec<(String, Value)> {
-        self.came()
+    pub fn accepted_events(&self) -> Vec<(String, Value)> {
+        self.deliveries()
             .into_iter()
-            .filter(|delivery| delivery.taken)
+            .filter(|delivery| delivery.is_accepted)
             .map(|delivery| {
                 let json = delivery.json();
                 (
@@ -137,59 +137,69 @@ impl Receiver {
 
     /// Waits until the list of deliveries satisfies the predicate.
     #[track_caller]
-    pub fn until(
+    pub fn wait_for(
         &self,
         predicate: impl FnMut(&Vec<Delivery>) -> bool,
     ) -> impl Future<Output = Vec<Delivery>> {
-        let mut came = self.came.subscribe();
-        soon("the receiver's deliveries", async move {
+        let mut came = self.deliveries.subscribe();
+        eventually("the receiver's deliveries", async move {
             came.wait_for(predicate).await.unwrap().clone()
         })
     }
 
     /// Waits for an accepted alert with this event and returns it.
     #[track_caller]
-    pub fn event(&self, event: &str) -> impl Future<Output = Delivery> {
+    pub fn wait_for_event(&self, event: &str) -> impl Future<Output = Delivery> {
         let event = event.to_owned();
-        let is_wanted =
-            move |delivery: &Delivery| delivery.taken && delivery.json()["event"] == event.as_str();
+        let is_wanted = move |delivery: &Delivery| {
+            delivery.is_accepted && delivery.json()["event"] == event.as_str()
+        };
         let is_found = is_wanted.clone();
-        let deliveries = self.until(move |deliveries| deliveries.iter().any(&is_found));
+        let deliveries = self.wait_for(move |deliveries| deliveries.iter().any(&is_found));
         async move { deliveries.await.into_iter().find(is_wanted).unwrap() }
     }
 }
 
 async fn serve(
     mut stream: BufReader<TcpStream>,
-    takes: Arc<Mutex<VecDeque<Take>>>,
+    takes: Arc<Mutex<VecDeque<DeliveryResponse>>>,
     came: Arc<watch::Sender<Vec<Delivery>>>,
 ) {
-    while let Some(mut delivery) = read(&mut stream).await {
-        let take = takes.lock().unwrap().pop_front().unwrap_or(Take::Well);
-        delivery.taken = matches!(take, Take::Well | Take::Endless | Take::Hold(_));
+    while let Some(mut delivery) = read_delivery(&mut stream).await {
+        let take = takes
+            .lock()
+            .unwrap()
+            .pop_front()
+            .unwrap_or(DeliveryResponse::Accept);
+        delivery.is_accepted = matches!(
+            take,
+            DeliveryResponse::Accept
+                | DeliveryResponse::EndlessBody
+                | DeliveryResponse::AcceptAfter(_)
+        );
         came.send_modify(|deliveries| deliveries.push(delivery));
         let sent = match take {
-            Take::Well => stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await,
-            Take::Status(status, headers) => {
+            DeliveryResponse::Accept => stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await,
+            DeliveryResponse::Status(status, headers) => {
                 let head = format!("HTTP/1.1 {status} So\r\n{headers}content-length: 0\r\n\r\n");
                 stream.write_all(head.as_bytes()).await
             }
-            Take::Hold(gate) => {
-                gate.pass().await;
+            DeliveryResponse::AcceptAfter(gate) => {
+                gate.wait().await;
                 stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await
             }
-            Take::Reset => {
+            DeliveryResponse::Reset => {
                 let linger = Some(Duration::ZERO);
                 socket2::SockRef::from(stream.get_ref())
                     .set_linger(linger)
                     .unwrap();
                 return;
             }
-            Take::CloseEarly => {
+            DeliveryResponse::CloseMidHead => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").await;
                 return;
             }
-            Take::Endless => {
+            DeliveryResponse::EndlessBody => {
                 let _ = stream
                     .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n")
                     .await;
@@ -204,7 +214,7 @@ async fn serve(
 }
 
 /// Reads the next request. Returns `None` if the client closes the connection instead.
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Delivery> {
+async fn read_delivery(stream: &mut BufReader<TcpStream>) -> Option<Delivery> {
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -223,8 +233,8 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Delivery> {
     let text = String::from_utf8_lossy(&body).into_owned();
     Some(Delivery {
         headers,
-        bytes: body,
+        body_bytes: body,
         body: text,
-        taken: false,
+        is_accepted: false,
     })
 }

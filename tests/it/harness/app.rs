@@ -15,9 +15,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::http::Request;
+use super::eventually;
+use super::http::TestRequest;
 use super::provider::ScriptedProvider;
-use super::soon;
 
 /// A running service. Dropping it stops the service in the background.
 pub struct TestApp {
@@ -25,8 +25,8 @@ pub struct TestApp {
     pub port: u16,
     pub lobby: Arc<ChatService>,
     pub degradation: AddrWatch<DegradationActor>,
-    data: Arc<TempDir>,
-    stop: Option<oneshot::Sender<()>>,
+    root_dir: Arc<TempDir>,
+    request_stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -35,7 +35,7 @@ pub struct TestApp {
 /// The cache is off, so that every question reaches a provider. Waits before retries and after
 /// trips are short, but time limits are long enough for a busy machine: a test which needs a
 /// provider to be given up quickly sets that provider's limits itself.
-pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
+pub fn test_settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
     let mut settings = Settings::default();
     settings.server.drain = Duration::from_millis(200);
     settings.server.workers = 2;
@@ -59,7 +59,7 @@ pub fn settings(providers: &[(&str, &ScriptedProvider)]) -> Settings {
 }
 
 /// Returns a loader which yields the same settings at every reload.
-fn as_it_is(
+fn constant_loader(
     settings: &Settings,
 ) -> impl Fn() -> Result<LoadedConfig, ConfigErrors> + Send + Sync + 'static {
     let loaded = LoadedConfig {
@@ -73,30 +73,34 @@ fn as_it_is(
 
 impl TestApp {
     /// Starts a service with these providers and otherwise default test settings.
-    pub async fn of(providers: &[(&str, &ScriptedProvider)]) -> Self {
-        Self::start(settings(providers)).await
+    pub async fn with_providers(providers: &[(&str, &ScriptedProvider)]) -> Self {
+        Self::start(test_settings(providers)).await
     }
 
     /// Starts a service with these settings and a data folder of its own.
     pub async fn start(settings: Settings) -> Self {
-        Self::in_folder(settings, Arc::new(TempDir::new().unwrap())).await
+        Self::start_in(settings, Arc::new(TempDir::new().unwrap())).await
     }
 
     /// Starts a service whose data folder is `data` within this folder.
-    pub async fn in_folder(settings: Settings, data: Arc<TempDir>) -> Self {
-        let read = as_it_is(&settings);
-        Self::built(settings, data, SelfCheckConfig::DEFAULT_INTERVAL, read).await
+    pub async fn start_in(settings: Settings, data: Arc<TempDir>) -> Self {
+        let read = constant_loader(&settings);
+        Self::build(settings, data, SelfCheckConfig::DEFAULT_INTERVAL, read).await
     }
 
     /// Starts a service which runs its fallback self-check at this interval.
-    pub async fn checking(settings: Settings, every: Duration) -> Self {
-        let read = as_it_is(&settings);
-        Self::built(settings, Arc::new(TempDir::new().unwrap()), every, read).await
+    pub async fn start_with_self_check_interval(settings: Settings, every: Duration) -> Self {
+        let read = constant_loader(&settings);
+        Self::build(settings, Arc::new(TempDir::new().unwrap()), every, read).await
     }
 
     /// Starts a service which reads this file at each reload.
-    pub async fn reading(settings: Settings, data: Arc<TempDir>, file: PathBuf) -> Self {
-        Self::built(
+    pub async fn start_with_config_file(
+        settings: Settings,
+        data: Arc<TempDir>,
+        file: PathBuf,
+    ) -> Self {
+        Self::build(
             settings,
             data,
             SelfCheckConfig::DEFAULT_INTERVAL,
@@ -105,7 +109,7 @@ impl TestApp {
         .await
     }
 
-    async fn built(
+    async fn build(
         mut settings: Settings,
         data: Arc<TempDir>,
         self_check: Duration,
@@ -136,53 +140,54 @@ impl TestApp {
             drop(folder);
             ran
         });
-        let Ok((port, lobby, degradation)) = soon("the service to start", building).await else {
+        let Ok((port, lobby, degradation)) = eventually("the service to start", building).await
+        else {
             panic!("the service did not start: {:?}", thread.join());
         };
         Self {
             port,
             lobby,
             degradation,
-            data,
-            stop: Some(stop),
+            root_dir: data,
+            request_stop: Some(stop),
             thread: Some(thread),
         }
     }
 
     /// Returns the folder which contains the data folder `data`.
-    pub fn data(&self) -> &Path {
-        self.data.path()
+    pub fn root_dir(&self) -> &Path {
+        self.root_dir.path()
     }
 
     /// Requests a shutdown, as a signal would.
-    pub fn stop(&mut self) {
-        self.stop.take();
+    pub fn request_stop(&mut self) {
+        self.request_stop.take();
     }
 
     /// Stops the service and waits for its end. Returns its folder for a successor.
-    pub async fn stopped(mut self) -> Arc<TempDir> {
-        self.stop();
+    pub async fn shut_down(mut self) -> Arc<TempDir> {
+        self.request_stop();
         let thread = self.thread.take().unwrap();
         let join = tokio::task::spawn_blocking(move || thread.join());
-        soon("the service to stop", join)
+        eventually("the service to stop", join)
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        let data = Arc::clone(&self.data);
+        let data = Arc::clone(&self.root_dir);
         drop(self);
         // The store closes on a thread of its own, which releases the lock last.
         let lock = File::open(data.path().join("data").join("lock")).unwrap();
         let acquired = tokio::task::spawn_blocking(move || lock.lock());
-        soon("the data folder's lock to be released", acquired)
+        eventually("the data folder's lock to be released", acquired)
             .await
             .unwrap()
             .unwrap();
         data
     }
 
-    pub fn request(&self, method: &str, path: &str) -> Request {
-        Request::new(self.port, method, path)
+    pub fn request(&self, method: &str, path: &str) -> TestRequest {
+        TestRequest::new(self.port, method, path)
     }
 
     /// Returns `GET /status.json`.
@@ -191,7 +196,7 @@ impl TestApp {
     }
 
     /// Returns one provider's part of `/status.json`.
-    pub async fn provider(&self, name: &str) -> Value {
+    pub async fn provider_status(&self, name: &str) -> Value {
         let status = self.status().await;
         let providers = status["providers"].as_array().unwrap().clone();
         providers
@@ -206,20 +211,20 @@ impl TestApp {
 
     /// Waits until a provider's status satisfies the predicate.
     #[track_caller]
-    pub fn vitals(
+    pub fn wait_for_status(
         &self,
         name: &str,
         predicate: impl FnMut(&ProviderStatus) -> bool,
     ) -> impl Future<Output = ProviderStatus> {
         let mut vitals = self.backend(name).status.clone();
-        soon("a provider's status", async move {
+        eventually("a provider's status", async move {
             vitals.wait_for(predicate).await.unwrap().clone()
         })
     }
 
     /// Waits until no turn runs and every permit is released. Panics after 5 s.
     #[track_caller]
-    pub fn at_rest(&self) -> impl Future<Output = ()> {
+    pub fn wait_until_idle(&self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         let lobby = Arc::clone(&self.lobby);
         let idle = async move {

@@ -6,13 +6,13 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A CA and a server certificate signed by it for 127.0.0.1, in a folder.
-pub struct Certificates {
+pub struct TestCertificates {
     folder: TempDir,
 }
 
-impl Certificates {
+impl TestCertificates {
     /// Creates both with `openssl`.
-    pub fn make() -> Self {
+    pub fn generate() -> Self {
         let folder = TempDir::new().unwrap();
         let key = [
             "-newkey",
@@ -32,7 +32,7 @@ impl Certificates {
         };
         let ca = files_and_subject("ca");
         let server = files_and_subject("server");
-        openssl(
+        run_openssl(
             folder.path(),
             &[
                 &key[..],
@@ -50,7 +50,7 @@ impl Certificates {
             "-addext",
             "basicConstraints=critical,CA:FALSE",
         ];
-        openssl(folder.path(), &[&key[..], &signed[..], &names[..]].concat());
+        run_openssl(folder.path(), &[&key[..], &signed[..], &names[..]].concat());
         Self { folder }
     }
 
@@ -60,7 +60,7 @@ impl Certificates {
     }
 }
 
-fn openssl(folder: &Path, arguments: &[&str]) {
+fn run_openssl(folder: &Path, arguments: &[&str]) {
     let output = Command::new("openssl")
         .current_dir(folder)
         .args(["req", "-x509"])

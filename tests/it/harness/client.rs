@@ -9,13 +9,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{Page, Shown, TestApp, soon};
+use super::{PageModel, ShownTurn, TestApp, eventually};
 
 /// A client. Its page outlives its connection.
 pub struct WsClient {
     socket: WebSocketStream<TcpStream>,
     /// The turns as a page would show them.
-    pub page: Page,
+    pub page: PageModel,
     /// The id of the open conversation.
     pub conversation: String,
     /// The last `welcome` frame.
@@ -24,22 +24,22 @@ pub struct WsClient {
 
 /// An event on the WebSocket.
 #[derive(Debug)]
-pub enum Heard {
+pub enum ClientEvent {
     Frame(Value),
     /// A Close frame, with its code if it has one.
     Closed(Option<u16>),
     /// The connection ended without a Close frame.
-    Cut,
+    ConnectionLost,
 }
 
 /// Returns a `client_msg_id` which no other message has.
-pub fn fresh_id() -> String {
+pub fn unique_message_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("m{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Returns this field of each value, or an empty string where it is absent.
-pub fn texts<'a>(values: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<String> {
+pub fn string_fields<'a>(values: impl IntoIterator<Item = &'a Value>, name: &str) -> Vec<String> {
     values
         .into_iter()
         .map(|value| value[name].as_str().unwrap_or_default().to_owned())
@@ -68,7 +68,7 @@ pub async fn handshake(
         request = request.header(*name, *value);
     }
     let request = request.body(()).unwrap();
-    let result = soon(
+    let result = eventually(
         "a handshake",
         tokio_tungstenite::client_async(request, stream),
     )
@@ -79,31 +79,31 @@ pub async fn handshake(
 impl WsClient {
     /// Connects and opens a new conversation.
     pub async fn open(app: &TestApp) -> Self {
-        Self::hello(app.port, &json!({})).await
+        Self::connect_with_hello(app.port, &json!({})).await
     }
 
     /// Connects and opens an existing conversation.
     pub async fn join(app: &TestApp, conversation: &str) -> Self {
-        Self::hello(app.port, &json!({ "conversation": conversation })).await
+        Self::connect_with_hello(app.port, &json!({ "conversation": conversation })).await
     }
 
     /// Connects and sends this `hello`.
-    pub async fn hello(port: u16, hello: &Value) -> Self {
+    pub async fn connect_with_hello(port: u16, hello: &Value) -> Self {
         let mut client = Self::connect(port).await;
-        client.say_hello(hello).await;
+        client.send_hello(hello).await;
         client
     }
 
     /// Connects without sending a `hello`.
     pub async fn connect(port: u16) -> Self {
-        Self::over(TcpStream::connect(("127.0.0.1", port)).await.unwrap()).await
+        Self::from_stream(TcpStream::connect(("127.0.0.1", port)).await.unwrap()).await
     }
 
     /// Connects with a minimal receive buffer, so that an unread stream soon stalls the server.
-    pub async fn narrow(port: u16) -> Self {
+    pub async fn connect_with_small_buffer(port: u16) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        Self::over(
+        Self::from_stream(
             socket
                 .connect(SocketAddr::from(([127, 0, 0, 1], port)))
                 .await
@@ -112,23 +112,23 @@ impl WsClient {
         .await
     }
 
-    async fn over(stream: TcpStream) -> Self {
+    async fn from_stream(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         let socket = handshake(stream, &[]).await.unwrap();
         Self {
             socket,
-            page: Page::default(),
+            page: PageModel::default(),
             conversation: String::new(),
             welcome: Value::Null,
         }
     }
 
     /// Sends `hello` and waits for `welcome`.
-    pub async fn say_hello(&mut self, hello: &Value) {
+    pub async fn send_hello(&mut self, hello: &Value) {
         let mut hello = hello.clone();
         hello["type"] = "hello".into();
-        self.say(&hello).await;
-        self.welcome = self.next().await;
+        self.send_frame(&hello).await;
+        self.welcome = self.next_frame().await;
         assert_eq!(self.welcome["type"], "welcome", "{}", self.welcome);
         self.welcome["conversation"]
             .as_str()
@@ -142,35 +142,35 @@ impl WsClient {
         self.socket = handshake(stream, &[]).await.unwrap();
         let resume = self
             .page
-            .resume()
+            .resume_point()
             .map(|(turn, seq)| json!({ "turn": turn, "seq": seq }));
         let conversation = self.conversation.clone();
-        self.say_hello(&json!({ "conversation": conversation, "resume": resume }))
+        self.send_hello(&json!({ "conversation": conversation, "resume": resume }))
             .await;
     }
 
-    pub async fn say(&mut self, frame: &Value) {
+    pub async fn send_frame(&mut self, frame: &Value) {
         self.send(Message::text(frame.to_string())).await;
     }
 
     pub async fn send(&mut self, message: Message) {
-        soon("space in the send buffer", self.socket.send(message))
+        eventually("space in the send buffer", self.socket.send(message))
             .await
             .unwrap();
     }
 
     /// Sends a question, waits until it is accepted and returns the id of its turn.
     pub async fn ask(&mut self, text: &str) -> String {
-        let accepted = self.ask_as(&fresh_id(), text).await;
+        let accepted = self.ask_as(&unique_message_id(), text).await;
         assert_eq!(accepted["type"], "accepted", "{accepted}");
         accepted["turn"].as_str().unwrap().to_owned()
     }
 
     /// Sends a question with this message id and returns the reply, `accepted` or `error`.
     pub async fn ask_as(&mut self, id: &str, text: &str) -> Value {
-        self.say(&json!({ "type": "send", "client_msg_id": id, "text": text }))
+        self.send_frame(&json!({ "type": "send", "client_msg_id": id, "text": text }))
             .await;
-        self.until(|frame| {
+        self.wait_for_frame(|frame| {
             ["accepted", "error"].contains(&frame["type"].as_str().unwrap())
                 && frame["client_msg_id"] == id
         })
@@ -178,19 +178,19 @@ impl WsClient {
     }
 
     /// Sends a question and waits for the end of its answer.
-    pub async fn answered(&mut self, text: &str) -> &Shown {
+    pub async fn ask_and_wait(&mut self, text: &str) -> &ShownTurn {
         let turn = self.ask(text).await;
-        self.done(&turn).await
+        self.wait_for_done(&turn).await
     }
 
     /// Waits for the next event. Frames are applied to the page. Heartbeats are skipped and do not
     /// extend the time limit.
     #[track_caller]
-    pub fn hear(&mut self) -> impl Future<Output = Heard> {
-        soon("a frame", self.receive())
+    pub fn next_event(&mut self) -> impl Future<Output = ClientEvent> {
+        eventually("a frame", self.receive())
     }
 
-    async fn receive(&mut self) -> Heard {
+    async fn receive(&mut self) -> ClientEvent {
         loop {
             return match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
@@ -198,26 +198,26 @@ impl WsClient {
                     if frame["type"] == "heartbeat" {
                         continue;
                     }
-                    self.page.apply(&frame);
-                    Heard::Frame(frame)
+                    self.page.apply_frame(&frame);
+                    ClientEvent::Frame(frame)
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 Some(Ok(Message::Close(reason))) => {
-                    Heard::Closed(reason.map(|reason| reason.code.into()))
+                    ClientEvent::Closed(reason.map(|reason| reason.code.into()))
                 }
                 Some(Ok(other)) => panic!("the server sent {other:?}"),
-                Some(Err(_)) | None => Heard::Cut,
+                Some(Err(_)) | None => ClientEvent::ConnectionLost,
             };
         }
     }
 
     /// Waits for the next frame. Panics if the connection ends.
     #[track_caller]
-    pub fn next(&mut self) -> impl Future<Output = Value> {
+    pub fn next_frame(&mut self) -> impl Future<Output = Value> {
         let caller = std::panic::Location::caller();
         async move {
-            match self.hear().await {
-                Heard::Frame(frame) => frame,
+            match self.next_event().await {
+                ClientEvent::Frame(frame) => frame,
                 other => panic!("{caller}: {other:?} instead of a frame"),
             }
         }
@@ -225,13 +225,16 @@ impl WsClient {
 
     /// Reads until a frame satisfies the predicate, and returns it.
     #[track_caller]
-    pub fn until(&mut self, predicate: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
+    pub fn wait_for_frame(
+        &mut self,
+        predicate: impl Fn(&Value) -> bool,
+    ) -> impl Future<Output = Value> {
         let caller = std::panic::Location::caller();
-        soon("a matching frame", async move {
+        eventually("a matching frame", async move {
             loop {
                 match self.receive().await {
-                    Heard::Frame(frame) if predicate(&frame) => return frame,
-                    Heard::Frame(_) => {}
+                    ClientEvent::Frame(frame) if predicate(&frame) => return frame,
+                    ClientEvent::Frame(_) => {}
                     other => panic!("{caller}: {other:?} instead of a frame"),
                 }
             }
@@ -240,17 +243,17 @@ impl WsClient {
 
     /// Reads until the turn satisfies the predicate.
     #[track_caller]
-    pub fn shows(
+    pub fn wait_for_turn(
         &mut self,
         turn: &str,
-        predicate: impl Fn(&Shown) -> bool,
-    ) -> impl Future<Output = &Shown> {
+        predicate: impl Fn(&ShownTurn) -> bool,
+    ) -> impl Future<Output = &ShownTurn> {
         let caller = std::panic::Location::caller();
-        soon("a turn in the expected state", async move {
-            while !self.page.find(turn).is_some_and(&predicate) {
+        eventually("a turn in the expected state", async move {
+            while !self.page.find_turn(turn).is_some_and(&predicate) {
                 let event = self.receive().await;
                 assert!(
-                    matches!(event, Heard::Frame(_)),
+                    matches!(event, ClientEvent::Frame(_)),
                     "{caller}: {event:?} instead of a frame"
                 );
             }
@@ -259,30 +262,30 @@ impl WsClient {
     }
 
     #[track_caller]
-    pub fn done(&mut self, turn: &str) -> impl Future<Output = &Shown> {
-        self.shows(turn, |shown| shown.done.is_some())
+    pub fn wait_for_done(&mut self, turn: &str) -> impl Future<Output = &ShownTurn> {
+        self.wait_for_turn(turn, |shown| shown.done.is_some())
     }
 
     /// Reads until the server closes the connection, and returns the code of its Close frame.
-    pub async fn closed(&mut self) -> Option<u16> {
+    pub async fn wait_for_close(&mut self) -> Option<u16> {
         loop {
-            match self.hear().await {
-                Heard::Frame(_) => {}
-                Heard::Closed(code) => return code,
-                Heard::Cut => panic!("the connection ended without a Close"),
+            match self.next_event().await {
+                ClientEvent::Frame(_) => {}
+                ClientEvent::Closed(code) => return code,
+                ClientEvent::ConnectionLost => panic!("the connection ended without a Close"),
             }
         }
     }
 
     /// Asserts that no frame is pending: the reply to a ping is the next one.
-    pub async fn quiet(&mut self) {
-        self.say(&json!({ "type": "ping" })).await;
-        let next = self.next().await;
+    pub async fn assert_no_pending_frame(&mut self) {
+        self.send_frame(&json!({ "type": "ping" })).await;
+        let next = self.next_frame().await;
         assert_eq!(next["type"], "pong", "{next}");
     }
 
     /// Drops the connection without a Close frame.
-    pub fn leave(self) -> Page {
+    pub fn disconnect(self) -> PageModel {
         self.page
     }
 }
@@ -291,7 +294,7 @@ impl WsClient {
 ///
 /// # Errors
 /// The handshake was refused.
-pub async fn upgrade(app: &TestApp, headers: &[(&str, &str)]) -> Result<(), u16> {
+pub async fn try_upgrade(app: &TestApp, headers: &[(&str, &str)]) -> Result<(), u16> {
     let stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     match handshake(stream, headers).await {
         Ok(_) => Ok(()),

@@ -6,57 +6,57 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use super::{Request, TestApp, soon};
+use super::{TestApp, TestRequest, eventually};
 
 /// A streamed answer, as far as it was read.
-pub struct Completion {
+pub struct CompletionStream {
     pub status: u16,
     /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
     /// The chunks, without the error.
     pub chunks: Vec<Value>,
     /// The number of comment lines.
-    pub comments: usize,
+    pub keepalive_comments: usize,
     /// The error which ended the stream.
     pub error: Option<Value>,
     /// `[DONE]` was received.
-    pub done: bool,
+    pub has_end_mark: bool,
     stream: BufReader<TcpStream>,
     /// Received text which is not a complete event yet.
-    rest: String,
+    partial_event: String,
 }
 
 /// The request body of a question.
-pub fn question(text: &str) -> Value {
+pub fn question_body(text: &str) -> Value {
     json!({ "model": "auto", "messages": [{ "role": "user", "content": text }] })
 }
 
 /// The request body of a question with a streamed answer.
-pub fn streaming(text: &str) -> Value {
-    let mut body = question(text);
+pub fn streaming_body(text: &str) -> Value {
+    let mut body = question_body(text);
     body["stream"] = true.into();
     body
 }
 
 impl TestApp {
-    pub fn completion(&self, body: &Value) -> Request {
+    pub fn completion_request(&self, body: &Value) -> TestRequest {
         self.request("POST", "/v1/chat/completions").json(body)
     }
 
     /// Requests a streamed answer and waits for the response head.
-    pub async fn stream(&self, text: &str) -> Completion {
-        Completion::open(self.completion(&streaming(text))).await
+    pub async fn stream_answer(&self, text: &str) -> CompletionStream {
+        CompletionStream::open(self.completion_request(&streaming_body(text))).await
     }
 }
 
-impl Completion {
+impl CompletionStream {
     /// Sends the request and reads the response head.
-    pub async fn open(request: Request) -> Self {
-        let mut stream = BufReader::new(request.begin().await);
+    pub async fn open(request: TestRequest) -> Self {
+        let mut stream = BufReader::new(request.send_without_reading().await);
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            soon("a response head", stream.read_line(&mut line))
+            eventually("a response head", stream.read_line(&mut line))
                 .await
                 .unwrap();
             match line.trim_end() {
@@ -72,11 +72,11 @@ impl Completion {
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().into()))
                 .collect(),
             chunks: Vec::new(),
-            comments: 0,
+            keepalive_comments: 0,
             error: None,
-            done: false,
+            has_end_mark: false,
             stream,
-            rest: String::new(),
+            partial_event: String::new(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Completion {
     }
 
     /// Returns provider, attempt and source of the chunks with text, without adjacent repeats.
-    pub fn speakers(&self) -> Vec<String> {
+    pub fn text_sources(&self) -> Vec<String> {
         let with_text = self
             .chunks
             .iter()
@@ -117,12 +117,12 @@ impl Completion {
 
     /// Reads until the text equals `text`.
     #[track_caller]
-    pub fn shows(&mut self, text: &str) -> impl Future<Output = ()> {
+    pub fn read_until_text(&mut self, text: &str) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
             while self.text() != text {
                 assert!(
-                    self.read().await,
+                    self.read_http_chunk().await,
                     "{caller}: the stream ended with {:?}",
                     self.text()
                 );
@@ -132,20 +132,20 @@ impl Completion {
 
     /// Reads to the end and checks it: either `[DONE]` after exactly one finish, or an error.
     #[track_caller]
-    pub fn ended(mut self) -> impl Future<Output = Self> {
+    pub fn read_to_end(mut self) -> impl Future<Output = Self> {
         let caller = std::panic::Location::caller();
         async move {
-            while self.read().await {}
-            assert_eq!(self.rest, "", "{caller}: half an event at the end");
-            let finishes = self.finishes();
+            while self.read_http_chunk().await {}
+            assert_eq!(self.partial_event, "", "{caller}: half an event at the end");
+            let finishes = self.finish_reasons();
             assert_eq!(
-                self.done,
+                self.has_end_mark,
                 self.error.is_none(),
                 "{caller}: an end mark or an error, not both"
             );
             assert_eq!(
                 finishes.len(),
-                usize::from(self.done),
+                usize::from(self.has_end_mark),
                 "{caller}: {finishes:?}"
             );
             self
@@ -154,13 +154,13 @@ impl Completion {
 
     /// Returns the `finish_reason`, of which there must be exactly one.
     #[track_caller]
-    pub fn finish(&self) -> String {
-        let finishes = self.finishes();
+    pub fn finish_reason(&self) -> String {
+        let finishes = self.finish_reasons();
         assert_eq!(finishes.len(), 1, "{finishes:?}");
         finishes[0].clone()
     }
 
-    fn finishes(&self) -> Vec<String> {
+    fn finish_reasons(&self) -> Vec<String> {
         let reasons = self
             .chunks
             .iter()
@@ -171,42 +171,42 @@ impl Completion {
     }
 
     /// Reads one HTTP chunk of the body. Returns `false` at the end of the body.
-    async fn read(&mut self) -> bool {
+    async fn read_http_chunk(&mut self) -> bool {
         let mut length = String::new();
-        soon("more of a stream", self.stream.read_line(&mut length))
+        eventually("more of a stream", self.stream.read_line(&mut length))
             .await
             .unwrap();
         let length = usize::from_str_radix(length.trim_end(), 16).expect("the body was cut");
         let mut chunk = vec![0; length + 2];
-        soon("the rest of a chunk", self.stream.read_exact(&mut chunk))
+        eventually("the rest of a chunk", self.stream.read_exact(&mut chunk))
             .await
             .unwrap();
-        self.rest += std::str::from_utf8(&chunk[..length]).unwrap();
-        while let Some((event, rest)) = self.rest.split_once("\n\n") {
+        self.partial_event += std::str::from_utf8(&chunk[..length]).unwrap();
+        while let Some((event, rest)) = self.partial_event.split_once("\n\n") {
             let event = event.to_owned();
-            self.rest = rest.to_owned();
-            self.event(&event);
+            self.partial_event = rest.to_owned();
+            self.apply_event(&event);
         }
         length > 0
     }
 
-    fn event(&mut self, event: &str) {
+    fn apply_event(&mut self, event: &str) {
         if event.starts_with(':') {
-            self.comments += 1;
+            self.keepalive_comments += 1;
             return;
         }
         assert!(
-            !self.done && self.error.is_none(),
+            !self.has_end_mark && self.error.is_none(),
             "after the end came {event}"
         );
         match event.strip_prefix("data: ").expect("not an event") {
-            "[DONE]" => self.done = true,
-            data => self.chunk(serde_json::from_str(data).unwrap()),
+            "[DONE]" => self.has_end_mark = true,
+            data => self.apply_chunk(serde_json::from_str(data).unwrap()),
         }
     }
 
     /// Checks the invariants on which clients rely, and stores the chunk.
-    fn chunk(&mut self, chunk: Value) {
+    fn apply_chunk(&mut self, chunk: Value) {
         if chunk["error"].is_object() {
             assert!(
                 chunk["error"]["message"].is_string() && chunk["error"]["type"].is_string(),
@@ -243,12 +243,15 @@ impl Completion {
         );
         match &choices[..] {
             [choice] => {
-                assert!(self.finishes().is_empty(), "after the finish came {chunk}");
+                assert!(
+                    self.finish_reasons().is_empty(),
+                    "after the finish came {chunk}"
+                );
                 assert_eq!(choice["index"], 0, "{chunk}");
                 assert!(choice.get("finish_reason").is_some(), "{chunk}");
             }
             [] => assert!(
-                chunk["usage"].is_object() && self.finishes().len() == 1,
+                chunk["usage"].is_object() && self.finish_reasons().len() == 1,
                 "{chunk}"
             ),
             _ => panic!("more than one choice in {chunk}"),

@@ -6,9 +6,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::soon;
+use super::eventually;
 
-pub struct Request {
+pub struct TestRequest {
     port: u16,
     head: String,
     host: String,
@@ -16,14 +16,14 @@ pub struct Request {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct TestResponse {
     pub status: u16,
     /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
-impl Request {
+impl TestRequest {
     /// A request to a loopback port.
     pub fn new(port: u16, method: &str, path: &str) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Request {
     }
 
     /// Sends the request and returns the connection with the response unread.
-    pub async fn begin(self) -> TcpStream {
+    pub async fn send_without_reading(self) -> TcpStream {
         let Self {
             port,
             head,
@@ -78,20 +78,20 @@ impl Request {
         stream
     }
 
-    pub async fn send(self) -> Answer {
-        let mut stream = self.begin().await;
+    pub async fn send(self) -> TestResponse {
+        let mut stream = self.send_without_reading().await;
         let mut bytes = Vec::new();
-        soon("an HTTP response", stream.read_to_end(&mut bytes))
+        eventually("an HTTP response", stream.read_to_end(&mut bytes))
             .await
             .unwrap();
-        Answer::read(&bytes)
+        TestResponse::parse(&bytes)
     }
 
     /// Sends a HEAD request, checks that the response has no body and returns its status.
-    pub async fn status_of_head(self) -> u16 {
-        let mut stream = self.begin().await;
+    pub async fn send_head_request(self) -> u16 {
+        let mut stream = self.send_without_reading().await;
         let mut text = String::new();
-        soon("a response head", stream.read_to_string(&mut text))
+        eventually("a response head", stream.read_to_string(&mut text))
             .await
             .unwrap();
         let (head, rest) = text.split_once("\r\n\r\n").expect("an incomplete head");
@@ -100,9 +100,9 @@ impl Request {
     }
 }
 
-impl Answer {
+impl TestResponse {
     /// Parses the bytes of a complete response.
-    pub fn read(bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).unwrap();
         let (head, rest) = text.split_once("\r\n\r\n").expect("an incomplete head");
         let mut lines = head.split("\r\n");
@@ -122,7 +122,7 @@ impl Answer {
             .get("transfer-encoding")
             .is_some_and(|coding| coding == "chunked");
         let body = if chunked {
-            unchunked(rest)
+            decode_chunked(rest)
         } else {
             rest.to_owned()
         };
@@ -147,7 +147,7 @@ impl Answer {
     }
 }
 
-fn unchunked(mut rest: &str) -> String {
+fn decode_chunked(mut rest: &str) -> String {
     let mut body = String::new();
     loop {
         let (length, after) = rest.split_once("\r\n").unwrap();

@@ -19,31 +19,32 @@ mod redis;
 use std::future::Future;
 use std::time::Duration;
 
-pub use alert_receiver::{Delivery, Receiver, Take};
-pub use app::{TestApp, settings};
-pub use certificates::Certificates;
-pub use client::{Heard, WsClient, fresh_id, texts, upgrade};
-pub use completion::{Completion, question, streaming};
-pub use cutting_proxy::CutProxy;
-pub use http::{Answer, Request};
+pub use alert_receiver::{AlertReceiver, Delivery, DeliveryResponse};
+pub use app::{TestApp, test_settings};
+pub use certificates::TestCertificates;
+pub use client::{ClientEvent, WsClient, string_fields, try_upgrade, unique_message_id};
+pub use completion::{CompletionStream, question_body, streaming_body};
+pub use cutting_proxy::CuttingProxy;
+pub use http::{TestRequest, TestResponse};
 pub use openai_script::{
-    Act, Gate, answer, apart, chunk, event, finish, head, last_chunk, listing, refusal, say,
-    spoken, word, words,
+    ScriptGate, ScriptStep, answer_in_pieces, error_response, full_answer, http_chunk,
+    last_http_chunk, model_list, partial_answer, send_text, split_words, sse_event, stream_end,
+    stream_head, token_event,
 };
-pub use prometheus_scrape::Scrape;
-pub use protocol_client::{Page, Shown};
+pub use prometheus_scrape::MetricsScrape;
+pub use protocol_client::{PageModel, ShownTurn};
 pub use provider::ScriptedProvider;
 pub use redis::Redis;
 
 /// The longest wait for any one event. Far more than it takes, even on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits for an event. Panics with `what` and the caller's location if it does not occur in time.
 #[track_caller]
-pub fn soon<T>(what: &str, event: impl Future<Output = T>) -> impl Future<Output = T> {
+pub fn eventually<T>(what: &str, event: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(LIMIT, event).await {
+        match tokio::time::timeout(EVENT_TIMEOUT, event).await {
             Ok(value) => value,
             Err(_) => panic!("{caller}: timed out waiting for {what}"),
         }

@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
-pub type Labels = BTreeMap<String, String>;
+pub type MetricLabels = BTreeMap<String, String>;
 
 /// The content of one scrape.
 #[derive(Debug)]
-pub struct Scrape {
+pub struct MetricsScrape {
     /// The type of each metric, by name.
     pub types: BTreeMap<String, String>,
     /// The values, by sample name and labels.
-    pub samples: BTreeMap<(String, Labels), f64>,
+    pub samples: BTreeMap<(String, MetricLabels), f64>,
 }
 
-impl Scrape {
+impl MetricsScrape {
     /// Parses a scrape. Panics at everything the format forbids: samples before their HELP or TYPE,
     /// a metric in two places, a repeated sample, a histogram which does not add up.
-    pub fn read(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no newline");
         let mut scrape = Self {
             types: BTreeMap::new(),
@@ -49,18 +49,18 @@ impl Scrape {
                     "a second TYPE: {line}"
                 );
             } else {
-                scrape.sample(line, &current);
+                scrape.add_sample(line, &current);
             }
         }
         assert!(
             with_help.iter().eq(scrape.types.keys()),
             "a HELP without a TYPE"
         );
-        scrape.histograms_add_up();
+        scrape.check_histograms();
         scrape
     }
 
-    fn sample(&mut self, line: &str, current: &str) {
+    fn add_sample(&mut self, line: &str, current: &str) {
         let form = Regex::new(r#"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$"#).unwrap();
         let parts = form
             .captures(line)
@@ -81,7 +81,7 @@ impl Scrape {
             .parse()
             .unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(value.is_finite() && value >= 0.0, "{line}");
-        let labels = labels(parts.get(2).map_or("", |found| found.as_str()));
+        let labels = parse_labels(parts.get(2).map_or("", |found| found.as_str()));
         assert!(
             self.samples
                 .insert((name.to_owned(), labels), value)
@@ -90,9 +90,9 @@ impl Scrape {
         );
     }
 
-    fn histograms_add_up(&self) {
+    fn check_histograms(&self) {
         for (name, _) in self.types.iter().filter(|(_, kind)| *kind == "histogram") {
-            let mut series: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
+            let mut series: BTreeMap<MetricLabels, Vec<(f64, f64)>> = BTreeMap::new();
             for ((sample, labels), value) in &self.samples {
                 if *sample == format!("{name}_bucket") {
                     let mut labels = labels.clone();
@@ -123,7 +123,7 @@ impl Scrape {
     }
 
     /// Returns a sample's value, or `None` if there is no such sample.
-    pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels = labels
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -142,7 +142,7 @@ impl Scrape {
 
     /// Returns the samples with this name which are not 0, each with its label values ordered by
     /// label name.
-    pub fn counted(&self, name: &str) -> Vec<(Vec<&str>, f64)> {
+    pub fn nonzero_samples(&self, name: &str) -> Vec<(Vec<&str>, f64)> {
         let nonzero = self
             .samples
             .iter()
@@ -154,10 +154,10 @@ impl Scrape {
 }
 
 /// Parses the labels between the braces.
-fn labels(mut text: &str) -> Labels {
+fn parse_labels(mut text: &str) -> MetricLabels {
     let label =
         Regex::new(r#"^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)"#).unwrap();
-    let mut labels = Labels::new();
+    let mut labels = MetricLabels::new();
     while !text.is_empty() {
         let found = label
             .captures(text)

@@ -5,19 +5,19 @@ use serde_json::Value;
 
 /// All turns which a page has seen, oldest first.
 #[derive(Debug, Default)]
-pub struct Page {
-    turns: Vec<Shown>,
+pub struct PageModel {
+    turns: Vec<ShownTurn>,
     /// Hedged requests are possible. Attempts which lose the race are not shown, and the winner may
     /// name no failed predecessor.
-    pub races: bool,
+    pub allows_races: bool,
 }
 
 /// A turn as the page shows it.
 #[derive(Debug, Default)]
-pub struct Shown {
-    pub turn: String,
+pub struct ShownTurn {
+    pub id: String,
     /// The sequence number of the last applied frame.
-    pub seq: u64,
+    pub last_seq: u64,
     pub question: String,
     /// The text which currently stands.
     pub text: String,
@@ -25,139 +25,141 @@ pub struct Shown {
     pub drafts: Vec<(String, String)>,
     pub attempts: Vec<Value>,
     pub restarts: Vec<Value>,
-    pub tokens: usize,
-    pub snapshots: usize,
+    pub token_frames: usize,
+    pub snapshot_frames: usize,
     pub done: Option<Value>,
     /// The attempt whose text may arrive, or 0 once no provider is left.
-    speaker: u64,
-    races: bool,
+    current_attempt: u64,
+    allows_races: bool,
 }
 
-fn string(value: &Value) -> String {
+fn string_or_empty(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-impl Page {
+impl PageModel {
     /// Returns the turn. Panics if the page has not seen it.
     #[track_caller]
-    pub fn turn(&self, id: &str) -> &Shown {
-        self.find(id)
+    pub fn turn(&self, id: &str) -> &ShownTurn {
+        self.find_turn(id)
             .unwrap_or_else(|| panic!("the page has no turn {id}"))
     }
 
-    pub fn find(&self, id: &str) -> Option<&Shown> {
-        self.turns.iter().find(|turn| turn.turn == id)
+    pub fn find_turn(&self, id: &str) -> Option<&ShownTurn> {
+        self.turns.iter().find(|turn| turn.id == id)
     }
 
     /// Returns the id and last sequence number of the running turn, for the next `hello`.
-    pub fn resume(&self) -> Option<(String, u64)> {
+    pub fn resume_point(&self) -> Option<(String, u64)> {
         let running = self.turns.iter().find(|turn| turn.done.is_none())?;
-        Some((running.turn.clone(), running.seq))
+        Some((running.id.clone(), running.last_seq))
     }
 
     /// Applies a frame. Frames which belong to no turn change nothing.
     #[track_caller]
-    pub fn apply(&mut self, frame: &Value) {
+    pub fn apply_frame(&mut self, frame: &Value) {
         let kind = frame["type"].as_str().unwrap();
         if !["start", "attempt", "token", "restart", "done", "snapshot"].contains(&kind) {
             return;
         }
-        let id = string(&frame["turn"]);
-        if self.find(&id).is_none() {
-            self.turns.push(Shown {
-                turn: id.clone(),
-                races: self.races,
-                ..Shown::default()
+        let id = string_or_empty(&frame["turn"]);
+        if self.find_turn(&id).is_none() {
+            self.turns.push(ShownTurn {
+                id: id.clone(),
+                allows_races: self.allows_races,
+                ..ShownTurn::default()
             });
         }
-        let turn = self.turns.iter_mut().find(|turn| turn.turn == id).unwrap();
-        turn.apply(kind, frame);
+        let turn = self.turns.iter_mut().find(|turn| turn.id == id).unwrap();
+        turn.apply_frame(kind, frame);
     }
 }
 
-impl Shown {
+impl ShownTurn {
     #[track_caller]
-    fn apply(&mut self, kind: &str, frame: &Value) {
+    fn apply_frame(&mut self, kind: &str, frame: &Value) {
         let seq = frame["seq"].as_u64().unwrap();
         if kind == "snapshot" {
-            return self.snapshot(seq, frame);
+            return self.apply_snapshot(seq, frame);
         }
         assert!(self.done.is_none(), "after done came {frame}");
-        assert_eq!(seq, self.seq + 1, "a gap before {frame}");
+        assert_eq!(seq, self.last_seq + 1, "a gap before {frame}");
         assert_eq!(
             kind == "start",
             seq == 1,
             "a turn starts with start, once: {frame}"
         );
-        self.seq = seq;
+        self.last_seq = seq;
         let attempt = frame["attempt"].as_u64();
         match kind {
-            "start" => self.question = string(&frame["text"]),
+            "start" => self.question = string_or_empty(&frame["text"]),
             "attempt" => {
                 let count = u64::try_from(self.attempts.len()).unwrap();
-                let may_skip = self.snapshots > 0 || self.races && count > 0;
+                let may_skip = self.snapshot_frames > 0 || self.allows_races && count > 0;
                 assert!(
                     may_skip || attempt == Some(count + 1),
                     "attempts are numbered from 1: {frame}"
                 );
                 assert!(
-                    attempt.unwrap() > self.speaker,
+                    attempt.unwrap() > self.current_attempt,
                     "attempts have rising numbers: {frame}"
                 );
-                let has_expected_predecessor =
-                    frame["after"].is_null() == (attempt == Some(1)) || self.races && count > 0;
+                let has_expected_predecessor = frame["after"].is_null() == (attempt == Some(1))
+                    || self.allows_races && count > 0;
                 assert!(
                     has_expected_predecessor,
                     "a missing or unexpected failed predecessor: {frame}"
                 );
-                self.speaker = attempt.unwrap();
+                self.current_attempt = attempt.unwrap();
                 self.attempts.push(frame.clone());
             }
             "token" => {
                 let is_local = self.text.is_empty() && attempt == Some(0);
                 assert!(
-                    is_local || attempt == Some(self.speaker),
+                    is_local || attempt == Some(self.current_attempt),
                     "a token of another attempt: {frame}"
                 );
                 assert_ne!(frame["text"], "", "an empty token");
-                self.tokens += 1;
+                self.token_frames += 1;
                 self.text += frame["text"].as_str().unwrap();
             }
             "restart" => {
                 assert!(!self.text.is_empty(), "nothing to retract: {frame}");
                 assert_eq!(frame["to"].is_null(), attempt == Some(0), "{frame}");
                 assert!(
-                    attempt == Some(0) || attempt == Some(self.speaker),
+                    attempt == Some(0) || attempt == Some(self.current_attempt),
                     "{frame}"
                 );
-                self.speaker = attempt.unwrap();
-                self.drafts
-                    .push((string(&frame["from"]), std::mem::take(&mut self.text)));
+                self.current_attempt = attempt.unwrap();
+                self.drafts.push((
+                    string_or_empty(&frame["from"]),
+                    std::mem::take(&mut self.text),
+                ));
                 self.restarts.push(frame.clone());
             }
-            _ => self.end(frame),
+            _ => self.apply_done(frame),
         }
     }
 
     #[track_caller]
-    fn snapshot(&mut self, seq: u64, frame: &Value) {
-        self.seq = seq;
-        self.snapshots += 1;
+    fn apply_snapshot(&mut self, seq: u64, frame: &Value) {
+        self.last_seq = seq;
+        self.snapshot_frames += 1;
         self.done = None;
-        self.question = string(&frame["question"]);
-        self.text = string(&frame["text"]);
-        self.drafts = drafts(frame);
-        self.speaker = frame["attempt"].as_u64().unwrap();
+        self.question = string_or_empty(&frame["question"]);
+        self.text = string_or_empty(&frame["text"]);
+        self.drafts = parse_drafts(frame);
+        self.current_attempt = frame["attempt"].as_u64().unwrap();
     }
 
     #[track_caller]
-    fn end(&mut self, frame: &Value) {
+    fn apply_done(&mut self, frame: &Value) {
         assert_eq!(
             frame["text"], *self.text,
             "the text of done differs from the text shown"
         );
         assert_eq!(
-            drafts(frame),
+            parse_drafts(frame),
             self.drafts,
             "the drafts of done differ from the drafts shown"
         );
@@ -166,7 +168,7 @@ impl Shown {
         for (number, attempt) in (1..).zip(tried) {
             assert_eq!(attempt["attempt"], number, "{frame}");
         }
-        if self.snapshots == 0 && !self.races {
+        if self.snapshot_frames == 0 && !self.allows_races {
             assert_eq!(frame["attempts"], self.attempts.len(), "{frame}");
         }
         let source = frame["source"].as_str().unwrap();
@@ -183,11 +185,11 @@ impl Shown {
     }
 
     /// Returns the provider of each attempt, with the reason why its predecessor failed.
-    pub fn path(&self) -> Vec<(String, String)> {
+    pub fn provider_path(&self) -> Vec<(String, String)> {
         let step = |frame: &Value| {
             (
-                string(&frame["provider"]),
-                string(&frame["after"]["reason"]),
+                string_or_empty(&frame["provider"]),
+                string_or_empty(&frame["after"]["reason"]),
             )
         };
         self.attempts.iter().map(step).collect()
@@ -201,15 +203,20 @@ impl Shown {
             .as_array()
             .unwrap()
             .iter()
-            .map(|attempt| string(&attempt["outcome"]))
+            .map(|attempt| string_or_empty(&attempt["outcome"]))
             .collect()
     }
 }
 
-fn drafts(frame: &Value) -> Vec<(String, String)> {
+fn parse_drafts(frame: &Value) -> Vec<(String, String)> {
     let drafts = frame["drafts"].as_array().unwrap().iter();
     drafts
-        .map(|draft| (string(&draft["provider"]), string(&draft["text"])))
+        .map(|draft| {
+            (
+                string_or_empty(&draft["provider"]),
+                string_or_empty(&draft["text"]),
+            )
+        })
         .collect()
 }
 
@@ -219,14 +226,14 @@ mod tests {
 
     use super::*;
 
-    fn apply_all(frames: &[Value]) -> Page {
-        let mut page = Page::default();
+    fn apply_all(frames: &[Value]) -> PageModel {
+        let mut page = PageModel::default();
         for (seq, frame) in (1..).zip(frames) {
             let mut frame = frame.clone();
             let fields = frame.as_object_mut().unwrap();
             fields.entry("turn").or_insert("t".into());
             fields.entry("seq").or_insert(seq.into());
-            page.apply(&frame);
+            page.apply_frame(&frame);
         }
         page
     }
@@ -272,14 +279,18 @@ mod tests {
         ]);
         let turn = page.turn("t");
         assert_eq!(
-            (turn.question.as_str(), turn.text.as_str(), turn.tokens),
+            (
+                turn.question.as_str(),
+                turn.text.as_str(),
+                turn.token_frames
+            ),
             ("why?", "Good day", 3)
         );
         assert_eq!(
-            turn.path(),
+            turn.provider_path(),
             [("b".into(), "".into()), ("b".into(), "reset".into())]
         );
-        assert_eq!(page.resume(), None);
+        assert_eq!(page.resume_point(), None);
     }
 
     #[test]
@@ -291,15 +302,15 @@ mod tests {
             token(3, "Hello"),
             done("Hello", 3, &json!([])),
         ];
-        let mut page = Page {
-            races: true,
-            ..Page::default()
+        let mut page = PageModel {
+            allows_races: true,
+            ..PageModel::default()
         };
         for (seq, frame) in (1..).zip(&race) {
             let mut frame = frame.clone();
             frame["turn"] = "t".into();
             frame["seq"] = seq.into();
-            page.apply(&frame);
+            page.apply_frame(&frame);
         }
         assert_eq!(page.turn("t").attempts.len(), 2);
         assert!(

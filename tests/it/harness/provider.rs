@@ -11,44 +11,44 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::openai_script::Act;
-use super::soon;
+use super::eventually;
+use super::openai_script::ScriptStep;
 
 /// The events that a provider counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ProviderCounts {
     /// Questions of visitors.
-    pub asked: usize,
+    pub questions: usize,
     /// One-token probes by the service.
     pub probes: usize,
     /// Requests without a body.
     pub listings: usize,
     /// Connections which the client closed in the middle of a script.
-    pub left: usize,
-    pub open: usize,
-    pub most: usize,
+    pub client_disconnects: usize,
+    pub in_flight: usize,
+    pub max_in_flight: usize,
     /// Bytes sent by `Repeat` steps and accepted by the client's socket.
-    pub poured: usize,
+    pub repeated_bytes: usize,
 }
 
 /// A provider. It stops with the test's runtime.
 pub struct ScriptedProvider {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ProviderState>,
     /// Reserves the port while nobody listens on it.
-    _port: TcpSocket,
-    listening: Mutex<Option<JoinHandle<()>>>,
+    _reserved_port: TcpSocket,
+    accept_task: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+struct ProviderState {
     /// Scripts for the next questions of visitors, one each, before `usual` applies.
-    once: Mutex<VecDeque<Vec<Act>>>,
-    usual: Mutex<Vec<Act>>,
-    listing: Mutex<Vec<Act>>,
-    key: Mutex<Option<String>>,
+    next_scripts: Mutex<VecDeque<Vec<ScriptStep>>>,
+    default_script: Mutex<Vec<ScriptStep>>,
+    model_list_script: Mutex<Vec<ScriptStep>>,
+    required_key: Mutex<Option<String>>,
     requests: Mutex<Vec<(Instant, Value)>>,
-    calls: Mutex<Vec<Instant>>,
-    counts: watch::Sender<Counts>,
+    call_times: Mutex<Vec<Instant>>,
+    counts: watch::Sender<ProviderCounts>,
 }
 
 fn bind(address: SocketAddr) -> TcpSocket {
@@ -60,21 +60,21 @@ fn bind(address: SocketAddr) -> TcpSocket {
 
 impl ScriptedProvider {
     /// Starts a provider which runs this script for every question.
-    pub async fn start(usual: Vec<Act>) -> Self {
+    pub async fn start(usual: Vec<ScriptStep>) -> Self {
         let port = bind(([127, 0, 0, 1], 0).into());
         let provider = Self {
             address: port.local_addr().unwrap(),
-            shared: Arc::new(Shared {
-                once: Mutex::default(),
-                usual: Mutex::new(usual),
-                listing: Mutex::new(vec![super::listing()]),
-                key: Mutex::default(),
+            shared: Arc::new(ProviderState {
+                next_scripts: Mutex::default(),
+                default_script: Mutex::new(usual),
+                model_list_script: Mutex::new(vec![super::model_list()]),
+                required_key: Mutex::default(),
                 requests: Mutex::default(),
-                calls: Mutex::default(),
+                call_times: Mutex::default(),
                 counts: watch::Sender::default(),
             }),
-            _port: port,
-            listening: Mutex::default(),
+            _reserved_port: port,
+            accept_task: Mutex::default(),
         };
         provider.listen();
         provider
@@ -82,7 +82,7 @@ impl ScriptedProvider {
 
     /// Starts a provider which answers every question with this text, one event per word.
     pub async fn answering(text: &str) -> Self {
-        Self::start(super::answer(text)).await
+        Self::start(super::full_answer(text)).await
     }
 
     pub fn base_url(&self) -> String {
@@ -90,53 +90,56 @@ impl ScriptedProvider {
     }
 
     /// Uses this script for the next question of a visitor which has none yet.
-    pub fn once(&self, script: Vec<Act>) {
-        self.shared.once.lock().unwrap().push_back(script);
+    pub fn script_next(&self, script: Vec<ScriptStep>) {
+        self.shared.next_scripts.lock().unwrap().push_back(script);
     }
 
     /// Uses this script for every question from now on.
-    pub fn usually(&self, script: Vec<Act>) {
-        *self.shared.usual.lock().unwrap() = script;
+    pub fn script_default(&self, script: Vec<ScriptStep>) {
+        *self.shared.default_script.lock().unwrap() = script;
     }
 
     /// Uses this script for every request for the list of models from now on.
-    pub fn lists(&self, script: Vec<Act>) {
-        *self.shared.listing.lock().unwrap() = script;
+    pub fn script_model_list(&self, script: Vec<ScriptStep>) {
+        *self.shared.model_list_script.lock().unwrap() = script;
     }
 
     /// Rejects requests with any other key from now on.
-    pub fn demands(&self, key: &str) {
-        *self.shared.key.lock().unwrap() = Some(format!("Bearer {key}"));
+    pub fn require_key(&self, key: &str) {
+        *self.shared.required_key.lock().unwrap() = Some(format!("Bearer {key}"));
     }
 
     pub fn listen(&self) {
         let listener = bind(self.address).listen(64).unwrap();
         let task = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
-        self.listening.lock().unwrap().replace(task);
+        self.accept_task.lock().unwrap().replace(task);
     }
 
     /// Refuses new connections and closes open ones.
-    pub async fn refuse(&self) {
-        let task = self.listening.lock().unwrap().take();
+    pub async fn stop_listening(&self) {
+        let task = self.accept_task.lock().unwrap().take();
         if let Some(task) = task {
             task.abort();
             let _ = task.await;
         }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ProviderCounts {
         *self.shared.counts.borrow()
     }
 
-    pub fn asked(&self) -> usize {
-        self.counts().asked
+    pub fn question_count(&self) -> usize {
+        self.counts().questions
     }
 
     /// Waits until the counts satisfy the predicate.
     #[track_caller]
-    pub fn until(&self, predicate: impl FnMut(&Counts) -> bool) -> impl Future<Output = Counts> {
+    pub fn wait_for(
+        &self,
+        predicate: impl FnMut(&ProviderCounts) -> bool,
+    ) -> impl Future<Output = ProviderCounts> {
         let mut counts = self.shared.counts.subscribe();
-        soon("the provider's counts", async move {
+        eventually("the provider's counts", async move {
             *counts.wait_for(predicate).await.unwrap()
         })
     }
@@ -147,12 +150,12 @@ impl ScriptedProvider {
     }
 
     /// Returns the arrival times of all questions and probes so far.
-    pub fn calls(&self) -> Vec<Instant> {
-        self.shared.calls.lock().unwrap().clone()
+    pub fn call_times(&self) -> Vec<Instant> {
+        self.shared.call_times.lock().unwrap().clone()
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<ProviderState>) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -162,41 +165,41 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
-    while let Some((key, request)) = read(&mut stream).await {
+async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<ProviderState>) {
+    while let Some((key, request)) = read_request(&mut stream).await {
         let is_listing = request.is_null();
         let is_probe = request["max_tokens"] == 1;
         let is_question = !is_listing && !is_probe;
         let once = if is_question {
-            shared.once.lock().unwrap().pop_front()
+            shared.next_scripts.lock().unwrap().pop_front()
         } else {
             None
         };
         let usual = if is_listing {
-            &shared.listing
+            &shared.model_list_script
         } else {
-            &shared.usual
+            &shared.default_script
         };
         let is_rejected = shared
-            .key
+            .required_key
             .lock()
             .unwrap()
             .as_ref()
             .is_some_and(|required| *required != key);
-        let rejection = is_rejected.then(|| vec![super::refusal(401, "", "")]);
+        let rejection = is_rejected.then(|| vec![super::error_response(401, "", "")]);
         let script = rejection
             .or(once)
             .unwrap_or_else(|| usual.lock().unwrap().clone());
         let expand_echo = |act| {
-            if matches!(act, Act::Echo) {
-                super::openai_script::echo(&request)
+            if matches!(act, ScriptStep::Echo) {
+                super::openai_script::echo_script(&request)
             } else {
                 vec![act]
             }
         };
         let script: Vec<_> = script.into_iter().flat_map(expand_echo).collect();
         if !is_listing {
-            shared.calls.lock().unwrap().push(Instant::now());
+            shared.call_times.lock().unwrap().push(Instant::now());
         }
         if is_question {
             shared
@@ -206,86 +209,89 @@ async fn serve(mut stream: BufReader<TcpStream>, shared: Arc<Shared>) {
                 .push((Instant::now(), request));
         }
         shared.counts.send_modify(|counts| {
-            counts.asked += usize::from(is_question);
+            counts.questions += usize::from(is_question);
             counts.probes += usize::from(is_probe);
             counts.listings += usize::from(is_listing);
-            counts.open += 1;
-            counts.most = counts.most.max(counts.open);
+            counts.in_flight += 1;
+            counts.max_in_flight = counts.max_in_flight.max(counts.in_flight);
         });
-        let end = play(&mut stream, script, &shared.counts).await;
+        let end = play_script(&mut stream, script, &shared.counts).await;
         shared.counts.send_modify(|counts| {
-            counts.open -= 1;
-            counts.left += usize::from(end == End::Left);
+            counts.in_flight -= 1;
+            counts.client_disconnects += usize::from(end == PlayEnd::ClientLeft);
         });
-        if end != End::Played {
+        if end != PlayEnd::Played {
             return;
         }
     }
 }
 
 #[derive(PartialEq, Eq)]
-enum End {
+enum PlayEnd {
     Played,
-    Left,
+    ClientLeft,
     Closed,
 }
 
-async fn play(
+async fn play_script(
     stream: &mut BufReader<TcpStream>,
-    script: Vec<Act>,
-    counts: &watch::Sender<Counts>,
-) -> End {
+    script: Vec<ScriptStep>,
+    counts: &watch::Sender<ProviderCounts>,
+) -> PlayEnd {
     for act in script {
         match act {
-            Act::Send(bytes) => {
+            ScriptStep::Send(bytes) => {
                 if stream.write_all(&bytes).await.is_err() {
-                    return End::Left;
+                    return PlayEnd::ClientLeft;
                 }
             }
-            Act::Every(pause, bytes) => {
+            ScriptStep::Repeat(pause, bytes) => {
                 let mut beat = tokio::time::interval(pause);
                 loop {
                     tokio::select! {
                         _ = beat.tick() => {}
-                        () = gone(stream) => return End::Left,
+                        () = client_closed(stream) => return PlayEnd::ClientLeft,
                     }
                     if stream.write_all(&bytes).await.is_err() {
-                        return End::Left;
+                        return PlayEnd::ClientLeft;
                     }
-                    counts.send_modify(|counts| counts.poured += bytes.len());
+                    counts.send_modify(|counts| counts.repeated_bytes += bytes.len());
                 }
             }
-            Act::Echo => unreachable!("expanded before the script is played"),
-            Act::Hold(gate) => tokio::select! {
-                () = gate.pass() => {}
-                () = gone(stream) => return End::Left,
+            ScriptStep::Echo => unreachable!("expanded before the script is played"),
+            ScriptStep::WaitForGate(gate) => tokio::select! {
+                () = gate.wait() => {}
+                () = client_closed(stream) => return PlayEnd::ClientLeft,
             },
-            Act::Wait(pause) => {
-                if tokio::time::timeout(pause, gone(stream)).await.is_ok() {
-                    return End::Left;
+            ScriptStep::Pause(pause) => {
+                if tokio::time::timeout(pause, client_closed(stream))
+                    .await
+                    .is_ok()
+                {
+                    return PlayEnd::ClientLeft;
                 }
             }
-            Act::Silence => {
-                gone(stream).await;
-                return End::Left;
+            ScriptStep::Hang => {
+                client_closed(stream).await;
+                return PlayEnd::ClientLeft;
             }
-            Act::Reset => {
+            ScriptStep::Reset => {
                 socket2::SockRef::from(stream.get_ref())
                     .set_linger(Some(Duration::ZERO))
                     .unwrap();
-                return End::Closed;
+                return PlayEnd::Closed;
             }
-            Act::Close => {
+            ScriptStep::Close => {
                 let _ = stream.shutdown().await;
-                return End::Closed;
+                return PlayEnd::Closed;
             }
         }
     }
-    End::Played
+    PlayEnd::Played
 }
 
 /// Waits until the client closes the connection. It must send nothing before its response ends.
-async fn gone(stream: &mut BufReader<TcpStream>) {
+async fn client_closed(stream: &mut BufReader<TcpStream>) {
     let read = stream.fill_buf().await.map(<[u8]>::len);
     assert!(
         matches!(read, Err(_) | Ok(0)),
@@ -295,7 +301,7 @@ async fn gone(stream: &mut BufReader<TcpStream>) {
 
 /// Reads the next request: its `authorization` header and its JSON body, which is `Null` if empty.
 /// Returns `None` if the client closes the connection instead.
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
+async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
     let mut length = 0;
     let mut key = String::new();
     loop {

@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A Redis server. Dropping it kills the server.
-pub struct Redis {
+pub struct RedisServer {
     folder: TempDir,
     server: Option<Child>,
-    more: Vec<String>,
+    extra_args: Vec<String>,
     /// The number of connections since the start which this test opened itself.
-    own: AtomicUsize,
+    own_connections: AtomicUsize,
 }
 
-impl Redis {
+impl RedisServer {
     /// Starts a server and waits until it accepts connections. `more` are extra arguments.
     pub fn start(more: &[&str]) -> Self {
         let more = more.iter().map(|word| (*word).to_owned()).collect();
         let mut redis = Self {
             folder: TempDir::new().unwrap(),
             server: None,
-            more,
-            own: AtomicUsize::new(0),
+            extra_args: more,
+            own_connections: AtomicUsize::new(0),
         };
         redis.restart();
         redis
@@ -58,7 +58,7 @@ impl Redis {
             .arg(self.socket())
             .arg("--dir")
             .arg(self.folder.path())
-            .args(&self.more);
+            .args(&self.extra_args);
         let server = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -66,7 +66,7 @@ impl Redis {
             .spawn();
         self.server = Some(server.expect("redis-server is installed by tests/run.sh"));
         // The connection below which succeeds.
-        self.own.store(1, Ordering::Relaxed);
+        self.own_connections.store(1, Ordering::Relaxed);
         let deadline = Instant::now() + Duration::from_secs(10);
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
             assert!(
@@ -87,14 +87,14 @@ impl Redis {
 
     /// Stops the process, with its connections left open, until [`Redis::go_on`].
     pub fn pause(&self) {
-        self.signal("-STOP");
+        self.send_signal("-STOP");
     }
 
-    pub fn go_on(&self) {
-        self.signal("-CONT");
+    pub fn resume(&self) {
+        self.send_signal("-CONT");
     }
 
-    fn signal(&self, signal: &str) {
+    fn send_signal(&self, signal: &str) {
         let id = self.server.as_ref().unwrap().id().to_string();
         assert!(
             Command::new("kill")
@@ -106,8 +106,8 @@ impl Redis {
     }
 
     /// Runs a command with `redis-cli` and returns its output.
-    pub fn tell(&self, words: &[&str]) -> String {
-        self.own.fetch_add(1, Ordering::Relaxed);
+    pub fn command(&self, words: &[&str]) -> String {
+        self.own_connections.fetch_add(1, Ordering::Relaxed);
         let mut command = Command::new("redis-cli");
         let output = command
             .arg("-s")
@@ -119,17 +119,17 @@ impl Redis {
     }
 
     /// Returns the number of connections since the start which others opened.
-    pub fn connections(&self) -> usize {
-        let stats = self.tell(&["INFO", "stats"]);
+    pub fn client_connections(&self) -> usize {
+        let stats = self.command(&["INFO", "stats"]);
         let total = stats
             .lines()
             .find_map(|line| line.strip_prefix("total_connections_received:"))
             .unwrap();
-        total.trim().parse::<usize>().unwrap() - self.own.load(Ordering::Relaxed)
+        total.trim().parse::<usize>().unwrap() - self.own_connections.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Redis {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }

@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{ScriptedProvider, TestApp, question, settings, soon, streaming};
+use crate::harness::{
+    ScriptedProvider, TestApp, eventually, question_body, streaming_body, test_settings,
+};
 
 const KEY: &str = "fs-canary-of-a-key";
 
 async fn service(keys: &[&str]) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("All is well.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.server.api_keys = keys.iter().map(|key| Secret::new(*key)).collect();
     settings.server.allowed_origins = vec!["https://partner.example".into()];
     (alpha, TestApp::start(settings).await)
@@ -23,7 +25,7 @@ async fn service(keys: &[&str]) -> (ScriptedProvider, TestApp) {
 /// unchanged.
 async fn status(app: &TestApp, authorization: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
-    let body = question("What?").to_string();
+    let body = question_body("What?").to_string();
     let mut request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\nauthorization: ",
         body.len()
@@ -34,7 +36,7 @@ async fn status(app: &TestApp, authorization: &[u8]) -> u16 {
     request.extend_from_slice(body.as_bytes());
     let (mut reader, mut writer) = stream.split();
     let mut received = [0; 12];
-    let (_, read) = soon("a response", async {
+    let (_, read) = eventually("a response", async {
         tokio::join!(writer.write_all(&request), reader.read_exact(&mut received))
     })
     .await;
@@ -57,7 +59,7 @@ async fn only_a_complete_key_is_accepted() {
             200
         );
     }
-    assert_eq!(alpha.asked(), 4);
+    assert_eq!(alpha.question_count(), 4);
     let mut invalid: Vec<Vec<u8>> = [
         "",
         " ",
@@ -110,7 +112,7 @@ async fn only_a_complete_key_is_accepted() {
             String::from_utf8_lossy(&value)
         );
     }
-    assert_eq!(alpha.asked(), 4);
+    assert_eq!(alpha.question_count(), 4);
 }
 
 #[tokio::test]
@@ -126,7 +128,7 @@ async fn malformed_authorization_headers_are_rejected() {
         let status = status(&app, value).await;
         assert!((400..500).contains(&status), "{status}");
     }
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
     assert_eq!(
         status(&app, format!("Bearer {KEY}").as_bytes()).await,
         200,
@@ -147,7 +149,7 @@ async fn every_route_requires_a_key() {
             let request = app
                 .request(method, path)
                 .header("authorization", &format!("Bearer {key}"));
-            let answer = request.json(&streaming("What?")).send().await;
+            let answer = request.json(&streaming_body("What?")).send().await;
             assert_eq!(
                 (answer.status, answer.header("www-authenticate")),
                 (401, "Bearer"),
@@ -168,9 +170,12 @@ async fn every_route_requires_a_key() {
         let request = app
             .request(method, path)
             .header("authorization", &format!("Bearer {KEY}"));
-        assert_ne!(request.json(&question("What?")).send().await.status, 401);
+        assert_ne!(
+            request.json(&question_body("What?")).send().await.status,
+            401
+        );
     }
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
@@ -198,7 +203,7 @@ async fn other_origins_are_rejected() {
         (own.as_str(), true),
     ] {
         let answer = app
-            .completion(&question("What?"))
+            .completion_request(&question_body("What?"))
             .header("origin", origin)
             .send()
             .await;
@@ -212,11 +217,11 @@ async fn other_origins_are_rejected() {
         }
         assert!(!answer.headers.contains_key("access-control-allow-origin"));
     }
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
     // A key does not help.
     let (_alpha, app) = service(&[KEY]).await;
     let request = app
-        .completion(&question("What?"))
+        .completion_request(&question_body("What?"))
         .header("origin", "https://evil.example");
     assert_eq!(
         request
@@ -237,7 +242,7 @@ async fn without_keys_proxied_requests_are_rejected() {
         ("via", "1.1 proxy"),
     ] {
         let answer = app
-            .completion(&question("What?"))
+            .completion_request(&question_body("What?"))
             .header(name, value)
             .send()
             .await;
@@ -248,12 +253,12 @@ async fn without_keys_proxied_requests_are_rejected() {
         );
     }
     assert_eq!(
-        app.completion(&question("What?"))
+        app.completion_request(&question_body("What?"))
             .host("evil.example")
             .send()
             .await
             .status,
         401
     );
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
 }

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Act, Gate, ScriptedProvider, TestApp, question, spoken, streaming};
+use crate::harness::{
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, partial_answer, question_body,
+    streaming_body,
+};
 
 /// Two seconds, which is more than `API_ORPHAN_GRACE`, plus an allowance for a busy machine.
 const LIMIT: Duration = Duration::from_millis(3500);
@@ -22,20 +25,23 @@ enum Disconnect {
 async fn a_disconnect_closes_the_providers_call() {
     // Disconnects before the first token, and after some text.
     for script in [
-        vec![Act::Silence],
-        vec![spoken(["Some ", "words "]), Act::Silence],
+        vec![ScriptStep::Hang],
+        vec![partial_answer(["Some ", "words "]), ScriptStep::Hang],
     ] {
         let alpha = ScriptedProvider::start(script).await;
         let beta = ScriptedProvider::answering("Nobody listens.").await;
-        let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+        let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
         let mut callers = Vec::new();
         for disconnect in [Disconnect::Close, Disconnect::Reset, Disconnect::HalfClose] {
-            for body in [streaming("What?"), question("What?")] {
-                callers.push((disconnect, app.completion(&body).begin().await));
+            for body in [streaming_body("What?"), question_body("What?")] {
+                callers.push((
+                    disconnect,
+                    app.completion_request(&body).send_without_reading().await,
+                ));
             }
         }
         let count = callers.len();
-        alpha.until(|counts| counts.asked == count).await;
+        alpha.wait_for(|counts| counts.questions == count).await;
         let left = Instant::now();
         let mut half_closed = Vec::new();
         for (disconnect, mut caller) in callers {
@@ -50,16 +56,18 @@ async fn a_disconnect_closes_the_providers_call() {
                 }
             }
         }
-        alpha.until(|counts| counts.left == count).await;
+        alpha
+            .wait_for(|counts| counts.client_disconnects == count)
+            .await;
         assert!(
             left.elapsed() < LIMIT,
             "the provider's calls went on for {:?}",
             left.elapsed()
         );
-        app.at_rest().await;
-        assert_eq!((alpha.counts().open, beta.asked()), (0, 0));
+        app.wait_until_idle().await;
+        assert_eq!((alpha.counts().in_flight, beta.question_count()), (0, 0));
         // Disconnects are not counted as failures of the provider.
-        let vitals = app.provider("alpha").await;
+        let vitals = app.provider_status("alpha").await;
         assert_eq!(
             (&vitals["counts"]["failure"], &vitals["state"]),
             (&0.into(), &"closed".into())
@@ -70,42 +78,46 @@ async fn a_disconnect_closes_the_providers_call() {
 #[tokio::test]
 async fn a_disconnect_in_mid_answer_closes_the_providers_call() {
     let alpha = ScriptedProvider::start(vec![
-        spoken([]),
-        Act::Every(
+        partial_answer([]),
+        ScriptStep::Repeat(
             Duration::from_millis(20),
-            crate::harness::word("more ").into_bytes(),
+            crate::harness::token_event("more ").into_bytes(),
         ),
     ])
     .await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut answer = app.stream("What?").await;
-    answer.shows("more more more ").await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    let mut answer = app.stream_answer("What?").await;
+    answer.read_until_text("more more more ").await;
     drop(answer);
     let left = Instant::now();
-    alpha.until(|counts| counts.left == 1).await;
+    alpha
+        .wait_for(|counts| counts.client_disconnects == 1)
+        .await;
     assert!(
         left.elapsed() < LIMIT,
         "the provider's call went on for {:?}",
         left.elapsed()
     );
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn a_disconnect_does_not_affect_other_callers() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let script = vec![
-        spoken(["Some ", "words "]),
-        gate.hold(),
-        crate::harness::say(&crate::harness::finish()),
+        partial_answer(["Some ", "words "]),
+        gate.wait_step(),
+        crate::harness::send_text(&crate::harness::stream_end()),
     ];
     let alpha = ScriptedProvider::start(script).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut staying = app.stream("What?").await;
-    staying.shows("Some words ").await;
-    let leaving = app.stream("What?").await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    let mut staying = app.stream_answer("What?").await;
+    staying.read_until_text("Some words ").await;
+    let leaving = app.stream_answer("What?").await;
     drop(leaving);
-    alpha.until(|counts| counts.left == 1).await;
-    gate.open();
-    assert_eq!(staying.ended().await.text(), "Some words ");
+    alpha
+        .wait_for(|counts| counts.client_disconnects == 1)
+        .await;
+    gate.let_one_through();
+    assert_eq!(staying.read_to_end().await.text(), "Some words ");
 }

@@ -3,7 +3,7 @@
 use failsoft::config::Settings;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, ScriptedProvider, TestApp, refusal, settings};
+use crate::harness::{ScriptedProvider, TestApp, TestResponse, error_response, test_settings};
 
 /// Messages of about 300 tokens.
 fn long_messages() -> Value {
@@ -15,9 +15,9 @@ fn long_messages() -> Value {
     ])
 }
 
-async fn ask(app: &TestApp, messages: &Value, headers: &[(&str, &str)]) -> Answer {
+async fn ask(app: &TestApp, messages: &Value, headers: &[(&str, &str)]) -> TestResponse {
     let body = json!({ "model": "auto", "messages": messages, "max_tokens": 50 });
-    let request = app.completion(&body);
+    let request = app.completion_request(&body);
     let request = headers.iter().fold(request, |request, (name, value)| {
         request.header(name, value)
     });
@@ -30,14 +30,14 @@ fn with_context_tokens(
     beta: &ScriptedProvider,
     context_tokens: [u64; 2],
 ) -> Settings {
-    let mut settings = settings(&[("alpha", alpha), ("beta", beta)]);
+    let mut settings = test_settings(&[("alpha", alpha), ("beta", beta)]);
     for (provider, tokens) in settings.providers.iter_mut().zip(context_tokens) {
         provider.context_tokens = Some(tokens);
     }
     settings
 }
 
-fn assert_too_long(answer: &Answer) {
+fn assert_too_long(answer: &TestResponse) {
     let error = &answer.json()["error"];
     assert_eq!(
         (answer.status, &error["code"]),
@@ -65,13 +65,13 @@ async fn a_provider_with_enough_context_gets_the_whole_prompt() {
         (200, "beta", "1")
     );
     assert_eq!(
-        (alpha.asked(), &beta.requests()[0].1["messages"]),
+        (alpha.question_count(), &beta.requests()[0].1["messages"]),
         (0, &long_messages())
     );
     // A short prompt goes to the first provider.
     let short = json!([{ "role": "user", "content": "And?" }]);
     assert_eq!(ask(&app, &short, &[]).await.header("x-provider"), "alpha");
-    assert_eq!(app.provider("alpha").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["state"], "closed");
 }
 
 #[tokio::test]
@@ -81,18 +81,18 @@ async fn a_prompt_too_long_for_every_provider_is_rejected_without_a_call() {
     let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 250])).await;
     assert_too_long(&ask(&app, &long_messages(), &[]).await);
     assert_too_long(&ask(&app, &long_messages(), &[("x-degraded-answers", "off")]).await);
-    assert_eq!((alpha.asked(), beta.asked()), (0, 0));
-    app.at_rest().await;
+    assert_eq!((alpha.question_count(), beta.question_count()), (0, 0));
+    app.wait_until_idle().await;
     // Without failover the limit of the requested provider counts.
     let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 1_000])).await;
     assert_too_long(&ask(&app, &long_messages(), &[("x-failover", "off")]).await);
-    assert_eq!((alpha.asked(), beta.asked()), (0, 0));
+    assert_eq!((alpha.question_count(), beta.question_count()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_failure_of_the_only_large_enough_provider_degrades_the_answer() {
     let alpha = ScriptedProvider::answering("Not asked.").await;
-    let beta = ScriptedProvider::start(vec![refusal(503, "", "busy")]).await;
+    let beta = ScriptedProvider::start(vec![error_response(503, "", "busy")]).await;
     let app = TestApp::start(with_context_tokens(&alpha, &beta, [200, 1_000])).await;
     let answer = ask(&app, &long_messages(), &[]).await;
     assert_eq!((answer.status, answer.header("x-degraded")), (200, "true"));
@@ -101,5 +101,5 @@ async fn a_failure_of_the_only_large_enough_provider_degrades_the_answer() {
         (answer.status, answer.header("x-should-retry")),
         (503, "false")
     );
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Completion, ScriptedProvider, TestApp, WsClient, answer, chunk, event, head, last_chunk,
-    question, refusal, say, settings, spoken, streaming, word,
+    CompletionStream, ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer,
+    http_chunk, last_http_chunk, partial_answer, question_body, send_text, sse_event, stream_head,
+    streaming_body, test_settings, token_event,
 };
 
 /// The answer of the second provider when it starts from the beginning.
@@ -56,13 +57,13 @@ async fn ask(app: &TestApp, interface: Interface) -> Outcome {
         Interface::WebSocket => Outcome::Text(
             WsClient::open(app)
                 .await
-                .answered("What?")
+                .ask_and_wait("What?")
                 .await
                 .text
                 .clone(),
         ),
         Interface::NonStream => {
-            let answer = app.completion(&question("What?")).send().await;
+            let answer = app.completion_request(&question_body("What?")).send().await;
             let body = answer.json();
             match answer.status {
                 200 => Outcome::Text(
@@ -75,18 +76,18 @@ async fn ask(app: &TestApp, interface: Interface) -> Outcome {
             }
         }
         Interface::Stream => {
-            let request = app.completion(&streaming("What?"));
-            let answer = Completion::open(request).await;
+            let request = app.completion_request(&streaming_body("What?"));
+            let answer = CompletionStream::open(request).await;
             assert_eq!(answer.status, 200);
-            let answer = answer.ended().await;
-            assert_eq!((&answer.error, answer.done), (&None, true));
+            let answer = answer.read_to_end().await;
+            assert_eq!((&answer.error, answer.has_end_mark), (&None, true));
             Outcome::Text(answer.text())
         }
     }
 }
 
 async fn service(alpha: &ScriptedProvider, beta: &ScriptedProvider) -> TestApp {
-    let mut settings = settings(&[("alpha", alpha), ("beta", beta)]);
+    let mut settings = test_settings(&[("alpha", alpha), ("beta", beta)]);
     let timeouts = &mut settings.providers[0].timeouts;
     timeouts.first_token = vec![TOKEN_TIMEOUT];
     timeouts.stall = TOKEN_TIMEOUT;
@@ -94,7 +95,7 @@ async fn service(alpha: &ScriptedProvider, beta: &ScriptedProvider) -> TestApp {
 }
 
 /// A fault instead of an answer. `calls` are alpha's requests after one and after two turns.
-async fn check_before(fault: Vec<Act>, reason: &str, calls: [usize; 2]) {
+async fn check_before(fault: Vec<ScriptStep>, reason: &str, calls: [usize; 2]) {
     for interface in INTERFACES {
         let alpha = ScriptedProvider::start(fault.clone()).await;
         let beta = ScriptedProvider::answering(WHOLE).await;
@@ -105,23 +106,27 @@ async fn check_before(fault: Vec<Act>, reason: &str, calls: [usize; 2]) {
                 Outcome::Text(WHOLE.into()),
                 "{interface:?}"
             );
-            assert_eq!(alpha.asked(), calls, "{interface:?}: alpha's calls");
+            assert_eq!(
+                alpha.question_count(),
+                calls,
+                "{interface:?}: alpha's calls"
+            );
         }
-        assert_eq!(beta.asked(), 2, "{interface:?}");
+        assert_eq!(beta.question_count(), 2, "{interface:?}");
         assert_released(&app, &alpha, reason).await;
     }
 }
 
 /// Asserts that nothing is left of the call, that little was read, and that the reason is reported.
 async fn assert_released(app: &TestApp, alpha: &ScriptedProvider, reason: &str) {
-    app.at_rest().await;
-    let counts = alpha.until(|counts| counts.open == 0).await;
-    let bytes_per_call = counts.poured / alpha.asked();
+    app.wait_until_idle().await;
+    let counts = alpha.wait_for(|counts| counts.in_flight == 0).await;
+    let bytes_per_call = counts.repeated_bytes / alpha.question_count();
     assert!(
         bytes_per_call < MAX_READ_BYTES,
         "read {bytes_per_call} bytes"
     );
-    assert_eq!(app.provider("alpha").await["reason"], reason);
+    assert_eq!(app.provider_status("alpha").await["reason"], reason);
 }
 
 fn twenty_words() -> Vec<String> {
@@ -137,15 +142,15 @@ fn twenty_words() -> Vec<String> {
 }
 
 /// Repeats the last 40 characters of `shown`, as asked for, and continues.
-fn continuation(shown: &str) -> Vec<Act> {
+fn continuation(shown: &str) -> Vec<ScriptStep> {
     let start = shown.char_indices().rev().nth(39).unwrap().0;
-    answer(&format!("{}{REST}", &shown[start..]))
+    full_answer(&format!("{}{REST}", &shown[start..]))
 }
 
-async fn check_after(fault: Vec<Act>, reason: &str) {
+async fn check_after(fault: Vec<ScriptStep>, reason: &str) {
     for interface in INTERFACES {
         let words = twenty_words();
-        let mut script = vec![spoken(words.iter().map(String::as_str))];
+        let mut script = vec![partial_answer(words.iter().map(String::as_str))];
         script.extend(fault.clone());
         let shown = words.concat();
         let alpha = ScriptedProvider::start(script).await;
@@ -153,7 +158,7 @@ async fn check_after(fault: Vec<Act>, reason: &str) {
         let beta = ScriptedProvider::start(if is_stream {
             continuation(&shown)
         } else {
-            answer(WHOLE)
+            full_answer(WHOLE)
         })
         .await;
         let expected = if is_stream {
@@ -168,10 +173,14 @@ async fn check_after(fault: Vec<Act>, reason: &str) {
             "{interface:?}"
         );
         // A provider whose text was sent is not retried.
-        assert_eq!((alpha.asked(), beta.asked()), (1, 1), "{interface:?}");
+        assert_eq!(
+            (alpha.question_count(), beta.question_count()),
+            (1, 1),
+            "{interface:?}"
+        );
         assert_released(&app, &alpha, reason).await;
         assert_eq!(
-            app.provider("alpha").await["counts"]["restarts"],
+            app.provider_status("alpha").await["counts"]["restarts"],
             1,
             "{interface:?}"
         );
@@ -179,14 +188,14 @@ async fn check_after(fault: Vec<Act>, reason: &str) {
 }
 
 /// An event stream that ends cleanly after these events.
-fn events(events: &[&str]) -> Vec<Act> {
-    let events: String = events.iter().map(|data| event(data)).collect();
-    vec![say(&(head() + &events + &last_chunk()))]
+fn events(events: &[&str]) -> Vec<ScriptStep> {
+    let events: String = events.iter().map(|data| sse_event(data)).collect();
+    vec![send_text(&(stream_head() + &events + &last_http_chunk()))]
 }
 
-fn error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
+fn error(status: u16, headers: &str, body: &Value) -> Vec<ScriptStep> {
     let headers = format!("content-type: application/json\r\n{headers}");
-    vec![refusal(
+    vec![error_response(
         status,
         &headers,
         &json!({ "error": body }).to_string(),
@@ -216,50 +225,50 @@ macro_rules! after {
 }
 
 /// An endless event in pieces of a mebibyte.
-fn huge_event() -> Act {
-    Act::Every(
+fn huge_event() -> ScriptStep {
+    ScriptStep::Repeat(
         Duration::from_millis(1),
-        chunk(&"x".repeat(1024 * 1024)).into_bytes(),
+        http_chunk(&"x".repeat(1024 * 1024)).into_bytes(),
     )
 }
 
 /// An endless event, byte by byte.
-fn slow_endless_event() -> [Act; 2] {
+fn slow_endless_event() -> [ScriptStep; 2] {
     [
-        say(&chunk("data:")),
-        Act::Every(PAUSE, chunk("x").into_bytes()),
+        send_text(&http_chunk("data:")),
+        ScriptStep::Repeat(PAUSE, http_chunk("x").into_bytes()),
     ]
 }
 
 before! {
-    reset: "reset", [2, 4], vec![Act::Reset];
-    reset_after_the_head: "reset", [2, 4], vec![say(&head()), Act::Reset];
+    reset: "reset", [2, 4], vec![ScriptStep::Reset];
+    reset_after_the_head: "reset", [2, 4], vec![send_text(&stream_head()), ScriptStep::Reset];
     stream_end_without_end_mark: "truncated", [1, 2], events(&[r#"{"choices":[{"index":0,"delta":{"role":"assistant"}}]}"#]);
     error_event: "server_error", [2, 4], events(&[&json!({ "error": server_error() }).to_string()]);
     garbage: "malformed", [1, 2], events(&[r#"{"choices": [{"del"#]);
-    stall: "timeout", [1, 2], vec![say(&head()), Act::Silence];
-    keep_alives_for_ever: "timeout", [1, 2], vec![say(&head()), Act::Every(PAUSE, chunk(": keep-alive\n\n").into_bytes())];
+    stall: "timeout", [1, 2], vec![send_text(&stream_head()), ScriptStep::Hang];
+    keep_alives_for_ever: "timeout", [1, 2], vec![send_text(&stream_head()), ScriptStep::Repeat(PAUSE, http_chunk(": keep-alive\n\n").into_bytes())];
     status_500: "server_error", [2, 4], error(500, "", &server_error());
     status_503: "overloaded", [1, 2], error(503, "", &json!({ "message": "busy" }));
     long_rate_limit: "rate_limited", [1, 1], error(429, "retry-after: 30\r\n", &json!({ "message": "slow down" }));
     unauthorized: "refused", [1, 1], error(401, "", &json!({ "message": "bad key", "code": "invalid_api_key" }));
-    html_with_status_200: "malformed", [1, 2], vec![refusal(200, "content-type: text/html\r\n", "<!doctype html><p>Please log in")];
+    html_with_status_200: "malformed", [1, 2], vec![error_response(200, "content-type: text/html\r\n", "<!doctype html><p>Please log in")];
     empty_stream: "malformed", [1, 2], events(&[]);
     end_mark_without_text: "malformed", [1, 2], events(&["[DONE]"]);
-    slow_bytes_of_an_endless_event: "timeout", [1, 2], [&[say(&head())], &slow_endless_event()[..]].concat();
-    huge_event: "malformed", [1, 2], vec![say(&(head() + &chunk("data: "))), super::huge_event()];
+    slow_bytes_of_an_endless_event: "timeout", [1, 2], [&[send_text(&stream_head())], &slow_endless_event()[..]].concat();
+    huge_event: "malformed", [1, 2], vec![send_text(&(stream_head() + &http_chunk("data: "))), super::huge_event()];
 }
 
 after! {
-    reset: "reset", vec![Act::Reset];
-    connection_closed_within_a_chunk: "reset", vec![say("40\r\ndata: {\"choices\""), Act::Close];
-    stream_end_without_end_mark: "truncated", vec![say(&last_chunk())];
-    error_event: "server_error", vec![say(&event(&json!({ "error": server_error() }).to_string()))];
-    garbage: "malformed", vec![say(&event(r#"{"choices": [{"del"#))];
-    stall: "stalled", vec![Act::Silence];
-    keep_alives_for_ever: "stalled", vec![Act::Every(PAUSE, chunk(": keep-alive\n\n").into_bytes())];
+    reset: "reset", vec![ScriptStep::Reset];
+    connection_closed_within_a_chunk: "reset", vec![send_text("40\r\ndata: {\"choices\""), ScriptStep::Close];
+    stream_end_without_end_mark: "truncated", vec![send_text(&last_http_chunk())];
+    error_event: "server_error", vec![send_text(&sse_event(&json!({ "error": server_error() }).to_string()))];
+    garbage: "malformed", vec![send_text(&sse_event(r#"{"choices": [{"del"#))];
+    stall: "stalled", vec![ScriptStep::Hang];
+    keep_alives_for_ever: "stalled", vec![ScriptStep::Repeat(PAUSE, http_chunk(": keep-alive\n\n").into_bytes())];
     slow_bytes_of_an_endless_event: "stalled", slow_endless_event().to_vec();
-    huge_event: "malformed", vec![say(&chunk("data: ")), super::huge_event()];
+    huge_event: "malformed", vec![send_text(&http_chunk("data: ")), super::huge_event()];
 }
 
 #[tokio::test]
@@ -268,7 +277,7 @@ async fn refused_connection() {
         let alpha = ScriptedProvider::start(vec![]).await;
         let beta = ScriptedProvider::answering(WHOLE).await;
         let app = service(&alpha, &beta).await;
-        alpha.refuse().await;
+        alpha.stop_listening().await;
         for _ in 0..2 {
             assert_eq!(
                 ask(&app, interface).await,
@@ -277,7 +286,7 @@ async fn refused_connection() {
             );
         }
         assert_eq!(
-            app.provider("alpha").await["counts"]["failure"],
+            app.provider_status("alpha").await["counts"]["failure"],
             2,
             "{interface:?}: calls"
         );
@@ -288,7 +297,7 @@ async fn refused_connection() {
 async fn a_short_rate_limit_is_waited_for() {
     for interface in INTERFACES {
         let alpha = ScriptedProvider::answering(WHOLE).await;
-        alpha.once(error(
+        alpha.script_next(error(
             429,
             "retry-after-ms: 300\r\n",
             &json!({ "message": "slow down" }),
@@ -308,7 +317,7 @@ async fn a_short_rate_limit_is_waited_for() {
             "{interface:?}: called again after {:?}",
             *second - *first
         );
-        assert_eq!(beta.asked(), 0, "{interface:?}");
+        assert_eq!(beta.question_count(), 0, "{interface:?}");
     }
 }
 
@@ -319,8 +328,8 @@ async fn an_endless_answer_is_cut_at_its_limit() {
     let count = 1024 * 1024 / words.len() + 1;
     for interface in INTERFACES {
         let alpha = ScriptedProvider::start(vec![
-            say(&head()),
-            Act::Every(PAUSE, word(&words).into_bytes()),
+            send_text(&stream_head()),
+            ScriptStep::Repeat(PAUSE, token_event(&words).into_bytes()),
         ])
         .await;
         let shown = words.repeat(count);
@@ -328,7 +337,7 @@ async fn an_endless_answer_is_cut_at_its_limit() {
         let beta = ScriptedProvider::start(if is_stream {
             continuation(&shown)
         } else {
-            answer(WHOLE)
+            full_answer(WHOLE)
         })
         .await;
         let app = service(&alpha, &beta).await;
@@ -346,8 +355,12 @@ async fn an_endless_answer_is_cut_at_its_limit() {
             text.len(),
             expected.len()
         );
-        assert_eq!((alpha.asked(), beta.asked()), (1, 1), "{interface:?}");
-        app.at_rest().await;
+        assert_eq!(
+            (alpha.question_count(), beta.question_count()),
+            (1, 1),
+            "{interface:?}"
+        );
+        app.wait_until_idle().await;
     }
 }
 
@@ -374,7 +387,10 @@ async fn a_rejected_request_is_returned_to_api_callers_only() {
                     0,
                 ),
                 Interface::Stream => {
-                    let answer = app.completion(&streaming("What?")).send().await;
+                    let answer = app
+                        .completion_request(&streaming_body("What?"))
+                        .send()
+                        .await;
                     let text = answer.json()["error"]["message"]
                         .as_str()
                         .unwrap()
@@ -388,13 +404,13 @@ async fn a_rejected_request_is_returned_to_api_callers_only() {
             };
             assert_eq!(outcome, expected, "{interface:?}");
             assert_eq!(
-                (alpha.asked(), beta.asked()),
+                (alpha.question_count(), beta.question_count()),
                 (turn, beta_calls),
                 "{interface:?}"
             );
         }
         assert_eq!(
-            app.provider("alpha").await["state"],
+            app.provider_status("alpha").await["state"],
             "closed",
             "{interface:?}: the breaker does not count it"
         );

@@ -7,22 +7,26 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Act, Completion, Gate, ScriptedProvider, TestApp, WsClient, event, finish, last_chunk,
-    question, say, soon, spoken, streaming, word,
+    CompletionStream, ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, eventually,
+    last_http_chunk, partial_answer, question_body, send_text, sse_event, stream_end,
+    streaming_body, token_event,
 };
 
 const TEXT: &str = "The quick brown fox jumps over the lazy dog.";
 
 async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering(TEXT).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     (alpha, app)
 }
 
 #[tokio::test]
 async fn a_completion_has_the_documented_headers_and_body() {
     let (alpha, app) = service().await;
-    let answer = app.completion(&question("What jumps?")).send().await;
+    let answer = app
+        .completion_request(&question_body("What jumps?"))
+        .send()
+        .await;
     assert_eq!(
         (answer.status, answer.header("content-type")),
         (200, "application/json")
@@ -69,8 +73,8 @@ async fn a_completion_has_the_documented_headers_and_body() {
     ] {
         assert_eq!(body[key], value, "{key}");
     }
-    assert_eq!(alpha.asked(), 1);
-    app.at_rest().await;
+    assert_eq!(alpha.question_count(), 1);
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
@@ -86,7 +90,7 @@ async fn the_provider_gets_the_callers_messages_and_supported_parameters() {
         "model": "auto", "messages": messages, "max_completion_tokens": 77, "temperature": 0.25,
         "stop": "END", "user": "x", "seed": 4, "metadata": { "a": "b" }, "tools": null, "n": 1,
     });
-    assert_eq!(app.completion(&body).send().await.status, 200);
+    assert_eq!(app.completion_request(&body).send().await.status, 200);
     let request = &alpha.requests()[0].1;
     assert_eq!(
         request["messages"],
@@ -114,9 +118,9 @@ async fn the_provider_gets_the_callers_messages_and_supported_parameters() {
 async fn a_streamed_completion_has_the_documented_headers_and_chunks() {
     let (_alpha, app) = service().await;
     let request = app
-        .completion(&streaming("What jumps?"))
+        .completion_request(&streaming_body("What jumps?"))
         .header("accept-encoding", "gzip, br, zstd");
-    let answer = Completion::open(request).await;
+    let answer = CompletionStream::open(request).await;
     assert_eq!(answer.status, 200);
     for (name, value) in [
         ("content-type", "text/event-stream; charset=utf-8"),
@@ -132,28 +136,31 @@ async fn a_streamed_completion_has_the_documented_headers_and_chunks() {
         assert_eq!(answer.header(name), value, "{name}");
     }
     assert!(!answer.header("x-request-id").is_empty());
-    let answer = answer.ended().await;
+    let answer = answer.read_to_end().await;
     assert_eq!(
-        (answer.text().as_str(), answer.finish().as_str()),
+        (answer.text().as_str(), answer.finish_reason().as_str()),
         (TEXT, "stop")
     );
     assert_eq!(
-        (answer.speakers(), answer.error),
+        (answer.text_sources(), answer.error),
         (vec!["alpha 1 ai".to_owned()], None)
     );
     for chunk in &answer.chunks {
         assert_eq!(chunk["model"], "alpha-model", "{chunk}");
         assert_eq!(chunk.get("usage"), None, "unrequested usage in {chunk}");
     }
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn usage_is_sent_last_and_only_on_request() {
     let (_alpha, app) = service().await;
-    let mut body = streaming("What jumps?");
+    let mut body = streaming_body("What jumps?");
     body["stream_options"] = json!({ "include_usage": true });
-    let answer = Completion::open(app.completion(&body)).await.ended().await;
+    let answer = CompletionStream::open(app.completion_request(&body))
+        .await
+        .read_to_end()
+        .await;
     let last = answer.chunks.last().unwrap();
     assert_eq!(last["choices"], json!([]));
     assert_eq!(
@@ -163,7 +170,10 @@ async fn usage_is_sent_last_and_only_on_request() {
     assert_eq!(answer.text(), TEXT);
     for options in [Value::Null, json!({}), json!({ "include_usage": false })] {
         body["stream_options"] = options;
-        let answer = Completion::open(app.completion(&body)).await.ended().await;
+        let answer = CompletionStream::open(app.completion_request(&body))
+            .await
+            .read_to_end()
+            .await;
         assert!(
             answer
                 .chunks
@@ -175,22 +185,22 @@ async fn usage_is_sent_last_and_only_on_request() {
 
 #[tokio::test]
 async fn text_is_streamed_as_it_arrives() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::start(vec![
-        spoken(["One ", "two "]),
-        gate.hold(),
-        say(&word("three.")),
-        gate.hold(),
-        say(&finish()),
+        partial_answer(["One ", "two "]),
+        gate.wait_step(),
+        send_text(&token_event("three.")),
+        gate.wait_step(),
+        send_text(&stream_end()),
     ])
     .await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut answer = app.stream("Count!").await;
-    answer.shows("One two ").await;
-    gate.open();
-    answer.shows("One two three.").await;
-    gate.open();
-    assert_eq!(answer.ended().await.finish(), "stop");
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    let mut answer = app.stream_answer("Count!").await;
+    answer.read_until_text("One two ").await;
+    gate.let_one_through();
+    answer.read_until_text("One two three.").await;
+    gate.let_one_through();
+    assert_eq!(answer.read_to_end().await.finish_reason(), "stop");
 }
 
 #[tokio::test]
@@ -203,17 +213,21 @@ async fn the_finish_reason_is_passed_on() {
         let end = json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": reason }] })
             .to_string();
         let script = vec![
-            spoken(["Some ", "text"]),
-            say(&(event(&end) + &event("[DONE]") + &last_chunk())),
+            partial_answer(["Some ", "text"]),
+            send_text(&(sse_event(&end) + &sse_event("[DONE]") + &last_http_chunk())),
         ];
         let alpha = ScriptedProvider::start(script).await;
-        let app = TestApp::of(&[("alpha", &alpha)]).await;
-        let answer = app.stream("What?").await.ended().await;
+        let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+        let answer = app.stream_answer("What?").await.read_to_end().await;
         assert_eq!(
-            (answer.text().as_str(), answer.finish().as_str()),
+            (answer.text().as_str(), answer.finish_reason().as_str()),
             ("Some text", expected)
         );
-        let answer = app.completion(&question("What?")).send().await.json();
+        let answer = app
+            .completion_request(&question_body("What?"))
+            .send()
+            .await
+            .json();
         assert_eq!(answer["choices"][0]["finish_reason"], expected);
         assert_eq!(answer["choices"][0]["message"]["content"], "Some text");
     }
@@ -223,22 +237,26 @@ async fn the_finish_reason_is_passed_on() {
 async fn a_content_filter_is_returned_as_the_answer() {
     let body =
         json!({ "error": { "message": "no", "code": "content_filter", "type": null } }).to_string();
-    let refusal = crate::harness::refusal(400, "content-type: application/json\r\n", &body);
+    let refusal = crate::harness::error_response(400, "content-type: application/json\r\n", &body);
     let alpha = ScriptedProvider::start(vec![refusal]).await;
     let beta = ScriptedProvider::answering(TEXT).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
-    let answer = app.stream("What?").await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let answer = app.stream_answer("What?").await;
     assert_eq!(
         (answer.header("x-provider"), answer.header("x-source")),
         ("alpha", "ai")
     );
-    let answer = answer.ended().await;
-    assert_eq!(answer.finish(), "content_filter");
+    let answer = answer.read_to_end().await;
+    assert_eq!(answer.finish_reason(), "content_filter");
     assert!(!answer.text().is_empty());
-    let answer = app.completion(&question("What?")).send().await.json();
+    let answer = app
+        .completion_request(&question_body("What?"))
+        .send()
+        .await
+        .json();
     assert_eq!(answer["choices"][0]["finish_reason"], "content_filter");
-    assert_eq!((alpha.asked(), beta.asked()), (2, 0));
-    assert_eq!(app.provider("alpha").await["counts"]["failure"], 0);
+    assert_eq!((alpha.question_count(), beta.question_count()), (2, 0));
+    assert_eq!(app.provider_status("alpha").await["counts"]["failure"], 0);
 }
 
 #[tokio::test]
@@ -246,11 +264,11 @@ async fn one_connection_serves_several_requests() {
     let (_alpha, app) = service().await;
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     for body in [
-        streaming("One?"),
-        question("Two?"),
-        streaming("Three?"),
+        streaming_body("One?"),
+        question_body("Two?"),
+        streaming_body("Three?"),
         json!([]),
-        question("Four?"),
+        question_body("Four?"),
     ] {
         let body = body.to_string();
         let head = format!(
@@ -270,7 +288,9 @@ async fn one_connection_serves_several_requests() {
         };
         while !is_complete(&received) {
             let mut bytes = [0; 4096];
-            let read = soon("an answer", stream.read(&mut bytes)).await.unwrap();
+            let read = eventually("an answer", stream.read(&mut bytes))
+                .await
+                .unwrap();
             assert_ne!(read, 0, "closed after {received}");
             received += std::str::from_utf8(&bytes[..read]).unwrap();
         }
@@ -317,36 +337,42 @@ async fn models_lists_auto_providers_and_models() {
 
 #[tokio::test]
 async fn api_calls_are_not_stored() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::answering("The canary-answer sings.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     for _ in 0..4 {
-        app.completion(&question("Is the canary-question heard?"))
+        app.completion_request(&question_body("Is the canary-question heard?"))
             .send()
             .await;
-        app.stream("Is the canary-question heard?")
+        app.stream_answer("Is the canary-question heard?")
             .await
-            .ended()
+            .read_to_end()
             .await;
     }
     // An answer that breaks, and one whose caller disconnects.
-    alpha.once(vec![spoken(["The ", "canary-answer "]), Act::Reset]);
-    app.stream("Is the canary-question heard?")
+    alpha.script_next(vec![
+        partial_answer(["The ", "canary-answer "]),
+        ScriptStep::Reset,
+    ]);
+    app.stream_answer("Is the canary-question heard?")
         .await
-        .ended()
+        .read_to_end()
         .await;
-    alpha.once(vec![spoken(["The ", "canary-answer "]), gate.hold()]);
-    let mut abandoned = app.stream("Is the canary-question heard?").await;
-    abandoned.shows("The canary-answer ").await;
+    alpha.script_next(vec![
+        partial_answer(["The ", "canary-answer "]),
+        gate.wait_step(),
+    ]);
+    let mut abandoned = app.stream_answer("Is the canary-question heard?").await;
+    abandoned.read_until_text("The canary-answer ").await;
     drop(abandoned);
     // A chat's question is stored, so the search below is known to find stored text.
-    alpha.usually(crate::harness::answer("Nothing sings."));
+    alpha.script_default(crate::harness::full_answer("Nothing sings."));
     WsClient::open(&app)
         .await
-        .answered("Is the visitor's question kept?")
+        .ask_and_wait("Is the visitor's question kept?")
         .await;
-    app.at_rest().await;
-    let folder = app.stopped().await;
+    app.wait_until_idle().await;
+    let folder = app.shut_down().await;
     assert!(contains(folder.path(), b"visitor's question"));
     assert!(
         !contains(folder.path(), b"canary-"),
@@ -371,7 +397,7 @@ fn contains(folder: &Path, wanted: &[u8]) -> bool {
 #[tokio::test]
 async fn http_1_0_streams_are_unchunked_and_end_with_the_connection() {
     let (_alpha, app) = service().await;
-    let body = streaming("What jumps?").to_string();
+    let body = streaming_body("What jumps?").to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
     let head = format!(
         "POST /v1/chat/completions HTTP/1.0\r\nhost: 127.0.0.1\r\nconnection: keep-alive\r\ncontent-length: {}\r\n\r\n",
@@ -379,7 +405,7 @@ async fn http_1_0_streams_are_unchunked_and_end_with_the_connection() {
     );
     stream.write_all((head + &body).as_bytes()).await.unwrap();
     let mut received = String::new();
-    soon("the whole answer", stream.read_to_string(&mut received))
+    eventually("the whole answer", stream.read_to_string(&mut received))
         .await
         .unwrap();
     let (head, body) = received.split_once("\r\n\r\n").unwrap();

@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{Answer, ScriptedProvider, TestApp, question, soon};
+use crate::harness::{ScriptedProvider, TestApp, TestResponse, eventually, question_body};
 
 async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("All is well.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     (alpha, app)
 }
 
 /// Asserts that the response has OpenAI's error format, and returns the error.
 #[track_caller]
-fn assert_error_format(answer: &Answer) -> Value {
+fn assert_error_format(answer: &TestResponse) -> Value {
     assert_eq!(
         answer.header("content-type"),
         "application/json",
@@ -56,7 +56,7 @@ async fn the_error_names_the_invalid_field() {
     let (alpha, app) = service().await;
     let user = json!([{ "role": "user", "content": "What?" }]);
     let with = |name: &str, value: Value| {
-        let mut body = question("What?");
+        let mut body = question_body("What?");
         body[name] = value;
         body
     };
@@ -157,7 +157,7 @@ async fn the_error_names_the_invalid_field() {
             if stream && param != "stream" {
                 body["stream"] = true.into();
             }
-            let answer = app.completion(&body).send().await;
+            let answer = app.completion_request(&body).send().await;
             let error = assert_error_format(&answer);
             assert_eq!(
                 (answer.status, &error["param"]),
@@ -166,7 +166,7 @@ async fn the_error_names_the_invalid_field() {
             );
         }
     }
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
 }
 
 #[tokio::test]
@@ -191,9 +191,9 @@ async fn malformed_json_is_rejected() {
         assert_error_format(&answer);
         assert_eq!(answer.status, 400, "{answer:?}");
     }
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
     // The content type does not matter.
-    let body = question("What?").to_string();
+    let body = question_body("What?").to_string();
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {
         let answer = app
             .request("POST", "/v1/chat/completions")
@@ -209,7 +209,7 @@ async fn malformed_json_is_rejected() {
 async fn a_body_above_one_mebibyte_is_rejected() {
     let (alpha, app) = service().await;
     // The limit is a mebibyte.
-    let body = question(&"x".repeat(1_048_000)).to_string();
+    let body = question_body(&"x".repeat(1_048_000)).to_string();
     let answer = app
         .request("POST", "/v1/chat/completions")
         .body(&body)
@@ -217,7 +217,7 @@ async fn a_body_above_one_mebibyte_is_rejected() {
         .await;
     assert_eq!(answer.status, 200, "{} bytes", body.len());
     for bytes in [1_048_577, 8_000_000] {
-        let body = question(&"x".repeat(bytes)).to_string();
+        let body = question_body(&"x".repeat(bytes)).to_string();
         // A too large `content-length` is rejected before the body arrives.
         let mut stream = TcpStream::connect(("127.0.0.1", app.port)).await.unwrap();
         let head = format!(
@@ -228,8 +228,8 @@ async fn a_body_above_one_mebibyte_is_rejected() {
         let (mut reader, mut writer) = stream.into_split();
         let sent = tokio::spawn(async move { writer.write_all(body.as_bytes()).await });
         let mut received = Vec::new();
-        let _ = soon("the rejection", reader.read_to_end(&mut received)).await;
-        let answer = Answer::read(&received);
+        let _ = eventually("the rejection", reader.read_to_end(&mut received)).await;
+        let answer = TestResponse::parse(&received);
         assert_error_format(&answer);
         assert_eq!(answer.status, 413);
         drop(sent.await);
@@ -243,11 +243,11 @@ async fn a_body_above_one_mebibyte_is_rejected() {
         .await
         .unwrap();
     let mut received = vec![0; 12];
-    soon("the rejection", stream.read_exact(&mut received))
+    eventually("the rejection", stream.read_exact(&mut received))
         .await
         .unwrap();
     assert_eq!(received, b"HTTP/1.1 413");
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
@@ -258,8 +258,8 @@ async fn an_incomplete_body_times_out() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let started = Instant::now();
     let mut received = Vec::new();
-    let _ = soon("the rejection", stream.read_to_end(&mut received)).await;
-    let answer = Answer::read(&received);
+    let _ = eventually("the rejection", stream.read_to_end(&mut received)).await;
+    let answer = TestResponse::parse(&received);
     assert_error_format(&answer);
     assert_eq!(answer.status, 408);
     assert!(
@@ -295,17 +295,17 @@ async fn wrong_methods_and_paths_are_rejected() {
         );
     }
     assert_eq!(
-        app.request("HEAD", "/v1/models").status_of_head().await,
+        app.request("HEAD", "/v1/models").send_head_request().await,
         200
     );
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
 }
 
 #[tokio::test]
 async fn unusual_but_valid_requests_are_accepted() {
     let (alpha, app) = service().await;
     let with = |name: &str, value: Value| {
-        let mut body = question("What?");
+        let mut body = question_body("What?");
         body[name] = value;
         body
     };
@@ -345,8 +345,8 @@ async fn unusual_but_valid_requests_are_accepted() {
             ]),
         ),
     ] {
-        let answer = app.completion(&body).send().await;
+        let answer = app.completion_request(&body).send().await;
         assert_eq!(answer.status, 200, "{body}: {answer:?}");
     }
-    assert_eq!(alpha.asked(), 15);
+    assert_eq!(alpha.question_count(), 15);
 }

@@ -4,11 +4,13 @@
 use failsoft::config::Prefill;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Answer, ScriptedProvider, TestApp, answer, refusal, settings};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, TestResponse, error_response, full_answer, test_settings,
+};
 
-fn rejection(message: &str) -> Vec<Act> {
+fn rejection(message: &str) -> Vec<ScriptStep> {
     let body = json!({ "error": { "message": message, "type": "invalid_request_error" } });
-    vec![refusal(
+    vec![error_response(
         400,
         "content-type: application/json\r\n",
         &body.to_string(),
@@ -20,8 +22,8 @@ fn started_answer() -> Value {
     json!([{ "role": "user", "content": "Who?" }, { "role": "assistant", "content": "It was " }])
 }
 
-async fn ask(app: &TestApp, messages: &Value) -> Answer {
-    app.completion(&json!({ "model": "auto", "messages": messages }))
+async fn ask(app: &TestApp, messages: &Value) -> TestResponse {
+    app.completion_request(&json!({ "model": "auto", "messages": messages }))
         .send()
         .await
 }
@@ -40,7 +42,7 @@ fn sent_messages(provider: &ScriptedProvider, index: usize) -> Vec<String> {
 }
 
 async fn with_prefill(alpha: &ScriptedProvider, form: Prefill) -> TestApp {
-    let mut settings = settings(&[("alpha", alpha)]);
+    let mut settings = test_settings(&[("alpha", alpha)]);
     settings.providers[0].prefill = form;
     TestApp::start(settings).await
 }
@@ -48,7 +50,7 @@ async fn with_prefill(alpha: &ScriptedProvider, form: Prefill) -> TestApp {
 #[tokio::test]
 async fn system_messages_are_moved_first_and_adjacent_ones_merged() {
     let alpha = ScriptedProvider::answering("Well.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let messages = json!([
         { "role": "assistant", "content": "Welcome!" },
         { "role": "user", "content": "One" },
@@ -104,7 +106,7 @@ async fn a_provider_that_rejects_prefill_is_asked_without_it_from_then_on() {
     let alpha = ScriptedProvider::answering("Ann.").await;
     let app = with_prefill(&alpha, Prefill::Assistant).await;
     let message = "This model does not support assistant message prefill.";
-    alpha.once(rejection(message));
+    alpha.script_next(rejection(message));
     let answer = ask(&app, &started_answer()).await;
     assert_eq!((answer.status, answer.header("x-attempts")), (200, "2"));
     let instruction = "user: Go on with your answer from where it ends. Do not repeat any of it.";
@@ -118,10 +120,10 @@ async fn a_provider_that_rejects_prefill_is_asked_without_it_from_then_on() {
     );
     assert_eq!(ask(&app, &started_answer()).await.header("x-attempts"), "1");
     assert_eq!(
-        (alpha.asked(), sent_messages(&alpha, 2)),
+        (alpha.question_count(), sent_messages(&alpha, 2)),
         (3, sent_messages(&alpha, 1))
     );
-    assert_eq!(app.provider("alpha").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["state"], "closed");
 }
 
 #[tokio::test]
@@ -129,7 +131,7 @@ async fn other_rejections_of_a_started_answer_are_passed_on() {
     let alpha = ScriptedProvider::start(rejection("temperature: must be nice")).await;
     let app = with_prefill(&alpha, Prefill::Assistant).await;
     let answer = ask(&app, &started_answer()).await;
-    assert_eq!((answer.status, alpha.asked()), (400, 1));
+    assert_eq!((answer.status, alpha.question_count()), (400, 1));
     assert_eq!(
         answer.json()["error"]["message"],
         "temperature: must be nice"
@@ -138,9 +140,9 @@ async fn other_rejections_of_a_started_answer_are_passed_on() {
 
 #[tokio::test]
 async fn a_rejected_message_order_is_mapped_and_retried() {
-    let alpha = ScriptedProvider::start(answer("Ann.")).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    alpha.once(rejection(
+    let alpha = ScriptedProvider::start(full_answer("Ann.")).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    alpha.script_next(rejection(
         "Conversation roles must alternate user/assistant/user/assistant/...",
     ));
     let messages = json!([{ "role": "assistant", "content": "Welcome!" }, { "role": "user", "content": "Hi" }]);

@@ -4,8 +4,9 @@
 use serde_json::json;
 
 use crate::harness::{
-    Act, Completion, Gate, ScriptedProvider, TestApp, answer, apart, event, finish, head, say,
-    spoken, streaming, word,
+    CompletionStream, ScriptGate, ScriptStep, ScriptedProvider, TestApp, answer_in_pieces,
+    full_answer, partial_answer, send_text, sse_event, stream_end, stream_head, streaming_body,
+    token_event,
 };
 
 /// The text before the failure, longer than the overlap that is asked for.
@@ -15,28 +16,36 @@ const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it";
 const OVERLAP: &str = "fox jumps over the lazy dog, and then it";
 
 /// Breaks alpha once the caller has `sent`; beta runs `second`. Returns the completed stream.
-async fn break_after(sent: &str, second: Vec<Act>) -> (Completion, ScriptedProvider, TestApp) {
-    let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken([sent]), gate.hold(), Act::Reset]).await;
+async fn break_after(
+    sent: &str,
+    second: Vec<ScriptStep>,
+) -> (CompletionStream, ScriptedProvider, TestApp) {
+    let gate = ScriptGate::default();
+    let alpha = ScriptedProvider::start(vec![
+        partial_answer([sent]),
+        gate.wait_step(),
+        ScriptStep::Reset,
+    ])
+    .await;
     let beta = ScriptedProvider::start(second).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
-    let mut answer = app.stream("What?").await;
-    answer.shows(sent).await;
-    gate.open();
-    let answer = answer.ended().await;
-    app.at_rest().await;
-    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let mut answer = app.stream_answer("What?").await;
+    answer.read_until_text(sent).await;
+    gate.let_one_through();
+    let answer = answer.read_to_end().await;
+    app.wait_until_idle().await;
+    assert_eq!((alpha.question_count(), beta.question_count()), (1, 1));
     (answer, beta, app)
 }
 
 #[tokio::test]
 async fn the_next_provider_repeats_the_overlap_and_continues() {
-    let (answer, beta, _app) = break_after(SENT, answer(&format!("{OVERLAP} sleeps."))).await;
+    let (answer, beta, _app) = break_after(SENT, full_answer(&format!("{OVERLAP} sleeps."))).await;
     assert_eq!(
-        (answer.text(), answer.finish()),
+        (answer.text(), answer.finish_reason()),
         (format!("{SENT} sleeps."), "stop".into())
     );
-    assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai"]);
+    assert_eq!(answer.text_sources(), ["alpha 1 ai", "beta 2 ai"]);
     let last = answer.chunks.last().unwrap();
     assert_eq!(
         last["failsoft"],
@@ -81,7 +90,7 @@ async fn white_space_in_the_overlap_is_ignored() {
         "foxjumpsoverthelazydog,andthenit",
         " \nfox jumps over the lazy dog, and then it",
     ] {
-        let (answer, ..) = break_after(SENT, answer(&format!("{repeat} sleeps."))).await;
+        let (answer, ..) = break_after(SENT, full_answer(&format!("{repeat} sleeps."))).await;
         assert_eq!(answer.text(), format!("{SENT} sleeps."), "{repeat:?}");
     }
 }
@@ -130,7 +139,7 @@ async fn no_space_is_lost_or_doubled_where_texts_are_joined() {
             ],
             letters,
         ] {
-            let script = apart(
+            let script = answer_in_pieces(
                 pieces
                     .iter()
                     .map(String::as_str)
@@ -144,7 +153,7 @@ async fn no_space_is_lost_or_doubled_where_texts_are_joined() {
 
 #[tokio::test]
 async fn a_text_shorter_than_the_overlap_is_repeated_whole() {
-    let (answer, beta, _app) = break_after("One, ", answer("One, two.")).await;
+    let (answer, beta, _app) = break_after("One, ", full_answer("One, two.")).await;
     assert_eq!(answer.text(), "One, two.");
     let instruction = beta.requests()[0].1["messages"][2]["content"]
         .as_str()
@@ -158,7 +167,7 @@ async fn the_overlap_is_counted_in_characters() {
     let sent = "日本語の文章は、単語の間に空白を置かない。だから、単語の数は文字の数とは別に数える必要がある。そして🙂";
     let start = sent.char_indices().rev().nth(39).unwrap().0;
     let (answer, beta, _app) =
-        break_after(sent, answer(&format!("{}終わり。", &sent[start..]))).await;
+        break_after(sent, full_answer(&format!("{}終わり。", &sent[start..]))).await;
     assert_eq!(answer.text(), format!("{sent}終わり。"));
     let instruction = beta.requests()[0].1["messages"][2]["content"]
         .as_str()
@@ -175,27 +184,27 @@ async fn a_second_answer_that_starts_over_is_joined() {
     let whole = format!("{SENT} sleeps.");
     let letters: Vec<String> = whole.chars().map(String::from).collect();
     for second in [
-        apart([&*whole]),
-        apart([&whole[..10], &whole[10..]]),
-        apart([&whole[..10], &whole[10..50], &whole[50..]]),
-        apart(letters.iter().map(String::as_str)),
+        answer_in_pieces([&*whole]),
+        answer_in_pieces([&whole[..10], &whole[10..]]),
+        answer_in_pieces([&whole[..10], &whole[10..50], &whole[50..]]),
+        answer_in_pieces(letters.iter().map(String::as_str)),
     ] {
         let (answer, ..) = break_after(SENT, second).await;
         assert_eq!(
-            (answer.text(), answer.finish()),
+            (answer.text(), answer.finish_reason()),
             (whole.clone(), "stop".into())
         );
-        assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai"]);
+        assert_eq!(answer.text_sources(), ["alpha 1 ai", "beta 2 ai"]);
     }
 }
 
 #[tokio::test]
 async fn a_second_answer_that_adds_nothing_completes_the_stream() {
     // Alpha broke between its last word and its end mark.
-    for second in [answer(OVERLAP), answer(SENT)] {
+    for second in [full_answer(OVERLAP), full_answer(SENT)] {
         let (answer, ..) = break_after(SENT, second).await;
         assert_eq!(
-            (answer.text(), answer.finish()),
+            (answer.text(), answer.finish_reason()),
             (SENT.into(), "stop".into())
         );
         assert_eq!(
@@ -207,42 +216,60 @@ async fn a_second_answer_that_adds_nothing_completes_the_stream() {
 
 #[tokio::test]
 async fn a_broken_continuation_is_continued_by_a_third_provider() {
-    let first_gate = Gate::default();
-    let second_gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken([SENT]), first_gate.hold(), Act::Reset]).await;
+    let first_gate = ScriptGate::default();
+    let second_gate = ScriptGate::default();
+    let alpha = ScriptedProvider::start(vec![
+        partial_answer([SENT]),
+        first_gate.wait_step(),
+        ScriptStep::Reset,
+    ])
+    .await;
     let beta = vec![
-        spoken([OVERLAP, " sleeps under"]),
-        second_gate.hold(),
-        say(&crate::harness::last_chunk()),
+        partial_answer([OVERLAP, " sleeps under"]),
+        second_gate.wait_step(),
+        send_text(&crate::harness::last_http_chunk()),
     ];
     let beta = ScriptedProvider::start(beta).await;
-    let gamma = answer("r the lazy dog, and then it sleeps under a tree.");
+    let gamma = full_answer("r the lazy dog, and then it sleeps under a tree.");
     let gamma = ScriptedProvider::start(gamma).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
-    let mut body = streaming("What?");
+    let app =
+        TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
+    let mut body = streaming_body("What?");
     body["stream_options"] = json!({ "include_usage": true });
-    let mut answer = Completion::open(app.completion(&body)).await;
-    answer.shows(SENT).await;
-    first_gate.open();
-    answer.shows(&format!("{SENT} sleeps under")).await;
-    second_gate.open();
-    let answer = answer.ended().await;
+    let mut answer = CompletionStream::open(app.completion_request(&body)).await;
+    answer.read_until_text(SENT).await;
+    first_gate.let_one_through();
+    answer
+        .read_until_text(&format!("{SENT} sleeps under"))
+        .await;
+    second_gate.let_one_through();
+    let answer = answer.read_to_end().await;
     assert_eq!(answer.text(), format!("{SENT} sleeps under a tree."));
-    assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai", "gamma 3 ai"]);
+    assert_eq!(
+        answer.text_sources(),
+        ["alpha 1 ai", "beta 2 ai", "gamma 3 ai"]
+    );
     // The two broken attempts reported no usage, so theirs is estimated; all three are added up.
     let usage = &answer.chunks.last().unwrap()["usage"];
     assert!(usage["completion_tokens"].as_u64() > Some(15), "{usage}");
-    assert_eq!((alpha.asked(), beta.asked(), gamma.asked()), (1, 1, 1));
-    app.at_rest().await;
+    assert_eq!(
+        (
+            alpha.question_count(),
+            beta.question_count(),
+            gamma.question_count()
+        ),
+        (1, 1, 1)
+    );
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn reasoning_of_a_continuation_is_not_sent() {
     let thought =
-        event(r#"{"choices":[{"index":0,"delta":{"reasoning_content":"fox jumps? hm."}}]}"#);
+        sse_event(r#"{"choices":[{"index":0,"delta":{"reasoning_content":"fox jumps? hm."}}]}"#);
     let script = vec![
-        say(&(head() + &thought)),
-        say(&(word(&format!("{OVERLAP} sleeps.")) + &finish())),
+        send_text(&(stream_head() + &thought)),
+        send_text(&(token_event(&format!("{OVERLAP} sleeps.")) + &stream_end())),
     ];
     let (answer, ..) = break_after(SENT, script).await;
     assert_eq!(answer.text(), format!("{SENT} sleeps."));
@@ -250,11 +277,11 @@ async fn reasoning_of_a_continuation_is_not_sent() {
 
 #[tokio::test]
 async fn without_streaming_the_next_provider_starts_over() {
-    let alpha = ScriptedProvider::start(vec![spoken([SENT]), Act::Reset]).await;
+    let alpha = ScriptedProvider::start(vec![partial_answer([SENT]), ScriptStep::Reset]).await;
     let beta = ScriptedProvider::answering("Something else.").await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let answer = app
-        .completion(&crate::harness::question("What?"))
+        .completion_request(&crate::harness::question_body("What?"))
         .send()
         .await;
     for (name, value) in [

@@ -13,7 +13,10 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::binary::service::{Service, failsoft};
-use crate::harness::{Act, ScriptedProvider, TestApp, answer, refusal, settings, spoken};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, error_response, full_answer, partial_answer,
+    test_settings,
+};
 
 const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it";
 
@@ -78,9 +81,10 @@ impl Services {
             _apps: vec![],
             _providers: vec![],
         };
-        let whole = || answer("The quick brown fox jumps over the lazy dog, and then it sleeps.");
-        let broken = || vec![spoken([SENT]), Act::Reset];
-        let rest = || answer("fox jumps over the lazy dog, and then it sleeps.");
+        let whole =
+            || full_answer("The quick brown fox jumps over the lazy dog, and then it sleeps.");
+        let broken = || vec![partial_answer([SENT]), ScriptStep::Reset];
+        let rest = || full_answer("fox jumps over the lazy dog, and then it sleeps.");
         let unchanged = |_: &mut Settings| {};
         services.add("well", vec![whole()], unchanged).await;
         services
@@ -113,13 +117,18 @@ impl Services {
         services
     }
 
-    async fn add(&mut self, name: &str, scripts: Vec<Vec<Act>>, change: impl Fn(&mut Settings)) {
+    async fn add(
+        &mut self,
+        name: &str,
+        scripts: Vec<Vec<ScriptStep>>,
+        change: impl Fn(&mut Settings),
+    ) {
         let mut providers = vec![];
         for script in scripts {
             providers.push(ScriptedProvider::start(script).await);
         }
         let named: Vec<_> = ["alpha", "beta"].into_iter().zip(&providers).collect();
-        let mut settings = settings(&named);
+        let mut settings = test_settings(&named);
         // The scripts break a provider many times; its breaker should stay closed.
         settings.breaker.consecutive_failures = 1000;
         for provider in &mut settings.providers {
@@ -138,8 +147,8 @@ fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}/v1")
 }
 
-fn error(status: u16, body: &Value) -> Vec<Act> {
-    vec![refusal(
+fn error(status: u16, body: &Value) -> Vec<ScriptStep> {
+    vec![error_response(
         status,
         "content-type: application/json\r\n",
         &json!({ "error": body }).to_string(),

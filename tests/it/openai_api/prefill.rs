@@ -5,7 +5,8 @@ use failsoft::config::Prefill;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Completion, Gate, ScriptedProvider, TestApp, answer, apart, refusal, settings, spoken,
+    CompletionStream, ScriptGate, ScriptStep, ScriptedProvider, TestApp, answer_in_pieces,
+    error_response, full_answer, partial_answer, test_settings,
 };
 
 const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it ";
@@ -15,19 +16,23 @@ const OVERLAP: &str = "fox jumps over the lazy dog, and then it";
 
 /// A service whose second provider accepts prefill in this form.
 async fn service(alpha: &ScriptedProvider, beta: &ScriptedProvider, form: Prefill) -> TestApp {
-    let mut settings = settings(&[("alpha", alpha), ("beta", beta)]);
+    let mut settings = test_settings(&[("alpha", alpha), ("beta", beta)]);
     settings.providers[1].prefill = form;
     TestApp::start(settings).await
 }
 
 /// Breaks alpha after its text and returns the stream that beta completes.
-async fn break_after_text(app: &TestApp, alpha: &ScriptedProvider) -> Completion {
-    let gate = Gate::default();
-    alpha.once(vec![spoken([SENT]), gate.hold(), Act::Reset]);
-    let mut answer = app.stream("What?").await;
-    answer.shows(SENT).await;
-    gate.open();
-    answer.ended().await
+async fn break_after_text(app: &TestApp, alpha: &ScriptedProvider) -> CompletionStream {
+    let gate = ScriptGate::default();
+    alpha.script_next(vec![
+        partial_answer([SENT]),
+        gate.wait_step(),
+        ScriptStep::Reset,
+    ]);
+    let mut answer = app.stream_answer("What?").await;
+    answer.read_until_text(SENT).await;
+    gate.let_one_through();
+    answer.read_to_end().await
 }
 
 fn messages(request: &Value) -> Vec<Value> {
@@ -46,10 +51,10 @@ async fn each_prefill_form_is_sent_with_its_own_fields() {
         let app = service(&alpha, &beta, form).await;
         let answer = break_after_text(&app, &alpha).await;
         assert_eq!(
-            (answer.text(), answer.finish()),
+            (answer.text(), answer.finish_reason()),
             (format!("{SENT}sleeps under a tree."), "stop".into())
         );
-        assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 2 ai"]);
+        assert_eq!(answer.text_sources(), ["alpha 1 ai", "beta 2 ai"]);
 
         let request = &beta.requests()[0].1;
         let mut started = json!({ "role": "assistant", "content": SENT.trim_end() });
@@ -73,8 +78,8 @@ async fn each_prefill_form_is_sent_with_its_own_fields() {
             "{form:?}"
         );
         // A new question is asked without prefill.
-        app.stream("And?").await.ended().await;
-        app.at_rest().await;
+        app.stream_answer("And?").await.read_to_end().await;
+        app.wait_until_idle().await;
     }
 }
 
@@ -82,7 +87,7 @@ async fn each_prefill_form_is_sent_with_its_own_fields() {
 async fn no_space_is_lost_or_doubled_where_texts_are_joined() {
     for pieces in [vec!["sleeps."], vec![" sleeps."], vec![" ", "sleeps."]] {
         let alpha = ScriptedProvider::start(vec![]).await;
-        let beta = ScriptedProvider::start(apart(pieces)).await;
+        let beta = ScriptedProvider::start(answer_in_pieces(pieces)).await;
         let app = service(&alpha, &beta, Prefill::Assistant).await;
         assert_eq!(
             break_after_text(&app, &alpha).await.text(),
@@ -118,22 +123,22 @@ async fn an_echoed_beginning_is_removed() {
 async fn a_provider_that_rejects_prefill_is_asked_without_it() {
     let body = json!({ "error": { "message": "prefill is not supported", "type": "invalid_request_error" } });
     let rejection = || {
-        vec![refusal(
+        vec![error_response(
             400,
             "content-type: application/json\r\n",
             &body.to_string(),
         )]
     };
     let alpha = ScriptedProvider::start(vec![]).await;
-    let beta = ScriptedProvider::start(answer(&format!("{OVERLAP} sleeps."))).await;
+    let beta = ScriptedProvider::start(full_answer(&format!("{OVERLAP} sleeps."))).await;
     let app = service(&alpha, &beta, Prefill::Assistant).await;
-    beta.once(rejection());
+    beta.script_next(rejection());
     let answer = break_after_text(&app, &alpha).await;
     assert_eq!(
-        (answer.text(), answer.finish()),
+        (answer.text(), answer.finish_reason()),
         (format!("{SENT}sleeps."), "stop".into())
     );
-    assert_eq!(answer.speakers(), ["alpha 1 ai", "beta 3 ai"]);
+    assert_eq!(answer.text_sources(), ["alpha 1 ai", "beta 3 ai"]);
     let requests = beta.requests();
     let [(_, first), (_, second)] = &requests[..] else {
         panic!("beta got {} requests", requests.len())
@@ -145,6 +150,6 @@ async fn a_provider_that_rejects_prefill_is_asked_without_it() {
         break_after_text(&app, &alpha).await.text(),
         format!("{SENT}sleeps.")
     );
-    assert_eq!(beta.asked(), 3);
-    assert_eq!(app.provider("beta").await["state"], "closed");
+    assert_eq!(beta.question_count(), 3);
+    assert_eq!(app.provider_status("beta").await["state"], "closed");
 }

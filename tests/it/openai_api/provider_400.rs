@@ -3,12 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, ScriptedProvider, TestApp, question, refusal, settings, spoken, streaming,
+    ScriptStep, ScriptedProvider, TestApp, error_response, partial_answer, question_body,
+    streaming_body, test_settings,
 };
 
-fn error(status: u16, body: &Value) -> Vec<Act> {
+fn error(status: u16, body: &Value) -> Vec<ScriptStep> {
     let body = json!({ "error": body }).to_string();
-    vec![refusal(status, "content-type: application/json\r\n", &body)]
+    vec![error_response(
+        status,
+        "content-type: application/json\r\n",
+        &body,
+    )]
 }
 
 fn too_long() -> Value {
@@ -24,12 +29,12 @@ async fn a_rejection_is_passed_on_with_its_reason() {
             json!({ "message": message, "type": "invalid_request_error", "param": "temperature" });
         let alpha = ScriptedProvider::start(error(status, &fault)).await;
         let beta = ScriptedProvider::answering("Not asked.").await;
-        let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
-        for body in [question("What?"), streaming("What?")] {
+        let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
+        for body in [question_body("What?"), streaming_body("What?")] {
             // A rejected request is no outage, so `x-degraded-answers` does not matter.
             for degraded in ["on", "off"] {
                 let answer = app
-                    .completion(&body)
+                    .completion_request(&body)
                     .header("x-degraded-answers", degraded)
                     .send()
                     .await;
@@ -51,22 +56,25 @@ async fn a_rejection_is_passed_on_with_its_reason() {
                 assert!(!answer.header("x-request-id").is_empty());
             }
         }
-        assert_eq!((alpha.asked(), beta.asked()), (4, 0));
-        assert_eq!(app.provider("alpha").await["state"], "closed");
-        app.at_rest().await;
+        assert_eq!((alpha.question_count(), beta.question_count()), (4, 0));
+        assert_eq!(app.provider_status("alpha").await["state"], "closed");
+        app.wait_until_idle().await;
     }
 }
 
 #[tokio::test]
 async fn a_rejection_of_a_later_provider_is_passed_on() {
-    let alpha = ScriptedProvider::start(vec![refusal(503, "", "busy")]).await;
+    let alpha = ScriptedProvider::start(vec![error_response(503, "", "busy")]).await;
     let beta = ScriptedProvider::start(error(
         400,
         &json!({ "message": "no", "type": "invalid_request_error" }),
     ))
     .await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
-    let answer = app.completion(&streaming("What?")).send().await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let answer = app
+        .completion_request(&streaming_body("What?"))
+        .send()
+        .await;
     assert_eq!(
         (answer.status, &answer.json()["error"]["message"]),
         (400, &json!("no"))
@@ -83,20 +91,28 @@ async fn a_too_long_prompt_goes_to_a_provider_with_more_context() {
         (400, too_long()),
         (413, json!({ "message": "Payload too large" })),
     ] {
-        for body in [question("What?"), streaming("What?")] {
+        for body in [question_body("What?"), streaming_body("What?")] {
             let alpha = ScriptedProvider::start(error(status, &fault)).await;
             let beta = ScriptedProvider::answering("Not asked: no more room.").await;
             let gamma = ScriptedProvider::answering("Room enough.").await;
-            let mut settings = settings(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]);
+            let mut settings =
+                test_settings(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]);
             for (provider, tokens) in settings.providers.iter_mut().zip([8192, 4096, 128_000]) {
                 provider.context_tokens = Some(tokens);
             }
             let app = TestApp::start(settings).await;
-            let answer = app.completion(&body).send().await;
+            let answer = app.completion_request(&body).send().await;
             assert_eq!((answer.status, answer.header("x-provider")), (200, "gamma"));
             assert!(answer.body.contains("Room "), "{}", answer.body);
-            assert_eq!((alpha.asked(), beta.asked(), gamma.asked()), (1, 0, 1));
-            assert_eq!(app.provider("alpha").await["state"], "closed");
+            assert_eq!(
+                (
+                    alpha.question_count(),
+                    beta.question_count(),
+                    gamma.question_count()
+                ),
+                (1, 0, 1)
+            );
+            assert_eq!(app.provider_status("alpha").await["state"], "closed");
         }
     }
 }
@@ -108,15 +124,16 @@ async fn a_prompt_too_long_for_all_is_rejected_uncut() {
         (413, json!({ "message": "Payload too large" })),
     ] {
         let alpha = ScriptedProvider::start(error(status, &fault)).await;
-        let app = TestApp::of(&[("alpha", &alpha)]).await;
+        let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
         let history = json!([
             { "role": "user", "content": "One?" },
             { "role": "assistant", "content": "Two." },
             { "role": "user", "content": "Three?" },
         ]);
         for stream in [false, true] {
-            let answer =
-                app.completion(&json!({ "model": "auto", "messages": history, "stream": stream }));
+            let answer = app.completion_request(
+                &json!({ "model": "auto", "messages": history, "stream": stream }),
+            );
             let answer = answer.send().await;
             assert_eq!(answer.status, 400);
             let error = &answer.json()["error"];
@@ -141,9 +158,9 @@ async fn an_unsupported_parameter_name_is_mapped_and_retried() {
         "param": "max_tokens", "code": "unsupported_parameter",
     });
     let alpha = ScriptedProvider::answering("Well.").await;
-    alpha.once(error(400, &fault));
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    let answer = app.completion(&question("What?")).send().await;
+    alpha.script_next(error(400, &fault));
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    let answer = app.completion_request(&question_body("What?")).send().await;
     assert_eq!((answer.status, answer.header("x-attempts")), (200, "1"));
     assert!(alpha.requests()[1].1["max_completion_tokens"].is_u64());
 }
@@ -151,14 +168,15 @@ async fn an_unsupported_parameter_name_is_mapped_and_retried() {
 #[tokio::test]
 async fn a_rejected_continuation_is_not_the_callers_fault() {
     // Beta rejects the request to continue alpha's text.
-    let alpha = ScriptedProvider::start(vec![spoken(["Some ", "text"]), Act::Reset]).await;
+    let alpha =
+        ScriptedProvider::start(vec![partial_answer(["Some ", "text"]), ScriptStep::Reset]).await;
     let beta = ScriptedProvider::start(error(
         400,
         &json!({ "message": "no", "type": "invalid_request_error" }),
     ))
     .await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
-    let answer = app.stream("What?").await.ended().await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let answer = app.stream_answer("What?").await.read_to_end().await;
     assert_eq!(
         (answer.text().as_str(), &answer.error.unwrap()["code"]),
         ("Some text", &json!("stream_interrupted"))

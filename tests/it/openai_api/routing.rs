@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Answer, ScriptedProvider, TestApp, question, refusal, settings, streaming,
+    ScriptStep, ScriptedProvider, TestApp, TestResponse, error_response, question_body,
+    streaming_body, test_settings,
 };
 
 struct Service {
@@ -20,7 +21,7 @@ impl Service {
         }
         let providers: [_; 3] = providers.try_into().ok().unwrap();
         let [alpha, beta, gamma] = &providers;
-        let mut settings = settings(&[("alpha", alpha), ("beta", beta), ("gamma", gamma)]);
+        let mut settings = test_settings(&[("alpha", alpha), ("beta", beta), ("gamma", gamma)]);
         settings.providers[1].model = "vendor/large-2".into();
         settings.providers[2].model = "vendor/large-2".into();
         Self {
@@ -30,16 +31,16 @@ impl Service {
     }
 
     fn break_provider(&self, index: usize) {
-        self.providers[index].usually(vec![refusal(503, "", "busy")]);
+        self.providers[index].script_default(vec![error_response(503, "", "busy")]);
     }
 
-    async fn ask(&self, model: &str, headers: &[(&str, &str)]) -> Answer {
-        self.send(model, headers, question("What?")).await
+    async fn ask(&self, model: &str, headers: &[(&str, &str)]) -> TestResponse {
+        self.send(model, headers, question_body("What?")).await
     }
 
-    async fn send(&self, model: &str, headers: &[(&str, &str)], mut body: Value) -> Answer {
+    async fn send(&self, model: &str, headers: &[(&str, &str)], mut body: Value) -> TestResponse {
         body["model"] = model.into();
-        let request = self.app.completion(&body);
+        let request = self.app.completion_request(&body);
         headers
             .iter()
             .fold(request, |request, (name, value)| {
@@ -106,7 +107,7 @@ async fn other_providers_follow_the_selected_one() {
 async fn unknown_models_are_rejected() {
     let service = Service::start().await;
     for model in ["gpt-4o", "", "AUTO", "alpha ", "large-2"] {
-        for body in [question("What?"), streaming("What?")] {
+        for body in [question_body("What?"), streaming_body("What?")] {
             let answer = service.send(model, &[], body).await;
             assert_eq!(answer.status, 404, "{model:?}");
             let error = &answer.json()["error"];
@@ -118,7 +119,10 @@ async fn unknown_models_are_rejected() {
         }
     }
     assert_eq!(
-        service.providers.each_ref().map(ScriptedProvider::asked),
+        service
+            .providers
+            .each_ref()
+            .map(ScriptedProvider::question_count),
         [0, 0, 0]
     );
 }
@@ -135,7 +139,10 @@ async fn without_failover_only_the_selected_provider_is_called() {
         assert_eq!(answer.header("x-provider"), provider, "{model}");
     }
     service.break_provider(1);
-    let before = service.providers.each_ref().map(ScriptedProvider::asked);
+    let before = service
+        .providers
+        .each_ref()
+        .map(ScriptedProvider::question_count);
     let answer = service.ask("beta", &[("x-failover", "Off")]).await;
     assert_eq!(
         (
@@ -155,18 +162,33 @@ async fn without_failover_only_the_selected_provider_is_called() {
         (answer.status, answer.header("x-should-retry")),
         (503, "false")
     );
-    let after = service.providers.each_ref().map(ScriptedProvider::asked);
+    let after = service
+        .providers
+        .each_ref()
+        .map(ScriptedProvider::question_count);
     assert_eq!((after[0], after[2]), (before[0], before[2]));
     // No other provider continues its text either.
-    service.providers[1].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
-    let mut body = streaming("What?");
+    service.providers[1].script_default(vec![
+        crate::harness::partial_answer(["Some ", "text"]),
+        ScriptStep::Reset,
+    ]);
+    let mut body = streaming_body("What?");
     body["model"] = "gamma".into();
-    service.providers[2].usually(vec![crate::harness::spoken(["Some ", "text"]), Act::Reset]);
-    let request = service.app.completion(&body).header("x-failover", "off");
-    let answer = crate::harness::Completion::open(request)
+    service.providers[2].script_default(vec![
+        crate::harness::partial_answer(["Some ", "text"]),
+        ScriptStep::Reset,
+    ]);
+    let request = service
+        .app
+        .completion_request(&body)
+        .header("x-failover", "off");
+    let answer = crate::harness::CompletionStream::open(request)
         .await
-        .ended()
+        .read_to_end()
         .await;
-    assert_eq!((answer.text().as_str(), answer.done), ("Some text", false));
-    assert_eq!(service.providers[0].asked(), before[0]);
+    assert_eq!(
+        (answer.text().as_str(), answer.has_end_mark),
+        ("Some text", false)
+    );
+    assert_eq!(service.providers[0].question_count(), before[0]);
 }

@@ -5,7 +5,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{ScriptedProvider, TestApp, soon};
+use crate::harness::{ScriptedProvider, TestApp, eventually};
 
 /// The smuggled request. A response to it proves that it was read.
 const SMUGGLED: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -16,7 +16,7 @@ async fn send_raw(app: &TestApp, bytes: &[u8]) -> String {
     stream.write_all(bytes).await.unwrap();
     let mut received = Vec::new();
     // The server resets the connection if it leaves bytes unread.
-    drop(soon("the server to close", stream.read_to_end(&mut received)).await);
+    drop(eventually("the server to close", stream.read_to_end(&mut received)).await);
     String::from_utf8_lossy(&received).into_owned()
 }
 
@@ -30,7 +30,7 @@ fn statuses(received: &str) -> Vec<&str> {
 #[tokio::test]
 async fn ambiguous_requests_are_rejected_and_closed() {
     let alpha = ScriptedProvider::answering("All is well.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     let body = r#"{"model":"auto","messages":[{"role":"user","content":"Well?"}]}"#;
     let length = body.len();
@@ -154,7 +154,7 @@ async fn ambiguous_requests_are_rejected_and_closed() {
         failures.is_empty(),
         "not rejected, or the smuggled request was read: {failures:?}"
     );
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
 }
 
@@ -162,7 +162,7 @@ async fn ambiguous_requests_are_rejected_and_closed() {
 #[tokio::test]
 async fn unambiguous_pipelined_requests_are_accepted() {
     let alpha = ScriptedProvider::answering("All is well.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let body = r#"{"model":"auto","messages":[{"role":"user","content":"Well?"}]}"#;
     let (first, rest) = body.split_at(7);
     let request = format!(
@@ -173,5 +173,5 @@ async fn unambiguous_pipelined_requests_are_accepted() {
     );
     let received = send_raw(&app, request.as_bytes()).await;
     assert_eq!(statuses(&received), ["200", "200"], "{received}");
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }

@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use crate::harness::{
-    Act, Completion, Gate, ScriptedProvider, TestApp, answer, last_chunk, refusal, say, settings,
-    spoken,
+    CompletionStream, ScriptGate, ScriptStep, ScriptedProvider, TestApp, error_response,
+    full_answer, last_http_chunk, partial_answer, send_text, test_settings,
 };
 
 const SENT: &str = "The quick brown fox jumps over the lazy dog, and then it";
@@ -15,9 +15,14 @@ const OVERLAP: &str = "fox jumps over the lazy dog, and then it";
 
 /// Breaks alpha after its text; the other providers run these scripts in order. Returns the
 /// completed stream and the number of calls to each of the others.
-async fn break_after_text(others: Vec<Vec<Act>>) -> (Completion, Vec<usize>) {
-    let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken([SENT]), gate.hold(), Act::Reset]).await;
+async fn break_after_text(others: Vec<Vec<ScriptStep>>) -> (CompletionStream, Vec<usize>) {
+    let gate = ScriptGate::default();
+    let alpha = ScriptedProvider::start(vec![
+        partial_answer([SENT]),
+        gate.wait_step(),
+        ScriptStep::Reset,
+    ])
+    .await;
     let mut others_started = vec![];
     for script in others {
         others_started.push(ScriptedProvider::start(script).await);
@@ -25,24 +30,27 @@ async fn break_after_text(others: Vec<Vec<Act>>) -> (Completion, Vec<usize>) {
     let names = ["beta", "gamma", "delta"];
     let mut providers = vec![("alpha", &alpha)];
     providers.extend(names.into_iter().zip(&others_started));
-    let app = TestApp::of(&providers).await;
-    let mut answer = app.stream("What?").await;
-    answer.shows(SENT).await;
-    gate.open();
-    let answer = answer.ended().await;
-    app.at_rest().await;
-    assert_eq!(alpha.asked(), 1);
+    let app = TestApp::with_providers(&providers).await;
+    let mut answer = app.stream_answer("What?").await;
+    answer.read_until_text(SENT).await;
+    gate.let_one_through();
+    let answer = answer.read_to_end().await;
+    app.wait_until_idle().await;
+    assert_eq!(alpha.question_count(), 1);
     (
         answer,
-        others_started.iter().map(ScriptedProvider::asked).collect(),
+        others_started
+            .iter()
+            .map(ScriptedProvider::question_count)
+            .collect(),
     )
 }
 
 /// Asserts that the stream ended with an error right after alpha's text.
 #[track_caller]
-fn assert_interrupted(answer: &Completion) {
-    assert_eq!((answer.text().as_str(), answer.done), (SENT, false));
-    assert_eq!(answer.speakers(), ["alpha 1 ai"]);
+fn assert_interrupted(answer: &CompletionStream) {
+    assert_eq!((answer.text().as_str(), answer.has_end_mark), (SENT, false));
+    assert_eq!(answer.text_sources(), ["alpha 1 ai"]);
     let error = answer.error.as_ref().unwrap();
     assert_eq!(
         (&error["type"], &error["code"]),
@@ -68,7 +76,7 @@ async fn a_continuation_that_does_not_fit_is_not_sent() {
         // This one starts over and ends within the sent text.
         "The quick brown fox jumps".to_owned(),
     ] {
-        let (answer, asked) = break_after_text(vec![crate::harness::answer(&other)]).await;
+        let (answer, asked) = break_after_text(vec![crate::harness::full_answer(&other)]).await;
         assert_interrupted(&answer);
         assert_eq!(asked, [1], "{other}");
     }
@@ -77,32 +85,41 @@ async fn a_continuation_that_does_not_fit_is_not_sent() {
 #[tokio::test]
 async fn a_later_provider_can_continue_the_stream() {
     for fault in [
-        answer("Sure! Here is the rest: sleeps."),
-        vec![Act::Reset],
-        vec![refusal(503, "", "busy")],
-        vec![spoken(["fox jumps over"]), say(&last_chunk())],
+        full_answer("Sure! Here is the rest: sleeps."),
+        vec![ScriptStep::Reset],
+        vec![error_response(503, "", "busy")],
+        vec![
+            partial_answer(["fox jumps over"]),
+            send_text(&last_http_chunk()),
+        ],
         // The provider rejects a started answer, which is not the caller's fault.
-        vec![refusal(
+        vec![error_response(
             400,
             "content-type: application/json\r\n",
             r#"{"error":{"message":"the last must be yours","type":"invalid_request_error"}}"#,
         )],
-        vec![refusal(
+        vec![error_response(
             400,
             "content-type: application/json\r\n",
             r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#,
         )],
     ] {
-        let (answer, asked) =
-            break_after_text(vec![fault.clone(), answer(&format!("{OVERLAP} sleeps."))]).await;
+        let (answer, asked) = break_after_text(vec![
+            fault.clone(),
+            full_answer(&format!("{OVERLAP} sleeps.")),
+        ])
+        .await;
         assert_eq!(
-            (answer.text(), answer.finish()),
+            (answer.text(), answer.finish_reason()),
             (format!("{SENT} sleeps."), "stop".into()),
             "{fault:?}"
         );
         assert_eq!(asked[1], 1);
         let last_speaker = format!("gamma {} ai", asked[0] + 2);
-        assert_eq!(answer.speakers(), ["alpha 1 ai".to_owned(), last_speaker]);
+        assert_eq!(
+            answer.text_sources(),
+            ["alpha 1 ai".to_owned(), last_speaker]
+        );
     }
 }
 
@@ -110,9 +127,9 @@ async fn a_later_provider_can_continue_the_stream() {
 async fn no_degraded_answer_is_appended_to_text() {
     let (answer, asked) = break_after_text(
         vec![
-            vec![refusal(503, "", "busy")],
-            vec![Act::Close],
-            vec![Act::Silence],
+            vec![error_response(503, "", "busy")],
+            vec![ScriptStep::Close],
+            vec![ScriptStep::Hang],
         ]
         .into_iter()
         .take(2)
@@ -125,20 +142,20 @@ async fn no_degraded_answer_is_appended_to_text() {
 
 #[tokio::test]
 async fn a_turn_timeout_interrupts_the_stream() {
-    let alpha = ScriptedProvider::start(vec![spoken([SENT]), Act::Silence]).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let alpha = ScriptedProvider::start(vec![partial_answer([SENT]), ScriptStep::Hang]).await;
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.timeouts.turn = std::time::Duration::from_secs(1);
     let app = TestApp::start(settings).await;
-    assert_interrupted(&app.stream("What?").await.ended().await);
-    app.at_rest().await;
+    assert_interrupted(&app.stream_answer("What?").await.read_to_end().await);
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn a_shutdown_interrupts_the_stream() {
-    let alpha = ScriptedProvider::start(vec![spoken([SENT]), Act::Silence]).await;
-    let mut app = TestApp::of(&[("alpha", &alpha)]).await;
-    let mut answer = app.stream("What?").await;
-    answer.shows(SENT).await;
-    app.stop();
-    assert_interrupted(&answer.ended().await);
+    let alpha = ScriptedProvider::start(vec![partial_answer([SENT]), ScriptStep::Hang]).await;
+    let mut app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    let mut answer = app.stream_answer("What?").await;
+    answer.read_until_text(SENT).await;
+    app.request_stop();
+    assert_interrupted(&answer.read_to_end().await);
 }

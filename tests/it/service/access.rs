@@ -3,11 +3,11 @@
 use failsoft::config::{Secret, Settings};
 use serde_json::{Value, json};
 
-use crate::harness::{ScriptedProvider, TestApp, WsClient, settings, upgrade};
+use crate::harness::{ScriptedProvider, TestApp, WsClient, test_settings, try_upgrade};
 
 async fn service(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("Come in.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     change(&mut settings);
     (alpha, TestApp::start(settings).await)
 }
@@ -19,7 +19,7 @@ async fn browsers_connect_only_from_the_own_or_an_allowed_origin() {
     let own = format!("http://127.0.0.1:{}", app.port);
     for origin in [own.as_str(), "https://good.com"] {
         assert_eq!(
-            upgrade(&app, &[("origin", origin)]).await,
+            try_upgrade(&app, &[("origin", origin)]).await,
             Ok(()),
             "{origin}"
         );
@@ -40,16 +40,16 @@ async fn browsers_connect_only_from_the_own_or_an_allowed_origin() {
         secure.as_str(),
     ] {
         assert_eq!(
-            upgrade(&app, &[("origin", origin)]).await,
+            try_upgrade(&app, &[("origin", origin)]).await,
             Err(403),
             "{origin}"
         );
     }
     // The origin has to match the host that the page itself was reached by.
     let named = [("host", "chat.example"), ("origin", "http://chat.example")];
-    assert_eq!(upgrade(&app, &named).await, Ok(()));
+    assert_eq!(try_upgrade(&app, &named).await, Ok(()));
     let crossed = [("host", "chat.example"), ("origin", own.as_str())];
-    assert_eq!(upgrade(&app, &crossed).await, Err(403));
+    assert_eq!(try_upgrade(&app, &crossed).await, Err(403));
 }
 
 #[tokio::test]
@@ -58,24 +58,28 @@ async fn with_a_public_url_only_its_origin_is_accepted() {
         service(|settings| settings.server.public_url = Some("https://chat.example.com".into()))
             .await;
     assert_eq!(
-        upgrade(&app, &[("origin", "https://chat.example.com")]).await,
+        try_upgrade(&app, &[("origin", "https://chat.example.com")]).await,
         Ok(())
     );
     let address = format!("http://127.0.0.1:{}", app.port);
-    assert_eq!(upgrade(&app, &[("origin", &address)]).await, Err(403));
+    assert_eq!(try_upgrade(&app, &[("origin", &address)]).await, Err(403));
 }
 
 #[tokio::test]
 async fn local_programs_need_no_key_and_proxied_ones_do() {
     let (_alpha, app) = service(|_| ()).await;
-    assert_eq!(upgrade(&app, &[]).await, Ok(()));
+    assert_eq!(try_upgrade(&app, &[]).await, Ok(()));
     for elsewhere in [
         ("x-forwarded-for", "192.0.2.1"),
         ("forwarded", "for=192.0.2.1"),
         ("via", "1.1 proxy"),
         ("host", "rebound.example"),
     ] {
-        assert_eq!(upgrade(&app, &[elsewhere]).await, Err(401), "{elsewhere:?}");
+        assert_eq!(
+            try_upgrade(&app, &[elsewhere]).await,
+            Err(401),
+            "{elsewhere:?}"
+        );
     }
     let (_alpha, app) = service(|settings| {
         settings.server.api_keys = vec![Secret::new("key-one"), Secret::new("key-two")]
@@ -83,7 +87,7 @@ async fn local_programs_need_no_key_and_proxied_ones_do() {
     .await;
     for key in ["Bearer key-one", "bearer key-two"] {
         assert_eq!(
-            upgrade(&app, &[("authorization", key)]).await,
+            try_upgrade(&app, &[("authorization", key)]).await,
             Ok(()),
             "{key}"
         );
@@ -99,15 +103,15 @@ async fn local_programs_need_no_key_and_proxied_ones_do() {
         &long,
     ] {
         assert_eq!(
-            upgrade(&app, &[("authorization", key)]).await,
+            try_upgrade(&app, &[("authorization", key)]).await,
             Err(401),
             "{key}"
         );
     }
-    assert_eq!(upgrade(&app, &[]).await, Err(401));
+    assert_eq!(try_upgrade(&app, &[]).await, Err(401));
     // A browser on the service's own site needs no key.
     let own = format!("http://127.0.0.1:{}", app.port);
-    assert_eq!(upgrade(&app, &[("origin", &own)]).await, Ok(()));
+    assert_eq!(try_upgrade(&app, &[("origin", &own)]).await, Ok(()));
 }
 
 #[tokio::test]
@@ -136,7 +140,7 @@ async fn api_chat_accepts_only_programs_and_the_own_origin() {
         (refused.status, refused.header("www-authenticate")),
         (401, "Bearer")
     );
-    assert_eq!(alpha.asked(), 2);
+    assert_eq!(alpha.question_count(), 2);
 }
 
 #[tokio::test]
@@ -162,7 +166,7 @@ async fn an_id_gives_access_only_to_its_own_conversation() {
     let (_alpha, app) = service(|_| ()).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("My secret?").await;
-    client.done(&turn).await;
+    client.wait_for_done(&turn).await;
     // An unknown but well-formed id opens an empty conversation under that id.
     let unknown = "AAAAAAAAAAAAAAAAAAAAAA";
     let mut stranger = WsClient::join(&app, unknown).await;
@@ -176,19 +180,19 @@ async fn an_id_gives_access_only_to_its_own_conversation() {
         json!({ "type": "retry", "turn": turn, "client_msg_id": "x" }),
         json!({ "type": "feedback", "turn": turn, "value": "up" }),
     ] {
-        stranger.say(&frame).await;
-        assert_eq!(stranger.next().await["code"], "not_found", "{frame}");
+        stranger.send_frame(&frame).await;
+        assert_eq!(stranger.next_frame().await["code"], "not_found", "{frame}");
     }
     stranger
-        .say(&json!({ "type": "history", "before": turn }))
+        .send_frame(&json!({ "type": "history", "before": turn }))
         .await;
     assert_eq!(
-        stranger.next().await,
+        stranger.next_frame().await,
         json!({ "type": "history", "turns": [] })
     );
     let hello = json!({ "conversation": unknown, "resume": { "turn": turn, "seq": 0 } });
-    let mut resuming = WsClient::hello(app.port, &hello).await;
-    assert_eq!(resuming.next().await["code"], "not_found");
+    let mut resuming = WsClient::connect_with_hello(app.port, &hello).await;
+    assert_eq!(resuming.next_frame().await["code"], "not_found");
     // The public status shows nothing of the conversation.
     let status = app.status().await.to_string();
     assert!(
@@ -199,17 +203,28 @@ async fn an_id_gives_access_only_to_its_own_conversation() {
 
 #[tokio::test]
 async fn a_running_turn_cannot_be_stopped_from_another_conversation() {
-    let gate = crate::harness::Gate::default();
-    let alpha = ScriptedProvider::start(vec![crate::harness::spoken(["Mine"]), gate.hold()]).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let gate = crate::harness::ScriptGate::default();
+    let alpha = ScriptedProvider::start(vec![
+        crate::harness::partial_answer(["Mine"]),
+        gate.wait_step(),
+    ])
+    .await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("My secret?").await;
-    client.shows(&turn, |shown| shown.text == "Mine").await;
+    client
+        .wait_for_turn(&turn, |shown| shown.text == "Mine")
+        .await;
     let mut stranger = WsClient::open(&app).await;
-    stranger.say(&json!({ "type": "stop", "turn": turn })).await;
-    assert_eq!(stranger.next().await["code"], "not_found");
-    client.quiet().await;
+    stranger
+        .send_frame(&json!({ "type": "stop", "turn": turn }))
+        .await;
+    assert_eq!(stranger.next_frame().await["code"], "not_found");
+    client.assert_no_pending_frame().await;
     let done = &client.page.turn(&turn).done;
-    assert_eq!((done, alpha.counts().left), (&None, 0));
-    assert_eq!(app.provider("alpha").await["in_flight"], Value::from(1));
+    assert_eq!((done, alpha.counts().client_disconnects), (&None, 0));
+    assert_eq!(
+        app.provider_status("alpha").await["in_flight"],
+        Value::from(1)
+    );
 }

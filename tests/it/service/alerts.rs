@@ -7,15 +7,15 @@ use failsoft::domain::ProviderState;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, Delivery, Gate, Receiver, ScriptedProvider, Take, TestApp, WsClient, answer, refusal,
-    settings, soon,
+    AlertReceiver, Delivery, DeliveryResponse, ScriptGate, ScriptStep, ScriptedProvider, TestApp,
+    WsClient, error_response, eventually, full_answer, test_settings,
 };
 
 const KEY: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7];
 
 /// Settings with an alert webhook, where one failure opens a provider's breaker.
-fn alert_settings(receiver: &Receiver, providers: &[(&str, &ScriptedProvider)]) -> Settings {
-    let mut settings = settings(providers);
+fn alert_settings(receiver: &AlertReceiver, providers: &[(&str, &ScriptedProvider)]) -> Settings {
+    let mut settings = test_settings(providers);
     settings.alerts.webhook = Some(Secret::new(receiver.url()));
     settings.alerts.webhook_secret = Some(Secret::new("whsec_AAECAwQFBgc="));
     for provider in &mut settings.providers {
@@ -25,8 +25,8 @@ fn alert_settings(receiver: &Receiver, providers: &[(&str, &ScriptedProvider)]) 
     settings
 }
 
-fn unauthorized() -> Vec<Act> {
-    vec![refusal(401, "", "{}")]
+fn unauthorized() -> Vec<ScriptStep> {
+    vec![error_response(401, "", "{}")]
 }
 
 /// Waits for a problem in `/status.json` that contains all of `words`.
@@ -43,28 +43,28 @@ async fn wait_for_problem(app: &TestApp, words: &[&str]) {
             }
         }
     };
-    soon("the problem in the status", reported).await
+    eventually("the problem in the status", reported).await
 }
 
 #[tokio::test]
 async fn an_outage_and_its_recovery_are_reported_with_one_incident_id() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
-    let receiver = Receiver::start().await;
-    let slack = Receiver::start().await;
+    let receiver = AlertReceiver::start().await;
+    let slack = AlertReceiver::start().await;
     let mut settings = alert_settings(&receiver, &[("alpha", &alpha)]);
     settings.alerts.slack_webhook = Some(Secret::new(slack.url()));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    alpha.refuse().await;
-    client.answered("Are you there?").await;
-    let down = receiver.event("provider_down").await;
-    down.is_signed_by(KEY);
+    alpha.stop_listening().await;
+    client.ask_and_wait("Are you there?").await;
+    let down = receiver.wait_for_event("provider_down").await;
+    down.assert_signed_by(KEY);
     let down = down.json();
     assert_eq!(
         (&down["provider"], &down["reason"]),
         (&json!("alpha"), &json!("refused"))
     );
-    let mode = receiver.event("mode_changed").await.json();
+    let mode = receiver.wait_for_event("mode_changed").await.json();
     assert_eq!(
         (&mode["mode"], &mode["provider"]),
         (&json!("outage"), &Value::Null)
@@ -76,12 +76,12 @@ async fn an_outage_and_its_recovery_are_reported_with_one_incident_id() {
         (&down["incident"], &mode["incident"]),
         (&status["incident"], &status["incident"])
     );
-    for alert in receiver.came() {
-        alert.is_signed_by(KEY);
+    for alert in receiver.deliveries() {
+        alert.assert_signed_by(KEY);
         let body = alert.json();
         assert!(body["at"].as_str().unwrap().ends_with('Z') && !alert.body.contains("canary"));
     }
-    let texts = slack.until(|alerts| alerts.len() == 2).await;
+    let texts = slack.wait_for(|alerts| alerts.len() == 2).await;
     assert_eq!(
         texts[0].header("webhook-signature"),
         "",
@@ -94,12 +94,12 @@ async fn an_outage_and_its_recovery_are_reported_with_one_incident_id() {
     );
 
     alpha.listen();
-    let up = receiver.event("provider_up").await.json();
+    let up = receiver.wait_for_event("provider_up").await.json();
     assert_eq!(
         (&up["provider"], &up["incident"]),
         (&json!("alpha"), &status["incident"])
     );
-    let back = receiver.until(|alerts| alerts.len() == 4).await[3].json();
+    let back = receiver.wait_for(|alerts| alerts.len() == 4).await[3].json();
     assert_eq!(
         (&back["event"], &back["mode"]),
         (&json!("mode_changed"), &json!("normal"))
@@ -114,71 +114,74 @@ async fn an_outage_and_its_recovery_are_reported_with_one_incident_id() {
 async fn failed_deliveries_are_retried_with_the_same_id_and_delay_no_turn() {
     let alpha = ScriptedProvider::start(unauthorized()).await;
     let beta = ScriptedProvider::answering("Yes.").await;
-    let receiver = Receiver::start().await;
-    let gate = Gate::default();
+    let receiver = AlertReceiver::start().await;
+    let gate = ScriptGate::default();
     for take in [
-        Take::Status(500, String::new()),
-        Take::Reset,
-        Take::CloseEarly,
-        Take::Hold(gate.clone()),
+        DeliveryResponse::Status(500, String::new()),
+        DeliveryResponse::Reset,
+        DeliveryResponse::CloseMidHead,
+        DeliveryResponse::AcceptAfter(gate.clone()),
     ] {
-        receiver.once(take);
+        receiver.respond_next(take);
     }
     let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.alerts.webhook_secret = Some(Secret::new("plain secret"));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    assert_eq!(client.answered("One").await.text, "Yes.");
-    receiver.until(|alerts| alerts.len() == 1).await;
+    assert_eq!(client.ask_and_wait("One").await.text, "Yes.");
+    receiver.wait_for(|alerts| alerts.len() == 1).await;
     wait_for_problem(&app, &["the webhook", "500"]).await;
     // The receiver now hangs; turns do not.
-    let tries = receiver.until(|alerts| alerts.len() == 4).await;
+    let tries = receiver.wait_for(|alerts| alerts.len() == 4).await;
     for n in 0..20 {
-        assert_eq!(client.answered(&format!("Question {n}")).await.text, "Yes.");
+        assert_eq!(
+            client.ask_and_wait(&format!("Question {n}")).await.text,
+            "Yes."
+        );
     }
-    app.at_rest().await;
+    app.wait_until_idle().await;
     assert_eq!(
-        receiver.came().len(),
+        receiver.deliveries().len(),
         4,
         "the next alert waits in the queue"
     );
     for delivery in &tries {
-        delivery.is_signed_by(b"plain secret");
+        delivery.assert_signed_by(b"plain secret");
         assert_eq!(
             (delivery.header("webhook-id"), &delivery.body),
             (tries[0].header("webhook-id"), &tries[0].body)
         );
     }
-    gate.open();
-    receiver.event("mode_changed").await;
-    let taken = receiver.taken();
+    gate.let_one_through();
+    receiver.wait_for_event("mode_changed").await;
+    let taken = receiver.accepted_events();
     assert_eq!(taken[0], ("provider_down".to_owned(), json!("alpha")));
     let resolved = async { while app.status().await["problems"] != json!([]) {} };
-    soon("the problem to be over", resolved).await;
+    eventually("the problem to be over", resolved).await;
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed_and_endless_responses_are_abandoned() {
     let alpha = ScriptedProvider::start(unauthorized()).await;
     let beta = ScriptedProvider::answering("Yes.").await;
-    let receiver = Receiver::start().await;
-    let elsewhere = Receiver::start().await;
-    receiver.once(Take::Status(
+    let receiver = AlertReceiver::start().await;
+    let elsewhere = AlertReceiver::start().await;
+    receiver.respond_next(DeliveryResponse::Status(
         307,
         format!("location: {}\r\n", elsewhere.url()),
     ));
-    receiver.once(Take::Endless);
+    receiver.respond_next(DeliveryResponse::EndlessBody);
     let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.blocked_for = Duration::from_millis(300);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    client.answered("One").await;
+    client.ask_and_wait("One").await;
     wait_for_problem(&app, &["An alert to the webhook was lost"]).await;
-    receiver.event("mode_changed").await;
-    assert_eq!(elsewhere.came().len(), 0);
+    receiver.wait_for_event("mode_changed").await;
+    assert_eq!(elsewhere.deliveries().len(), 0);
     // The lost `provider_down` alert gets no `provider_up`; the change of mode is reported.
-    alpha.usually(answer("Here again."));
-    let alerts = receiver.until(|alerts| alerts.len() == 3).await;
+    alpha.script_default(full_answer("Here again."));
+    let alerts = receiver.wait_for(|alerts| alerts.len() == 3).await;
     let events: Vec<_> = alerts
         .iter()
         .map(|alert| alert.json()["event"].clone())
@@ -191,12 +194,12 @@ async fn redirects_are_not_followed_and_endless_responses_are_abandoned() {
 async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
     let alpha = ScriptedProvider::start(unauthorized()).await;
     let beta = ScriptedProvider::answering("Yes.").await;
-    let receiver = Receiver::start().await;
+    let receiver = AlertReceiver::start().await;
     let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.blocked_for = Duration::from_millis(300);
     let app = TestApp::start(settings.clone()).await;
-    WsClient::open(&app).await.answered("One").await;
-    let incident = receiver.event("mode_changed").await.json()["incident"].clone();
+    WsClient::open(&app).await.ask_and_wait("One").await;
+    let incident = receiver.wait_for_event("mode_changed").await.json()["incident"].clone();
     // The delivery is recorded a moment after it happened.
     let store = &app.lobby.turns.store;
     let recorded = async {
@@ -207,17 +210,17 @@ async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
             .is_some_and(|note| note.contains("mode"))
         {}
     };
-    soon("the note", recorded).await;
-    let folder = app.stopped().await;
+    eventually("the note", recorded).await;
+    let folder = app.shut_down().await;
 
-    let app = TestApp::in_folder(settings, folder).await;
+    let app = TestApp::start_in(settings, folder).await;
     // The restarted service probes it while it is still down, and then finds it healthy.
     let before = alpha.counts().probes;
-    alpha.until(|counts| counts.probes >= before + 2).await;
-    alpha.usually(answer("Here again."));
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+    alpha.wait_for(|counts| counts.probes >= before + 2).await;
+    alpha.script_default(full_answer("Here again."));
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    let alerts = receiver.until(|alerts| alerts.len() == 4).await;
+    let alerts = receiver.wait_for(|alerts| alerts.len() == 4).await;
     let events: Vec<_> = alerts
         .iter()
         .map(|alert| alert.json()["event"].clone())
@@ -244,8 +247,8 @@ async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
 async fn drill_alerts_are_marked_and_do_not_suppress_real_ones() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let beta = ScriptedProvider::answering("From beta.").await;
-    let receiver = Receiver::start().await;
-    let slack = Receiver::start().await;
+    let receiver = AlertReceiver::start().await;
+    let slack = AlertReceiver::start().await;
     let mut settings = alert_settings(&receiver, &[("alpha", &alpha), ("beta", &beta)]);
     settings.alerts.slack_webhook = Some(Secret::new(slack.url()));
     settings.server.admin_token = Some(Secret::new("admin-canary"));
@@ -266,8 +269,8 @@ async fn drill_alerts_are_marked_and_do_not_suppress_real_ones() {
         Some(json!({ "provider": "alpha", "fault": "down", "for": "10m" })),
     )
     .await;
-    assert_eq!(client.answered("Under it?").await.text, "From beta.");
-    let alerts = receiver.until(|alerts| alerts.len() == 2).await;
+    assert_eq!(client.ask_and_wait("Under it?").await.text, "From beta.");
+    let alerts = receiver.wait_for(|alerts| alerts.len() == 2).await;
     let event_and_drill =
         |alert: &Delivery| (alert.json()["event"].clone(), alert.json()["drill"].clone());
     assert_eq!(
@@ -283,7 +286,7 @@ async fn drill_alerts_are_marked_and_do_not_suppress_real_ones() {
         text,
         "Outage drill: Provider alpha is down: it cannot be reached."
     );
-    let texts = slack.until(|alerts| alerts.len() == 2).await;
+    let texts = slack.wait_for(|alerts| alerts.len() == 2).await;
     assert!(
         texts
             .iter()
@@ -293,7 +296,7 @@ async fn drill_alerts_are_marked_and_do_not_suppress_real_ones() {
 
     // The recovery at the end of a drill is marked too.
     send_order("DELETE", None).await;
-    let alerts = receiver.until(|alerts| alerts.len() == 4).await;
+    let alerts = receiver.wait_for(|alerts| alerts.len() == 4).await;
     assert_eq!(
         event_and_drill(&alerts[2]),
         (json!("provider_up"), json!(true))
@@ -304,9 +307,9 @@ async fn drill_alerts_are_marked_and_do_not_suppress_real_ones() {
     );
 
     // A real failure of the same kind is reported at once, within the minimum interval of alerts.
-    alpha.refuse().await;
-    assert_eq!(client.answered("And now?").await.text, "From beta.");
-    let alerts = receiver.until(|alerts| alerts.len() == 6).await;
+    alpha.stop_listening().await;
+    assert_eq!(client.ask_and_wait("And now?").await.text, "From beta.");
+    let alerts = receiver.wait_for(|alerts| alerts.len() == 6).await;
     assert_eq!(
         event_and_drill(&alerts[4]),
         (json!("provider_down"), json!(false))

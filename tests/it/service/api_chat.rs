@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::http_routes::service;
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, settings, spoken};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, partial_answer, test_settings,
+};
 
 #[tokio::test]
 async fn api_chat_answers_like_a_socket() {
@@ -54,7 +56,7 @@ async fn api_chat_answers_like_a_socket() {
 #[tokio::test]
 async fn api_chat_marks_degraded_answers_and_keeps_status_200() {
     let (alpha, app) = service().await;
-    alpha.refuse().await;
+    alpha.stop_listening().await;
     let answer = app
         .request("POST", "/api/chat")
         .json(&json!({ "message": "Xyzzy?" }))
@@ -135,16 +137,18 @@ async fn api_chat_explains_bad_requests() {
             "{excerpt}"
         );
     }
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
 }
 
 #[tokio::test]
 async fn api_chat_returns_busy_while_a_turn_runs() {
     let (alpha, app) = service().await;
-    alpha.usually(vec![spoken(["Wait"]), Act::Silence]);
+    alpha.script_default(vec![partial_answer(["Wait"]), ScriptStep::Hang]);
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "Wait").await;
+    client
+        .wait_for_turn(&turn, |shown| shown.text == "Wait")
+        .await;
     let more = json!({ "message": "And?", "conversation": client.conversation });
     let answer = app.request("POST", "/api/chat").json(&more).send().await;
     assert_eq!(
@@ -163,7 +167,7 @@ async fn api_chat_returns_busy_while_a_turn_runs() {
 async fn options_select_a_provider() {
     let alpha = ScriptedProvider::answering("Alpha.").await;
     let beta = ScriptedProvider::answering("Beta.").await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
     let ask = async |options: Value| {
@@ -177,7 +181,7 @@ async fn options_select_a_provider() {
     };
     assert_eq!(ask(json!({})).await, "Alpha.");
     assert_eq!(ask(json!({ "provider": "beta" })).await, "Beta.");
-    beta.refuse().await;
+    beta.stop_listening().await;
     assert_eq!(ask(json!({ "provider": "beta" })).await, "Alpha.");
     assert_eq!(
         ask(json!({ "provider": "beta", "failover": false })).await,
@@ -185,12 +189,15 @@ async fn options_select_a_provider() {
     );
     // Options of a page's visitor are ignored unless the operator allows them.
     let mut client = WsClient::open(&app).await;
-    client.say(&json!({
+    client.send_frame(&json!({
         "type": "send", "client_msg_id": "x", "text": "Xyzzy?", "options": { "provider": "beta", "failover": false },
     })).await;
-    let accepted = client.next().await;
+    let accepted = client.next_frame().await;
     assert_eq!(
-        client.done(accepted["turn"].as_str().unwrap()).await.text,
+        client
+            .wait_for_done(accepted["turn"].as_str().unwrap())
+            .await
+            .text,
         "Alpha."
     );
 }

@@ -3,7 +3,7 @@
 use failsoft::config::{Prices, Secret};
 use serde_json::{Value, json};
 
-use crate::harness::{ScriptedProvider, TestApp, WsClient, settings, soon};
+use crate::harness::{ScriptedProvider, TestApp, WsClient, eventually, test_settings};
 
 const TOKEN: &str = "admin-canary";
 
@@ -21,13 +21,13 @@ async fn availability_after(app: &TestApp, total: u64) -> Value {
             }
         }
     };
-    soon("the messages to be counted", counted).await
+    eventually("the messages to be counted", counted).await
 }
 
 #[tokio::test]
 async fn the_last_days_availability_survives_a_restart() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.server.admin_token = Some(Secret::new(TOKEN));
     settings.providers[0].prices = Some(Prices {
         input: 1_000.0,
@@ -36,10 +36,10 @@ async fn the_last_days_availability_survives_a_restart() {
     let app = TestApp::start(settings.clone()).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..3 {
-        client.answered("Are you there?").await;
+        client.ask_and_wait("Are you there?").await;
     }
-    alpha.refuse().await;
-    client.answered("And now?").await;
+    alpha.stop_listening().await;
+    client.ask_and_wait("And now?").await;
     let day = availability_after(&app, 4).await;
     assert_eq!((&day["answers"], &day["ai"]), (&json!(1.0), &json!(0.75)));
     assert_eq!(
@@ -61,10 +61,10 @@ async fn the_last_days_availability_survives_a_restart() {
         "{day}"
     );
     // This message is counted just before the service stops.
-    client.answered("Still?").await;
-    let folder = app.stopped().await;
+    client.ask_and_wait("Still?").await;
+    let folder = app.shut_down().await;
 
-    let app = TestApp::in_folder(settings, folder).await;
+    let app = TestApp::start_in(settings, folder).await;
     let after = availability_after(&app, 5).await;
     assert_eq!(
         after["counts"],

@@ -9,13 +9,15 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::harness::{ScriptedProvider, TestApp, WsClient, fresh_id, settings, soon};
+use crate::harness::{
+    ScriptedProvider, TestApp, WsClient, eventually, test_settings, unique_message_id,
+};
 
 pub(super) const TEXT: &str = "All is well.";
 
 pub(super) async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering(TEXT).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.chat.max_message_chars = 100;
     settings.limits.frame_bytes = 4096;
     let app = TestApp::start(settings).await;
@@ -24,7 +26,7 @@ pub(super) async fn service() -> (ScriptedProvider, TestApp) {
 
 /// Asserts that the connection still serves turns.
 pub(super) async fn assert_alive(client: &mut WsClient) {
-    assert_eq!(client.answered("Well?").await.text, TEXT);
+    assert_eq!(client.ask_and_wait("Well?").await.text, TEXT);
 }
 
 fn fragment(kind: Data, bytes: impl Into<Vec<u8>>, is_last: bool) -> Message {
@@ -88,7 +90,7 @@ async fn malformed_frames_get_an_error_and_the_connection_stays_open() {
         ),
     ] {
         client.send(Message::text(text)).await;
-        let error = client.next().await;
+        let error = client.next_frame().await;
         assert_eq!(
             (&error["type"], &error["code"]),
             (&json!("error"), &json!(code)),
@@ -107,7 +109,7 @@ async fn malformed_frames_get_an_error_and_the_connection_stays_open() {
     client
         .send(Message::text(r#"{"type":"ping","later":{"a":[1]}}"#))
         .await;
-    assert_eq!(client.next().await, json!({ "type": "pong" }));
+    assert_eq!(client.next_frame().await, json!({ "type": "pong" }));
     assert_alive(&mut client).await;
 }
 
@@ -116,7 +118,7 @@ async fn deeply_nested_json_is_rejected() {
     let (_alpha, app) = service().await;
     let mut client = WsClient::open(&app).await;
     client.send(Message::text("[".repeat(4000))).await;
-    assert_eq!(client.next().await["code"], "bad_request");
+    assert_eq!(client.next_frame().await["code"], "bad_request");
     client
         .send(Message::text(format!(
             r#"{{"type":"ping","x":{}1{}}}"#,
@@ -124,7 +126,7 @@ async fn deeply_nested_json_is_rejected() {
             "]".repeat(1900)
         )))
         .await;
-    assert_eq!(client.next().await["code"], "bad_request");
+    assert_eq!(client.next_frame().await["code"], "bad_request");
     assert_alive(&mut client).await;
 }
 
@@ -136,8 +138,8 @@ async fn a_connection_that_does_not_start_with_hello_is_closed() {
         json!({ "type": "send", "client_msg_id": "a", "text": "x" }),
     ] {
         let mut client = WsClient::connect(app.port).await;
-        client.say(&first).await;
-        assert_eq!(client.closed().await, Some(1008), "{first}");
+        client.send_frame(&first).await;
+        assert_eq!(client.wait_for_close().await, Some(1008), "{first}");
     }
     // A malformed hello may be followed by a valid one.
     let mut client = WsClient::connect(app.port).await;
@@ -145,12 +147,12 @@ async fn a_connection_that_does_not_start_with_hello_is_closed() {
         json!({ "type": "hello", "conversation": "../../etc/passwd" }),
         json!({ "typ": "hello" }),
     ] {
-        client.say(&bad).await;
-        assert_eq!(client.next().await["code"], "bad_request", "{bad}");
+        client.send_frame(&bad).await;
+        assert_eq!(client.next_frame().await["code"], "bad_request", "{bad}");
     }
-    client.say_hello(&json!({})).await;
+    client.send_hello(&json!({})).await;
     assert_alive(&mut client).await;
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
@@ -158,7 +160,7 @@ async fn a_silent_connection_is_closed_after_five_seconds() {
     let (_alpha, app) = service().await;
     let mut client = WsClient::connect(app.port).await;
     let connected = Instant::now();
-    assert_eq!(client.closed().await, Some(1008));
+    assert_eq!(client.wait_for_close().await, Some(1008));
     let after = connected.elapsed();
     assert!(
         after > Duration::from_secs(4) && after < Duration::from_secs(9),
@@ -170,17 +172,19 @@ async fn a_silent_connection_is_closed_after_five_seconds() {
 async fn too_long_messages_are_rejected_and_the_connection_stays_open() {
     let (alpha, app) = service().await;
     let mut client = WsClient::open(&app).await;
-    let id = fresh_id();
+    let id = unique_message_id();
     // The limit counts characters, not bytes.
     let error = client.ask_as(&id, &"\u{e9}".repeat(101)).await;
     assert_eq!(
         (&error["code"], &error["client_msg_id"]),
         (&json!("message_too_long"), &json!(id))
     );
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
     let accepted = client.ask_as(&id, &"\u{e9}".repeat(100)).await;
     assert_eq!(accepted["type"], "accepted", "{accepted}");
-    client.done(accepted["turn"].as_str().unwrap()).await;
+    client
+        .wait_for_done(accepted["turn"].as_str().unwrap())
+        .await;
     assert_alive(&mut client).await;
 }
 
@@ -191,7 +195,7 @@ async fn an_oversized_message_closes_the_connection() {
     let big = json!({ "type": "ping", "x": "x".repeat(5000) }).to_string();
     let mut client = WsClient::open(&app).await;
     client.send(Message::text(big.clone())).await;
-    assert_eq!(client.closed().await, Some(1009));
+    assert_eq!(client.wait_for_close().await, Some(1009));
     // Fragments that are each small enough add up to a message that is too big.
     let mut client = WsClient::open(&app).await;
     client
@@ -200,7 +204,7 @@ async fn an_oversized_message_closes_the_connection() {
     client
         .send(fragment(Data::Continue, &big.as_bytes()[3000..], true))
         .await;
-    assert_eq!(client.closed().await, Some(1009));
+    assert_eq!(client.wait_for_close().await, Some(1009));
     assert_alive(&mut bystander).await;
 }
 
@@ -222,7 +226,7 @@ async fn a_100_mb_frame_header_closes_the_connection_at_once() {
     frame.extend([1, 2, 3, 4]);
     stream.write_all(&frame).await.unwrap();
     let mut received = Vec::new();
-    soon("the close", stream.read_to_end(&mut received))
+    eventually("the close", stream.read_to_end(&mut received))
         .await
         .unwrap();
     assert!(
@@ -251,11 +255,13 @@ async fn fragments_are_reassembled() {
     client
         .send(fragment(Data::Continue, &text[text.len() - 1..], true))
         .await;
-    let accepted = client.until(|frame| frame["type"] == "accepted").await;
+    let accepted = client
+        .wait_for_frame(|frame| frame["type"] == "accepted")
+        .await;
     assert_eq!(accepted["client_msg_id"], "é");
     assert_eq!(
         client
-            .done(accepted["turn"].as_str().unwrap())
+            .wait_for_done(accepted["turn"].as_str().unwrap())
             .await
             .question,
         "Wéll?"
@@ -273,7 +279,7 @@ async fn invalid_utf_8_closes_the_connection() {
             true,
         ))
         .await;
-    assert_eq!(client.closed().await, Some(1007));
+    assert_eq!(client.wait_for_close().await, Some(1007));
     let mut client = WsClient::open(&app).await;
     client
         .send(fragment(
@@ -283,7 +289,7 @@ async fn invalid_utf_8_closes_the_connection() {
         ))
         .await;
     client.send(fragment(Data::Continue, *b"\"}", true)).await;
-    assert_eq!(client.closed().await, Some(1007));
+    assert_eq!(client.wait_for_close().await, Some(1007));
 }
 
 #[tokio::test]
@@ -294,21 +300,21 @@ async fn binary_and_misplaced_fragments_are_rejected_or_close_the_connection() {
     client
         .send(Message::binary(b"{\"type\":\"ping\"}".to_vec()))
         .await;
-    assert_eq!(client.next().await["code"], "bad_request");
+    assert_eq!(client.next_frame().await["code"], "bad_request");
     assert_alive(&mut client).await;
     // A fragmented binary message closes it.
     client.send(fragment(Data::Binary, *b"x", false)).await;
-    assert_eq!(client.closed().await, Some(1003));
+    assert_eq!(client.wait_for_close().await, Some(1003));
     // A continuation without a start, and a start within a fragmented message.
     let mut client = WsClient::open(&app).await;
     client.send(fragment(Data::Continue, *b"x", true)).await;
-    assert_eq!(client.closed().await, Some(1002));
+    assert_eq!(client.wait_for_close().await, Some(1002));
     let mut client = WsClient::open(&app).await;
     client.send(fragment(Data::Text, *b"x", false)).await;
     client.send(fragment(Data::Text, *b"x", true)).await;
-    assert_eq!(client.closed().await, Some(1002));
+    assert_eq!(client.wait_for_close().await, Some(1002));
     // A Close is answered with a Close.
     let mut client = WsClient::open(&app).await;
     client.send(Message::Close(None)).await;
-    client.closed().await;
+    client.wait_for_close().await;
 }

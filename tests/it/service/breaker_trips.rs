@@ -10,7 +10,8 @@ use serde_json::json;
 use tokio::time::interval;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, question, refusal, settings, soon,
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, eventually,
+    full_answer, question_body, test_settings,
 };
 
 const ALPHA: &str = "The first provider's answer.";
@@ -20,9 +21,9 @@ const BETA: &str = "The second provider's answer.";
 /// An open time that no test waits for.
 const NEVER: Duration = Duration::from_secs(60);
 
-fn error_response(status: u16, headers: &str) -> Vec<Act> {
+fn error_response(status: u16, headers: &str) -> Vec<ScriptStep> {
     let headers = format!("content-type: application/json\r\n{headers}");
-    vec![refusal(
+    vec![error_response(
         status,
         &headers,
         r#"{"error":{"message":"not now"}}"#,
@@ -31,12 +32,12 @@ fn error_response(status: u16, headers: &str) -> Vec<Act> {
 
 /// Starts alpha with the given script, and beta, which answers. Alpha's breaker stays open.
 async fn service(
-    alpha: Vec<Act>,
+    alpha: Vec<ScriptStep>,
     change: impl FnOnce(&mut Settings),
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::start(alpha).await;
     let beta = ScriptedProvider::answering(BETA).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.limits.connections_per_ip = 10_000;
     for provider in &mut settings.providers {
         provider.max_concurrent = 1000;
@@ -50,7 +51,7 @@ async fn service(
 
 /// Asks over the API without streaming and returns the text.
 async fn ask(app: &TestApp) -> String {
-    let answer = app.completion(&question("What?")).send().await;
+    let answer = app.completion_request(&question_body("What?")).send().await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()["choices"][0]["message"]["content"]
         .as_str()
@@ -60,40 +61,40 @@ async fn ask(app: &TestApp) -> String {
 
 /// Asserts that alpha's breaker is open and that no turn calls it.
 async fn assert_open_and_not_called(app: &TestApp, alpha: &ScriptedProvider) {
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Open)
         .await;
-    let asked = alpha.asked();
+    let asked = alpha.question_count();
     let mut client = WsClient::open(app).await;
     assert_eq!(
-        client.answered("What?").await.path(),
+        client.ask_and_wait("What?").await.provider_path(),
         [("beta".into(), "".into())]
     );
     assert_eq!(ask(app).await, BETA);
-    assert_eq!((alpha.asked(), alpha.counts().probes), (asked, 0));
+    assert_eq!((alpha.question_count(), alpha.counts().probes), (asked, 0));
 }
 
 #[tokio::test]
 async fn alternating_successes_and_failures_open_the_breaker() {
-    let (alpha, _beta, app) = service(answer(ALPHA), |_| ()).await;
+    let (alpha, _beta, app) = service(full_answer(ALPHA), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
         assert_eq!(
-            app.provider("alpha").await["state"],
+            app.provider_status("alpha").await["state"],
             "closed",
             "before turn {turn}"
         );
         let fails = turn % 2 == 0;
         if fails {
-            alpha.once(error_response(503, ""));
+            alpha.script_next(error_response(503, ""));
         }
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!(shown.text, if fails { BETA } else { ALPHA });
         assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
         // The end of a turn has to be counted before the next one starts.
-        app.vitals("alpha", |vitals| vitals.successes + vitals.failures == turn)
+        app.wait_for_status("alpha", |vitals| vitals.successes + vitals.failures == turn)
             .await;
     }
-    assert_eq!(alpha.asked(), 10);
+    assert_eq!(alpha.question_count(), 10);
     assert_open_and_not_called(&app, &alpha).await;
 }
 
@@ -102,24 +103,25 @@ async fn rate_limits_without_retry_after_open_the_breaker_by_rate() {
     let (alpha, _beta, app) = service(error_response(429, ""), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
-        let vitals = app.provider("alpha").await;
+        let vitals = app.provider_status("alpha").await;
         assert_eq!(
             (&vitals["state"], &vitals["retry_at"]),
             (&json!("closed"), &json!(null)),
             "turn {turn}"
         );
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!(
-            shown.path(),
+            shown.provider_path(),
             [
                 ("alpha".into(), "".into()),
                 ("beta".into(), "rate_limited".into())
             ]
         );
-        app.vitals("alpha", |vitals| vitals.failures == turn).await;
+        app.wait_for_status("alpha", |vitals| vitals.failures == turn)
+            .await;
     }
     assert_open_and_not_called(&app, &alpha).await;
-    assert_eq!(app.provider("alpha").await["reason"], "rate_limited");
+    assert_eq!(app.provider_status("alpha").await["reason"], "rate_limited");
 }
 
 /// The window of first tokens is shortened from a minute to three seconds. First tokens count as
@@ -129,7 +131,7 @@ async fn slow_first_tokens_without_errors_open_the_breaker() {
     const WINDOW: Duration = Duration::from_secs(3);
     /// Allowance for a busy machine.
     const SLACK: Duration = Duration::from_secs(10);
-    let (alpha, _beta, app) = service(answer(ALPHA), |settings| {
+    let (alpha, _beta, app) = service(full_answer(ALPHA), |settings| {
         settings.providers[0].breaker.window = WINDOW
     })
     .await;
@@ -141,7 +143,13 @@ async fn slow_first_tokens_without_errors_open_the_breaker() {
         assert_eq!(ask(&app).await, ALPHA);
         calls += 1;
     }
-    alpha.usually([vec![Act::Wait(Duration::from_secs(2))], answer(ALPHA)].concat());
+    alpha.script_default(
+        [
+            vec![ScriptStep::Pause(Duration::from_secs(2))],
+            full_answer(ALPHA),
+        ]
+        .concat(),
+    );
     let slow_since = Instant::now();
     let mut crowd: FuturesUnordered<_> = (0..20).map(|_| ask(&app)).collect();
     while let Some(text) = crowd.next().await {
@@ -154,7 +162,7 @@ async fn slow_first_tokens_without_errors_open_the_breaker() {
         "open {:?} after it became slow",
         slow_since.elapsed()
     );
-    let vitals = app.provider("alpha").await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["reason"], &vitals["counts"]["failure"]),
         (&json!(null), &json!(0))
@@ -172,7 +180,7 @@ async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
             .push(ScriptedProvider::start(error_response(429, "retry-after-ms: 1500\r\n")).await);
     }
     let pairs: Vec<_> = NAMES.into_iter().zip(&providers).collect();
-    let mut settings = settings(&pairs);
+    let mut settings = test_settings(&pairs);
     settings.routing.max_attempts = 8;
     settings.degradation.fallback = "Later, please.".into();
     for provider in &mut settings.providers {
@@ -183,16 +191,16 @@ async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
     }
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("Xyzzy?").await;
+    let shown = client.ask_and_wait("Xyzzy?").await;
     assert_eq!(
         (shown.text.as_str(), shown.attempts.len()),
         ("Later, please.", 8)
     );
     for provider in &providers {
-        provider.usually(answer(ALPHA));
+        provider.script_default(full_answer(ALPHA));
     }
     // While all are limited, the fallback answer comes without calling any provider.
-    let shown = client.answered("Xyzzy?").await;
+    let shown = client.ask_and_wait("Xyzzy?").await;
     assert_eq!(
         (shown.text.as_str(), shown.attempts.len()),
         ("Later, please.", 0)
@@ -200,9 +208,9 @@ async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
 
     let mut waits = Vec::new();
     for (name, provider) in NAMES.into_iter().zip(&providers) {
-        app.vitals(name, |vitals| vitals.state == ProviderState::Closed)
+        app.wait_for_status(name, |vitals| vitals.state == ProviderState::Closed)
             .await;
-        let [asked, probed] = provider.calls()[..] else {
+        let [asked, probed] = provider.call_times()[..] else {
             panic!("{name}: one question and one probe")
         };
         waits.push(probed - asked);
@@ -213,7 +221,7 @@ async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
     // The jitter is up to a fifth of a second: eight equal waits are practically impossible.
     let spread = waits[7] - waits[0];
     assert!(spread >= Duration::from_millis(10), "all within {spread:?}");
-    assert_eq!(client.answered("Xyzzy?").await.text, ALPHA);
+    assert_eq!(client.ask_and_wait("Xyzzy?").await.text, ALPHA);
 }
 
 /// The number of turns that start while the first provider recovers.
@@ -222,7 +230,7 @@ const CROWD: usize = 500;
 /// Opens alpha's breaker, then has alpha hold each call at `gate`, so that concurrent calls can be
 /// counted. With `own_probes` the service probes by itself; otherwise visitors' turns are probes.
 async fn recovering_behind(
-    gate: &Gate,
+    gate: &ScriptGate,
     probes: u32,
     own_probes: bool,
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
@@ -238,8 +246,8 @@ async fn recovering_behind(
     })
     .await;
     assert_eq!(ask(&app).await, BETA);
-    alpha.usually([vec![gate.hold()], answer(ALPHA)].concat());
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+    alpha.script_default([vec![gate.wait_step()], full_answer(ALPHA)].concat());
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
         .await;
     (alpha, beta, app)
 }
@@ -247,24 +255,24 @@ async fn recovering_behind(
 #[tokio::test]
 async fn a_crowd_is_served_elsewhere_while_own_probes_run() {
     for probes in [1, 3] {
-        let gate = Gate::default();
+        let gate = ScriptGate::default();
         let (alpha, beta, app) = recovering_behind(&gate, probes, true).await;
         let probes = usize::try_from(probes).unwrap();
-        alpha.until(|counts| counts.open == probes).await;
+        alpha.wait_for(|counts| counts.in_flight == probes).await;
         let mut crowd: FuturesUnordered<_> = (0..CROWD).map(|_| ask(&app)).collect();
         while let Some(text) = crowd.next().await {
             assert_eq!(text, BETA);
         }
         let counts = alpha.counts();
         assert_eq!(
-            (counts.open, counts.most, counts.asked),
+            (counts.in_flight, counts.max_in_flight, counts.questions),
             (probes, probes, 1)
         );
-        assert_eq!(beta.asked(), CROWD + 1);
-        (0..probes).for_each(|_| gate.open());
-        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        assert_eq!(beta.question_count(), CROWD + 1);
+        (0..probes).for_each(|_| gate.let_one_through());
+        app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
             .await;
-        alpha.usually(answer(ALPHA));
+        alpha.script_default(full_answer(ALPHA));
         assert_eq!(ask(&app).await, ALPHA);
     }
 }
@@ -272,7 +280,7 @@ async fn a_crowd_is_served_elsewhere_while_own_probes_run() {
 #[tokio::test]
 async fn the_first_turns_of_a_crowd_serve_as_probes() {
     for probes in [1, 3] {
-        let gate = Gate::default();
+        let gate = ScriptGate::default();
         let (alpha, beta, app) = recovering_behind(&gate, probes, false).await;
         let probes = usize::try_from(probes).unwrap();
         let mut crowd: FuturesUnordered<_> = (0..CROWD).map(|_| ask(&app)).collect();
@@ -281,18 +289,21 @@ async fn the_first_turns_of_a_crowd_serve_as_probes() {
                 assert_eq!(crowd.next().await.unwrap(), BETA);
             }
         };
-        soon("all others to be answered", others).await;
+        eventually("all others to be answered", others).await;
         let counts = alpha.counts();
         assert_eq!(
-            (counts.open, counts.most, counts.asked),
+            (counts.in_flight, counts.max_in_flight, counts.questions),
             (probes, probes, 1 + probes)
         );
-        assert_eq!((counts.probes, beta.asked()), (0, CROWD - probes + 1));
-        (0..probes).for_each(|_| gate.open());
+        assert_eq!(
+            (counts.probes, beta.question_count()),
+            (0, CROWD - probes + 1)
+        );
+        (0..probes).for_each(|_| gate.let_one_through());
         while let Some(text) = crowd.next().await {
             assert_eq!(text, ALPHA);
         }
-        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
             .await;
     }
 }
@@ -311,14 +322,17 @@ async fn failing_probes_never_overlap_under_a_crowd() {
     // This first call opens the breaker.
     assert_eq!(ask(&app).await, BETA);
     let mut asked = 0;
-    while alpha.asked() < 8 {
+    while alpha.question_count() < 8 {
         let mut crowd: FuturesUnordered<_> = (0..50).map(|_| ask(&app)).collect();
         while let Some(text) = crowd.next().await {
             assert_eq!(text, BETA);
             asked += 1;
         }
     }
-    println!("{asked} turns, {} calls to alpha", alpha.asked());
-    assert_eq!((alpha.counts().most, alpha.counts().probes), (1, 0));
-    app.at_rest().await;
+    println!("{asked} turns, {} calls to alpha", alpha.question_count());
+    assert_eq!(
+        (alpha.counts().max_in_flight, alpha.counts().probes),
+        (1, 0)
+    );
+    app.wait_until_idle().await;
 }

@@ -8,14 +8,15 @@ use failsoft::domain::ProviderState;
 use serde_json::json;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, refusal, settings, soon, spoken,
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, eventually,
+    full_answer, partial_answer, test_settings,
 };
 
 /// An open time that no test waits for.
 const NEVER: Duration = Duration::from_secs(60);
 
-fn busy() -> Vec<Act> {
-    vec![refusal(
+fn busy() -> Vec<ScriptStep> {
+    vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
@@ -28,7 +29,7 @@ async fn failing(
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::start(busy()).await;
     let beta = ScriptedProvider::answering("Beta.").await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].breaker.consecutive_failures = 2;
     change(&mut settings);
     let app = TestApp::start(settings).await;
@@ -38,9 +39,9 @@ async fn failing(
 /// Asks until alpha's breaker is open.
 async fn trip(client: &mut WsClient) {
     for _ in 0..2 {
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!(
-            shown.path(),
+            shown.provider_path(),
             [
                 ("alpha".into(), "".into()),
                 ("beta".into(), "overloaded".into())
@@ -57,21 +58,25 @@ async fn consecutive_failures_open_the_breaker_and_stop_calls() {
     })
     .await;
     let mut client = WsClient::open(&app).await;
-    assert_eq!(app.provider("alpha").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["state"], "closed");
     trip(&mut client).await;
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Open)
         .await;
     for _ in 0..3 {
         assert_eq!(
-            client.answered("What?").await.path(),
+            client.ask_and_wait("What?").await.provider_path(),
             [("beta".into(), "".into())]
         );
     }
     assert_eq!(
-        (alpha.asked(), alpha.counts().probes, beta.asked()),
+        (
+            alpha.question_count(),
+            alpha.counts().probes,
+            beta.question_count()
+        ),
         (2, 0, 5)
     );
-    let vitals = app.provider("alpha").await;
+    let vitals = app.provider_status("alpha").await;
     for (key, value) in [
         ("state", json!("open")),
         ("healthy", json!(false)),
@@ -95,10 +100,10 @@ async fn the_breaker_closes_without_any_visitor() {
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
     // The probes fail, and reopen the breaker, while alpha is down.
-    alpha.until(|counts| counts.probes >= 3).await;
-    alpha.usually(answer("Alpha."));
+    alpha.wait_for(|counts| counts.probes >= 3).await;
+    alpha.script_default(full_answer("Alpha."));
     let recovered = Instant::now();
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
     println!("closed {:?} after recovery", recovered.elapsed());
     assert!(
@@ -106,28 +111,28 @@ async fn the_breaker_closes_without_any_visitor() {
         "open_max is 400 ms"
     );
     assert_eq!(
-        (alpha.asked(), beta.asked()),
+        (alpha.question_count(), beta.question_count()),
         (2, 2),
         "no turn served as a probe"
     );
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
     assert_eq!((shown.text.as_str(), shown.attempts.len()), ("Alpha.", 1));
-    assert_eq!(app.provider("alpha").await["healthy"], true);
+    assert_eq!(app.provider_status("alpha").await["healthy"], true);
 }
 
 #[tokio::test]
 async fn while_half_open_one_probe_runs_and_visitors_use_another_provider() {
     let (alpha, beta, app) = failing(|_| ()).await;
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    let mut held = vec![gate.hold()];
-    held.extend(answer("Alpha."));
-    alpha.usually(held);
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+    let mut held = vec![gate.wait_step()];
+    held.extend(full_answer("Alpha."));
+    alpha.script_default(held);
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
         .await;
-    alpha.until(|counts| counts.open == 1).await;
-    assert_eq!(app.provider("alpha").await["state"], "half_open");
+    alpha.wait_for(|counts| counts.in_flight == 1).await;
+    assert_eq!(app.provider_status("alpha").await["state"], "half_open");
     let probes = alpha.counts().probes;
     // A crowd that arrives during a probe is answered by the other provider.
     let mut crowd = Vec::new();
@@ -138,20 +143,24 @@ async fn while_half_open_one_probe_runs_and_visitors_use_another_provider() {
     }
     for (visitor, turn) in &mut crowd {
         assert_eq!(
-            visitor.done(turn).await.path(),
+            visitor.wait_for_done(turn).await.provider_path(),
             [("beta".into(), "".into())]
         );
     }
     assert_eq!(
-        (alpha.counts().open, alpha.counts().probes, alpha.asked()),
+        (
+            alpha.counts().in_flight,
+            alpha.counts().probes,
+            alpha.question_count()
+        ),
         (1, probes, 2)
     );
-    gate.open();
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+    gate.let_one_through();
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    gate.open();
-    assert_eq!(client.answered("What?").await.text, "Alpha.");
-    assert_eq!(beta.asked(), 22);
+    gate.let_one_through();
+    assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
+    assert_eq!(beta.question_count(), 22);
 }
 
 #[tokio::test]
@@ -160,24 +169,24 @@ async fn without_recovery_probes_a_visitors_turn_is_the_probe() {
         failing(|settings| settings.providers[0].health.recovery_probe = false).await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
         .await;
     // The probe fails: the same turn goes on to beta.
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
     assert_eq!(
-        shown.path(),
+        shown.provider_path(),
         [
             ("alpha".into(), "".into()),
             ("beta".into(), "overloaded".into())
         ]
     );
-    alpha.usually(answer("Alpha."));
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
+    alpha.script_default(full_answer("Alpha."));
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
         .await;
-    assert_eq!(client.answered("What?").await.text, "Alpha.");
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+    assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    assert_eq!((alpha.asked(), alpha.counts().probes), (4, 0));
+    assert_eq!((alpha.question_count(), alpha.counts().probes), (4, 0));
 }
 
 #[tokio::test]
@@ -188,19 +197,25 @@ async fn three_mid_stream_failures_in_a_row_open_the_breaker() {
     })
     .await;
     let mut client = WsClient::open(&app).await;
-    let gate = Gate::default();
-    alpha.usually(vec![spoken(["Torn "]), gate.hold(), Act::Reset]);
+    let gate = ScriptGate::default();
+    alpha.script_default(vec![
+        partial_answer(["Torn "]),
+        gate.wait_step(),
+        ScriptStep::Reset,
+    ]);
     for _ in 0..3 {
         let turn = client.ask("What?").await;
-        client.shows(&turn, |shown| !shown.text.is_empty()).await;
-        gate.open();
-        assert_eq!(client.done(&turn).await.restarts.len(), 1);
+        client
+            .wait_for_turn(&turn, |shown| !shown.text.is_empty())
+            .await;
+        gate.let_one_through();
+        assert_eq!(client.wait_for_done(&turn).await.restarts.len(), 1);
     }
     assert_eq!(
-        client.answered("What?").await.path(),
+        client.ask_and_wait("What?").await.provider_path(),
         [("beta".into(), "".into())]
     );
-    let vitals = app.provider("alpha").await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["counts"]["restarts"]),
         (&json!("open"), &json!(3))
@@ -216,50 +231,59 @@ async fn an_open_breaker_stays_open_after_a_restart() {
     .await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Open)
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Open)
         .await;
-    let folder = app.stopped().await;
-    alpha.usually(answer("Alpha."));
-    let app = TestApp::in_folder(settings(&[("alpha", &alpha), ("beta", &beta)]), folder).await;
-    let vitals = app.provider("alpha").await;
+    let folder = app.shut_down().await;
+    alpha.script_default(full_answer("Alpha."));
+    let app = TestApp::start_in(test_settings(&[("alpha", &alpha), ("beta", &beta)]), folder).await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["reason"]),
         (&json!("open"), &json!("overloaded"))
     );
     let mut client = WsClient::open(&app).await;
     assert_eq!(
-        client.answered("What?").await.path(),
+        client.ask_and_wait("What?").await.provider_path(),
         [("beta".into(), "".into())]
     );
-    assert_eq!(alpha.asked(), 2);
+    assert_eq!(alpha.question_count(), 2);
 }
 
 #[tokio::test]
 async fn a_provider_at_max_concurrency_is_skipped_without_counting_a_failure() {
-    let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken(["One "]), gate.hold(), Act::Silence]).await;
+    let gate = ScriptGate::default();
+    let alpha = ScriptedProvider::start(vec![
+        partial_answer(["One "]),
+        gate.wait_step(),
+        ScriptStep::Hang,
+    ])
+    .await;
     let beta = ScriptedProvider::answering("Beta.").await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].max_concurrent = 1;
     let app = TestApp::start(settings).await;
     let mut first = WsClient::open(&app).await;
     let mut second = WsClient::open(&app).await;
     let turn = first.ask("What?").await;
-    first.shows(&turn, |shown| shown.text == "One ").await;
+    first
+        .wait_for_turn(&turn, |shown| shown.text == "One ")
+        .await;
     assert_eq!(
-        second.answered("What?").await.path(),
+        second.ask_and_wait("What?").await.provider_path(),
         [("beta".into(), "".into())]
     );
-    let vitals = app.provider("alpha").await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["in_flight"]),
         (&json!("closed"), &json!(1))
     );
     assert_eq!(vitals["counts"]["failure"], 0);
     assert_eq!(app.status().await["mode"], "normal");
-    first.say(&json!({ "type": "stop", "turn": turn })).await;
-    first.done(&turn).await;
-    soon("the permit to be released", app.at_rest()).await;
-    alpha.usually(answer("Alpha."));
-    assert_eq!(second.answered("What?").await.text, "Alpha.");
+    first
+        .send_frame(&json!({ "type": "stop", "turn": turn }))
+        .await;
+    first.wait_for_done(&turn).await;
+    eventually("the permit to be released", app.wait_until_idle()).await;
+    alpha.script_default(full_answer("Alpha."));
+    assert_eq!(second.ask_and_wait("What?").await.text, "Alpha.");
 }

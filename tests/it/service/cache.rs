@@ -7,8 +7,8 @@ use failsoft::store::{CacheKey, CachedAnswer};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Gate, ScriptedProvider, TestApp, WsClient, answer, finish, fresh_id, question, settings, soon,
-    spoken,
+    ScriptGate, ScriptedProvider, TestApp, WsClient, eventually, full_answer, partial_answer,
+    question_body, stream_end, test_settings, unique_message_id,
 };
 
 pub(super) const QUESTION: &str = "What are your opening hours?";
@@ -28,7 +28,7 @@ pub(super) fn cache_settings(
     share: CacheSharing,
     change: impl FnOnce(&mut Settings),
 ) -> Settings {
-    let mut settings = settings(&[("alpha", alpha)]);
+    let mut settings = test_settings(&[("alpha", alpha)]);
     settings.cache.enabled = true;
     settings.cache.share = share;
     settings.chat.visitor_options = true;
@@ -39,7 +39,7 @@ pub(super) fn cache_settings(
 
 /// Asks in this conversation and returns the `done` frame.
 pub(super) async fn ask(client: &mut WsClient, question: &str) -> Value {
-    client.answered(question).await.done.clone().unwrap()
+    client.ask_and_wait(question).await.done.clone().unwrap()
 }
 
 /// Asks in a new conversation, waits until `saved` answers are cached in all, and returns the
@@ -52,7 +52,7 @@ pub(super) async fn ask_anew(app: &TestApp, question: &str, saved: usize) -> Val
 
 pub(super) async fn wait_for_saved(app: &TestApp, count: usize) {
     let store = &app.lobby.turns.store;
-    soon("answers to be saved", async {
+    eventually("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != count {}
     })
     .await;
@@ -60,18 +60,20 @@ pub(super) async fn wait_for_saved(app: &TestApp, count: usize) {
 
 /// Asks with options and returns the `done` frame.
 async fn ask_with(client: &mut WsClient, options: Value) -> Value {
-    let id = fresh_id();
+    let id = unique_message_id();
     client
-        .say(&json!({ "type": "send", "client_msg_id": id, "text": QUESTION, "options": options }))
+        .send_frame(
+            &json!({ "type": "send", "client_msg_id": id, "text": QUESTION, "options": options }),
+        )
         .await;
     let accepted = client
-        .until(|frame| frame["client_msg_id"] == *id && frame["type"] != "start")
+        .wait_for_frame(|frame| frame["client_msg_id"] == *id && frame["type"] != "start")
         .await;
     let turn = accepted["turn"]
         .as_str()
         .unwrap_or_else(|| panic!("{accepted}"))
         .to_owned();
-    client.done(&turn).await.done.clone().unwrap()
+    client.wait_for_done(&turn).await.done.clone().unwrap()
 }
 
 pub(super) fn shared_key() -> CacheKey {
@@ -109,9 +111,13 @@ async fn a_fresh_cached_answer_is_streamed_without_calling_a_provider() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "ai");
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered(" what are your OPENING hours ").await;
+    let shown = client.ask_and_wait(" what are your OPENING hours ").await;
     assert_eq!(
-        (shown.text.as_str(), shown.tokens, shown.attempts.len()),
+        (
+            shown.text.as_str(),
+            shown.token_frames,
+            shown.attempts.len()
+        ),
         ("From nine to five.", 1, 0)
     );
     let done = shown.done.clone().unwrap();
@@ -137,7 +143,7 @@ async fn a_fresh_cached_answer_is_streamed_without_calling_a_provider() {
     assert_eq!(ask(&mut client, "And on Sundays?").await["source"], "ai");
     let (_, request) = alpha.requests().pop().unwrap();
     assert_eq!(request["messages"].as_array().unwrap().len(), 4);
-    assert_eq!(alpha.asked(), 2);
+    assert_eq!(alpha.question_count(), 2);
     let answer = app
         .request("POST", "/api/chat")
         .json(&json!({ "message": QUESTION }))
@@ -157,11 +163,11 @@ async fn a_fresh_cached_answer_is_streamed_without_calling_a_provider() {
 #[tokio::test]
 async fn the_openai_api_neither_reads_nor_writes_the_cache() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
-    let ask = || app.completion(&question(QUESTION)).send();
+    let ask = || app.completion_request(&question_body(QUESTION)).send();
     assert_eq!(ask().await.status, 200);
     assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "ai");
     assert_eq!(ask().await.header("x-source"), "ai");
-    assert_eq!(alpha.asked(), 3);
+    assert_eq!(alpha.question_count(), 3);
 }
 
 #[tokio::test]
@@ -170,8 +176,8 @@ async fn unshared_answers_are_not_served_to_other_conversations() {
     for saved in 1..=4 {
         assert_eq!(ask_anew(&app, QUESTION, saved).await["source"], "ai");
     }
-    assert_eq!(alpha.asked(), 4);
-    alpha.refuse().await;
+    assert_eq!(alpha.question_count(), 4);
+    alpha.stop_listening().await;
     assert_ne!(ask_anew(&app, QUESTION, 4).await["source"], "stale_cache");
 }
 
@@ -181,7 +187,7 @@ async fn a_question_of_three_conversations_is_served_from_the_cache_to_the_third
     for (saved, source) in [(2, "ai"), (3, "ai"), (3, "cache"), (3, "cache")] {
         assert_eq!(ask_anew(&app, QUESTION, saved).await["source"], source);
     }
-    assert_eq!(alpha.asked(), 2);
+    assert_eq!(alpha.question_count(), 2);
     // A question with personal data is not shared, however many conversations ask it.
     for saved in 4..=7 {
         assert_eq!(
@@ -190,8 +196,8 @@ async fn a_question_of_three_conversations_is_served_from_the_cache_to_the_third
         );
     }
     // The count of askers survives a restart.
-    let folder = app.stopped().await;
-    let app = TestApp::in_folder(
+    let folder = app.shut_down().await;
+    let app = TestApp::start_in(
         cache_settings(&alpha, CacheSharing::Repeated, |_| {}),
         folder,
     )
@@ -205,7 +211,7 @@ async fn a_stale_answer_is_served_only_in_an_outage_and_with_its_age() {
     save(&app, "From eight to four.", 2).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(ask(&mut client, QUESTION).await["source"], "ai");
-    alpha.refuse().await;
+    alpha.stop_listening().await;
     let done = ask_anew(&app, QUESTION, 2).await;
     assert_eq!(
         (&done["source"], &done["text"]),
@@ -242,7 +248,7 @@ async fn visitors_can_bypass_or_refresh_the_cache() {
         "ai"
     );
     assert_eq!(ask_anew(&app, QUESTION, 1).await["text"], "Saved.");
-    alpha.usually(answer("From ten."));
+    alpha.script_default(full_answer("From ten."));
     let mut refresh = WsClient::open(&app).await;
     assert_eq!(
         ask_with(&mut refresh, json!({ "cache": "refresh" })).await["text"],
@@ -254,7 +260,7 @@ async fn visitors_can_bypass_or_refresh_the_cache() {
         (&done["source"], &done["text"]),
         (&json!("cache"), &json!("From ten."))
     );
-    assert_eq!(alpha.asked(), 2);
+    assert_eq!(alpha.question_count(), 2);
 }
 
 #[tokio::test]
@@ -268,7 +274,7 @@ async fn cache_options_are_ignored_unless_allowed() {
         ask_with(&mut WsClient::open(&app).await, json!({ "cache": "off" })).await["text"],
         "Saved."
     );
-    assert_eq!(alpha.asked(), 0);
+    assert_eq!(alpha.question_count(), 0);
 }
 
 #[tokio::test]
@@ -277,42 +283,47 @@ async fn a_retry_calls_a_provider() {
     save(&app, "Saved.", 0).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask(QUESTION).await;
-    assert_eq!(client.done(&turn).await.text, "Saved.");
+    assert_eq!(client.wait_for_done(&turn).await.text, "Saved.");
     client
-        .say(&json!({ "type": "retry", "turn": turn, "client_msg_id": "again" }))
+        .send_frame(&json!({ "type": "retry", "turn": turn, "client_msg_id": "again" }))
         .await;
-    let accepted = client.until(|frame| frame["type"] == "accepted").await;
+    let accepted = client
+        .wait_for_frame(|frame| frame["type"] == "accepted")
+        .await;
     let again = accepted["turn"].as_str().unwrap().to_owned();
-    assert_eq!(client.done(&again).await.text, "From nine to five.");
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(
+        client.wait_for_done(&again).await.text,
+        "From nine to five."
+    );
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
 async fn concurrent_identical_questions_make_one_call() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
-    let gate = Gate::default();
-    alpha.once(vec![
-        spoken(["From ", "nine."]),
-        gate.hold(),
-        crate::harness::say(&finish()),
+    let gate = ScriptGate::default();
+    alpha.script_next(vec![
+        partial_answer(["From ", "nine."]),
+        gate.wait_step(),
+        crate::harness::send_text(&stream_end()),
     ]);
     let mut first = WsClient::open(&app).await;
     let asked = first.ask(QUESTION).await;
-    alpha.until(|counts| counts.asked == 1).await;
+    alpha.wait_for(|counts| counts.questions == 1).await;
     let mut others = Vec::new();
     for _ in 0..20 {
         let mut other = WsClient::open(&app).await;
         let turn = other.ask(QUESTION).await;
         others.push((other, turn));
     }
-    gate.open();
-    assert_eq!(first.done(&asked).await.text, "From nine.");
+    gate.let_one_through();
+    assert_eq!(first.wait_for_done(&asked).await.text, "From nine.");
     for (mut other, turn) in others {
-        let done = other.done(&turn).await.done.clone().unwrap();
+        let done = other.wait_for_done(&turn).await.done.clone().unwrap();
         assert_eq!(
             (&done["source"], &done["text"]),
             (&json!("cache"), &json!("From nine."))
         );
     }
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }

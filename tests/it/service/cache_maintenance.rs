@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cache::{
     QUESTION, ask, ask_anew, cache_settings, save, service, shared_key, wait_for_saved,
 };
-use crate::harness::{TestApp, WsClient, soon};
+use crate::harness::{TestApp, WsClient, eventually};
 
 #[tokio::test]
 async fn negative_feedback_removes_an_answer_from_the_cache() {
@@ -18,23 +18,23 @@ async fn negative_feedback_removes_an_answer_from_the_cache() {
     save(&app, "Saved.", 0).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask(QUESTION).await;
-    assert_eq!(client.done(&turn).await.text, "Saved.");
+    assert_eq!(client.wait_for_done(&turn).await.text, "Saved.");
     for (value, left) in [("up", 1), ("down", 0)] {
         client
-            .say(&json!({ "type": "feedback", "turn": turn, "value": value }))
+            .send_frame(&json!({ "type": "feedback", "turn": turn, "value": value }))
             .await;
-        client.quiet().await;
+        client.assert_no_pending_frame().await;
         wait_for_saved(&app, left).await;
     }
     assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "ai");
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
 async fn entries_of_another_version_are_ignored() {
     let (alpha, app) = service(CacheSharing::Always, |_| {}).await;
     save(&app, "Saved.", 0).await;
-    let folder = app.stopped().await;
+    let folder = app.shut_down().await;
     {
         let tree = sled::open(folder.path().join("data").join("store")).unwrap();
         let key = format!("a/{}", shared_key());
@@ -43,8 +43,7 @@ async fn entries_of_another_version_are_ignored() {
         tree.insert(&key, bytes).unwrap();
         tree.flush().unwrap();
     }
-    let app =
-        TestApp::in_folder(cache_settings(&alpha, CacheSharing::Always, |_| {}), folder).await;
+    let app = TestApp::start_in(cache_settings(&alpha, CacheSharing::Always, |_| {}), folder).await;
     assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "ai");
     assert_eq!(ask_anew(&app, QUESTION, 2).await["source"], "cache");
 }
@@ -57,17 +56,17 @@ async fn an_ageing_answer_is_served_and_revalidated_in_the_background() {
     .await;
     save(&app, "Saved.", 2).await;
     assert_eq!(ask_anew(&app, QUESTION, 1).await["text"], "Saved.");
-    alpha.until(|counts| counts.asked == 1).await;
+    alpha.wait_for(|counts| counts.questions == 1).await;
     let store = Arc::clone(&app.lobby.turns.store);
     let renewed =
         async { while store.get_answer(shared_key()).await.unwrap().unwrap().text == "Saved." {} };
-    soon("the renewed answer", renewed).await;
+    eventually("the renewed answer", renewed).await;
     let done = ask_anew(&app, QUESTION, 1).await;
     assert_eq!(
         (&done["source"], &done["text"]),
         (&json!("cache"), &json!("From nine to five."))
     );
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
@@ -76,10 +75,10 @@ async fn configured_questions_are_warmed() {
         settings.cache.warm = vec![QUESTION.into()]
     })
     .await;
-    alpha.until(|counts| counts.asked == 1).await;
+    alpha.wait_for(|counts| counts.questions == 1).await;
     wait_for_saved(&app, 1).await;
     assert_eq!(ask_anew(&app, QUESTION, 1).await["source"], "cache");
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
     assert_eq!(app.status().await["answers"]["total"], 1);
 }
 
@@ -103,7 +102,7 @@ async fn the_least_recently_used_entry_is_evicted() {
     let [own, shared] = scopes
         .map(|scope| cache_key(scope, &Settings::default().chat.system_prompt, "Three?").unwrap());
     let store = &app.lobby.turns.store;
-    soon("the third to be saved", async {
+    eventually("the third to be saved", async {
         while store.get_answer(own).await.unwrap().is_none() {}
     })
     .await;
@@ -117,5 +116,5 @@ async fn the_least_recently_used_entry_is_evicted() {
         ask(&mut WsClient::open(&app).await, "Two?").await["source"],
         "ai"
     );
-    assert_eq!(alpha.asked(), 4);
+    assert_eq!(alpha.question_count(), 4);
 }

@@ -4,12 +4,14 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::bad_input::{TEXT, assert_alive, service};
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, fresh_id, settings};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, test_settings, unique_message_id,
+};
 
 #[tokio::test]
 async fn a_flood_of_messages_is_rate_limited() {
     let alpha = ScriptedProvider::answering(TEXT).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.limits.messages_per_minute = 3;
     settings.limits.messages_per_minute_per_ip = 5;
     let app = TestApp::start(settings).await;
@@ -17,7 +19,7 @@ async fn a_flood_of_messages_is_rate_limited() {
     for _ in 0..3 {
         assert_alive(&mut client).await;
     }
-    let id = fresh_id();
+    let id = unique_message_id();
     let error = client.ask_as(&id, "Well?").await;
     assert_eq!(
         (&error["code"], &error["client_msg_id"]),
@@ -29,14 +31,18 @@ async fn a_flood_of_messages_is_rate_limited() {
     let mut other = WsClient::open(&app).await;
     assert_alive(&mut other).await;
     let error = loop {
-        let answer = other.ask_as(&fresh_id(), "Well?").await;
+        let answer = other.ask_as(&unique_message_id(), "Well?").await;
         match answer["turn"].as_str() {
-            Some(turn) => drop(other.done(turn).await),
+            Some(turn) => drop(other.wait_for_done(turn).await),
             None => break answer,
         }
     };
     assert_eq!(error["code"], "rate_limited");
-    assert!(alpha.asked() <= 5, "asked {} times", alpha.asked());
+    assert!(
+        alpha.question_count() <= 5,
+        "asked {} times",
+        alpha.question_count()
+    );
 }
 
 #[tokio::test]
@@ -46,13 +52,15 @@ async fn a_flood_of_pings_does_not_affect_others() {
     let mut client = WsClient::open(&app).await;
     for round in 0..2000 {
         client.send(Message::Ping(vec![0; 100].into())).await;
-        client.say(&json!({ "type": "ping", "n": round })).await;
+        client
+            .send_frame(&json!({ "type": "ping", "n": round }))
+            .await;
     }
     assert_alive(&mut bystander).await;
     // Each ping gets a pong or `rate_limited`.
     let mut pongs = 0;
     while pongs < 2000 {
-        let frame = client.next().await;
+        let frame = client.next_frame().await;
         assert!(
             frame["type"] == "pong" || frame["code"] == "rate_limited",
             "{frame}"
@@ -64,21 +72,23 @@ async fn a_flood_of_pings_does_not_affect_others() {
 
 #[tokio::test]
 async fn turns_and_connections_above_the_limit_are_rejected() {
-    let alpha = ScriptedProvider::start(vec![Act::Silence]).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let alpha = ScriptedProvider::start(vec![ScriptStep::Hang]).await;
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.limits.turns = 1;
     settings.limits.connections_per_ip = 2;
     let app = TestApp::start(settings).await;
     let mut first = WsClient::open(&app).await;
     let mut second = WsClient::open(&app).await;
     let turn = first.ask("What?").await;
-    let busy = second.ask_as(&fresh_id(), "What?").await;
+    let busy = second.ask_as(&unique_message_id(), "What?").await;
     assert_eq!(busy["code"], "busy");
     assert!(busy["retry_after_s"].as_u64() > Some(0), "{busy}");
-    let refused = crate::harness::upgrade(&app, &[]).await.unwrap_err();
+    let refused = crate::harness::try_upgrade(&app, &[]).await.unwrap_err();
     assert_eq!(refused, 503);
-    first.say(&json!({ "type": "stop", "turn": turn })).await;
-    first.done(&turn).await;
+    first
+        .send_frame(&json!({ "type": "stop", "turn": turn }))
+        .await;
+    first.wait_for_done(&turn).await;
     let invalid = app
         .request("POST", "/api/chat")
         .json(&json!({ "message": "" }))
@@ -120,5 +130,5 @@ async fn request_heads_above_16_kib_are_rejected_on_every_route() {
         request.header(&format!("x-{n}"), &"x".repeat(200))
     });
     assert_eq!(many.send().await.status, 431, "many small headers");
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }

@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use crate::harness::{
-    Completion, ScriptedProvider, TestApp, WsClient, question, refusal, settings, soon, streaming,
+    CompletionStream, ScriptedProvider, TestApp, WsClient, error_response, eventually,
+    question_body, streaming_body, test_settings,
 };
 
 const WHOLE: &str = "The whole answer of the second provider.";
@@ -97,7 +98,7 @@ impl Peer {
     /// Waits until `count` connections have ended, and returns the bytes received on each.
     async fn ended(&self, count: usize) -> Vec<Vec<u8>> {
         let mut ended = self.ended.clone();
-        soon("its connections to end", async move {
+        eventually("its connections to end", async move {
             drop(ended.wait_for(|ended| *ended >= count).await)
         })
         .await;
@@ -157,7 +158,7 @@ fn receive_over_tls(mut stream: std::net::TcpStream) -> Vec<u8> {
 /// limit.
 async fn service(base_url: &str, connect: Duration) -> (ScriptedProvider, TestApp) {
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let mut settings = settings(&[("alpha", &beta), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &beta), ("beta", &beta)]);
     settings.server.workers = 1;
     let alpha = &mut settings.providers[0];
     base_url.clone_into(&mut alpha.base_url);
@@ -171,9 +172,9 @@ async fn service(base_url: &str, connect: Duration) -> (ScriptedProvider, TestAp
 async fn assert_next_answers(base_url: &str, reasons: &[&str]) -> u64 {
     let (beta, app) = service(base_url, SHORT).await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
     assert_eq!(shown.text, WHOLE, "{:?}", shown.done);
-    let (last, reason) = shown.path().pop().unwrap();
+    let (last, reason) = shown.provider_path().pop().unwrap();
     assert!(
         last == "beta" && reasons.contains(&reason.as_str()),
         "{:?}",
@@ -182,11 +183,11 @@ async fn assert_next_answers(base_url: &str, reasons: &[&str]) -> u64 {
     let ms = shown.done.as_ref().unwrap()["tried"][0]["ms"]
         .as_u64()
         .unwrap();
-    let answer = app.stream("What?").await.ended().await;
+    let answer = app.stream_answer("What?").await.read_to_end().await;
     assert_eq!((answer.text().as_str(), answer.error), (WHOLE, None));
-    assert_eq!(beta.asked(), 2);
-    app.at_rest().await;
-    let vitals = app.provider("alpha").await;
+    assert_eq!(beta.question_count(), 2);
+    app.wait_until_idle().await;
+    let vitals = app.provider_status("alpha").await;
     assert!(
         reasons.contains(&vitals["reason"].as_str().unwrap()),
         "{vitals}"
@@ -276,25 +277,30 @@ async fn assert_others_are_served(scheme: &str, behaviour: Behaviour) {
     let mut waiting = WsClient::open(&app).await;
     let turn = waiting.ask("What?").await;
     waiting
-        .shows(&turn, |shown| shown.attempts.len() == 1)
+        .wait_for_turn(&turn, |shown| shown.attempts.len() == 1)
         .await;
     for _ in 0..3 {
-        let mut body = streaming("What?");
+        let mut body = streaming_body("What?");
         body["model"] = "beta".into();
-        let answer = Completion::open(app.completion(&body)).await.ended().await;
+        let answer = CompletionStream::open(app.completion_request(&body))
+            .await
+            .read_to_end()
+            .await;
         assert_eq!(answer.text(), WHOLE);
-        body = question("What?");
+        body = question_body("What?");
         body["model"] = "beta".into();
-        let answer = app.completion(&body).send().await;
+        let answer = app.completion_request(&body).send().await;
         assert_eq!(answer.json()["choices"][0]["message"]["content"], WHOLE);
         assert_eq!(WsClient::open(&app).await.welcome["protocol"], 1);
     }
     // The first turn's connect is still pending.
-    waiting.quiet().await;
-    waiting.say(&json!({ "type": "stop", "turn": turn })).await;
-    let shown = waiting.done(&turn).await;
+    waiting.assert_no_pending_frame().await;
+    waiting
+        .send_frame(&json!({ "type": "stop", "turn": turn }))
+        .await;
+    let shown = waiting.wait_for_done(&turn).await;
     assert_eq!(shown.done.as_ref().unwrap()["finish"], "stopped");
-    app.at_rest().await;
+    app.wait_until_idle().await;
     if behaviour == Behaviour::Stall {
         peer.ended(1).await;
     }
@@ -326,29 +332,29 @@ async fn redirects_are_not_followed() {
             format!("//127.0.0.1:{port}/"),
         ] {
             let headers = format!("location: {target}\r\n");
-            let alpha = ScriptedProvider::start(vec![refusal(status, &headers, "")]).await;
+            let alpha = ScriptedProvider::start(vec![error_response(status, &headers, "")]).await;
             let beta = ScriptedProvider::answering(WHOLE).await;
-            let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+            let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
             settings.providers[0].breaker.consecutive_failures = 2;
             let app = TestApp::start(settings).await;
             let mut client = WsClient::open(&app).await;
-            let shown = client.answered("What?").await;
+            let shown = client.ask_and_wait("What?").await;
             assert_eq!(
                 (shown.text.as_str(), shown.attempts.len()),
                 (WHOLE, 2),
                 "{status}"
             );
-            let answer = app.stream("What?").await.ended().await;
+            let answer = app.stream_answer("What?").await.read_to_end().await;
             assert_eq!(answer.text(), WHOLE, "{status}");
             // Probes of the open breaker do not follow it either.
             alpha
-                .until(|counts| counts.probes > 0 && counts.open == 0)
+                .wait_for(|counts| counts.probes > 0 && counts.in_flight == 0)
                 .await;
-            app.at_rest().await;
+            app.wait_until_idle().await;
             assert_eq!(
                 (
-                    alpha.asked(),
-                    app.provider("alpha").await["reason"].as_str()
+                    alpha.question_count(),
+                    app.provider_status("alpha").await["reason"].as_str()
                 ),
                 (2, Some("refused"))
             );

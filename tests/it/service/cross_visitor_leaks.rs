@@ -12,7 +12,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::interval;
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, fresh_id, refusal, settings};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, test_settings,
+    unique_message_id,
+};
 
 /// Words that do not look like personal data, so that its detector does not keep them apart.
 const CANARIES: [&str; 12] = [
@@ -106,14 +109,14 @@ impl Visitor<'_> {
         if self.rng.below(3) == 0 {
             self.reconnect().await;
         }
-        let id = fresh_id();
+        let id = unique_message_id();
         let text = self.question();
         let cache = ["use", "use", "use", "use", "use", "use", "refresh", "off"]
             [self.rng.below(8) as usize];
         let send = json!({ "type": "send", "client_msg_id": id, "text": text, "options": { "cache": cache } });
-        self.client.say(&send).await;
+        self.client.send_frame(&send).await;
         loop {
-            let frame = self.client.next().await;
+            let frame = self.client.next_frame().await;
             self.assert_no_leak(&frame);
             assert_ne!(frame["type"], "error", "{frame}");
             self.counts.followups += usize::from(frame["type"] == "followup");
@@ -126,7 +129,7 @@ impl Visitor<'_> {
                 if self.rng.below(50) == 0 {
                     let thumb =
                         json!({ "type": "feedback", "turn": frame["turn"], "value": "down" });
-                    self.client.say(&thumb).await;
+                    self.client.send_frame(&thumb).await;
                 }
                 return;
             }
@@ -135,8 +138,8 @@ impl Visitor<'_> {
 }
 
 async fn service(share: CacheSharing) -> (ScriptedProvider, TestApp) {
-    let alpha = ScriptedProvider::start(vec![Act::Echo]).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let alpha = ScriptedProvider::start(vec![ScriptStep::Echo]).await;
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.cache.enabled = true;
     settings.cache.share = share;
     settings.cache.ttl = Duration::from_millis(2_000);
@@ -174,7 +177,7 @@ async fn run_random_turns(share: CacheSharing, seed: u64) {
     }
     // The provider fails every now and then; it works most of the time, so that answers are cached.
     let outages = async {
-        let busy = refusal(
+        let busy = error_response(
             503,
             "content-type: application/json\r\n",
             r#"{"error":{"message":"busy"}}"#,
@@ -182,10 +185,10 @@ async fn run_random_turns(share: CacheSharing, seed: u64) {
         let mut ticks = interval(Duration::from_millis(100));
         for tick in 0_u32.. {
             ticks.tick().await;
-            alpha.usually(vec![if tick % 6 == 5 {
+            alpha.script_default(vec![if tick % 6 == 5 {
                 busy.clone()
             } else {
-                Act::Echo
+                ScriptStep::Echo
             }]);
         }
     };

@@ -7,14 +7,14 @@ use failsoft::domain::ProviderState;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestApp, WsClient};
+use crate::harness::{TestApp, TestResponse, WsClient};
 
 async fn demo() -> TestApp {
     TestApp::start(Settings::demo()).await
 }
 
 /// Sends a provider a command as the panel does.
-async fn command(app: &TestApp, name: &str, body: &Value) -> Answer {
+async fn command(app: &TestApp, name: &str, body: &Value) -> TestResponse {
     app.request("POST", &format!("/demo/providers/{name}"))
         .json(body)
         .send()
@@ -40,21 +40,25 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.welcome["demo"], true);
     let turn = client.ask("What is a circuit breaker?").await;
-    client.shows(&turn, |shown| shown.tokens >= 5).await;
+    client
+        .wait_for_turn(&turn, |shown| shown.token_frames >= 5)
+        .await;
     break_with(&app, "aurora", fault).await;
     if reason.is_empty() {
         // `slow` is no failure: the answer continues, and normally so once repaired.
-        let tokens = client.page.turn(&turn).tokens;
-        client.shows(&turn, |shown| shown.tokens > tokens + 1).await;
+        let tokens = client.page.turn(&turn).token_frames;
+        client
+            .wait_for_turn(&turn, |shown| shown.token_frames > tokens + 1)
+            .await;
         break_with(&app, "aurora", "none").await;
-        let shown = client.done(&turn).await;
+        let shown = client.wait_for_done(&turn).await;
         assert_eq!((shown.attempts.len(), shown.restarts.len()), (1, 0));
         assert_eq!(shown.done.as_ref().unwrap()["provider"], "aurora");
         return;
     }
-    let shown = client.done(&turn).await;
+    let shown = client.wait_for_done(&turn).await;
     assert_eq!(
-        shown.path(),
+        shown.provider_path(),
         [
             ("aurora".into(), "".into()),
             ("borealis".into(), reason.into())
@@ -84,14 +88,18 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
     // The text is the same as in an undisturbed answer of that provider.
     let text = shown.text.clone();
     let question = shown.question.clone();
-    app.at_rest().await;
+    app.wait_until_idle().await;
     assert_eq!(
-        app.provider("aurora").await["counts"]["restarts"],
+        app.provider_status("aurora").await["counts"]["restarts"],
         1,
         "{fault}"
     );
     break_with(&app, "aurora", "none").await;
-    assert_eq!(app.provider("aurora").await["state"], "closed", "{fault}");
+    assert_eq!(
+        app.provider_status("aurora").await["state"],
+        "closed",
+        "{fault}"
+    );
     let body =
         json!({ "message": question, "options": { "provider": "borealis", "failover": false } });
     let undisturbed = app
@@ -124,9 +132,14 @@ async fn repairing_a_provider_resets_its_breaker() {
     let mut client = WsClient::open(&app).await;
     let ask = async |client: &mut WsClient| {
         let turn = client.ask("Hello?").await;
-        let path = client.shows(&turn, |shown| shown.tokens > 0).await.path();
-        client.say(&json!({ "type": "stop", "turn": turn })).await;
-        client.done(&turn).await;
+        let path = client
+            .wait_for_turn(&turn, |shown| shown.token_frames > 0)
+            .await
+            .provider_path();
+        client
+            .send_frame(&json!({ "type": "stop", "turn": turn }))
+            .await;
+        client.wait_for_done(&turn).await;
         path
     };
     for (fault, reason, state) in [
@@ -143,9 +156,10 @@ async fn repairing_a_provider_resets_its_breaker() {
             ],
             "{fault}"
         );
-        app.vitals("aurora", |vitals| vitals.state == state).await;
+        app.wait_for_status("aurora", |vitals| vitals.state == state)
+            .await;
         break_with(&app, "aurora", "none").await;
-        let vitals = app.provider("aurora").await;
+        let vitals = app.provider_status("aurora").await;
         assert_eq!(
             (&vitals["state"], &vitals["retry_at"]),
             (&json!("closed"), &Value::Null),
@@ -167,7 +181,7 @@ async fn with_all_providers_down_a_fallback_comes_and_timed_faults_end() {
         let answer = command(&app, name, &json!({ "fault": "down", "for": "2s" })).await;
         assert_eq!(answer.status, 200);
     }
-    let shown = client.answered("Xyzzy?").await;
+    let shown = client.ask_and_wait("Xyzzy?").await;
     let done = shown.done.as_ref().unwrap();
     assert_eq!(
         (&done["degraded"], &done["attempts"], &done["provider"]),
@@ -187,7 +201,7 @@ async fn with_all_providers_down_a_fallback_comes_and_timed_faults_end() {
             }
         }
     };
-    crate::harness::soon("aurora to be repaired", repaired).await;
+    crate::harness::eventually("aurora to be repaired", repaired).await;
 }
 
 #[tokio::test]
@@ -229,7 +243,10 @@ async fn invalid_panel_commands_are_rejected_with_a_message() {
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Hello?").await;
     assert_eq!(
-        client.shows(&turn, |shown| shown.tokens > 0).await.path(),
+        client
+            .wait_for_turn(&turn, |shown| shown.token_frames > 0)
+            .await
+            .provider_path(),
         [("aurora".into(), "".into())]
     );
     // The service's own origin is allowed.

@@ -6,15 +6,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, ScriptedProvider, TestApp, WsClient, answer, event, head, last_chunk, refusal, say,
-    settings, spoken,
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer, last_http_chunk,
+    partial_answer, send_text, sse_event, stream_head, test_settings,
 };
 
 const WHOLE: &str = "The whole answer of the second provider.";
 
 /// A provider's faulty behaviour and the expected outcome.
 struct Case {
-    script: Vec<Act>,
+    script: Vec<ScriptStep>,
     reason: &'static str,
     /// The number of calls to the provider in the turn.
     asked: usize,
@@ -23,7 +23,7 @@ struct Case {
 }
 
 /// A fault that is not retried at the same provider.
-fn once(script: Vec<Act>, reason: &'static str) -> Case {
+fn once(script: Vec<ScriptStep>, reason: &'static str) -> Case {
     Case {
         script,
         reason,
@@ -33,16 +33,16 @@ fn once(script: Vec<Act>, reason: &'static str) -> Case {
 }
 
 /// A transient fault, retried once at the same provider.
-fn twice(script: Vec<Act>, reason: &'static str) -> Case {
+fn twice(script: Vec<ScriptStep>, reason: &'static str) -> Case {
     Case {
         asked: 2,
         ..once(script, reason)
     }
 }
 
-fn json_error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
+fn json_error(status: u16, headers: &str, body: &Value) -> Vec<ScriptStep> {
     let headers = format!("content-type: application/json\r\n{headers}");
-    vec![refusal(
+    vec![error_response(
         status,
         &headers,
         &json!({ "error": body }).to_string(),
@@ -50,28 +50,28 @@ fn json_error(status: u16, headers: &str, body: &Value) -> Vec<Act> {
 }
 
 /// An event stream that ends cleanly after these events.
-fn streamed(events: &[&str]) -> Vec<Act> {
-    let events: String = events.iter().map(|data| event(data)).collect();
-    vec![say(&(head() + &events + &last_chunk()))]
+fn streamed(events: &[&str]) -> Vec<ScriptStep> {
+    let events: String = events.iter().map(|data| sse_event(data)).collect();
+    vec![send_text(&(stream_head() + &events + &last_http_chunk()))]
 }
 
 async fn assert_next_answers(case: Case) {
     let alpha = ScriptedProvider::start(case.script).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     let timeouts = &mut settings.providers[0].timeouts;
     timeouts.first_token = vec![Duration::from_millis(300)];
     timeouts.stall = Duration::from_millis(300);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
 
     assert_eq!(shown.text, WHOLE, "{:?}", shown.done);
     assert_eq!((shown.restarts.len(), shown.drafts.len()), (0, 0));
     let mut path = vec![("alpha".to_owned(), String::new())];
     path.extend((1..case.asked).map(|_| ("alpha".to_owned(), case.reason.to_owned())));
     path.push(("beta".to_owned(), case.reason.to_owned()));
-    assert_eq!(shown.path(), path);
+    assert_eq!(shown.provider_path(), path);
     for attempt in &shown.attempts[1..] {
         assert_eq!(attempt["after"]["provider"], "alpha");
     }
@@ -83,11 +83,14 @@ async fn assert_next_answers(case: Case) {
         (&done["source"], &done["provider"], &done["finish"]),
         (&json!("ai"), &json!("beta"), &json!("stop"))
     );
-    client.quiet().await;
+    client.assert_no_pending_frame().await;
 
-    assert_eq!((alpha.asked(), beta.asked()), (case.asked, 1));
-    app.at_rest().await;
-    let vitals = app.provider("alpha").await;
+    assert_eq!(
+        (alpha.question_count(), beta.question_count()),
+        (case.asked, 1)
+    );
+    app.wait_until_idle().await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["reason"]),
         (&json!(case.state), &json!(case.reason))
@@ -97,8 +100,8 @@ async fn assert_next_answers(case: Case) {
         (&vitals["counts"], &vitals["in_flight"]),
         (&counts, &json!(0))
     );
-    assert_eq!(app.provider("beta").await["counts"]["success"], 1);
-    alpha.until(|counts| counts.open == 0).await;
+    assert_eq!(app.provider_status("beta").await["counts"]["success"], 1);
+    alpha.wait_for(|counts| counts.in_flight == 0).await;
 }
 
 macro_rules! cases {
@@ -111,9 +114,9 @@ macro_rules! cases {
 }
 
 cases! {
-    reset: twice(vec![Act::Reset], "reset"),
-    closed_without_a_response: twice(vec![Act::Close], "reset"),
-    reset_after_the_response_head: twice(vec![say(&head()), Act::Reset], "reset"),
+    reset: twice(vec![ScriptStep::Reset], "reset"),
+    closed_without_a_response: twice(vec![ScriptStep::Close], "reset"),
+    reset_after_the_response_head: twice(vec![send_text(&stream_head()), ScriptStep::Reset], "reset"),
     empty_stream: once(streamed(&[]), "malformed"),
     stream_end_without_end_mark: once(
         streamed(&[r#"{"choices":[{"index":0,"delta":{"role":"assistant"}}]}"#]),
@@ -128,33 +131,33 @@ cases! {
         "overloaded"
     ),
     garbage: once(streamed(&[r#"{"choices": [{"del"#]), "malformed"),
-    not_http: once(vec![say("220 mail.example.com ESMTP\r\n"), Act::Close], "malformed"),
-    silence: once(vec![Act::Silence], "timeout"),
-    silence_after_the_response_head: once(vec![say(&head()), Act::Silence], "timeout"),
+    not_http: once(vec![send_text("220 mail.example.com ESMTP\r\n"), ScriptStep::Close], "malformed"),
+    silence: once(vec![ScriptStep::Hang], "timeout"),
+    silence_after_the_response_head: once(vec![send_text(&stream_head()), ScriptStep::Hang], "timeout"),
     keep_alives_for_ever: once(
-        vec![say(&head()), Act::Every(Duration::from_millis(20), b"e\r\n: keep-alive\n\n\r\n".to_vec())],
+        vec![send_text(&stream_head()), ScriptStep::Repeat(Duration::from_millis(20), b"e\r\n: keep-alive\n\n\r\n".to_vec())],
         "timeout"
     ),
     empty_deltas_for_ever: once(
         vec![
-            say(&head()),
-            Act::Every(
+            send_text(&stream_head()),
+            ScriptStep::Repeat(
                 Duration::from_millis(20),
-                event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
+                sse_event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
             ),
         ],
         "timeout"
     ),
     slow_bytes_of_an_endless_event: once(
-        vec![say(&(head() + "5\r\ndata:\r\n")), Act::Every(Duration::from_millis(20), b"1\r\nx\r\n".to_vec())],
+        vec![send_text(&(stream_head() + "5\r\ndata:\r\n")), ScriptStep::Repeat(Duration::from_millis(20), b"1\r\nx\r\n".to_vec())],
         "timeout"
     ),
     status_500: twice(json_error(500, "", &json!({ "message": "oops", "type": "server_error" })), "server_error"),
     status_502_with_html: twice(
-        vec![refusal(502, "content-type: text/html\r\n", "<html>Bad Gateway</html>")],
+        vec![error_response(502, "content-type: text/html\r\n", "<html>Bad Gateway</html>")],
         "server_error"
     ),
-    status_504: twice(vec![refusal(504, "", "")], "server_error"),
+    status_504: twice(vec![error_response(504, "", "")], "server_error"),
     status_529: once(json_error(529, "", &json!({ "message": "Overloaded" })), "overloaded"),
     status_503: once(json_error(503, "", &json!({ "message": "busy" })), "overloaded"),
     status_404: once(
@@ -181,9 +184,9 @@ cases! {
         state: "blocked",
         ..once(json_error(429, "", &json!({ "message": "pay", "code": "insufficient_quota" })), "refused")
     },
-    redirect: once(vec![refusal(307, "location: http://127.0.0.1:9/\r\n", "")], "refused"),
+    redirect: once(vec![error_response(307, "location: http://127.0.0.1:9/\r\n", "")], "refused"),
     html_with_status_200: once(
-        vec![refusal(200, "content-type: text/html\r\n", "<!doctype html><p>Please log in")],
+        vec![error_response(200, "content-type: text/html\r\n", "<!doctype html><p>Please log in")],
         "malformed"
     ),
     error_body_with_status_200: twice(
@@ -201,52 +204,55 @@ cases! {
 async fn refused_connection() {
     let alpha = ScriptedProvider::start(vec![]).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
-    alpha.refuse().await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
+    alpha.stop_listening().await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
     assert_eq!(shown.text, WHOLE);
     assert_eq!(
-        shown.path(),
+        shown.provider_path(),
         [
             ("alpha".into(), "".into()),
             ("beta".into(), "refused".into())
         ]
     );
-    assert_eq!(app.provider("alpha").await["counts"]["failure"], 1);
-    app.at_rest().await;
+    assert_eq!(app.provider_status("alpha").await["counts"]["failure"], 1);
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn a_transient_fault_is_retried_once_at_the_same_provider() {
     for fault in [
-        vec![Act::Reset],
+        vec![ScriptStep::Reset],
         json_error(500, "", &json!({ "message": "oops" })),
     ] {
         let alpha = ScriptedProvider::answering("It passed.").await;
-        alpha.once(fault);
+        alpha.script_next(fault);
         let beta = ScriptedProvider::answering(WHOLE).await;
-        let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+        let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
         let mut client = WsClient::open(&app).await;
-        assert_eq!(client.answered("What?").await.text, "It passed.");
-        assert_eq!((alpha.asked(), beta.asked()), (2, 0));
+        assert_eq!(client.ask_and_wait("What?").await.text, "It passed.");
+        assert_eq!((alpha.question_count(), beta.question_count()), (2, 0));
     }
 }
 
 #[tokio::test]
 async fn a_short_retry_after_is_waited_for() {
     let alpha = ScriptedProvider::answering("I have time now.").await;
-    alpha.once(json_error(
+    alpha.script_next(json_error(
         429,
         "retry-after-ms: 400\r\n",
         &json!({ "message": "slow down" }),
     ));
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
     assert_eq!(shown.text, "I have time now.");
-    assert_eq!(shown.path()[1], ("alpha".into(), "rate_limited".into()));
+    assert_eq!(
+        shown.provider_path()[1],
+        ("alpha".into(), "rate_limited".into())
+    );
     let [(first, _), (second, _)] = &alpha.requests()[..] else {
         panic!("alpha was not called twice")
     };
@@ -255,7 +261,7 @@ async fn a_short_retry_after_is_waited_for() {
         "asked again after {:?}",
         *second - *first
     );
-    assert_eq!(beta.asked(), 0);
+    assert_eq!(beta.question_count(), 0);
 }
 
 #[tokio::test]
@@ -267,18 +273,18 @@ async fn a_long_retry_after_skips_the_provider_until_it_has_passed() {
     );
     let alpha = ScriptedProvider::start(limited).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     for attempts in [2, 1] {
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!(
             (shown.text.as_str(), shown.attempts.len()),
             (WHOLE, attempts)
         );
     }
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
     // The breaker stays closed; the status says when the provider may be called again.
-    let vitals = app.provider("alpha").await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["reason"]),
         (&json!("closed"), &json!("rate_limited"))
@@ -295,12 +301,12 @@ async fn a_rejected_key_is_not_retried() {
     ))
     .await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     for attempts in [2, 1, 1] {
-        assert_eq!(client.answered("What?").await.attempts.len(), attempts);
+        assert_eq!(client.ask_and_wait("What?").await.attempts.len(), attempts);
     }
-    assert_eq!((alpha.asked(), alpha.counts().probes), (1, 0));
+    assert_eq!((alpha.question_count(), alpha.counts().probes), (1, 0));
     let status = app.status().await.to_string();
     assert!(
         !status.contains("sk-canary") && !status.contains("bad key"),
@@ -311,15 +317,18 @@ async fn a_rejected_key_is_not_retried() {
 #[tokio::test]
 async fn slow_tokens_within_the_stall_limit_are_not_a_fault() {
     let alpha = ScriptedProvider::start(vec![]).await;
-    let mut script = vec![say(&head())];
+    let mut script = vec![send_text(&stream_head())];
     // The words come 100 ms apart, within the stall limit of 300 ms.
-    let gate = crate::harness::Gate::default();
+    let gate = crate::harness::ScriptGate::default();
     for word in ["Slow ", "but ", "steady ", "words."] {
-        script.extend([gate.hold(), say(&crate::harness::word(word))]);
+        script.extend([
+            gate.wait_step(),
+            send_text(&crate::harness::token_event(word)),
+        ]);
     }
-    script.push(say(&crate::harness::finish()));
-    alpha.usually(script);
-    let mut settings = settings(&[("alpha", &alpha)]);
+    script.push(send_text(&crate::harness::stream_end()));
+    alpha.script_default(script);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.providers[0].timeouts.stall = Duration::from_millis(300);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
@@ -327,9 +336,9 @@ async fn slow_tokens_within_the_stall_limit_are_not_a_fault() {
     let mut beat = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..4 {
         beat.tick().await;
-        gate.open();
+        gate.let_one_through();
     }
-    let shown = client.done(&turn).await;
+    let shown = client.wait_for_done(&turn).await;
     assert_eq!(
         (shown.text.as_str(), shown.attempts.len()),
         ("Slow but steady words.", 1)
@@ -341,8 +350,8 @@ async fn a_turn_makes_at_most_four_attempts_and_tries_each_provider_first() {
     let broken = || json_error(500, "", &json!({ "message": "oops" }));
     let [alpha, beta, gamma] = [broken(), broken(), broken()].map(ScriptedProvider::start);
     let (alpha, beta, gamma) = (alpha.await, beta.await, gamma.await);
-    let delta = ScriptedProvider::start(answer(WHOLE)).await;
-    let app = TestApp::of(&[
+    let delta = ScriptedProvider::start(full_answer(WHOLE)).await;
+    let app = TestApp::with_providers(&[
         ("alpha", &alpha),
         ("beta", &beta),
         ("gamma", &gamma),
@@ -350,17 +359,22 @@ async fn a_turn_makes_at_most_four_attempts_and_tries_each_provider_first() {
     ])
     .await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("What?").await;
+    let shown = client.ask_and_wait("What?").await;
     assert_eq!((shown.text.as_str(), shown.attempts.len()), (WHOLE, 4));
     assert_eq!(
-        [alpha.asked(), beta.asked(), gamma.asked(), delta.asked()],
+        [
+            alpha.question_count(),
+            beta.question_count(),
+            gamma.question_count(),
+            delta.question_count()
+        ],
         [1, 1, 1, 1]
     );
     // A single provider is retried once.
-    let alone = ScriptedProvider::start(vec![spoken([]), Act::Reset]).await;
-    let app = TestApp::of(&[("alone", &alone)]).await;
+    let alone = ScriptedProvider::start(vec![partial_answer([]), ScriptStep::Reset]).await;
+    let app = TestApp::with_providers(&[("alone", &alone)]).await;
     let mut client = WsClient::open(&app).await;
-    let shown = client.answered("What?").await;
-    assert_eq!((alone.asked(), shown.attempts.len()), (2, 2));
+    let shown = client.ask_and_wait("What?").await;
+    assert_eq!((alone.question_count(), shown.attempts.len()), (2, 2));
     assert_eq!(shown.done.as_ref().unwrap()["degraded"], true);
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, event, finish, head, last_chunk, say,
-    settings, spoken, word,
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, full_answer, last_http_chunk,
+    partial_answer, send_text, sse_event, stream_end, stream_head, test_settings, token_event,
 };
 
 const WHOLE: &str = "The whole answer of the second provider.";
@@ -18,23 +18,28 @@ fn twenty() -> Vec<String> {
 }
 
 /// Breaks alpha with `fault` once twenty words are shown, and checks beta's answer.
-async fn assert_next_answers(fault: Vec<Act>, reason: &str) {
-    let gate = Gate::default();
+async fn assert_next_answers(fault: Vec<ScriptStep>, reason: &str) {
+    let gate = ScriptGate::default();
     let words = twenty();
-    let mut script = vec![spoken(words.iter().map(String::as_str)), gate.hold()];
+    let mut script = vec![
+        partial_answer(words.iter().map(String::as_str)),
+        gate.wait_step(),
+    ];
     script.extend(fault);
     let alpha = ScriptedProvider::start(script).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].timeouts.stall = Duration::from_millis(300);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Count!").await;
     let shown_text = words.concat();
-    client.shows(&turn, |shown| shown.text == shown_text).await;
-    gate.open();
+    client
+        .wait_for_turn(&turn, |shown| shown.text == shown_text)
+        .await;
+    gate.let_one_through();
     let broken = Instant::now();
-    let shown = client.done(&turn).await;
+    let shown = client.wait_for_done(&turn).await;
 
     // A stall is noticed after its own limit, not after the longer one for first tokens.
     assert!(
@@ -44,7 +49,7 @@ async fn assert_next_answers(fault: Vec<Act>, reason: &str) {
     );
     assert_eq!(shown.text, WHOLE);
     assert_eq!(
-        shown.path(),
+        shown.provider_path(),
         [("alpha".into(), "".into()), ("beta".into(), reason.into())]
     );
     assert_eq!(shown.drafts, [("alpha".to_owned(), shown_text.clone())]);
@@ -67,17 +72,17 @@ async fn assert_next_answers(fault: Vec<Act>, reason: &str) {
         (&done["source"], &done["provider"]),
         (&json!("ai"), &json!("beta"))
     );
-    client.quiet().await;
+    client.assert_no_pending_frame().await;
 
     // A provider whose text was shown is not retried.
-    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
-    app.at_rest().await;
-    let vitals = app.provider("alpha").await;
+    assert_eq!((alpha.question_count(), beta.question_count()), (1, 1));
+    app.wait_until_idle().await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         vitals["counts"],
         json!({ "success": 0, "failure": 1, "restarts": 1 })
     );
-    alpha.until(|counts| counts.open == 0).await;
+    alpha.wait_for(|counts| counts.in_flight == 0).await;
     // The draft is stored with the turn.
     let client = WsClient::join(&app, &client.conversation).await;
     let stored = &client.welcome["history"][0];
@@ -97,53 +102,55 @@ macro_rules! cases {
 }
 
 cases! {
-    reset: "reset", vec![Act::Reset];
-    connection_closed_without_the_last_chunk: "reset", vec![Act::Close];
-    connection_closed_within_a_chunk: "reset", vec![say("40\r\ndata: {\"choices\""), Act::Close];
-    stream_end_without_end_mark: "truncated", vec![say(&last_chunk())];
-    stream_end_within_an_event: "malformed", vec![say(&(chunked("data: {\"cho") + &last_chunk()))];
+    reset: "reset", vec![ScriptStep::Reset];
+    connection_closed_without_the_last_chunk: "reset", vec![ScriptStep::Close];
+    connection_closed_within_a_chunk: "reset", vec![send_text("40\r\ndata: {\"choices\""), ScriptStep::Close];
+    stream_end_without_end_mark: "truncated", vec![send_text(&last_http_chunk())];
+    stream_end_within_an_event: "malformed", vec![send_text(&(chunked("data: {\"cho") + &last_http_chunk()))];
     error_event: "server_error",
-        vec![say(&event(r#"{"error":{"message":"The server had an error","type":"server_error"}}"#))];
+        vec![send_text(&sse_event(r#"{"error":{"message":"The server had an error","type":"server_error"}}"#))];
     overloaded_event: "overloaded",
-        vec![say(&event(r#"{"error":{"message":"Overloaded","type":"overloaded_error"}}"#))];
+        vec![send_text(&sse_event(r#"{"error":{"message":"Overloaded","type":"overloaded_error"}}"#))];
     rate_limit_event: "rate_limited",
-        vec![say(&event(r#"{"error":{"message":"Slow down","code":"rate_limit_exceeded"}}"#))];
-    garbage: "malformed", vec![say(&event(r#"{"choices": [{"del"#))];
-    invalid_chunks: "malformed", vec![say("this is no chunk\r\n")];
+        vec![send_text(&sse_event(r#"{"error":{"message":"Slow down","code":"rate_limit_exceeded"}}"#))];
+    garbage: "malformed", vec![send_text(&sse_event(r#"{"choices": [{"del"#))];
+    invalid_chunks: "malformed", vec![send_text("this is no chunk\r\n")];
     finish_reason_error: "server_error",
-        vec![say(&event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}"#))];
-    silence: "stalled", vec![Act::Silence];
-    keep_alives_for_ever: "stalled", vec![Act::Every(PAUSE, chunked(": keep-alive\n\n").into_bytes())];
-    empty_deltas_for_ever: "stalled", vec![Act::Every(
+        vec![send_text(&sse_event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}"#))];
+    silence: "stalled", vec![ScriptStep::Hang];
+    keep_alives_for_ever: "stalled", vec![ScriptStep::Repeat(PAUSE, chunked(": keep-alive\n\n").into_bytes())];
+    empty_deltas_for_ever: "stalled", vec![ScriptStep::Repeat(
         PAUSE,
-        event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
+        sse_event(r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#).into_bytes(),
     )];
     slow_bytes_of_an_endless_event: "stalled",
-        vec![say(&chunked("data:")), Act::Every(PAUSE, chunked("x").into_bytes())];
+        vec![send_text(&chunked("data:")), ScriptStep::Repeat(PAUSE, chunked("x").into_bytes())];
 }
 
 fn chunked(text: &str) -> String {
-    crate::harness::chunk(text)
+    crate::harness::http_chunk(text)
 }
 
 /// Alpha says `first` and breaks; beta says `second`. Returns the client and the turn's id.
 async fn merge_texts(first: &str, second: &str) -> (WsClient, String) {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::start(vec![
-        spoken(first.split_inclusive(' ')),
-        gate.hold(),
-        Act::Reset,
+        partial_answer(first.split_inclusive(' ')),
+        gate.wait_step(),
+        ScriptStep::Reset,
     ]);
     let alpha = alpha.await;
     let beta = ScriptedProvider::answering(second).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == first).await;
-    gate.open();
-    assert_eq!(client.done(&turn).await.text, second);
-    client.quiet().await;
-    app.at_rest().await;
+    client
+        .wait_for_turn(&turn, |shown| shown.text == first)
+        .await;
+    gate.let_one_through();
+    assert_eq!(client.wait_for_done(&turn).await.text, second);
+    client.assert_no_pending_frame().await;
+    app.wait_until_idle().await;
     (client, turn)
 }
 
@@ -198,25 +205,25 @@ async fn a_second_text_that_differs_or_is_shorter_causes_a_restart() {
 
 #[tokio::test]
 async fn without_another_provider_a_fallback_follows_and_the_draft_is_kept() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::start(vec![
-        spoken(["A ", "torn ", "text"]),
-        gate.hold(),
-        Act::Reset,
+        partial_answer(["A ", "torn ", "text"]),
+        gate.wait_step(),
+        ScriptStep::Reset,
     ])
     .await;
-    let beta = ScriptedProvider::start(vec![spoken([]), Act::Silence]).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let beta = ScriptedProvider::start(vec![partial_answer([]), ScriptStep::Hang]).await;
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[1].timeouts.first_token = vec![Duration::from_millis(300)];
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("Xyzzy?").await;
     client
-        .shows(&turn, |shown| shown.text == "A torn text")
+        .wait_for_turn(&turn, |shown| shown.text == "A torn text")
         .await;
-    gate.open();
-    let shown = client.done(&turn).await;
+    gate.let_one_through();
+    let shown = client.wait_for_done(&turn).await;
     assert_eq!(shown.text, "Later, please.");
     assert_eq!(shown.drafts, [("alpha".into(), "A torn text".into())]);
     let [restart] = &shown.restarts[..] else {
@@ -242,37 +249,40 @@ async fn without_another_provider_a_fallback_follows_and_the_draft_is_kept() {
         assert_eq!(done[key], value, "{key}");
     }
     assert_eq!(shown.outcomes(), ["reset", "timeout"]);
-    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
-    app.at_rest().await;
+    assert_eq!((alpha.question_count(), beta.question_count()), (1, 1));
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn two_mid_stream_failures_leave_two_drafts() {
-    let first_gate = Gate::default();
-    let second_gate = Gate::default();
+    let first_gate = ScriptGate::default();
+    let second_gate = ScriptGate::default();
     let alpha = ScriptedProvider::start(vec![
-        spoken(["First ", "try"]),
-        first_gate.hold(),
-        Act::Reset,
+        partial_answer(["First ", "try"]),
+        first_gate.wait_step(),
+        ScriptStep::Reset,
     ])
     .await;
     let beta = ScriptedProvider::start(vec![
-        spoken(["Second ", "try"]),
-        second_gate.hold(),
-        say(&last_chunk()),
+        partial_answer(["Second ", "try"]),
+        second_gate.wait_step(),
+        send_text(&last_http_chunk()),
     ])
     .await;
-    let gamma = ScriptedProvider::start(answer("Third time lucky.")).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
+    let gamma = ScriptedProvider::start(full_answer("Third time lucky.")).await;
+    let app =
+        TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "First try").await;
-    first_gate.open();
     client
-        .shows(&turn, |shown| shown.text == "Second try")
+        .wait_for_turn(&turn, |shown| shown.text == "First try")
         .await;
-    second_gate.open();
-    let shown = client.done(&turn).await;
+    first_gate.let_one_through();
+    client
+        .wait_for_turn(&turn, |shown| shown.text == "Second try")
+        .await;
+    second_gate.let_one_through();
+    let shown = client.wait_for_done(&turn).await;
     assert_eq!(shown.text, "Third time lucky.");
     let drafts = [
         ("alpha".into(), "First try".into()),
@@ -290,32 +300,40 @@ async fn two_mid_stream_failures_leave_two_drafts() {
 #[tokio::test]
 async fn unusual_but_complete_streams_are_accepted() {
     let end = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
-    let text = head() + &word("All ") + &word("is well.");
+    let text = stream_head() + &token_event("All ") + &token_event("is well.");
     for odd in [
         // Only one of finish and end mark.
-        text.clone() + &event(end) + &last_chunk(),
-        text.clone() + &event("[DONE]") + &last_chunk(),
+        text.clone() + &sse_event(end) + &last_http_chunk(),
+        text.clone() + &sse_event("[DONE]") + &last_http_chunk(),
         // A second end mark, or text after the end mark.
-        text.clone() + &event(end) + &event("[DONE]") + &event("[DONE]") + &last_chunk(),
-        text.clone() + &event(end) + &event("[DONE]") + &word("No more!") + &last_chunk(),
+        text.clone()
+            + &sse_event(end)
+            + &sse_event("[DONE]")
+            + &sse_event("[DONE]")
+            + &last_http_chunk(),
+        text.clone()
+            + &sse_event(end)
+            + &sse_event("[DONE]")
+            + &token_event("No more!")
+            + &last_http_chunk(),
         // Events without content.
         text.clone()
-            + &event(r#"{"choices":[],"x":null}"#)
-            + &event(r#"{"choices":[{"delta":null}]}"#)
-            + &finish(),
+            + &sse_event(r#"{"choices":[],"x":null}"#)
+            + &sse_event(r#"{"choices":[{"delta":null}]}"#)
+            + &stream_end(),
         // The connection breaks after the end mark.
-        text.clone() + &event(end) + &event("[DONE]"),
+        text.clone() + &sse_event(end) + &sse_event("[DONE]"),
     ] {
-        let alpha = ScriptedProvider::start(vec![say(&odd), Act::Close]).await;
-        let app = TestApp::of(&[("alpha", &alpha)]).await;
+        let alpha = ScriptedProvider::start(vec![send_text(&odd), ScriptStep::Close]).await;
+        let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
         let mut client = WsClient::open(&app).await;
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!(
             (shown.text.as_str(), shown.attempts.len()),
             ("All is well.", 1),
             "{odd}"
         );
         assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
-        client.quiet().await;
+        client.assert_no_pending_frame().await;
     }
 }

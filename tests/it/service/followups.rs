@@ -6,11 +6,12 @@ use failsoft::config::Settings;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, ScriptedProvider, TestApp, WsClient, answer, fresh_id, refusal, settings, spoken, texts,
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer, partial_answer,
+    string_fields, test_settings, unique_message_id,
 };
 
-fn busy() -> Vec<Act> {
-    vec![refusal(
+fn busy() -> Vec<ScriptStep> {
+    vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
@@ -20,7 +21,7 @@ fn busy() -> Vec<Act> {
 /// One provider whose breaker opens at the first failure, and a budget that allows a follow-up for
 /// every turn.
 fn with_followups(alpha: &ScriptedProvider) -> Settings {
-    let mut settings = settings(&[("alpha", alpha)]);
+    let mut settings = test_settings(&[("alpha", alpha)]);
     settings.degradation.outbox = true;
     settings.degradation.fallback = "Later, please.".into();
     settings.retry.budget = 10.0;
@@ -34,7 +35,7 @@ fn with_followups(alpha: &ScriptedProvider) -> Settings {
 
 async fn ask_degraded(client: &mut WsClient, question: &str) -> String {
     let turn = client.ask(question).await;
-    let shown = client.done(&turn).await;
+    let shown = client.wait_for_done(&turn).await;
     assert_eq!(
         (
             shown.text.as_str(),
@@ -46,7 +47,9 @@ async fn ask_degraded(client: &mut WsClient, question: &str) -> String {
 }
 
 async fn next_followup(client: &mut WsClient) -> Value {
-    client.until(|frame| frame["type"] == "followup").await
+    client
+        .wait_for_frame(|frame| frame["type"] == "followup")
+        .await
 }
 
 async fn history(app: &TestApp, conversation: &str) -> Vec<Value> {
@@ -66,11 +69,11 @@ async fn followups_reach_every_tab_in_order_and_are_stored() {
         turns.push(ask_degraded(&mut client, question).await);
     }
     let mut tab = WsClient::join(&app, &client.conversation).await;
-    let before = alpha.asked();
+    let before = alpha.question_count();
     for text in ["First.", "Second."] {
-        alpha.once(answer(text));
+        alpha.script_next(full_answer(text));
     }
-    alpha.usually(answer("Third."));
+    alpha.script_default(full_answer("Third."));
     for client in [&mut client, &mut tab] {
         for (turn, text) in turns.iter().zip(["First.", "Second.", "Third."]) {
             let late = next_followup(client).await;
@@ -83,11 +86,11 @@ async fn followups_reach_every_tab_in_order_and_are_stored() {
             assert_eq!(fields, ["at", "model", "provider", "text", "turn", "type"]);
         }
     }
-    assert_eq!(alpha.asked(), before + 3);
+    assert_eq!(alpha.question_count(), before + 3);
     let turns_now = history(&app, &client.conversation).await;
-    assert_eq!(texts(&turns_now, "text"), ["Later, please."; 3]);
+    assert_eq!(string_fields(&turns_now, "text"), ["Later, please."; 3]);
     assert_eq!(
-        texts(turns_now.iter().map(|turn| &turn["followup"]), "text"),
+        string_fields(turns_now.iter().map(|turn| &turn["followup"]), "text"),
         ["First.", "Second.", "Third."]
     );
     assert!(
@@ -96,9 +99,9 @@ async fn followups_reach_every_tab_in_order_and_are_stored() {
             .all(|turn| turn["degraded"] == true && turn["source"] == "fallback")
     );
     // The next turn's prompt contains the follow-ups.
-    assert_eq!(client.answered("Four?").await.text, "Third.");
+    assert_eq!(client.ask_and_wait("Four?").await.text, "Third.");
     let (_, request) = alpha.requests().pop().unwrap();
-    let contents = texts(&request["messages"].as_array().unwrap()[1..], "content");
+    let contents = string_fields(&request["messages"].as_array().unwrap()[1..], "content");
     assert_eq!(
         contents,
         [
@@ -111,7 +114,7 @@ async fn followups_reach_every_tab_in_order_and_are_stored() {
         (&answers["total"], &answers["ai"], &answers["degraded"]),
         (&json!(4), &json!(1), &json!(3))
     );
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
@@ -120,9 +123,9 @@ async fn feedback_and_followup_do_not_overwrite_each_other() {
     let app = TestApp::start(with_followups(&alpha)).await;
     let mut client = WsClient::open(&app).await;
     let turn = ask_degraded(&mut client, "One?").await;
-    alpha.usually(answer("Late."));
+    alpha.script_default(full_answer("Late."));
     client
-        .say(&json!({ "type": "feedback", "turn": turn, "value": "down" }))
+        .send_frame(&json!({ "type": "feedback", "turn": turn, "value": "down" }))
         .await;
     next_followup(&mut client).await;
     let history_now = history(&app, &client.conversation).await;
@@ -134,9 +137,9 @@ async fn feedback_and_followup_do_not_overwrite_each_other() {
         (&json!("down"), &json!("Late."))
     );
     client
-        .say(&json!({ "type": "feedback", "turn": turn, "value": "up" }))
+        .send_frame(&json!({ "type": "feedback", "turn": turn, "value": "up" }))
         .await;
-    client.quiet().await;
+    client.assert_no_pending_frame().await;
     let history_now = history(&app, &client.conversation).await;
     assert_eq!(
         (
@@ -170,11 +173,13 @@ async fn retried_turns_and_api_turns_get_no_followup() {
     );
     let first = ask_degraded(&mut client, "One?").await;
     client
-        .say(&json!({ "type": "retry", "turn": first, "client_msg_id": fresh_id() }))
+        .send_frame(
+            &json!({ "type": "retry", "turn": first, "client_msg_id": unique_message_id() }),
+        )
         .await;
-    let again = client.until(|frame| frame["type"] == "done").await["turn"].clone();
+    let again = client.wait_for_frame(|frame| frame["type"] == "done").await["turn"].clone();
     let last = ask_degraded(&mut client, "Two?").await;
-    alpha.usually(answer("Late."));
+    alpha.script_default(full_answer("Late."));
     assert_eq!(next_followup(&mut client).await["turn"], again);
     assert_eq!(next_followup(&mut client).await["turn"], json!(last));
     // Follow-ups keep the order of the questions, so earlier ones would have come first.
@@ -203,28 +208,28 @@ async fn pending_followups_survive_a_restart() {
     let turn = ask_degraded(&mut client, "One?").await;
     let mut other = WsClient::open(&app).await;
     for _ in 0..2 {
-        alpha.once(vec![spoken(["Half"]), Act::Silence]);
+        alpha.script_next(vec![partial_answer(["Half"]), ScriptStep::Hang]);
     }
-    alpha.usually(answer("Well."));
-    let before = alpha.asked();
+    alpha.script_default(full_answer("Well."));
+    let before = alpha.question_count();
     // The service stops while a follow-up and another conversation's first turn are running.
     alpha
-        .until(|counts| counts.asked > before && counts.open > 0)
+        .wait_for(|counts| counts.questions > before && counts.in_flight > 0)
         .await;
     let conversation = client.conversation.clone();
     let interrupted = other.ask("Two?").await;
     other
-        .shows(&interrupted, |shown| shown.text == "Half")
+        .wait_for_turn(&interrupted, |shown| shown.text == "Half")
         .await;
     let second = other.conversation.clone();
-    let folder = app.stopped().await;
-    alpha.usually(busy());
-    let app = TestApp::in_folder(with_followups(&alpha), folder).await;
+    let folder = app.shut_down().await;
+    alpha.script_default(busy());
+    let app = TestApp::start_in(with_followups(&alpha), folder).await;
     let mut client = WsClient::join(&app, &conversation).await;
     let mut other = WsClient::join(&app, &second).await;
     assert_eq!(client.welcome["history"][0]["followup"], Value::Null);
     assert_eq!(other.welcome["history"][0]["state"], "interrupted");
-    alpha.usually(answer("Late."));
+    alpha.script_default(full_answer("Late."));
     for (client, turn) in [(&mut client, turn), (&mut other, interrupted)] {
         let late = next_followup(client).await;
         assert_eq!(
@@ -233,18 +238,18 @@ async fn pending_followups_survive_a_restart() {
         );
     }
     assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
-    let asked = alpha.asked();
+    let asked = alpha.question_count();
     // A second restart does not ask again.
-    let app = TestApp::in_folder(with_followups(&alpha), app.stopped().await).await;
+    let app = TestApp::start_in(with_followups(&alpha), app.shut_down().await).await;
     assert_eq!(
         history(&app, &conversation).await[0]["followup"]["text"],
         "Late."
     );
     assert_eq!(
-        WsClient::open(&app).await.answered("Well?").await.text,
+        WsClient::open(&app).await.ask_and_wait("Well?").await.text,
         "Late."
     );
-    assert_eq!(alpha.asked(), asked + 1);
+    assert_eq!(alpha.question_count(), asked + 1);
 }
 
 #[tokio::test]
@@ -262,31 +267,33 @@ async fn a_failing_followup_pauses_the_others() {
         clients.push(client);
     }
     // Follow-ups start at once: one succeeds, the next fails, and then the probes succeed.
-    alpha.usually(answer("Well."));
-    alpha.once(answer("Late."));
-    alpha.once(busy());
-    let folder = app.stopped().await;
-    let before = alpha.asked();
+    alpha.script_default(full_answer("Well."));
+    alpha.script_next(full_answer("Late."));
+    alpha.script_next(busy());
+    let folder = app.shut_down().await;
+    let before = alpha.question_count();
     let mut settings = with_followups(&alpha);
     settings.breaker.open_for = Duration::from_secs(3600);
     settings.breaker.open_max = Duration::from_secs(3600);
-    let app = TestApp::in_folder(settings, folder).await;
+    let app = TestApp::start_in(settings, folder).await;
     let mut first = WsClient::join(&app, &clients[0].conversation).await;
     if first.welcome["history"][0]["followup"].is_null() {
         next_followup(&mut first).await;
     }
-    alpha.until(|counts| counts.asked >= before + 2).await;
-    app.at_rest().await;
+    alpha
+        .wait_for(|counts| counts.questions >= before + 2)
+        .await;
+    app.wait_until_idle().await;
     // The probes soon close the breaker, but follow-ups pause after a failure.
-    app.vitals("alpha", |vitals| {
+    app.wait_for_status("alpha", |vitals| {
         vitals.state == failsoft::domain::ProviderState::Closed
     })
     .await;
-    assert_eq!(first.answered("And now?").await.text, "Well.");
+    assert_eq!(first.ask_and_wait("And now?").await.text, "Well.");
     assert!(
-        alpha.asked() <= before + 4,
+        alpha.question_count() <= before + 4,
         "{} follow-up calls",
-        alpha.asked() - before - 1
+        alpha.question_count() - before - 1
     );
     let waiting = app
         .lobby

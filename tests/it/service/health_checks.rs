@@ -7,17 +7,22 @@ use failsoft::domain::{FaultKind, ProviderState};
 use serde_json::json;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, listing, refusal, settings,
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer,
+    model_list, test_settings,
 };
 
-fn unauthorized() -> Vec<Act> {
+fn unauthorized() -> Vec<ScriptStep> {
     let body = r#"{"error":{"message":"no","code":"invalid_api_key"}}"#;
-    vec![refusal(401, "content-type: application/json\r\n", body)]
+    vec![error_response(
+        401,
+        "content-type: application/json\r\n",
+        body,
+    )]
 }
 
 async fn service(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("Alpha.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.providers[0].health.interval = Duration::from_millis(50);
     change(&mut settings);
     let app = TestApp::start(settings).await;
@@ -27,9 +32,10 @@ async fn service(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestA
 #[tokio::test]
 async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
     let (alpha, app) = service(|_| ()).await;
-    alpha.until(|counts| counts.listings >= 1).await;
-    app.vitals("alpha", |vitals| vitals.checks >= 1).await;
-    let provider = app.provider("alpha").await;
+    alpha.wait_for(|counts| counts.listings >= 1).await;
+    app.wait_for_status("alpha", |vitals| vitals.checks >= 1)
+        .await;
+    let provider = app.provider_status("alpha").await;
     assert_eq!(
         (&provider["healthy"], &provider["reason"]),
         (&json!(true), &json!(null)),
@@ -40,10 +46,10 @@ async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
         "checked without any turn: {provider}"
     );
 
-    alpha.lists(unauthorized());
-    app.vitals("alpha", |vitals| vitals.failed_checks >= 3)
+    alpha.script_model_list(unauthorized());
+    app.wait_for_status("alpha", |vitals| vitals.failed_checks >= 3)
         .await;
-    let provider = app.provider("alpha").await;
+    let provider = app.provider_status("alpha").await;
     let found = (
         &provider["healthy"],
         &provider["reason"],
@@ -56,19 +62,19 @@ async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
     );
     assert_eq!(app.status().await["mode"], "normal");
 
-    alpha.lists(vec![listing()]);
-    app.vitals("alpha", |vitals| {
+    alpha.script_model_list(vec![model_list()]);
+    app.wait_for_status("alpha", |vitals| {
         vitals.last_check.is_some_and(|check| check.fault.is_none())
     })
     .await;
-    let provider = app.provider("alpha").await;
+    let provider = app.provider_status("alpha").await;
     assert_eq!(
         (&provider["healthy"], &provider["reason"]),
         (&json!(true), &json!(null)),
         "{provider}"
     );
     assert_eq!(
-        (alpha.asked(), alpha.counts().probes),
+        (alpha.question_count(), alpha.counts().probes),
         (0, 0),
         "no paid calls"
     );
@@ -78,24 +84,24 @@ async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
 async fn check_results_expire() {
     let (alpha, app) =
         service(|settings| settings.providers[0].health.expire = Duration::from_millis(1)).await;
-    let gate = Gate::default();
-    let mut held = vec![gate.hold()];
+    let gate = ScriptGate::default();
+    let mut held = vec![gate.wait_step()];
     held.extend(unauthorized());
-    alpha.lists(held);
-    gate.open();
-    app.vitals("alpha", |vitals| vitals.failed_checks >= 1)
+    alpha.script_model_list(held);
+    gate.let_one_through();
+    app.wait_for_status("alpha", |vitals| vitals.failed_checks >= 1)
         .await;
     // Until the next check has a result, the vitals keep the last one; the status lets it expire.
     let failed = alpha.counts().listings;
     alpha
-        .until(|counts| counts.listings > failed || counts.open == 1)
+        .wait_for(|counts| counts.listings > failed || counts.in_flight == 1)
         .await;
-    let vitals = app.vitals("alpha", |_| true).await;
+    let vitals = app.wait_for_status("alpha", |_| true).await;
     assert_eq!(
         vitals.last_check.and_then(|check| check.fault),
         Some(FaultKind::Unauthorized)
     );
-    let provider = app.provider("alpha").await;
+    let provider = app.provider_status("alpha").await;
     assert_eq!(
         (&provider["healthy"], &provider["reason"]),
         (&json!(true), &json!(null)),
@@ -113,28 +119,28 @@ async fn a_successful_listing_does_not_close_a_breaker() {
         provider.retry.same_provider = 0;
     })
     .await;
-    alpha.until(|counts| counts.listings >= 1).await;
-    alpha.usually(vec![refusal(
+    alpha.wait_for(|counts| counts.listings >= 1).await;
+    alpha.script_default(vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
     )]);
     let mut client = WsClient::open(&app).await;
     assert_eq!(
-        client.answered("What?").await.done.as_ref().unwrap()["source"],
+        client.ask_and_wait("What?").await.done.as_ref().unwrap()["source"],
         "fallback"
     );
     let before = app
-        .vitals("alpha", |vitals| vitals.state != ProviderState::Closed)
+        .wait_for_status("alpha", |vitals| vitals.state != ProviderState::Closed)
         .await;
     // Successful listings do not close the breaker; only an answer does.
-    alpha.until(|counts| counts.probes >= 5).await;
-    let now = app.vitals("alpha", |_| true).await;
+    alpha.wait_for(|counts| counts.probes >= 5).await;
+    let now = app.wait_for_status("alpha", |_| true).await;
     assert!(now.state != ProviderState::Closed && now.checks > before.checks);
-    alpha.usually(answer("Alpha."));
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+    alpha.script_default(full_answer("Alpha."));
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
-    assert_eq!(client.answered("What?").await.text, "Alpha.");
+    assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
 }
 
 #[tokio::test]
@@ -143,7 +149,7 @@ async fn no_checks_are_made_when_disabled() {
         service(|settings| settings.providers[0].health.probe = ProbeKind::Off).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
-        client.answered("What?").await;
+        client.ask_and_wait("What?").await;
     }
     assert_eq!((alpha.counts().listings, alpha.counts().probes), (0, 0));
 }

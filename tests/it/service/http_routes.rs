@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Act, ScriptedProvider, TestApp, WsClient, answer, question, refusal, settings, spoken,
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer, partial_answer,
+    question_body, test_settings,
 };
 
 pub(super) async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("The whole answer.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.chat.max_message_chars = 100;
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
@@ -19,8 +20,8 @@ pub(super) async fn service() -> (ScriptedProvider, TestApp) {
 async fn status_json_has_the_documented_fields_and_no_secrets() {
     let (alpha, app) = service().await;
     let mut client = WsClient::open(&app).await;
-    client.answered("What?").await;
-    app.at_rest().await;
+    client.ask_and_wait("What?").await;
+    app.wait_until_idle().await;
     let answer = app.request("GET", "/status.json").send().await;
     assert_eq!(
         (answer.status, answer.header("content-type")),
@@ -77,13 +78,13 @@ async fn status_json_has_the_documented_fields_and_no_secrets() {
         "sk-canary",
         "127.0.0.1",
         "helpful assistant",
-        &app.data().display().to_string(),
+        &app.root_dir().display().to_string(),
     ];
     assert!(
         canaries.iter().all(|canary| !text.contains(canary)),
         "{text}"
     );
-    assert_eq!(alpha.asked(), 1);
+    assert_eq!(alpha.question_count(), 1);
 }
 
 #[tokio::test]
@@ -159,7 +160,7 @@ async fn unknown_and_disabled_routes_return_404() {
         let answer = request.send().await;
         assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
     }
-    assert_eq!(app.provider("alpha").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["state"], "closed");
 }
 
 #[tokio::test]
@@ -178,7 +179,7 @@ async fn wrong_methods_get_405_with_the_allowed_ones() {
     ];
     for path in readable {
         assert_eq!(
-            app.request("HEAD", path).status_of_head().await,
+            app.request("HEAD", path).send_head_request().await,
             200,
             "HEAD {path}"
         );
@@ -198,7 +199,7 @@ async fn wrong_methods_get_405_with_the_allowed_ones() {
 #[tokio::test]
 async fn a_rejected_request_moves_no_breaker() {
     let rejecting = || {
-        vec![refusal(
+        vec![error_response(
             400,
             "content-type: application/json\r\n",
             r#"{"error":{"message":"no","type":"invalid_request_error"}}"#,
@@ -206,11 +207,12 @@ async fn a_rejected_request_moves_no_breaker() {
     };
     let [alpha, beta, gamma] = [rejecting(), rejecting(), rejecting()].map(ScriptedProvider::start);
     let (alpha, beta, gamma) = (alpha.await, beta.await, gamma.await);
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
+    let app =
+        TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta), ("gamma", &gamma)]).await;
     let mut client = WsClient::open(&app).await;
     // One more provider is tried, then the answer is a fallback; no breaker counts it.
     for _ in 0..6 {
-        let shown = client.answered("Xyzzy?").await;
+        let shown = client.ask_and_wait("Xyzzy?").await;
         assert_eq!(
             (
                 shown.attempts.len(),
@@ -219,9 +221,16 @@ async fn a_rejected_request_moves_no_breaker() {
             (2, &json!(true))
         );
     }
-    assert_eq!((alpha.asked(), beta.asked(), gamma.asked()), (6, 6, 0));
+    assert_eq!(
+        (
+            alpha.question_count(),
+            beta.question_count(),
+            gamma.question_count()
+        ),
+        (6, 6, 0)
+    );
     for name in ["alpha", "beta"] {
-        assert_eq!(app.provider(name).await["state"], "closed");
+        assert_eq!(app.provider_status(name).await["state"], "closed");
     }
 }
 
@@ -229,34 +238,42 @@ async fn a_rejected_request_moves_no_breaker() {
 #[tokio::test]
 async fn availability_counts_answered_and_lost_turns() {
     let alpha = ScriptedProvider::start(vec![]).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let answers = async || app.status().await["answers"].clone();
     assert_eq!(answers().await["availability"], Value::Null);
 
     let mut client = WsClient::open(&app).await;
-    alpha.once(answer("Hello."));
-    client.answered("Hello?").await;
-    alpha.once(vec![spoken(["A ", "beginning"]), Act::Silence]);
+    alpha.script_next(full_answer("Hello."));
+    client.ask_and_wait("Hello?").await;
+    alpha.script_next(vec![partial_answer(["A ", "beginning"]), ScriptStep::Hang]);
     let turn = client.ask("And?").await;
     client
-        .shows(&turn, |shown| shown.text == "A beginning")
+        .wait_for_turn(&turn, |shown| shown.text == "A beginning")
         .await;
-    client.say(&json!({ "type": "stop", "turn": turn })).await;
-    client.done(&turn).await;
+    client
+        .send_frame(&json!({ "type": "stop", "turn": turn }))
+        .await;
+    client.wait_for_done(&turn).await;
     let refused =
         json!({ "error": { "message": "no", "type": "invalid_request_error" } }).to_string();
-    alpha.once(vec![refusal(
+    alpha.script_next(vec![error_response(
         400,
         "content-type: application/json\r\n",
         &refused,
     )]);
-    assert_eq!(app.completion(&question("What?")).send().await.status, 400);
+    assert_eq!(
+        app.completion_request(&question_body("What?"))
+            .send()
+            .await
+            .status,
+        400
+    );
     let expected = json!({ "total": 3, "ai": 1, "degraded": 0, "availability": 1.0 });
     assert_eq!(answers().await, expected);
 
     // The stream breaks and no provider is left.
-    alpha.once(vec![spoken(["A torn text"]), Act::Reset]);
-    let answer = app.stream("What?").await.ended().await;
-    assert!(answer.error.is_some() && !answer.done);
+    alpha.script_next(vec![partial_answer(["A torn text"]), ScriptStep::Reset]);
+    let answer = app.stream_answer("What?").await.read_to_end().await;
+    assert!(answer.error.is_some() && !answer.has_end_mark);
     assert_eq!(answers().await["availability"], 0.5);
 }

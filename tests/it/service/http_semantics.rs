@@ -3,11 +3,11 @@
 use failsoft::config::Secret;
 use serde_json::json;
 
-use crate::harness::{ScriptedProvider, TestApp, question, settings};
+use crate::harness::{ScriptedProvider, TestApp, question_body, test_settings};
 
 async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("From alpha.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     (alpha, app)
 }
 
@@ -103,14 +103,14 @@ async fn every_response_forbids_content_sniffing() {
 #[tokio::test]
 async fn completions_are_rate_limited_by_address_except_local_ones() {
     let alpha = ScriptedProvider::answering("From alpha.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.limits.messages_per_minute_per_ip = 2;
     settings.server.api_keys = vec![Secret::new("sk-program")];
     settings.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     let app = TestApp::start(settings).await;
     let from = |address: &str| {
         let request = app
-            .completion(&question("Who?"))
+            .completion_request(&question_body("Who?"))
             .header("authorization", "Bearer sk-program");
         request.header("x-forwarded-for", address)
     };
@@ -128,10 +128,14 @@ async fn completions_are_rate_limited_by_address_except_local_ones() {
         200,
         "another address has a limit of its own"
     );
-    assert_eq!(alpha.asked(), 3, "a rejected request calls no provider");
+    assert_eq!(
+        alpha.question_count(),
+        3,
+        "a rejected request calls no provider"
+    );
     for _ in 0..4 {
         let here = app
-            .completion(&question("Who?"))
+            .completion_request(&question_body("Who?"))
             .header("authorization", "Bearer sk-program");
         assert_eq!(here.send().await.status, 200);
     }

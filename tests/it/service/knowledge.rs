@@ -5,18 +5,20 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, refusal, settings, soon};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, eventually, test_settings,
+};
 
 const TEA: &str = "# Kitchen\n\n## Tea\n\nPour the tea after four minutes.\n";
 
 async fn service(folder: &TempDir) -> (ScriptedProvider, TestApp) {
-    let busy: Vec<Act> = vec![refusal(
+    let busy: Vec<ScriptStep> = vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
     )];
     let alpha = ScriptedProvider::start(busy).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.degradation.knowledge = Some(folder.path().to_owned());
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
@@ -28,13 +30,13 @@ async fn answer_from_documents(client: &mut WsClient, question: &str) -> Value {
     let asking = async {
         // No event tells a visitor that a document was indexed.
         loop {
-            let done = client.answered(question).await.done.clone().unwrap();
+            let done = client.ask_and_wait(question).await.done.clone().unwrap();
             if done["source"] != "fallback" {
                 return done;
             }
         }
     };
-    soon("an answer from the documents", asking).await
+    eventually("an answer from the documents", asking).await
 }
 
 #[tokio::test]
@@ -54,7 +56,7 @@ async fn questions_are_answered_from_documents_with_their_source() {
     );
     assert_eq!(done["provider"], Value::Null);
     assert_eq!(
-        client.answered("Who is the president?").await.text,
+        client.ask_and_wait("Who is the president?").await.text,
         "Later, please."
     );
 
@@ -102,7 +104,7 @@ async fn a_text_in_the_question_is_summarised() {
     let text = "The harbour was dug in 1827. A canal links the harbour with the sea. The price of that was high.";
     let mut client = WsClient::open(&app).await;
     let shown = client
-        .answered(&format!("Please summarize this text:\n\n{text}"))
+        .ask_and_wait(&format!("Please summarize this text:\n\n{text}"))
         .await;
     let done = shown.done.as_ref().unwrap();
     assert_eq!(

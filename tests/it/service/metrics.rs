@@ -6,7 +6,8 @@ use failsoft::config::{CacheSharing, Prices, Secret};
 use serde_json::json;
 
 use crate::harness::{
-    Act, Answer, Scrape, ScriptedProvider, TestApp, WsClient, refusal, settings, spoken,
+    MetricsScrape, ScriptStep, ScriptedProvider, TestApp, TestResponse, WsClient, error_response,
+    partial_answer, test_settings,
 };
 
 /// Text that no metric may contain: questions, answers, keys and tokens.
@@ -40,7 +41,7 @@ pub(super) const ALL: [(&str, &str); 15] = [
 /// Visible only to the operator and on the local machine.
 const OPERATOR_ONLY: [&str; 2] = ["failsoft_cost_usd_total", "failsoft_tokens_total"];
 
-async fn get_metrics(app: &TestApp, headers: &[(&str, &str)]) -> Answer {
+async fn get_metrics(app: &TestApp, headers: &[(&str, &str)]) -> TestResponse {
     let request = app.request("GET", "/metrics");
     headers
         .iter()
@@ -51,30 +52,30 @@ async fn get_metrics(app: &TestApp, headers: &[(&str, &str)]) -> Answer {
         .await
 }
 
-pub(super) async fn scrape(app: &TestApp) -> Scrape {
+pub(super) async fn scrape(app: &TestApp) -> MetricsScrape {
     let answer = get_metrics(app, &[]).await;
     assert_eq!(
         (answer.status, answer.header("content-type")),
         (200, "text/plain; version=0.0.4")
     );
-    for canary in CANARIES.iter().copied().chain(app.data().to_str()) {
+    for canary in CANARIES.iter().copied().chain(app.root_dir().to_str()) {
         assert!(!answer.body.contains(canary), "{canary} in {}", answer.body);
     }
-    Scrape::read(&answer.body)
+    MetricsScrape::parse(&answer.body)
 }
 
 /// Asserts that every started turn has either ended or is running.
-pub(super) fn assert_turns(scrape: &Scrape, started: f64, running: f64) {
+pub(super) fn assert_turns(scrape: &MetricsScrape, started: f64, running: f64) {
     assert_eq!(
-        scrape.get("failsoft_turns_started_total", &[]),
+        scrape.value("failsoft_turns_started_total", &[]),
         Some(started)
     );
-    assert_eq!(scrape.get("failsoft_turns_in_flight", &[]), Some(running));
+    assert_eq!(scrape.value("failsoft_turns_in_flight", &[]), Some(running));
     assert_eq!(scrape.sum("failsoft_turns_total") + running, started);
 }
 
-pub(super) fn overloaded() -> Vec<Act> {
-    vec![refusal(
+pub(super) fn overloaded() -> Vec<ScriptStep> {
+    vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"canary-detail"}}"#,
@@ -84,7 +85,7 @@ pub(super) fn overloaded() -> Vec<Act> {
 pub(super) async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("Plugh, says alpha.").await;
     let beta = ScriptedProvider::answering("Plugh, says beta.").await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.server.admin_token = Some(Secret::new("admin-canary"));
     settings.providers[0].prices = Some(Prices {
         input: 1.0,
@@ -97,12 +98,16 @@ pub(super) async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
 
 #[tokio::test]
 async fn a_restart_without_a_successor_has_the_label_none() {
-    let alpha = ScriptedProvider::start(vec![spoken(["A ", "torn ", "text"]), Act::Reset]).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
-    WsClient::open(&app).await.answered("Xyzzy?").await;
+    let alpha = ScriptedProvider::start(vec![
+        partial_answer(["A ", "torn ", "text"]),
+        ScriptStep::Reset,
+    ])
+    .await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
+    WsClient::open(&app).await.ask_and_wait("Xyzzy?").await;
     let metrics = scrape(&app).await;
     assert_eq!(
-        metrics.counted("failsoft_restarts_total"),
+        metrics.nonzero_samples("failsoft_restarts_total"),
         [(vec!["alpha", "reset", "(none)"], 1.0)]
     );
 }
@@ -124,33 +129,33 @@ async fn turns_over_the_api_are_counted() {
             "{path}"
         );
     }
-    app.at_rest().await;
+    app.wait_until_idle().await;
     let metrics = scrape(&app).await;
     assert_turns(&metrics, 2.0, 0.0);
     assert_eq!(
-        metrics.counted("failsoft_attempts_total"),
+        metrics.nonzero_samples("failsoft_attempts_total"),
         [(vec!["ok", "alpha"], 1.0), (vec!["ok", "beta"], 1.0)]
     );
-    assert_eq!(metrics.get("failsoft_sessions", &[]), Some(0.0));
+    assert_eq!(metrics.value("failsoft_sessions", &[]), Some(0.0));
 }
 
 #[tokio::test]
 async fn cache_lookups_are_counted() {
     let alpha = ScriptedProvider::answering("Plugh.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.cache.enabled = true;
     settings.cache.share = CacheSharing::Always;
     let app = TestApp::start(settings).await;
     let ask = async |text: &str| {
         let source = WsClient::open(&app)
             .await
-            .answered(text)
+            .ask_and_wait(text)
             .await
             .done
             .clone()
             .unwrap()["source"]
             .clone();
-        app.at_rest().await;
+        app.wait_until_idle().await;
         source
     };
     assert_eq!(ask("Xyzzy?").await, "ai");
@@ -159,11 +164,11 @@ async fn cache_lookups_are_counted() {
     let metrics = scrape(&app).await;
     assert_turns(&metrics, 3.0, 0.0);
     assert_eq!(
-        metrics.counted("failsoft_cache_total"),
+        metrics.nonzero_samples("failsoft_cache_total"),
         [(vec!["hit"], 1.0), (vec!["miss"], 2.0)]
     );
     assert_eq!(
-        metrics.get(
+        metrics.value(
             "failsoft_turns_total",
             &[("source", "cache"), ("finish", "stop")]
         ),
@@ -175,7 +180,7 @@ async fn cache_lookups_are_counted() {
 async fn breaker_and_health_gauges_show_the_current_state() {
     let alpha = ScriptedProvider::answering("Plugh.").await;
     let beta = ScriptedProvider::answering("Plugh.").await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.server.admin_token = Some(Secret::new("admin-canary"));
     settings.providers[0].breaker.open_for = Duration::from_secs(60);
     settings.providers[0].breaker.open_max = Duration::from_secs(60);
@@ -185,15 +190,15 @@ async fn breaker_and_health_gauges_show_the_current_state() {
     let state = async |name: &str| {
         scrape(&app)
             .await
-            .get("failsoft_breaker_state", &[("provider", name)])
+            .value("failsoft_breaker_state", &[("provider", name)])
     };
     assert_eq!(state("alpha").await, Some(0.0));
-    alpha.usually(overloaded());
+    alpha.script_default(overloaded());
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
-        client.answered("Xyzzy?").await;
+        client.ask_and_wait("Xyzzy?").await;
     }
-    app.at_rest().await;
+    app.wait_until_idle().await;
     assert_eq!(state("alpha").await, Some(2.0));
     let request = app
         .request("POST", "/admin/providers/alpha")
@@ -211,12 +216,13 @@ async fn breaker_and_health_gauges_show_the_current_state() {
     let up = async || {
         scrape(&app)
             .await
-            .get("failsoft_health_up", &[("provider", "beta")])
+            .value("failsoft_health_up", &[("provider", "beta")])
     };
-    app.vitals("beta", |vitals| vitals.checks >= 1).await;
+    app.wait_for_status("beta", |vitals| vitals.checks >= 1)
+        .await;
     assert_eq!(up().await, Some(1.0));
-    beta.lists(overloaded());
-    app.vitals("beta", |vitals| {
+    beta.script_model_list(overloaded());
+    app.wait_for_status("beta", |vitals| {
         vitals.last_check.is_some_and(|check| check.fault.is_some())
     })
     .await;
@@ -227,8 +233,12 @@ async fn breaker_and_health_gauges_show_the_current_state() {
 async fn costs_are_visible_only_to_the_operator_and_locally() {
     let (alpha, beta, app) = service().await;
     let proxied = ("x-forwarded-for", "198.51.100.7");
-    let names =
-        |answer: &Answer| -> Vec<String> { Scrape::read(&answer.body).types.into_keys().collect() };
+    let names = |answer: &TestResponse| -> Vec<String> {
+        MetricsScrape::parse(&answer.body)
+            .types
+            .into_keys()
+            .collect()
+    };
     let others: Vec<_> = ALL
         .iter()
         .map(|(name, _)| *name)

@@ -5,51 +5,55 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::metrics::{ALL, assert_turns, overloaded, scrape, service};
-use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, spoken, texts};
+use crate::harness::{
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, partial_answer, string_fields,
+};
 
 /// Runs five turns: an answer, a fail-over before the first token, one in mid-answer, a fallback,
 /// and a stopped turn.
 async fn session(alpha: &ScriptedProvider, beta: &ScriptedProvider, app: &TestApp) -> WsClient {
     let mut client = WsClient::open(app).await;
     assert_eq!(
-        client.answered("Xyzzy, is all well?").await.text,
+        client.ask_and_wait("Xyzzy, is all well?").await.text,
         "Plugh, says alpha."
     );
-    alpha.once(overloaded());
+    alpha.script_next(overloaded());
     assert_eq!(
-        client.answered("Xyzzy, who is next?").await.text,
+        client.ask_and_wait("Xyzzy, who is next?").await.text,
         "Plugh, says beta."
     );
 
-    let gate = Gate::default();
-    alpha.once(vec![
-        spoken(["A ", "torn ", "text"]),
-        gate.hold(),
-        Act::Reset,
+    let gate = ScriptGate::default();
+    alpha.script_next(vec![
+        partial_answer(["A ", "torn ", "text"]),
+        gate.wait_step(),
+        ScriptStep::Reset,
     ]);
     let turn = client.ask("Xyzzy, in the middle?").await;
     client
-        .shows(&turn, |shown| shown.text == "A torn text")
+        .wait_for_turn(&turn, |shown| shown.text == "A torn text")
         .await;
-    gate.open();
-    assert_eq!(client.done(&turn).await.text, "Plugh, says beta.");
+    gate.let_one_through();
+    assert_eq!(client.wait_for_done(&turn).await.text, "Plugh, says beta.");
 
-    alpha.once(overloaded());
-    beta.once(overloaded());
+    alpha.script_next(overloaded());
+    beta.script_next(overloaded());
     assert_eq!(
-        client.answered("Xyzzy, nobody?").await.text,
+        client.ask_and_wait("Xyzzy, nobody?").await.text,
         "Plugh, later."
     );
 
-    alpha.once(vec![spoken(["A ", "beginning"]), Act::Silence]);
+    alpha.script_next(vec![partial_answer(["A ", "beginning"]), ScriptStep::Hang]);
     let turn = client.ask("Xyzzy, stop?").await;
     client
-        .shows(&turn, |shown| shown.text == "A beginning")
+        .wait_for_turn(&turn, |shown| shown.text == "A beginning")
         .await;
     assert_turns(&scrape(app).await, 5.0, 1.0);
-    client.say(&json!({ "type": "stop", "turn": turn })).await;
-    client.done(&turn).await;
-    app.at_rest().await;
+    client
+        .send_frame(&json!({ "type": "stop", "turn": turn }))
+        .await;
+    client.wait_for_done(&turn).await;
+    app.wait_until_idle().await;
     client
 }
 
@@ -67,7 +71,7 @@ async fn every_metric_counts_the_session() {
 
     assert_turns(&metrics, 5.0, 0.0);
     assert_eq!(
-        metrics.counted("failsoft_turns_total"),
+        metrics.nonzero_samples("failsoft_turns_total"),
         [
             (vec!["stop", "ai"], 3.0),
             (vec!["stop", "fallback"], 1.0),
@@ -75,7 +79,7 @@ async fn every_metric_counts_the_session() {
         ]
     );
     assert_eq!(
-        metrics.counted("failsoft_attempts_total"),
+        metrics.nonzero_samples("failsoft_attempts_total"),
         [
             (vec!["ok", "alpha"], 1.0),
             (vec!["ok", "beta"], 2.0),
@@ -86,7 +90,7 @@ async fn every_metric_counts_the_session() {
         ]
     );
     assert_eq!(
-        metrics.counted("failsoft_restarts_total"),
+        metrics.nonzero_samples("failsoft_restarts_total"),
         [(vec!["alpha", "reset", "beta"], 1.0)]
     );
     for (name, of_alpha, of_beta) in [
@@ -94,7 +98,7 @@ async fn every_metric_counts_the_session() {
         ("failsoft_attempt_seconds_count", 5.0, 3.0),
     ] {
         assert_eq!(
-            metrics.counted(name),
+            metrics.nonzero_samples(name),
             [(vec!["alpha"], of_alpha), (vec!["beta"], of_beta)],
             "{name}"
         );
@@ -105,7 +109,7 @@ async fn every_metric_counts_the_session() {
     ] {
         assert!(
             metrics
-                .counted(name)
+                .nonzero_samples(name)
                 .iter()
                 .all(|(_, seconds)| *seconds < 30.0),
             "{name}"
@@ -114,23 +118,23 @@ async fn every_metric_counts_the_session() {
 
     for name in ["alpha", "beta"] {
         let labels = [("provider", name)];
-        assert_eq!(metrics.get("failsoft_breaker_state", &labels), Some(0.0));
-        let quality = metrics.get("failsoft_answer_quality", &labels);
+        assert_eq!(metrics.value("failsoft_breaker_state", &labels), Some(0.0));
+        let quality = metrics.value("failsoft_answer_quality", &labels);
         assert_eq!(quality, app.backend(name).status.borrow().quality_avg);
         assert!(
             quality.is_some_and(|score| score > 0.0 && score <= 1.0),
             "{quality:?}"
         );
     }
-    assert_eq!(metrics.get("failsoft_sessions", &[]), Some(1.0));
+    assert_eq!(metrics.value("failsoft_sessions", &[]), Some(1.0));
     assert_eq!(
-        metrics.get("failsoft_retry_budget", &[]),
+        metrics.value("failsoft_retry_budget", &[]),
         Some(11.0),
         "ten initial tokens, and one deposited by five turns"
     );
 
     let tokens = |provider, direction| {
-        metrics.get(
+        metrics.value(
             "failsoft_tokens_total",
             &[("provider", provider), ("direction", direction)],
         )
@@ -145,14 +149,14 @@ async fn every_metric_counts_the_session() {
     );
     let cost = (tokens("alpha", "input").unwrap() + 2.0 * tokens("alpha", "output").unwrap()) / 1e6;
     let counted_cost = metrics
-        .get("failsoft_cost_usd_total", &[("provider", "alpha")])
+        .value("failsoft_cost_usd_total", &[("provider", "alpha")])
         .unwrap();
     assert!(
         (counted_cost - cost).abs() < 1e-12,
         "{counted_cost} for {cost}"
     );
     assert_eq!(
-        metrics.get("failsoft_cost_usd_total", &[("provider", "beta")]),
+        metrics.value("failsoft_cost_usd_total", &[("provider", "beta")]),
         None,
         "its prices are not configured"
     );
@@ -162,8 +166,8 @@ async fn every_metric_counts_the_session() {
     let clients = (WsClient::open(&other).await, WsClient::open(&other).await);
     let metrics = scrape(&other).await;
     assert_turns(&metrics, 0.0, 0.0);
-    assert_eq!(metrics.get("failsoft_sessions", &[]), Some(2.0));
-    assert_eq!(metrics.counted("failsoft_attempts_total"), []);
+    assert_eq!(metrics.value("failsoft_sessions", &[]), Some(2.0));
+    assert_eq!(metrics.nonzero_samples("failsoft_attempts_total"), []);
     drop((client, clients));
 }
 
@@ -173,7 +177,7 @@ async fn the_dashboard_queries_exactly_the_existing_metrics() {
         serde_json::from_str(include_str!("../../../docs/grafana.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let queries: Vec<_> = panels
-        .flat_map(|panel| texts(panel["targets"].as_array().unwrap(), "expr"))
+        .flat_map(|panel| string_fields(panel["targets"].as_array().unwrap(), "expr"))
         .collect();
     let name = regex::Regex::new(r"failsoft_\w+").unwrap();
     let (alpha, beta, app) = service().await;

@@ -3,14 +3,14 @@
 use failsoft::config::{Prices, Secret};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, ScriptedProvider, TestApp, WsClient, settings};
+use crate::harness::{ScriptedProvider, TestApp, TestResponse, WsClient, test_settings};
 
 const TOKEN: &str = "admin-canary";
 
 async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("From alpha.").await;
     let beta = ScriptedProvider::answering("From beta.").await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.server.admin_token = Some(Secret::new(TOKEN));
     settings.providers[0].prices = Some(Prices {
         input: 1.0,
@@ -20,7 +20,7 @@ async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
     (alpha, beta, app)
 }
 
-async fn order(app: &TestApp, name: &str, token: &str, body: &Value) -> Answer {
+async fn order(app: &TestApp, name: &str, token: &str, body: &Value) -> TestResponse {
     let request = app.request("POST", &format!("/admin/providers/{name}"));
     request
         .header("authorization", &format!("Bearer {token}"))
@@ -40,9 +40,9 @@ async fn orders_disable_enable_and_reset_a_provider() {
     );
     // The status names the next provider at once.
     assert_eq!(app.status().await["active"], "beta");
-    assert_eq!(client.answered("Who?").await.text, "From beta.");
-    assert_eq!((alpha.asked(), beta.asked()), (0, 1));
-    assert_eq!(app.provider("alpha").await["state"], "disabled");
+    assert_eq!(client.ask_and_wait("Who?").await.text, "From beta.");
+    assert_eq!((alpha.question_count(), beta.question_count()), (0, 1));
+    assert_eq!(app.provider_status("alpha").await["state"], "disabled");
     // A reset does not enable a disabled provider.
     assert_eq!(
         order(&app, "alpha", TOKEN, &json!({ "action": "reset" }))
@@ -52,13 +52,13 @@ async fn orders_disable_enable_and_reset_a_provider() {
     );
     let answer = order(&app, "alpha", TOKEN, &json!({ "action": "enable" })).await;
     assert_eq!(answer.json()["state"], "closed");
-    assert_eq!(client.answered("Who now?").await.text, "From alpha.");
+    assert_eq!(client.ask_and_wait("Who now?").await.text, "From alpha.");
 
-    alpha.refuse().await;
+    alpha.stop_listening().await;
     for _ in 0..5 {
-        client.answered("Who?").await;
+        client.ask_and_wait("Who?").await;
     }
-    assert_ne!(app.provider("alpha").await["state"], "closed");
+    assert_ne!(app.provider_status("alpha").await["state"], "closed");
     alpha.listen();
     assert_eq!(
         order(&app, "alpha", TOKEN, &json!({ "action": "reset" }))
@@ -66,7 +66,7 @@ async fn orders_disable_enable_and_reset_a_provider() {
             .json()["state"],
         "closed"
     );
-    assert_eq!(client.answered("Who now?").await.text, "From alpha.");
+    assert_eq!(client.ask_and_wait("Who now?").await.text, "From alpha.");
 }
 
 #[tokio::test]
@@ -97,11 +97,11 @@ async fn orders_without_the_token_are_rejected() {
             "{body}"
         );
     }
-    assert_eq!(app.provider("alpha").await["state"], "closed");
+    assert_eq!(app.provider_status("alpha").await["state"], "closed");
 
     // Without a configured token the route does not exist.
     let alpha = ScriptedProvider::answering("x").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     for token in ["", "any"] {
         assert_eq!(order(&app, "alpha", token, &disable).await.status, 404);
     }
@@ -110,7 +110,7 @@ async fn orders_without_the_token_are_rejected() {
 #[tokio::test]
 async fn costs_are_visible_only_to_the_operator() {
     let (_alpha, _beta, app) = service().await;
-    WsClient::open(&app).await.answered("What?").await;
+    WsClient::open(&app).await.ask_and_wait("What?").await;
     let usage_seen_with = async |token: &str| {
         let request = app
             .request("GET", "/status.json")

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use failsoft::domain::ProviderState;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer, test_settings,
+};
 
-fn busy() -> Vec<Act> {
-    vec![refusal(
+fn busy() -> Vec<ScriptStep> {
+    vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
@@ -19,7 +21,7 @@ fn busy() -> Vec<Act> {
 async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
     let alpha = ScriptedProvider::start(busy()).await;
     let beta = ScriptedProvider::start(busy()).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.consecutive_failures = 1;
         provider.breaker.open_for = Duration::from_secs(60);
@@ -28,7 +30,7 @@ async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    let first = client.answered("Xyzzy?").await;
+    let first = client.ask_and_wait("Xyzzy?").await;
     assert_eq!(first.attempts.len(), 2);
     let mut times = Vec::new();
     for round in 0..21 {
@@ -40,7 +42,7 @@ async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
         };
         let asked = Instant::now();
         let turn = client.ask(question).await;
-        let shown = client.done(&turn).await;
+        let shown = client.wait_for_done(&turn).await;
         times.push(asked.elapsed());
         let done = shown.done.as_ref().unwrap();
         assert_eq!(
@@ -52,7 +54,7 @@ async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
             (&Value::Null, &json!(0))
         );
         assert_eq!(shown.text == "Later, please.", !has_template);
-        assert!(!shown.text.is_empty() && shown.tokens == 1 && shown.restarts.is_empty());
+        assert!(!shown.text.is_empty() && shown.token_frames == 1 && shown.restarts.is_empty());
     }
     times.sort();
     println!(
@@ -64,7 +66,7 @@ async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
         "the median is {:?}",
         times[10]
     );
-    assert_eq!((alpha.asked(), beta.asked()), (1, 1));
+    assert_eq!((alpha.question_count(), beta.question_count()), (1, 1));
     let answers = app.status().await["answers"].clone();
     assert_eq!(
         answers,
@@ -77,15 +79,15 @@ async fn with_all_breakers_open_a_fallback_comes_within_100_ms() {
 
 #[tokio::test]
 async fn a_turn_that_times_out_ends_with_a_fallback() {
-    let silent = || ScriptedProvider::start(vec![Act::Silence]);
+    let silent = || ScriptedProvider::start(vec![ScriptStep::Hang]);
     let alpha = silent().await;
     let beta = silent().await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.timeouts.turn = Duration::from_millis(1000);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let asked = Instant::now();
-    let shown = client.answered("Xyzzy?").await;
+    let shown = client.ask_and_wait("Xyzzy?").await;
     assert_eq!(shown.done.as_ref().unwrap()["source"], "fallback");
     // The turn's own limit covers all attempts; too little of it is left for a second one.
     assert_eq!(shown.outcomes(), ["timeout"]);
@@ -94,8 +96,8 @@ async fn a_turn_that_times_out_ends_with_a_fallback() {
         "it took {:?}",
         asked.elapsed()
     );
-    assert_eq!((alpha.asked(), beta.asked()), (1, 0));
-    app.at_rest().await;
+    assert_eq!((alpha.question_count(), beta.question_count()), (1, 0));
+    app.wait_until_idle().await;
 }
 
 /// Waits for the mode's hold times: two seconds until an outage, ten until normal.
@@ -103,7 +105,7 @@ async fn a_turn_that_times_out_ends_with_a_fallback() {
 async fn every_client_is_notified_of_an_outage_and_its_end() {
     let alpha = ScriptedProvider::start(busy()).await;
     let beta = ScriptedProvider::start(busy()).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.consecutive_failures = 1;
     }
@@ -111,11 +113,13 @@ async fn every_client_is_notified_of_an_outage_and_its_end() {
     let mut client = WsClient::open(&app).await;
     let mut other = WsClient::open(&app).await;
     // A third client asks: for the asking one, frames of status and answer may come in any order.
-    WsClient::open(&app).await.answered("Xyzzy?").await;
+    WsClient::open(&app).await.ask_and_wait("Xyzzy?").await;
     let down = Instant::now();
     for client in [&mut client, &mut other] {
         // Provider states are sent at once, the mode after its hold time.
-        let first = client.until(|frame| frame["type"] == "status").await;
+        let first = client
+            .wait_for_frame(|frame| frame["type"] == "status")
+            .await;
         assert_eq!(first["mode"], "normal");
         assert!(
             first["providers"]
@@ -126,7 +130,7 @@ async fn every_client_is_notified_of_an_outage_and_its_end() {
             "{first}"
         );
         let status = client
-            .until(|frame| frame["type"] == "status" && frame["mode"] == "outage")
+            .wait_for_frame(|frame| frame["type"] == "status" && frame["mode"] == "outage")
             .await;
         assert!(
             status["incident"].is_string() && status["message"] != "",
@@ -148,20 +152,20 @@ async fn every_client_is_notified_of_an_outage_and_its_end() {
     );
 
     // Alpha recovers and answers at once; the mode follows after its hold time.
-    alpha.usually(answer("Alpha."));
-    app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+    alpha.script_default(full_answer("Alpha."));
+    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
     let recovered = Instant::now();
     let status = client
-        .until(|frame| frame["type"] == "status" && frame["active"] == "alpha")
+        .wait_for_frame(|frame| frame["type"] == "status" && frame["active"] == "alpha")
         .await;
     assert_eq!(
         (&status["mode"], &status["incident"]),
         (&json!("outage"), &incident)
     );
-    assert_eq!(client.answered("Xyzzy?").await.text, "Alpha.");
+    assert_eq!(client.ask_and_wait("Xyzzy?").await.text, "Alpha.");
     let status = client
-        .until(|frame| frame["type"] == "status" && frame["mode"] == "normal")
+        .wait_for_frame(|frame| frame["type"] == "status" && frame["mode"] == "normal")
         .await;
     let held = recovered.elapsed();
     assert!(
@@ -174,6 +178,6 @@ async fn every_client_is_notified_of_an_outage_and_its_end() {
     );
     assert_eq!(status["active"], "alpha");
     other
-        .until(|frame| frame["type"] == "status" && frame["mode"] == "normal")
+        .wait_for_frame(|frame| frame["type"] == "status" && frame["mode"] == "normal")
         .await;
 }

@@ -7,29 +7,37 @@ use failsoft::provider::handle::AddrWatch;
 use serde_json::json;
 
 use crate::harness::{
-    Act, Gate, ScriptedProvider, TestApp, WsClient, answer, finish, refusal, say, settings, soon,
-    spoken, word,
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, eventually,
+    full_answer, partial_answer, send_text, stream_end, test_settings, token_event,
 };
 
 const WHOLE: &str = "The whole answer.";
 
 async fn service() -> (ScriptedProvider, TestApp, WsClient) {
     let alpha = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let mut client = WsClient::open(&app).await;
-    assert_eq!(client.answered("One?").await.text, WHOLE);
+    assert_eq!(client.ask_and_wait("One?").await.text, WHOLE);
     (alpha, app, client)
 }
 
 /// Makes the router panic and waits until it has.
 async fn crash_router(app: &TestApp) {
     let router = app.lobby.turns.router.borrow().clone().unwrap();
-    assert!(soon("the crash", router.send(CrashForTest)).await.is_err());
+    assert!(
+        eventually("the crash", router.send(CrashForTest))
+            .await
+            .is_err()
+    );
 }
 
 async fn crash_provider(app: &TestApp, name: &str) {
     let actor = app.backend(name).actor.borrow().clone().unwrap();
-    assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
+    assert!(
+        eventually("the crash", actor.send(CrashForTest))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -37,30 +45,37 @@ async fn turns_are_served_after_a_panic_of_the_router() {
     let (alpha, app, mut client) = service().await;
     for _ in 0..3 {
         crash_router(&app).await;
-        let shown = client.answered("Two?").await;
+        let shown = client.ask_and_wait("Two?").await;
         assert_eq!(
             (shown.text.as_str(), &shown.done.as_ref().unwrap()["source"]),
             (WHOLE, &json!("ai"))
         );
     }
-    assert_eq!(alpha.asked(), 4);
-    app.at_rest().await;
+    assert_eq!(alpha.question_count(), 4);
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn a_turn_fails_over_after_a_panic_of_the_router() {
-    let gate = Gate::default();
-    let alpha = ScriptedProvider::start(vec![spoken(["Torn"]), gate.hold(), Act::Reset]).await;
+    let gate = ScriptGate::default();
+    let alpha = ScriptedProvider::start(vec![
+        partial_answer(["Torn"]),
+        gate.wait_step(),
+        ScriptStep::Reset,
+    ])
+    .await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("What?").await;
-    client.shows(&turn, |shown| shown.text == "Torn").await;
+    client
+        .wait_for_turn(&turn, |shown| shown.text == "Torn")
+        .await;
     crash_router(&app).await;
-    gate.open();
-    let shown = client.done(&turn).await;
+    gate.let_one_through();
+    let shown = client.wait_for_done(&turn).await;
     assert_eq!((shown.text.as_str(), shown.drafts.len()), (WHOLE, 1));
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
@@ -69,7 +84,7 @@ async fn turns_wait_for_the_only_provider_actor_to_be_rebuilt() {
     for _ in 0..3 {
         crash_provider(&app, "alpha").await;
         // The only provider's actor is being rebuilt; the turn waits for it.
-        let shown = client.answered("Two?").await;
+        let shown = client.ask_and_wait("Two?").await;
         assert_eq!(
             (
                 shown.text.as_str(),
@@ -78,19 +93,19 @@ async fn turns_wait_for_the_only_provider_actor_to_be_rebuilt() {
             (WHOLE, &json!(false))
         );
     }
-    assert_eq!(alpha.asked(), 4);
-    app.at_rest().await;
+    assert_eq!(alpha.question_count(), 4);
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn with_a_second_provider_a_panic_degrades_no_turn() {
     let alpha = ScriptedProvider::answering(WHOLE).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let app = TestApp::of(&[("alpha", &alpha), ("beta", &beta)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha), ("beta", &beta)]).await;
     let mut client = WsClient::open(&app).await;
     for _ in 0..5 {
         crash_provider(&app, "alpha").await;
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!(
             (
                 shown.text.as_str(),
@@ -99,20 +114,20 @@ async fn with_a_second_provider_a_panic_degrades_no_turn() {
             (WHOLE, &json!(false))
         );
     }
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn a_panic_of_a_provider_actor_in_mid_answer_loses_no_permit() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::start(vec![
-        spoken(["The ", "whole "]),
-        gate.hold(),
-        say(&word("answer.")),
-        say(&finish()),
+        partial_answer(["The ", "whole "]),
+        gate.wait_step(),
+        send_text(&token_event("answer.")),
+        send_text(&stream_end()),
     ])
     .await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.providers[0].max_concurrent = 1;
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
@@ -120,70 +135,74 @@ async fn a_panic_of_a_provider_actor_in_mid_answer_loses_no_permit() {
     for _ in 0..3 {
         let turn = client.ask("What?").await;
         client
-            .shows(&turn, |shown| shown.text == "The whole ")
+            .wait_for_turn(&turn, |shown| shown.text == "The whole ")
             .await;
         actor.borrow_and_update();
         crash_provider(&app, "alpha").await;
-        soon("the actor to be rebuilt", actor.changed())
+        eventually("the actor to be rebuilt", actor.changed())
             .await
             .unwrap();
         // The new actor knows of the permit that the running call holds.
-        assert_eq!(app.provider("alpha").await["in_flight"], 1);
-        gate.open();
-        assert_eq!(client.done(&turn).await.text, WHOLE);
-        app.at_rest().await;
+        assert_eq!(app.provider_status("alpha").await["in_flight"], 1);
+        gate.let_one_through();
+        assert_eq!(client.wait_for_done(&turn).await.text, WHOLE);
+        app.wait_until_idle().await;
     }
-    assert_eq!(alpha.asked(), 3);
+    assert_eq!(alpha.question_count(), 3);
 }
 
 #[tokio::test]
 async fn a_rebuilt_provider_actor_keeps_its_breaker_open() {
-    let busy = refusal(
+    let busy = error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
     );
     let alpha = ScriptedProvider::start(vec![busy]).await;
     let beta = ScriptedProvider::answering(WHOLE).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     let breaker = &mut settings.providers[0].breaker;
     breaker.consecutive_failures = 1;
     breaker.open_for = Duration::from_secs(60);
     breaker.open_max = Duration::from_secs(60);
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    assert_eq!(client.answered("What?").await.attempts.len(), 2);
+    assert_eq!(client.ask_and_wait("What?").await.attempts.len(), 2);
     let mut actor = app.backend("alpha").actor.clone();
     actor.borrow_and_update();
     crash_provider(&app, "alpha").await;
-    soon("the actor to be rebuilt", actor.changed())
+    eventually("the actor to be rebuilt", actor.changed())
         .await
         .unwrap();
-    assert_eq!(client.answered("What?").await.attempts.len(), 1);
-    let vitals = app.provider("alpha").await;
+    assert_eq!(client.ask_and_wait("What?").await.attempts.len(), 1);
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["reason"]),
         (&json!("open"), &json!("overloaded"))
     );
-    assert_eq!((alpha.asked(), alpha.counts().probes), (1, 0));
+    assert_eq!((alpha.question_count(), alpha.counts().probes), (1, 0));
 }
 
 #[tokio::test]
 async fn fallbacks_are_served_after_a_panic_of_the_degradation_actor() {
-    let alpha = ScriptedProvider::start(answer(WHOLE)).await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let alpha = ScriptedProvider::start(full_answer(WHOLE)).await;
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.degradation.fallback = "Later, please.".into();
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    alpha.refuse().await;
+    alpha.stop_listening().await;
     for _ in 0..2 {
         let actor = app.degradation.borrow().clone().unwrap();
-        assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
-        let shown = client.answered("Xyzzy?").await;
+        assert!(
+            eventually("the crash", actor.send(CrashForTest))
+                .await
+                .is_err()
+        );
+        let shown = client.ask_and_wait("Xyzzy?").await;
         assert_eq!(shown.text, "Later, please.");
     }
     alpha.listen();
-    assert_eq!(client.answered("What?").await.text, WHOLE);
+    assert_eq!(client.ask_and_wait("What?").await.text, WHOLE);
 }
 
 /// The median time from a crash of an actor until it runs again.
@@ -196,7 +215,7 @@ async fn median_recovery_time<A: actix::Actor>(
         actor.borrow_and_update();
         crash().await;
         let crashed = Instant::now();
-        soon("the actor to be rebuilt", actor.changed())
+        eventually("the actor to be rebuilt", actor.changed())
             .await
             .unwrap();
         times.push(crashed.elapsed());
@@ -213,7 +232,11 @@ async fn each_actor_is_rebuilt_within_100_ms() {
     let degradation = app.degradation.clone();
     let crash_degradation = async || {
         let actor = app.degradation.borrow().clone().unwrap();
-        assert!(soon("the crash", actor.send(CrashForTest)).await.is_err());
+        assert!(
+            eventually("the crash", actor.send(CrashForTest))
+                .await
+                .is_err()
+        );
     };
     let times = [
         median_recovery_time(router, async || crash_router(&app).await).await,
@@ -235,7 +258,7 @@ async fn repeated_panics_make_the_service_unready() {
     for _ in 0..12 {
         router.borrow_and_update();
         crash_router(&app).await;
-        soon("the actor to be rebuilt", router.changed())
+        eventually("the actor to be rebuilt", router.changed())
             .await
             .unwrap();
     }
@@ -246,5 +269,5 @@ async fn repeated_panics_make_the_service_unready() {
     );
     assert_eq!(app.request("GET", "/healthz").send().await.status, 200);
     // The service keeps answering.
-    assert_eq!(client.answered("Two?").await.text, WHOLE);
+    assert_eq!(client.ask_and_wait("Two?").await.text, WHOLE);
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use failsoft::domain::ProviderState;
 use tokio::time::interval;
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer, test_settings,
+};
 
 /// Stands for a second of the default configuration.
 const SECOND: Duration = Duration::from_millis(1000 / 20);
@@ -36,14 +38,14 @@ impl Caller {
     async fn ask(&mut self, app: &TestApp) -> (String, usize) {
         match self {
             Self::Socket(client) => {
-                let shown = client.answered("What?").await;
+                let shown = client.ask_and_wait("What?").await;
                 assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
                 (shown.text.clone(), shown.attempts.len())
             }
             Self::Stream => {
-                let answer = app.stream("What?").await.ended().await;
+                let answer = app.stream_answer("What?").await.read_to_end().await;
                 assert_eq!((answer.status, &answer.error), (200, &None));
-                let last = answer.speakers();
+                let last = answer.text_sources();
                 let [speaker] = &last[..] else {
                     panic!("{last:?}")
                 };
@@ -55,10 +57,10 @@ impl Caller {
 }
 
 /// A service with alpha and beta whose open times are a twentieth of the defaults.
-async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
+async fn service(fault: Vec<ScriptStep>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::start(fault).await;
     let beta = ScriptedProvider::answering(BETA).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     for provider in &mut settings.providers {
         provider.breaker.open_for = 10 * SECOND;
         provider.breaker.open_max = 25 * SECOND;
@@ -70,7 +72,7 @@ async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestAp
 /// Asserts that each call after the breaker opened came at least an open time after the one before.
 /// Open times double up to the maximum; jitter may shorten them by a fifth.
 fn assert_probes_spaced(alpha: &ScriptedProvider, opened: usize) {
-    let mut calls = alpha.calls();
+    let mut calls = alpha.call_times();
     // Later calls were made after the breaker had closed again.
     calls.truncate(opened + alpha.counts().probes);
     let min_pauses = [8, 16].into_iter().chain(std::iter::repeat(20));
@@ -103,13 +105,13 @@ async fn run_one_minute(mut caller: Caller, alpha: ScriptedProvider, app: TestAp
         );
     }
     assert_eq!(
-        alpha.asked(),
+        alpha.question_count(),
         FAILURES_TO_OPEN,
         "visitors' turns served as probes"
     );
     assert_probes_spaced(&alpha, FAILURES_TO_OPEN);
 
-    alpha.usually(answer(ALPHA));
+    alpha.script_default(full_answer(ALPHA));
     let recovered = Instant::now();
     loop {
         ticks.tick().await;
@@ -130,12 +132,12 @@ async fn run_one_minute(mut caller: Caller, alpha: ScriptedProvider, app: TestAp
         recovered.elapsed()
     );
     assert_probes_spaced(&alpha, FAILURES_TO_OPEN);
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }
 
 #[tokio::test]
 async fn every_question_over_the_socket_is_answered() {
-    let busy = vec![refusal(
+    let busy = vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
@@ -147,7 +149,7 @@ async fn every_question_over_the_socket_is_answered() {
 
 #[tokio::test]
 async fn every_question_over_the_api_is_answered() {
-    let (alpha, _beta, app) = service(vec![Act::Reset]).await;
+    let (alpha, _beta, app) = service(vec![ScriptStep::Reset]).await;
     run_one_minute(Caller::Stream, alpha, app).await;
 }
 
@@ -155,16 +157,16 @@ async fn every_question_over_the_api_is_answered() {
 async fn the_recovery_is_noticed_without_any_turn() {
     // A short outage, and one that lasts until the open time has grown to its maximum.
     for probes in [0, 3] {
-        let (alpha, _beta, app) = service(vec![Act::Close]).await;
+        let (alpha, _beta, app) = service(vec![ScriptStep::Close]).await;
         let mut client = WsClient::open(&app).await;
-        while app.provider("alpha").await["state"] == "closed" {
-            assert_eq!(client.answered("What?").await.text, BETA);
+        while app.provider_status("alpha").await["state"] == "closed" {
+            assert_eq!(client.ask_and_wait("What?").await.text, BETA);
         }
-        let asked = alpha.asked();
-        alpha.until(|counts| counts.probes >= probes).await;
-        alpha.usually(answer(ALPHA));
+        let asked = alpha.question_count();
+        alpha.wait_for(|counts| counts.probes >= probes).await;
+        alpha.script_default(full_answer(ALPHA));
         let recovered = Instant::now();
-        app.vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
             .await;
         println!("closed {:?} after recovery", recovered.elapsed());
         assert!(
@@ -172,9 +174,9 @@ async fn the_recovery_is_noticed_without_any_turn() {
             "closed {:?} after recovery",
             recovered.elapsed()
         );
-        assert_eq!(alpha.asked(), asked, "no turn served as a probe");
+        assert_eq!(alpha.question_count(), asked, "no turn served as a probe");
         assert_probes_spaced(&alpha, asked);
-        let shown = client.answered("What?").await;
+        let shown = client.ask_and_wait("What?").await;
         assert_eq!((shown.text.as_str(), shown.attempts.len()), (ALPHA, 1));
     }
 }

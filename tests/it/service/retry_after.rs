@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, full_answer, test_settings,
+};
 
 const ALPHA: &str = "The first provider's answer.";
 
@@ -21,14 +23,14 @@ const MAX_OVERLOADED: Duration = Duration::from_secs(24 * 60 * 60);
 /// The maximum wait that a failing or blocked provider may ask for.
 const MAX_FAILED: Duration = Duration::from_secs(5 * 60);
 
-fn limited(headers: &str) -> Vec<Act> {
+fn limited(headers: &str) -> Vec<ScriptStep> {
     error_response(429, headers, "rate_limit_exceeded")
 }
 
-fn error_response(status: u16, headers: &str, code: &str) -> Vec<Act> {
+fn error_response(status: u16, headers: &str, code: &str) -> Vec<ScriptStep> {
     let body = json!({ "error": { "message": "slow down", "code": code } });
     let headers = format!("content-type: application/json\r\n{headers}\r\n");
-    vec![refusal(status, &headers, &body.to_string())]
+    vec![error_response(status, &headers, &body.to_string())]
 }
 
 fn http_date(ahead: Duration) -> String {
@@ -45,22 +47,22 @@ async fn ask(app: &TestApp, interface: &str) -> String {
     if interface == "socket" {
         return WsClient::open(app)
             .await
-            .answered("What?")
+            .ask_and_wait("What?")
             .await
             .text
             .clone();
     }
-    let answer = app.stream("What?").await.ended().await;
+    let answer = app.stream_answer("What?").await.read_to_end().await;
     assert_eq!((answer.status, &answer.error), (200, &None));
     answer.text()
 }
 
 /// Alpha answers with `fault` once, and normally afterwards.
-async fn service(fault: Vec<Act>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
+async fn service(fault: Vec<ScriptStep>) -> (ScriptedProvider, ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering(ALPHA).await;
-    alpha.once(fault);
+    alpha.script_next(fault);
     let beta = ScriptedProvider::answering(BETA).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.providers[0].retry.max_retry_after = SECOND;
     let app = TestApp::start(settings).await;
     (alpha, beta, app)
@@ -92,10 +94,10 @@ async fn a_short_wait_delays_the_retry() {
                 "{headers}: called again after {:?}",
                 *second - *first
             );
-            assert_eq!(beta.asked(), 0, "{headers}");
-            app.at_rest().await;
+            assert_eq!(beta.question_count(), 0, "{headers}");
+            app.wait_until_idle().await;
             assert_eq!(
-                app.provider("alpha").await["retry_at"],
+                app.provider_status("alpha").await["retry_at"],
                 Value::Null,
                 "{headers}: it is over"
             );
@@ -112,11 +114,15 @@ async fn assert_waits(headers: &str, wait: Duration, interface: &str) {
         assert_eq!(ask(&app, interface).await, BETA, "{headers}");
     }
     assert_eq!(
-        (alpha.asked(), alpha.counts().probes, beta.asked()),
+        (
+            alpha.question_count(),
+            alpha.counts().probes,
+            beta.question_count()
+        ),
         (1, 0, 3),
         "{headers}"
     );
-    let vitals = app.provider("alpha").await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(
         (&vitals["state"], &vitals["reason"]),
         (&json!("closed"), &json!("rate_limited"))
@@ -160,9 +166,13 @@ async fn invalid_values_are_ignored() {
             let (alpha, beta, app) = service(limited(headers)).await;
             assert_eq!(ask(&app, interface).await, BETA, "{headers}");
             assert_eq!(ask(&app, interface).await, ALPHA, "{headers}");
-            assert_eq!((alpha.asked(), beta.asked()), (2, 1), "{headers}");
             assert_eq!(
-                app.provider("alpha").await["retry_at"],
+                (alpha.question_count(), beta.question_count()),
+                (2, 1),
+                "{headers}"
+            );
+            assert_eq!(
+                app.provider_status("alpha").await["retry_at"],
                 Value::Null,
                 "{headers}"
             );
@@ -183,9 +193,9 @@ async fn the_provider_is_called_again_only_after_the_wait() {
             "called again after {:?}",
             *second - *first
         );
-        assert!(beta.asked() > 1, "beta did not answer meanwhile");
-        app.at_rest().await;
-        let vitals = app.provider("alpha").await;
+        assert!(beta.question_count() > 1, "beta did not answer meanwhile");
+        app.wait_until_idle().await;
+        let vitals = app.provider_status("alpha").await;
         assert_eq!(
             (&vitals["retry_at"], vitals["counts"]["failure"].as_u64()),
             (&Value::Null, Some(1))
@@ -197,27 +207,27 @@ async fn the_provider_is_called_again_only_after_the_wait() {
 async fn an_elapsed_wait_disappears_from_the_status() {
     let (_alpha, _beta, app) = service(limited("retry-after-ms: 1200")).await;
     assert_eq!(ask(&app, "socket").await, BETA);
-    let until = timestamp(&app.provider("alpha").await["retry_at"]);
+    let until = timestamp(&app.provider_status("alpha").await["retry_at"]);
     let over = async {
         // Nobody asks meanwhile, and no event announces the end of a wait.
-        while app.provider("alpha").await["retry_at"] != Value::Null {}
+        while app.provider_status("alpha").await["retry_at"] != Value::Null {}
     };
-    crate::harness::soon("the wait to be over", over).await;
+    crate::harness::eventually("the wait to be over", over).await;
     assert!(SystemTime::now() >= until);
 }
 
 /// Opens or blocks alpha's breaker with one answer. Returns its `retry_at` too.
-async fn opened(fault: Vec<Act>, state: &str) -> (ScriptedProvider, TestApp, Value) {
+async fn opened(fault: Vec<ScriptStep>, state: &str) -> (ScriptedProvider, TestApp, Value) {
     let alpha = ScriptedProvider::start(fault).await;
     let beta = ScriptedProvider::answering(BETA).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     let breaker = &mut settings.providers[0].breaker;
     breaker.consecutive_failures = 1;
     breaker.blocked_for = 300 * MS;
     let app = TestApp::start(settings).await;
     assert_eq!(ask(&app, "socket").await, BETA);
-    app.at_rest().await;
-    let vitals = app.provider("alpha").await;
+    app.wait_until_idle().await;
+    let vitals = app.provider_status("alpha").await;
     assert_eq!(vitals["state"], state, "{vitals}");
     let until = vitals["retry_at"].clone();
     (alpha, app, until)
@@ -257,9 +267,9 @@ async fn the_first_probe_comes_after_the_wait() {
     ] {
         let fault = error_response(status, "retry-after-ms: 1500", code);
         let (alpha, app, _) = opened(fault, state).await;
-        alpha.usually(answer(ALPHA));
-        alpha.until(|counts| counts.probes == 1).await;
-        let calls = alpha.calls();
+        alpha.script_default(full_answer(ALPHA));
+        alpha.wait_for(|counts| counts.probes == 1).await;
+        let calls = alpha.call_times();
         let asked = calls[calls.len() - 2];
         let probed = calls[calls.len() - 1];
         assert!(
@@ -268,7 +278,8 @@ async fn the_first_probe_comes_after_the_wait() {
             probed - asked
         );
         let closed = failsoft::domain::ProviderState::Closed;
-        app.vitals("alpha", |vitals| vitals.state == closed).await;
+        app.wait_for_status("alpha", |vitals| vitals.state == closed)
+            .await;
         assert_eq!(ask(&app, "stream").await, ALPHA);
     }
 }

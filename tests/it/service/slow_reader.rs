@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Act, Gate, ScriptedProvider, TestApp, WsClient, finish, say, spoken, word};
+use crate::harness::{
+    ScriptGate, ScriptStep, ScriptedProvider, TestApp, WsClient, partial_answer, send_text,
+    stream_end, token_event,
+};
 
 /// The number of frames that a turn's log keeps.
 const LOG_FRAMES: u64 = 256;
@@ -13,76 +16,87 @@ const LOG_FRAMES: u64 = 256;
 const FILLING_ANSWERS: usize = 8;
 
 /// A long answer in a hundred pieces.
-fn long_answer() -> Vec<Act> {
-    let piece = word(&"lorem ipsum ".repeat(700));
-    vec![spoken([]), say(&piece.repeat(100)), say(&finish())]
+fn long_answer() -> Vec<ScriptStep> {
+    let piece = token_event(&"lorem ipsum ".repeat(700));
+    vec![
+        partial_answer([]),
+        send_text(&piece.repeat(100)),
+        send_text(&stream_end()),
+    ]
 }
 
 /// Two clients in one conversation: one with a small receive buffer that does not read, and one
 /// that reads.
 async fn two_clients(alpha: &ScriptedProvider) -> (TestApp, WsClient, WsClient) {
-    let app = TestApp::of(&[("alpha", alpha)]).await;
-    let mut asleep = WsClient::narrow(app.port).await;
-    asleep.say_hello(&json!({})).await;
+    let app = TestApp::with_providers(&[("alpha", alpha)]).await;
+    let mut asleep = WsClient::connect_with_small_buffer(app.port).await;
+    asleep.send_hello(&json!({})).await;
     let awake = WsClient::join(&app, &asleep.conversation).await;
     (app, asleep, awake)
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_delays_nobody_and_gets_a_snapshot() {
-    let gate = Gate::default();
+    let gate = ScriptGate::default();
     let alpha = ScriptedProvider::start(long_answer()).await;
     let (app, mut asleep, mut awake) = two_clients(&alpha).await;
     let started = Instant::now();
     for _ in 0..FILLING_ANSWERS {
-        let shown = awake.answered("Fill it!").await;
+        let shown = awake.ask_and_wait("Fill it!").await;
         assert_eq!(shown.text.len(), 100 * 12 * 700);
     }
     println!("{FILLING_ANSWERS} long answers in {:?}", started.elapsed());
 
     // The next answer has more frames than the log keeps: each word waits for the one before.
     let count = 2 * usize::try_from(LOG_FRAMES).unwrap();
-    let mut script = vec![spoken([])];
+    let mut script = vec![partial_answer([])];
     for number in 0..count {
-        script.extend([gate.hold(), say(&word(&format!("{number} ")))]);
+        script.extend([
+            gate.wait_step(),
+            send_text(&token_event(&format!("{number} "))),
+        ]);
     }
-    script.push(say(&finish()));
-    alpha.usually(script);
+    script.push(send_text(&stream_end()));
+    alpha.script_default(script);
     let turn = awake.ask("Count!").await;
     let mut shown_bytes = 0;
     for number in 0..count {
-        gate.open();
+        gate.let_one_through();
         shown_bytes += format!("{number} ").len();
         awake
-            .shows(&turn, |shown| shown.text.len() == shown_bytes)
+            .wait_for_turn(&turn, |shown| shown.text.len() == shown_bytes)
             .await;
     }
-    let shown = awake.done(&turn).await;
-    assert!(shown.snapshots == 0 && shown.tokens == count && shown.seq > 2 * LOG_FRAMES);
+    let shown = awake.wait_for_done(&turn).await;
+    assert!(
+        shown.snapshot_frames == 0
+            && shown.token_frames == count
+            && shown.last_seq > 2 * LOG_FRAMES
+    );
     let text = shown.text.clone();
-    let last = shown.seq;
+    let last = shown.last_seq;
 
     // The sleeping client reads on: it gets a snapshot instead of the missed frames, and the end.
     let mut frames = 0;
     while asleep
         .page
-        .find(&turn)
+        .find_turn(&turn)
         .is_none_or(|shown| shown.done.is_none())
     {
-        let frame = asleep.next().await;
+        let frame = asleep.next_frame().await;
         frames += u64::from(frame["turn"] == turn);
     }
     let shown = asleep.page.turn(&turn);
     assert_eq!(
-        (shown.text.as_str(), shown.seq, shown.snapshots),
+        (shown.text.as_str(), shown.last_seq, shown.snapshot_frames),
         (text.as_str(), last, 1)
     );
     assert!(
         frames <= 2,
         "{frames} frames of that turn were buffered for the sleeping client"
     );
-    asleep.quiet().await;
-    app.at_rest().await;
+    asleep.assert_no_pending_frame().await;
+    app.wait_until_idle().await;
 }
 
 /// The connection is dropped after half a minute in which the client's system acknowledges nothing.
@@ -93,7 +107,7 @@ async fn a_client_that_receives_nothing_is_dropped_after_30_seconds() {
     let (app, _asleep, mut awake) = two_clients(&alpha).await;
     let started = Instant::now();
     for _ in 0..FILLING_ANSWERS {
-        awake.answered("Fill it!").await;
+        awake.ask_and_wait("Fill it!").await;
     }
     let sessions = async || {
         let text = app.request("GET", "/metrics").send().await.body;
@@ -107,7 +121,7 @@ async fn a_client_that_receives_nothing_is_dropped_after_30_seconds() {
     // The kernel drops the connection, and no event tells of it.
     let dropped = async {
         while sessions().await > 1 {
-            awake.answered("Well?").await;
+            awake.ask_and_wait("Well?").await;
         }
     };
     tokio::time::timeout(Duration::from_secs(120), dropped)

@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::time::interval;
 
 use crate::harness::{
-    Act, ScriptedProvider, TestApp, WsClient, answer, refusal, settings, soon, texts,
+    ScriptStep, ScriptedProvider, TestApp, WsClient, error_response, eventually, full_answer,
+    string_fields, test_settings,
 };
 
 /// Stands for a second of the default configuration.
@@ -33,14 +34,14 @@ struct Observation {
 }
 
 async fn service() -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let busy = vec![refusal(
+    let busy = vec![error_response(
         503,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"busy"}}"#,
     )];
     let alpha = ScriptedProvider::start(busy).await;
-    let beta = ScriptedProvider::start(vec![Act::Reset]).await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let beta = ScriptedProvider::start(vec![ScriptStep::Reset]).await;
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.degradation.outbox = true;
     settings.degradation.fallback = FALLBACK.into();
     settings.retry.budget = 10.0;
@@ -58,7 +59,7 @@ async fn ask(mut client: WsClient, number: usize) -> Observation {
     let question = format!("Question {number}?");
     let asked = Instant::now();
     let turn = client.ask(&question).await;
-    let shown = client.done(&turn).await;
+    let shown = client.wait_for_done(&turn).await;
     let answered_after = asked.elapsed();
     let done = shown.done.as_ref().unwrap();
     assert_eq!(
@@ -117,10 +118,10 @@ async fn two_hundred_conversations_lose_no_question() {
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     // Five failures open each breaker; a few more calls were running at that moment.
     assert!(
-        alpha.asked() + beta.asked() < 60,
+        alpha.question_count() + beta.question_count() < 60,
         "{} and {}",
-        alpha.asked(),
-        beta.asked()
+        alpha.question_count(),
+        beta.question_count()
     );
     assert_eq!(
         app.lobby
@@ -138,17 +139,19 @@ async fn two_hundred_conversations_lose_no_question() {
         (&json!(CONVERSATIONS), &json!(CONVERSATIONS))
     );
 
-    let before_alpha = alpha.asked();
-    let before_beta = beta.asked();
+    let before_alpha = alpha.question_count();
+    let before_beta = beta.question_count();
     for provider in [&alpha, &beta] {
-        provider.usually(answer("The real answer."));
+        provider.script_default(full_answer("The real answer."));
     }
     let recovered = Instant::now();
     let staying = observations
         .iter_mut()
         .filter_map(|seen| Some((seen.client.as_mut()?, &seen.turn)));
     join_all(staying.map(|(client, turn)| async move {
-        let late = client.until(|frame| frame["type"] == "followup").await;
+        let late = client
+            .wait_for_frame(|frame| frame["type"] == "followup")
+            .await;
         assert_eq!(
             (&late["turn"], &late["text"]),
             (&json!(turn), &json!("The real answer."))
@@ -166,14 +169,17 @@ async fn two_hundred_conversations_lose_no_question() {
                 }
             }
         };
-        let history = soon("the follow-up", followed_up).await;
-        assert_eq!(texts(&history, "question"), [seen.question.as_str()]);
+        let history = eventually("the follow-up", followed_up).await;
+        assert_eq!(
+            string_fields(&history, "question"),
+            [seen.question.as_str()]
+        );
         assert_eq!(
             (&history[0]["text"], &history[0]["degraded"]),
             (&json!(FALLBACK), &json!(true))
         );
         assert_eq!(
-            texts(history.iter().map(|turn| &turn["followup"]), "text"),
+            string_fields(history.iter().map(|turn| &turn["followup"]), "text"),
             ["The real answer."]
         );
     }
@@ -192,5 +198,5 @@ async fn two_hundred_conversations_lose_no_question() {
         .map(|seen| (seen.question.clone(), 1))
         .collect();
     assert_eq!(late, expected);
-    app.at_rest().await;
+    app.wait_until_idle().await;
 }

@@ -7,12 +7,14 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use prost::Message as _;
 
-use crate::harness::{Act, Receiver, ScriptedProvider, TestApp, WsClient, settings, spoken};
+use crate::harness::{
+    AlertReceiver, ScriptStep, ScriptedProvider, TestApp, WsClient, partial_answer, test_settings,
+};
 
-fn spans(receiver: &Receiver) -> Vec<Span> {
-    let batches = receiver.came().into_iter().map(|delivery| {
+fn spans(receiver: &AlertReceiver) -> Vec<Span> {
+    let batches = receiver.deliveries().into_iter().map(|delivery| {
         assert_eq!(delivery.header("content-type"), "application/x-protobuf");
-        ExportTraceServiceRequest::decode(&delivery.bytes[..]).unwrap()
+        ExportTraceServiceRequest::decode(&delivery.body_bytes[..]).unwrap()
     });
     let scopes = batches
         .flat_map(|batch| batch.resource_spans)
@@ -40,16 +42,17 @@ fn attribute_map(span: &Span) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn a_fail_over_is_exported_as_a_turn_with_two_attempts() {
-    let alpha = ScriptedProvider::start(vec![spoken(["Half ", "an "]), Act::Reset]).await;
+    let alpha =
+        ScriptedProvider::start(vec![partial_answer(["Half ", "an "]), ScriptStep::Reset]).await;
     let beta = ScriptedProvider::answering("A whole answer.").await;
-    let receiver = Receiver::start().await;
-    let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let receiver = AlertReceiver::start().await;
+    let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     settings.telemetry.otlp_endpoint = Some(receiver.url().replace("/hook", ""));
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     let turn = client.ask("A canary of a question?").await;
-    assert_eq!(client.done(&turn).await.text, "A whole answer.");
-    receiver.until(|deliveries| !deliveries.is_empty()).await;
+    assert_eq!(client.wait_for_done(&turn).await.text, "A whole answer.");
+    receiver.wait_for(|deliveries| !deliveries.is_empty()).await;
     let spans = spans(&receiver);
     assert_eq!(spans.len(), 3, "{spans:#?}");
     let named = |name: &str| {
@@ -106,9 +109,9 @@ async fn a_fail_over_is_exported_as_a_turn_with_two_attempts() {
     }
     assert!(attempts[0].end_time_unix_nano <= attempts[1].end_time_unix_nano);
     let bytes: Vec<u8> = receiver
-        .came()
+        .deliveries()
         .into_iter()
-        .flat_map(|delivery| delivery.bytes)
+        .flat_map(|delivery| delivery.body_bytes)
         .collect();
     let text = String::from_utf8_lossy(&bytes);
     for canary in ["canary", "whole answer", "Half"] {
@@ -119,7 +122,7 @@ async fn a_fail_over_is_exported_as_a_turn_with_two_attempts() {
 #[tokio::test]
 async fn an_unreachable_collector_affects_no_turn() {
     let alpha = ScriptedProvider::answering("Yes.").await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     // No service listens on a port that was just released.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -130,21 +133,24 @@ async fn an_unreachable_collector_affects_no_turn() {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     for n in 0..20 {
-        assert_eq!(client.answered(&format!("Question {n}")).await.text, "Yes.");
+        assert_eq!(
+            client.ask_and_wait(&format!("Question {n}")).await.text,
+            "Yes."
+        );
     }
-    app.at_rest().await;
+    app.wait_until_idle().await;
     assert_eq!(app.status().await["problems"], serde_json::json!([]));
-    app.stopped().await;
+    app.shut_down().await;
 }
 
 #[tokio::test]
 async fn pending_spans_are_exported_at_shutdown() {
     let alpha = ScriptedProvider::answering("Yes.").await;
-    let receiver = Receiver::start().await;
-    let mut settings = settings(&[("alpha", &alpha)]);
+    let receiver = AlertReceiver::start().await;
+    let mut settings = test_settings(&[("alpha", &alpha)]);
     settings.telemetry.otlp_endpoint = Some(format!("{}/v1/traces", receiver.url()));
     let app = TestApp::start(settings).await;
-    WsClient::open(&app).await.answered("One").await;
-    app.stopped().await;
+    WsClient::open(&app).await.ask_and_wait("One").await;
+    app.shut_down().await;
     assert_eq!(spans(&receiver).len(), 2);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{ScriptedProvider, TestApp, WsClient, soon};
+use crate::harness::{ScriptedProvider, TestApp, WsClient, eventually};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -66,7 +66,7 @@ impl RawClient {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut response = Vec::new();
         while !response.ends_with(b"\r\n\r\n") {
-            response.push(soon("the handshake", stream.read_u8()).await.unwrap());
+            response.push(eventually("the handshake", stream.read_u8()).await.unwrap());
         }
         let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
         assert!(
@@ -86,7 +86,7 @@ impl RawClient {
 
     async fn send(&mut self, bytes: &[u8]) {
         // The server may have closed the connection already.
-        drop(soon("the bytes to be sent", self.stream.write_all(bytes)).await);
+        drop(eventually("the bytes to be sent", self.stream.write_all(bytes)).await);
     }
 
     /// The next frame's first byte and payload, or `None` at the end of the connection.
@@ -109,7 +109,7 @@ impl RawClient {
                 }
             }
             let mut more = [0; 4096];
-            match soon("a frame", self.stream.read(&mut more)).await {
+            match eventually("a frame", self.stream.read(&mut more)).await {
                 Ok(0) | Err(_) => return None,
                 Ok(read) => self.bytes.extend(&more[..read]),
             }
@@ -153,7 +153,7 @@ impl RawClient {
 
 async fn service() -> (ScriptedProvider, TestApp) {
     let alpha = ScriptedProvider::answering("All is well.").await;
-    let app = TestApp::of(&[("alpha", &alpha)]).await;
+    let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     (alpha, app)
 }
 
@@ -217,7 +217,7 @@ async fn protocol_violations_are_closed_with_1002() {
         other_codes.is_empty(),
         "not closed with 1002: {other_codes:?}"
     );
-    assert_eq!(bystander.answered("Well?").await.text, "All is well.");
+    assert_eq!(bystander.ask_and_wait("Well?").await.text, "All is well.");
 }
 
 #[tokio::test]
@@ -273,7 +273,11 @@ async fn a_close_is_answered_and_later_frames_are_ignored() {
     let send = json!({ "type": "send", "client_msg_id": "m", "text": "Well?" }).to_string();
     let late = [close(1000, b""), frame(TEXT, send.as_bytes())].concat();
     close_code_after(&app, &late).await;
-    assert_eq!(alpha.asked(), 0, "a message after the Close was processed");
+    assert_eq!(
+        alpha.question_count(),
+        0,
+        "a message after the Close was processed"
+    );
 }
 
 #[tokio::test]
@@ -351,5 +355,5 @@ async fn offered_compression_is_declined() {
         raw.send(&frame(TEXT | 0x40, b"\xaa\x56\x2a\xa9")).await;
         assert_eq!(raw.closed().await, Some(1002), "{offer}");
     }
-    assert_eq!(alpha.asked(), 3);
+    assert_eq!(alpha.question_count(), 3);
 }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::config::Secret;
 use crate::provider::paused_system::run_until_idle;
-use crate::store::server::Redis;
+use crate::store::server::RedisServer;
 
-async fn connected(redis: &Redis, name: &str) -> AlertClaims {
+async fn connected(redis: &RedisServer, name: &str) -> AlertClaims {
     let link = RedisClient::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
     let mut health = link.health();
     let up = health.wait_for(|health| health.is_up());
@@ -29,16 +29,16 @@ async fn claim(claims: &AlertClaims, sinks: &str, alert: &AlertKey) -> AlertOwne
 }
 
 /// Simulates the death of an instance: nobody renews its heartbeat.
-async fn kill_instance(redis: &Redis, claims: AlertClaims, name: &str) {
+async fn kill_instance(redis: &RedisServer, claims: AlertClaims, name: &str) {
     drop(claims);
     // The connection monitor must end first, or it would renew the key.
     run_until_idle().await;
-    redis.tell(&["DEL", &format!("{PREFIX}{HEARTBEAT_KEY}{name}")]);
+    redis.command(&["DEL", &format!("{PREFIX}{HEARTBEAT_KEY}{name}")]);
 }
 
 #[tokio::test]
 async fn one_instance_sends_and_the_others_defer_to_it() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let one = connected(&redis, "one").await;
     let other = connected(&redis, "other").await;
     let down = matter(1, false);
@@ -74,7 +74,7 @@ async fn one_instance_sends_and_the_others_defer_to_it() {
         "also when noticed later"
     );
     let left: u64 = redis
-        .tell(&["PTTL", &redis_key("s", &down)])
+        .command(&["PTTL", &redis_key("s", &down)])
         .parse()
         .unwrap();
     assert!(left > 0 && left <= millis(RECOVERY_CLAIM_TTL), "{left}");
@@ -91,13 +91,13 @@ async fn one_instance_sends_and_the_others_defer_to_it() {
 
 #[tokio::test]
 async fn alerts_of_a_dead_instance_are_taken_over_once() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let down = matter(1, false);
     for is_sent in [false, true] {
         for is_over in [false, true] {
             let one = connected(&redis, "one").await;
             let other = connected(&redis, "other").await;
-            redis.tell(&["DEL", &redis_key("s", &down)]);
+            redis.command(&["DEL", &redis_key("s", &down)]);
             claim(&one, "s", &down).await;
             one.renew("s", &BTreeMap::from([(down.clone(), is_sent)]))
                 .await;
@@ -142,11 +142,11 @@ async fn alerts_of_a_dead_instance_are_taken_over_once() {
 
 #[tokio::test]
 async fn without_redis_every_instance_sends_and_invalid_values_are_overwritten() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let one = connected(&redis, "one").await;
     let other = connected(&redis, "other").await;
     let down = matter(1, false);
-    redis.tell(&["LPUSH", &redis_key("s", &down), "rubbish"]);
+    redis.command(&["LPUSH", &redis_key("s", &down), "rubbish"]);
     assert_eq!(one.release("s", &down, &[]).await, AlertOwnership::Send);
     assert_eq!(claim(&one, "s", &down).await, AlertOwnership::Send);
     assert_eq!(

@@ -47,8 +47,8 @@ impl ConnectionMonitor {
         Self {
             client,
             heartbeat_key: format!("{PREFIX}{HEARTBEAT_KEY}{instance}"),
-            random_unit: random_unit,
-            state: state,
+            random_unit,
+            state,
         }
     }
 
@@ -178,7 +178,7 @@ impl ConnectionMonitor {
             let changed = health.outage != outage;
             if changed {
                 *health = RedisHealth {
-                    outage: outage,
+                    outage,
                     since: wall_clock_now(),
                 };
             }

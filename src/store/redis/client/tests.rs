@@ -4,13 +4,13 @@
 
 use std::time::Instant;
 
-use super::super::server::Redis;
+use super::super::server::RedisServer;
 use super::*;
 
 /// Longer than any step takes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-fn client_for(redis: &Redis) -> RedisClient {
+fn client_for(redis: &RedisServer) -> RedisClient {
     RedisClient::open(&Secret::new(redis.url()), "here", || 0.5).unwrap()
 }
 
@@ -50,7 +50,7 @@ async fn set(client: &RedisClient, limit: Duration) -> Result<(), RedisCallError
 
 #[tokio::test]
 async fn client_connects_to_a_redis_that_starts_late_and_reconnects() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     redis.kill();
     let client = client_for(&redis);
     assert_eq!(outage(&client).await, OutageReason::Unreachable);
@@ -62,9 +62,13 @@ async fn client_connects_to_a_redis_that_starts_late_and_reconnects() {
         redis.restart();
         connected(&client).await;
         assert_eq!(set(&client, BACKGROUND_TIMEOUT).await, Ok(()));
-        assert_eq!(redis.tell(&["EXISTS", "failsoft:here:here"]), "1");
+        assert_eq!(redis.command(&["EXISTS", "failsoft:here:here"]), "1");
         // The current one, and one that was being made when the other was lost.
-        assert!(redis.connections() <= 2, "{}", redis.connections());
+        assert!(
+            redis.client_connections() <= 2,
+            "{}",
+            redis.client_connections()
+        );
         redis.kill();
         assert_eq!(outage(&client).await, OutageReason::Unreachable);
     }
@@ -72,7 +76,7 @@ async fn client_connects_to_a_redis_that_starts_late_and_reconnects() {
 
 #[tokio::test]
 async fn a_redis_that_stands_still_holds_a_hot_path_for_its_limit_once() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let client = client_for(&redis);
     connected(&client).await;
     redis.pause();
@@ -96,7 +100,7 @@ async fn a_redis_that_stands_still_holds_a_hot_path_for_its_limit_once() {
         started.elapsed()
     );
     assert_eq!(outage(&client).await, OutageReason::Unreachable);
-    redis.go_on();
+    redis.resume();
     connected(&client).await;
     assert_eq!(set(&client, BACKGROUND_TIMEOUT).await, Ok(()));
 }
@@ -117,7 +121,7 @@ async fn outage_reason_is_reported_without_secrets() {
             OutageReason::Unknown,
         ),
     ] {
-        let redis = Redis::start(arguments);
+        let redis = RedisServer::start(arguments);
         let client = client_for(&redis);
         assert_eq!(outage(&client).await, expected, "{arguments:?}");
         assert!(!expected.describe().contains("canary"));
@@ -141,10 +145,10 @@ async fn loading_redis_is_unavailable_until_it_has_loaded() {
         "--loading-process-events-interval-bytes",
         "1024",
     ];
-    let mut redis = Redis::start(&[&slowly[..], &["--rdbcompression", "no"]].concat());
+    let mut redis = RedisServer::start(&[&slowly[..], &["--rdbcompression", "no"]].concat());
     let fill = "for i = 1, 2000 do redis.call('SET', 'other:' .. i, string.rep('x', 1024)) end";
-    redis.tell(&["EVAL", fill, "0"]);
-    assert_eq!(redis.tell(&["SAVE"]), "OK");
+    redis.command(&["EVAL", fill, "0"]);
+    assert_eq!(redis.command(&["SAVE"]), "OK");
     redis.restart();
     let client = client_for(&redis);
     assert_eq!(outage(&client).await, OutageReason::Loading);
@@ -152,14 +156,17 @@ async fn loading_redis_is_unavailable_until_it_has_loaded() {
         set(&client, BACKGROUND_TIMEOUT).await,
         Err(RedisCallError::Unavailable)
     );
-    assert_eq!(redis.tell(&["CONFIG", "SET", "key-load-delay", "0"]), "OK");
+    assert_eq!(
+        redis.command(&["CONFIG", "SET", "key-load-delay", "0"]),
+        "OK"
+    );
     connected(&client).await;
     assert_eq!(set(&client, BACKGROUND_TIMEOUT).await, Ok(()));
 }
 
 #[tokio::test]
 async fn rejected_command_does_not_mark_redis_as_down() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let client = client_for(&redis);
     connected(&client).await;
     set(&client, BACKGROUND_TIMEOUT).await.unwrap();
@@ -179,7 +186,7 @@ async fn rejected_command_does_not_mark_redis_as_down() {
 
 #[tokio::test]
 async fn subscription_survives_a_reconnect() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let publisher = client_for(&redis);
     let subscriber = client_for(&redis);
     let mut messages = subscriber.subscribe("news");
@@ -205,7 +212,7 @@ async fn subscription_survives_a_reconnect() {
 
 #[tokio::test]
 async fn monitor_ends_when_the_last_client_is_dropped() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let client = client_for(&redis);
     connected(&client).await;
     let mut health = client.clone().health();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::{exclusive, wait_for};
 use super::{BETA, ExtraConfig, InstancePair, refuses};
-use crate::harness::{Gate, answer};
+use crate::harness::{ScriptGate, full_answer};
 
 /// The longest that an event may take to the other instance, as the median of three.
 const MAX_PROPAGATION: Duration = Duration::from_millis(100);
@@ -22,8 +22,8 @@ async fn a_refused_key_and_its_recovery_reach_the_other_instance() {
     .await;
     let mut took = Vec::new();
     for (first, second) in [(0, 1), (1, 0), (0, 1)] {
-        pair.alpha.usually(refuses(401));
-        let asked = pair.alpha.asked();
+        pair.alpha.script_default(refuses(401));
+        let asked = pair.alpha.question_count();
         let answer_to_first = pair.ask(first);
         let both_blocked = async {
             (
@@ -37,11 +37,11 @@ async fn a_refused_key_and_its_recovery_reach_the_other_instance() {
         took.push(second_blocked.saturating_duration_since(first_blocked));
         assert_eq!(pair.ask(second).await["message"], BETA);
         assert_eq!(
-            pair.alpha.asked(),
+            pair.alpha.question_count(),
             asked + 1,
             "the other instance did not ask the provider itself"
         );
-        pair.alpha.usually(answer("Recovered."));
+        pair.alpha.script_default(full_answer("Recovered."));
         pair.wait_for_alpha_state(first, "closed").await;
         pair.wait_for_alpha_state(second, "closed").await;
         assert_eq!(pair.ask(second).await["message"], "Recovered.");
@@ -56,7 +56,7 @@ async fn a_refused_key_and_its_recovery_reach_the_other_instance() {
 #[tokio::test]
 async fn an_unreachable_provider_is_only_a_hint_to_the_other_instance() {
     let pair = InstancePair::start(ExtraConfig::default()).await;
-    pair.alpha.refuse().await;
+    pair.alpha.stop_listening().await;
     for _ in 0..5 {
         assert_eq!(pair.ask(0).await["message"], BETA);
     }
@@ -93,18 +93,18 @@ async fn instances_probe_one_at_a_time_and_share_the_result() {
         ..ExtraConfig::default()
     })
     .await;
-    pair.alpha.usually(refuses(500));
+    pair.alpha.script_default(refuses(500));
     assert_eq!(pair.ask(0).await["message"], BETA);
     pair.wait_for_alpha_state(1, "open").await;
     // The next probe is not answered until the other instance waits for it.
-    let gate = Gate::default();
-    let mut script = vec![gate.hold()];
-    script.extend(answer("pong"));
-    pair.alpha.usually(script);
+    let gate = ScriptGate::default();
+    let mut script = vec![gate.wait_step()];
+    script.extend(full_answer("pong"));
+    pair.alpha.script_default(script);
     let before = pair.alpha.counts().probes;
     let held = pair
         .alpha
-        .until(|counts| counts.probes > before && counts.open == 1)
+        .wait_for(|counts| counts.probes > before && counts.in_flight == 1)
         .await;
     let waits = |alpha: &Value| alpha["state"] == "half_open" && alpha["retry_at"].is_string();
     let waiting = async {
@@ -118,12 +118,15 @@ async fn instances_probe_one_at_a_time_and_share_the_result() {
     };
     wait_for("the other instance to wait", waiting).await;
     assert_eq!(pair.alpha.counts().probes, held.probes);
-    gate.open();
+    gate.let_one_through();
     for index in 0..2 {
         pair.wait_for_alpha_state(index, "closed").await;
     }
     assert_eq!(
-        (pair.alpha.counts().probes, pair.alpha.counts().most),
+        (
+            pair.alpha.counts().probes,
+            pair.alpha.counts().max_in_flight
+        ),
         (held.probes, 1)
     );
     pair.stop().await;

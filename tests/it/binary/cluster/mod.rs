@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::service::Service;
 use super::wait_for;
-use crate::harness::{Act, Redis, ScriptedProvider, refusal};
+use crate::harness::{Redis, ScriptStep, ScriptedProvider, error_response};
 
 /// The answer of the second provider.
 const BETA: &str = "The second provider's answer.";
@@ -129,8 +129,8 @@ redis_url = "{}"
 }
 
 /// A provider's refusal with this HTTP status.
-fn refuses(status: u16) -> Vec<Act> {
-    vec![refusal(
+fn refuses(status: u16) -> Vec<ScriptStep> {
+    vec![error_response(
         status,
         "content-type: application/json\r\n",
         r#"{"error":{"message":"no"}}"#,

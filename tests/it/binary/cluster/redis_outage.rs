@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{exclusive, wait_for};
 use super::{BETA, ExtraConfig, InstancePair, refuses};
-use crate::harness::answer;
+use crate::harness::full_answer;
 
 /// The longest that the loss of Redis may delay an answer.
 const MAX_DELAY_WITHOUT_REDIS: Duration = Duration::from_millis(50);
@@ -29,16 +29,18 @@ async fn instances_continue_without_redis_and_rejoin_with_few_connections() {
             "{without:?} after {usual:?}"
         );
         // Each instance discovers the refused key itself, and probes itself.
-        pair.alpha.usually(refuses(401));
-        let asked = pair.alpha.asked();
+        pair.alpha.script_default(refuses(401));
+        let asked = pair.alpha.question_count();
         for index in 0..2 {
             assert_eq!(pair.ask(index).await["message"], BETA);
             pair.wait_for_alpha_state(index, "blocked").await;
         }
-        assert_eq!(pair.alpha.asked(), asked + 2);
+        assert_eq!(pair.alpha.question_count(), asked + 2);
         let probes = pair.alpha.counts().probes;
-        pair.alpha.until(|counts| counts.probes >= probes + 2).await;
-        pair.alpha.usually(answer("Recovered."));
+        pair.alpha
+            .wait_for(|counts| counts.probes >= probes + 2)
+            .await;
+        pair.alpha.script_default(full_answer("Recovered."));
         for index in 0..2 {
             pair.wait_for_alpha_state(index, "closed").await;
         }
@@ -74,13 +76,13 @@ async fn wait_until_propagated(pair: &InstancePair) {
     // itself, and the test tries again.
     let propagated = async {
         loop {
-            pair.alpha.usually(refuses(401));
-            let asked = pair.alpha.asked();
+            pair.alpha.script_default(refuses(401));
+            let asked = pair.alpha.question_count();
             pair.ask(0).await;
             pair.wait_for_alpha_state(0, "blocked").await;
             pair.wait_for_alpha_state(1, "blocked").await;
-            let is_propagated = pair.alpha.asked() == asked + 1;
-            pair.alpha.usually(answer("Recovered."));
+            let is_propagated = pair.alpha.question_count() == asked + 1;
+            pair.alpha.script_default(full_answer("Recovered."));
             for index in 0..2 {
                 pair.wait_for_alpha_state(index, "closed").await;
             }

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 use super::super::service::Service;
 use super::super::wait_for;
 use super::{BETA, ExtraConfig, InstancePair};
-use crate::harness::refusal;
+use crate::harness::error_response;
 
 #[tokio::test]
 async fn a_provider_rate_limit_applies_to_all_instances() {
     let pair = InstancePair::start(ExtraConfig::default()).await;
     let limit = "content-type: application/json\r\nretry-after: 600\r\n";
-    pair.alpha.usually(vec![refusal(
+    pair.alpha.script_default(vec![error_response(
         429,
         limit,
         r#"{"error":{"message":"slow down"}}"#,
@@ -25,7 +25,10 @@ async fn a_provider_rate_limit_applies_to_all_instances() {
     })
     .await;
     assert_eq!(
-        (pair.ask(1).await["message"].clone(), pair.alpha.asked()),
+        (
+            pair.ask(1).await["message"].clone(),
+            pair.alpha.question_count()
+        ),
         (json!(BETA), 1)
     );
     // An instance that starts later learns of it too.
@@ -36,7 +39,7 @@ async fn a_provider_rate_limit_applies_to_all_instances() {
     third
         .wait_for_status("the rate limit in the status", knows_limit)
         .await;
-    assert_eq!(pair.alpha.asked(), 1);
+    assert_eq!(pair.alpha.question_count(), 1);
     pair.stop().await;
 }
 
@@ -60,7 +63,7 @@ async fn a_daily_budget_is_shared() {
     for index in 0..2 {
         assert_eq!(pair.ask(index).await["message"], BETA);
     }
-    assert_eq!(pair.alpha.asked(), 2);
+    assert_eq!(pair.alpha.question_count(), 2);
     pair.stop().await;
 }
 

@@ -8,7 +8,7 @@ use failsoft::provider::fault_injection::TOKENS_BEFORE_FAULT;
 use serde_json::json;
 
 use super::{BETA, Drills, alpha_script, alpha_text};
-use crate::harness::{TestApp, WsClient, settings, soon};
+use crate::harness::{TestApp, WsClient, eventually, test_settings};
 
 #[tokio::test]
 async fn a_drill_ends_by_itself_and_the_breaker_closes() {
@@ -18,11 +18,14 @@ async fn a_drill_ends_by_itself_and_the_breaker_closes() {
         .start_with(&json!({ "provider": "alpha", "fault": "unauthorized", "for": "1500ms" }))
         .await;
     let mut client = WsClient::open(&drills.app).await;
-    client.answered("Who?").await;
-    assert_eq!(drills.app.provider("alpha").await["state"], "blocked");
+    client.ask_and_wait("Who?").await;
+    assert_eq!(
+        drills.app.provider_status("alpha").await["state"],
+        "blocked"
+    );
     drills
         .app
-        .vitals("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
         .await;
     let report = drills.report().await;
     assert_eq!(
@@ -45,29 +48,29 @@ async fn probes_and_health_checks_fail_during_a_drill() {
         settings.providers[0].breaker.consecutive_failures = 1;
     })
     .await;
-    drills.alpha.until(|counts| counts.listings > 0).await;
+    drills.alpha.wait_for(|counts| counts.listings > 0).await;
     drills.start("down").await;
     drills
         .app
-        .vitals("alpha", |vitals| vitals.failed_checks > 0)
+        .wait_for_status("alpha", |vitals| vitals.failed_checks > 0)
         .await;
     let listings = drills.alpha.counts().listings;
-    WsClient::open(&drills.app).await.answered("Who?").await;
+    WsClient::open(&drills.app).await.ask_and_wait("Who?").await;
     // Probes fail as the visitors' calls do, so the breaker keeps reopening.
     drills
         .app
-        .vitals("alpha", |vitals| vitals.failed_probes >= 3)
+        .wait_for_status("alpha", |vitals| vitals.failed_probes >= 3)
         .await;
     assert_eq!(
         (
-            drills.alpha.asked(),
+            drills.alpha.question_count(),
             drills.alpha.counts().probes,
             drills.alpha.counts().listings
         ),
         (0, 0, listings)
     );
     drills.end().await;
-    assert_eq!(drills.app.provider("alpha").await["healthy"], true);
+    assert_eq!(drills.app.provider_status("alpha").await["healthy"], true);
     drills.assert_no_trace().await;
 }
 
@@ -78,18 +81,18 @@ async fn a_restart_ends_a_drill_and_leaves_the_breaker_closed() {
     })
     .await;
     drills.start("down").await;
-    WsClient::open(&drills.app).await.answered("Who?").await;
-    assert_ne!(drills.app.provider("alpha").await["state"], "closed");
+    WsClient::open(&drills.app).await.ask_and_wait("Who?").await;
+    assert_ne!(drills.app.provider_status("alpha").await["state"], "closed");
     let Drills { alpha, beta, app } = drills;
-    let data = app.stopped().await;
-    let app = TestApp::in_folder(settings(&[("alpha", &alpha), ("beta", &beta)]), data).await;
-    let state = app.provider("alpha").await;
+    let data = app.shut_down().await;
+    let app = TestApp::start_in(test_settings(&[("alpha", &alpha), ("beta", &beta)]), data).await;
+    let state = app.provider_status("alpha").await;
     assert_eq!(
         (&state["state"], &state["drill"]),
         (&json!("closed"), &json!(null))
     );
     assert_eq!(
-        WsClient::open(&app).await.answered("Who?").await.text,
+        WsClient::open(&app).await.ask_and_wait("Who?").await.text,
         alpha_text(20)
     );
 }
@@ -104,7 +107,7 @@ async fn answers_during_a_drill_are_not_cached() {
     drills.start("down").await;
     let during = WsClient::open(&drills.app)
         .await
-        .answered("What are your opening hours?")
+        .ask_and_wait("What are your opening hours?")
         .await
         .text
         .clone();
@@ -112,7 +115,7 @@ async fn answers_during_a_drill_are_not_cached() {
     drills.end().await;
     let after = WsClient::open(&drills.app)
         .await
-        .answered("What are your opening hours?")
+        .ask_and_wait("What are your opening hours?")
         .await
         .done
         .clone()
@@ -122,7 +125,7 @@ async fn answers_during_a_drill_are_not_cached() {
         (&json!("ai"), &json!("alpha"))
     );
     // Answers after the drill are cached.
-    soon("the answer to be cached", async {
+    eventually("the answer to be cached", async {
         while drills
             .app
             .lobby
@@ -137,7 +140,7 @@ async fn answers_during_a_drill_are_not_cached() {
     .await;
     let cached = WsClient::open(&drills.app)
         .await
-        .answered("What are your opening hours?")
+        .ask_and_wait("What are your opening hours?")
         .await
         .done
         .clone()

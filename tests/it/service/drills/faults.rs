@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{BETA, Drills, alpha_script, alpha_text, alpha_words};
-use crate::harness::{Gate, Shown, WsClient, answer, finish, question, say, soon, spoken, word};
+use crate::harness::{
+    ScriptGate, ShownTurn, WsClient, eventually, full_answer, partial_answer, question_body,
+    send_text, stream_end, token_event,
+};
 
 /// Asserts that alpha said `tokens` words and then failed for `reason`; `None` if it did not fail.
 #[track_caller]
-fn assert_outcome(shown: &Shown, tokens: usize, reason: Option<&str>) {
+fn assert_outcome(shown: &ShownTurn, tokens: usize, reason: Option<&str>) {
     let Some(reason) = reason else {
         assert_eq!(
             (shown.text.as_str(), shown.outcomes()),
@@ -19,7 +22,7 @@ fn assert_outcome(shown: &Shown, tokens: usize, reason: Option<&str>) {
     };
     assert_eq!(shown.text, BETA);
     assert_eq!(
-        shown.path().last(),
+        shown.provider_path().last(),
         Some(&("beta".to_owned(), reason.to_owned()))
     );
     let drafts: Vec<_> = shown.drafts.iter().map(|(_, text)| text.clone()).collect();
@@ -34,7 +37,7 @@ fn assert_outcome(shown: &Shown, tokens: usize, reason: Option<&str>) {
 async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     // `slow` takes a second per token, so four tokens have to do.
     let script = if fault == "slow" {
-        answer("one two three four")
+        full_answer("one two three four")
     } else {
         alpha_script()
     };
@@ -54,7 +57,7 @@ async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     let status = drills.app.status().await;
     for key in ["provider", "fault", "from", "until"] {
         assert_eq!(
-            drills.app.provider("alpha").await["drill"][key],
+            drills.app.provider_status("alpha").await["drill"][key],
             order[key],
             "{key}"
         );
@@ -64,10 +67,10 @@ async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
 
     let mut client = WsClient::open(&drills.app).await;
     let asked = Instant::now();
-    let shown = client.answered("Count!").await;
+    let shown = client.ask_and_wait("Count!").await;
     if fault == "slow" {
         assert_eq!(
-            (shown.text.as_str(), shown.tokens),
+            (shown.text.as_str(), shown.token_frames),
             ("one two three four", 4)
         );
         assert!(
@@ -78,14 +81,18 @@ async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     } else {
         assert_outcome(shown, tokens, reason);
         // Over `/v1`, sent text cannot be retracted: an answer is whole or ends with an error.
-        let answer = drills.app.completion(&question("Count!")).send().await;
+        let answer = drills
+            .app
+            .completion_request(&question_body("Count!"))
+            .send()
+            .await;
         assert_eq!(
             (answer.status, answer.header("x-provider")),
             (200, "beta"),
             "{}",
             answer.body
         );
-        let streamed = drills.app.stream("Count!").await.ended().await;
+        let streamed = drills.app.stream_answer("Count!").await.read_to_end().await;
         if streamed.error.is_none() {
             assert!(
                 streamed.text() == BETA || streamed.text().starts_with(&alpha_text(tokens)),
@@ -98,12 +105,12 @@ async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
     }
     let is_refused = ["down", "rate_limit", "unauthorized", "timeout"].contains(&fault);
     assert_eq!(
-        drills.alpha.asked() == 0,
+        drills.alpha.question_count() == 0,
         is_refused,
         "refused calls never reach the provider"
     );
     assert_eq!(drills.end().await.as_array().unwrap().len(), 1);
-    soon("the end of the drill in the status", async {
+    eventually("the end of the drill in the status", async {
         while !drills.app.status().await["drill"].is_null() {}
     })
     .await;
@@ -112,27 +119,32 @@ async fn check_new_call(fault: &str, tokens: usize, reason: Option<&str>) {
 
 async fn check_running_answer(fault: &str, reason: Option<&str>) {
     for over_v1 in [false, true] {
-        let gate = Gate::default();
+        let gate = ScriptGate::default();
         let words = alpha_words();
         let (first, rest) = words.split_at(3);
-        let mut script = vec![spoken(first.iter().map(String::as_str)), gate.hold()];
-        script.push(say(&rest
-            .iter()
-            .take(3)
-            .map(|text| word(text))
-            .collect::<String>()));
-        script.push(say(&finish()));
+        let mut script = vec![
+            partial_answer(first.iter().map(String::as_str)),
+            gate.wait_step(),
+        ];
+        script.push(send_text(
+            &rest
+                .iter()
+                .take(3)
+                .map(|text| token_event(text))
+                .collect::<String>(),
+        ));
+        script.push(send_text(&stream_end()));
         let drills = Drills::with_alpha(script, |settings| {
             settings.providers[0].timeouts.stall =
                 Duration::from_secs(if fault == "slow" { 20 } else { 1 });
         })
         .await;
         if over_v1 {
-            let mut streamed = drills.app.stream("Count!").await;
-            streamed.shows(&alpha_text(3)).await;
+            let mut streamed = drills.app.stream_answer("Count!").await;
+            streamed.read_until_text(&alpha_text(3)).await;
             drills.start(fault).await;
-            gate.open();
-            let streamed = streamed.ended().await;
+            gate.let_one_through();
+            let streamed = streamed.read_to_end().await;
             let is_complete = streamed.error.is_none();
             assert!(
                 streamed.text().starts_with(&alpha_text(3)),
@@ -151,12 +163,12 @@ async fn check_running_answer(fault: &str, reason: Option<&str>) {
             let mut client = WsClient::open(&drills.app).await;
             let turn = client.ask("Count!").await;
             client
-                .shows(&turn, |shown| shown.text == alpha_text(3))
+                .wait_for_turn(&turn, |shown| shown.text == alpha_text(3))
                 .await;
             drills.start(fault).await;
             let started = Instant::now();
-            gate.open();
-            let shown = client.done(&turn).await;
+            gate.let_one_through();
+            let shown = client.wait_for_done(&turn).await;
             if reason.is_none() {
                 assert_eq!(shown.text, alpha_text(6));
                 assert!(

@@ -10,7 +10,10 @@ use std::time::Duration;
 use failsoft::config::{Secret, Settings};
 use serde_json::{Value, json};
 
-use crate::harness::{Act, Answer, ScriptedProvider, TestApp, WsClient, answer, settings, soon};
+use crate::harness::{
+    ScriptStep, ScriptedProvider, TestApp, TestResponse, WsClient, eventually, full_answer,
+    test_settings,
+};
 
 const TOKEN: &str = "admin-canary";
 
@@ -30,7 +33,7 @@ struct Drills {
     app: TestApp,
 }
 
-async fn send_order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
+async fn send_order(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> TestResponse {
     let request = app
         .request(method, path)
         .header("authorization", &format!("Bearer {TOKEN}"));
@@ -42,10 +45,10 @@ async fn send_order(app: &TestApp, method: &str, path: &str, body: Option<&Value
 
 impl Drills {
     /// Starts alpha with the given script and short timeouts, and beta, which answers.
-    async fn with_alpha(alpha: Vec<Act>, change: impl FnOnce(&mut Settings)) -> Self {
+    async fn with_alpha(alpha: Vec<ScriptStep>, change: impl FnOnce(&mut Settings)) -> Self {
         let alpha = ScriptedProvider::start(alpha).await;
         let beta = ScriptedProvider::answering(BETA).await;
-        let mut settings = settings(&[("alpha", &alpha), ("beta", &beta)]);
+        let mut settings = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
         settings.server.admin_token = Some(Secret::new(TOKEN));
         settings.providers[0].timeouts.first_token = vec![Duration::from_millis(500)];
         settings.providers[0].timeouts.stall = Duration::from_millis(500);
@@ -83,7 +86,7 @@ impl Drills {
 
     /// The newest report, once all of its turns have ended.
     async fn report(&self) -> Value {
-        soon("the report", async {
+        eventually("the report", async {
             loop {
                 let report = self.list().await["reports"][0].clone();
                 if report["turns"]["under_way"] == 0 {
@@ -96,20 +99,24 @@ impl Drills {
 
     /// Asserts that nothing is left of the drill: alpha answers again.
     async fn assert_no_trace(&self) {
-        let state = self.app.provider("alpha").await;
+        let state = self.app.provider_status("alpha").await;
         assert_eq!(
             (&state["state"], &state["retry_at"], &state["drill"]),
             (&json!("closed"), &json!(null), &json!(null))
         );
-        self.alpha.usually(answer("alpha is back"));
+        self.alpha.script_default(full_answer("alpha is back"));
         assert_eq!(
-            WsClient::open(&self.app).await.answered("Who?").await.text,
+            WsClient::open(&self.app)
+                .await
+                .ask_and_wait("Who?")
+                .await
+                .text,
             "alpha is back"
         );
     }
 }
 
 /// A script that says alpha's whole answer.
-fn alpha_script() -> Vec<Act> {
-    answer(&alpha_text(20))
+fn alpha_script() -> Vec<ScriptStep> {
+    full_answer(&alpha_text(20))
 }

@@ -7,7 +7,7 @@ use failsoft::config::Secret;
 use serde_json::{Value, json};
 
 use super::{Drills, alpha_script};
-use crate::harness::{Act, TestApp, WsClient, settings, soon};
+use crate::harness::{ScriptStep, TestApp, WsClient, eventually, test_settings};
 
 #[tokio::test]
 async fn the_report_matches_what_clients_saw() {
@@ -21,12 +21,12 @@ async fn the_report_matches_what_clients_saw() {
     .await;
     // Some of beta's answers fail too, so that some turns end without a provider's answer.
     for _ in 0..6 {
-        drills.beta.once(vec![Act::Reset]);
-        drills.beta.once(vec![Act::Reset]);
+        drills.beta.script_next(vec![ScriptStep::Reset]);
+        drills.beta.script_next(vec![ScriptStep::Reset]);
     }
     WsClient::open(&drills.app)
         .await
-        .answered("Before it.")
+        .ask_and_wait("Before it.")
         .await;
     drills
         .start_with(&json!({ "provider": "alpha", "fault": "cut", "for": "10m", "share": 0.5 }))
@@ -35,7 +35,7 @@ async fn the_report_matches_what_clients_saw() {
         let mut client = WsClient::open(&drills.app).await;
         let mut seen = Vec::new();
         for turn in 0..TURNS {
-            let shown = client.answered(&format!("Question {turn}?")).await;
+            let shown = client.ask_and_wait(&format!("Question {turn}?")).await;
             seen.push((shown.done.clone().unwrap(), shown.restarts.len()));
         }
         seen
@@ -44,7 +44,7 @@ async fn the_report_matches_what_clients_saw() {
     assert_eq!(drills.end().await.as_array().unwrap().len(), 1);
     WsClient::open(&drills.app)
         .await
-        .answered("After it.")
+        .ask_and_wait("After it.")
         .await;
 
     let report = drills.report().await;
@@ -112,15 +112,15 @@ async fn incidents_during_a_drill_are_marked() {
     let mut client = WsClient::open(&drills.app).await;
     drills.start("down").await;
     let status = client
-        .until(|frame| frame["type"] == "status" && !frame["drill"].is_null())
+        .wait_for_frame(|frame| frame["type"] == "status" && !frame["drill"].is_null())
         .await;
     assert_eq!(
         (&status["drill"]["provider"], &status["mode"]),
         (&json!("alpha"), &json!("normal"))
     );
-    client.answered("Who?").await;
+    client.ask_and_wait("Who?").await;
     let status = client
-        .until(|frame| frame["type"] == "status" && frame["mode"] == "degraded")
+        .wait_for_frame(|frame| frame["type"] == "status" && frame["mode"] == "degraded")
         .await;
     assert_eq!(
         status["message"],
@@ -144,7 +144,7 @@ async fn incidents_during_a_drill_are_marked() {
     );
     drills.end().await;
     let status = client
-        .until(|frame| frame["type"] == "status" && frame["drill"].is_null())
+        .wait_for_frame(|frame| frame["type"] == "status" && frame["drill"].is_null())
         .await;
     assert_ne!(
         status["message"],
@@ -155,11 +155,11 @@ async fn incidents_during_a_drill_are_marked() {
 #[tokio::test]
 async fn reports_survive_a_restart_and_unreadable_ones_are_reported() {
     let Drills { alpha, beta, app } = drills_with_reports().await;
-    let data = app.stopped().await;
-    let mut with_token = settings(&[("alpha", &alpha), ("beta", &beta)]);
+    let data = app.shut_down().await;
+    let mut with_token = test_settings(&[("alpha", &alpha), ("beta", &beta)]);
     with_token.server.admin_token = Some(Secret::new(super::TOKEN));
     let restart = async |data| {
-        let app = TestApp::in_folder(with_token.clone(), data).await;
+        let app = TestApp::start_in(with_token.clone(), data).await;
         let loaded = async {
             loop {
                 let list = super::send_order(&app, "GET", "/admin/drills", None)
@@ -170,7 +170,7 @@ async fn reports_survive_a_restart_and_unreadable_ones_are_reported() {
                 }
             }
         };
-        let reports = soon("the reports", loaded).await;
+        let reports = eventually("the reports", loaded).await;
         (app, reports)
     };
     let (app, reports) = restart(data).await;
@@ -192,7 +192,7 @@ async fn reports_survive_a_restart_and_unreadable_ones_are_reported() {
         .put_document("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
         .await
         .unwrap();
-    let (app, reports) = restart(app.stopped().await).await;
+    let (app, reports) = restart(app.shut_down().await).await;
     assert_eq!(
         (reports.as_array().unwrap().len(), &reports[0]["fault"]),
         (1, &json!("cut"))
@@ -208,7 +208,7 @@ async fn drills_with_reports() -> Drills {
     drills.start("down").await;
     WsClient::open(&drills.app)
         .await
-        .answered("Under it?")
+        .ask_and_wait("Under it?")
         .await;
     drills.end().await;
     drills.report().await;
@@ -225,6 +225,6 @@ async fn drills_with_reports() -> Drills {
             }
         }
     };
-    soon("both reports", both_ended).await;
+    eventually("both reports", both_ended).await;
     drills
 }

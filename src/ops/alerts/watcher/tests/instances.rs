@@ -3,7 +3,7 @@
 use super::*;
 use crate::provider::paused_system::run_until_idle;
 use crate::store::redis::client::{HEARTBEAT_KEY, PREFIX, RedisClient};
-use crate::store::server::Redis;
+use crate::store::server::RedisServer;
 
 /// Longer than anything takes unless it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long an instance is polled for its alerts. Deferred alerts are checked several times in it.
 const QUIET: Duration = Duration::from_millis(500);
 
-async fn connected(redis: &Redis, name: &str) -> Watched {
+async fn connected(redis: &RedisServer, name: &str) -> Watched {
     let link = RedisClient::open(&Secret::new(redis.url()), name, || 0.5).unwrap();
     let mut health = link.health();
     tokio::time::timeout(PATIENCE, health.wait_for(|health| health.is_up()))
@@ -47,7 +47,7 @@ impl Watched {
 const NOTHING: [&str; 0] = [];
 
 /// Two instances that both see an outage, which the first one sent.
-async fn sent_by_the_first(redis: &Redis) -> (Watched, Watched) {
+async fn sent_by_the_first(redis: &RedisServer) -> (Watched, Watched) {
     let mut one = connected(redis, "one").await;
     let mut other = connected(redis, "other").await;
     one.outage(true);
@@ -59,7 +59,7 @@ async fn sent_by_the_first(redis: &Redis) -> (Watched, Watched) {
 
 #[actix_rt::test]
 async fn an_outage_yields_one_alert_and_one_recovery() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let (mut one, mut other) = sent_by_the_first(&redis).await;
     // The instance that did not send the alert sees the recovery first.
     other.outage(false);
@@ -71,12 +71,12 @@ async fn an_outage_yields_one_alert_and_one_recovery() {
 
 #[actix_rt::test]
 async fn a_survivor_sends_the_recovery_and_no_second_alert() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let (one, mut other) = sent_by_the_first(&redis).await;
     drop(one);
     // The connection monitor must end first, or it would renew the heartbeat.
     run_until_idle().await;
-    redis.tell(&["DEL", &format!("{PREFIX}{HEARTBEAT_KEY}one")]);
+    redis.command(&["DEL", &format!("{PREFIX}{HEARTBEAT_KEY}one")]);
     assert_eq!(other.sent_events().await, NOTHING);
     other.outage(false);
     assert_eq!(other.sent_events().await, ["mode_changed"]);
@@ -84,7 +84,7 @@ async fn a_survivor_sends_the_recovery_and_no_second_alert() {
 
 #[actix_rt::test]
 async fn an_outage_that_lasts_at_one_instance_is_sent_when_the_owner_recovers() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let (mut one, mut other) = sent_by_the_first(&redis).await;
     one.outage(false);
     assert_eq!(one.sent_events().await, ["mode_changed"]);
@@ -107,7 +107,7 @@ async fn an_outage_that_lasts_at_one_instance_is_sent_when_the_owner_recovers() 
 
 #[actix_rt::test]
 async fn store_failures_and_everything_without_redis_are_sent_by_each_instance() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let mut one = connected(&redis, "one").await;
     let mut other = connected(&redis, "other").await;
     for watched in [&mut one, &mut other] {
