@@ -44,7 +44,7 @@ async fn offline_messages_are_sent_once_after_reconnect() {
             "witness.answers().filter((el) => el.dataset.state === 'done').length === 2",
         )
         .await;
-        tab.wait_until(&format!("!{WAITING}")).await;
+        tab.wait_until(&format!("!{WAITING_NOTE_IS_SHOWN}")).await;
         let questions =
             "[...document.querySelectorAll('[data-from=\"user\"]')].map((el) => el.rawText)";
         assert_eq!(tab.eval(questions).await, json!(asked));

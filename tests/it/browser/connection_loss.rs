@@ -37,7 +37,7 @@ async fn answer_stays_complete_after_five_cuts_in_every_window() {
         let hellos = tab.eval(HELLO_COUNT).await;
         proxy.cut_after(bytes);
         tab.wait_until(&format!(
-            "{HELLOS} > {hellos} && witness.text().length > {length_before} + 100"
+            "{HELLO_COUNT} > {hellos} && witness.text().length > {length_before} + 100"
         ))
         .await;
     }
@@ -81,7 +81,7 @@ async fn dead_connection_is_noticed_when_the_browser_comes_online() {
     let length_before = tab.answer_text().await.len();
     tab.eval("dispatchEvent(new Event('online'))").await;
     tab.wait_until(&format!(
-        "{HELLOS} === 2 && witness.text().length > {length_before} + 100"
+        "{HELLO_COUNT} === 2 && witness.text().length > {length_before} + 100"
     ))
     .await;
     tab.click(r#"[data-role="stop"]"#).await;

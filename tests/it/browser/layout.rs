@@ -36,7 +36,7 @@ async fn assert_good_layout(tab: &BrowserTab, state: &str) {
             let settled = format!("document.documentElement.clientWidth >= {narrow} && document.documentElement.clientWidth <= {wide}
                 && matchMedia('(prefers-color-scheme: {scheme})').matches && !document.getAnimations().some((one) => one instanceof CSSTransition)");
             tab.wait_until(&settled).await;
-            let problems = tab.eval(&format!("({LOOKS})({width})")).await;
+            let problems = tab.eval(&format!("({LAYOUT_CHECK})({width})")).await;
             assert_eq!(problems, json!([]), "{state}, {width} px, {scheme}");
             let is_dark = "getComputedStyle(document.querySelector('.fs')).backgroundColor.match(/[\\d.]+/g).slice(0, 3).every((part) => part < 64)";
             assert_eq!(

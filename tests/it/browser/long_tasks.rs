@@ -71,7 +71,7 @@ impl CpuTimeWatch {
             (*length, self.max_cpu_ms(*from, from + length).min(*length))
         };
         let tasks: Vec<_> = tasks.iter().map(with_cpu_time).collect();
-        println!("tasks of over {LONG_MS} ms, wall-clock and CPU time: {tasks:?}");
+        println!("tasks of over {LONG_TASK_MS} ms, wall-clock and CPU time: {tasks:?}");
         tasks
             .into_iter()
             .filter(|(_, cpu_time)| *cpu_time > LONG_TASK_MS)

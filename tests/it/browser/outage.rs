@@ -218,17 +218,17 @@ async fn followup_answer_appears_on_every_tab() {
     let other = chrome.open(&site.address()).await;
     assert_eq!(other.conversation_id().await, tab.conversation_id().await);
     for tab in [&tab, &other] {
-        tab.wait_within(RECOVERY_TIMEOUT, &format!("Boolean({LATE})"))
+        tab.wait_within(RECOVERY_TIMEOUT, &format!("Boolean({FOLLOWUP})"))
             .await;
         let label = tab
             .eval_string(&format!(
-                "{LATE}.querySelector('[data-role=\"label\"]').innerText"
+                "{FOLLOWUP}.querySelector('[data-role=\"label\"]').innerText"
             ))
             .await;
         assert!(label.contains("Later AI answer · "), "{label}");
         assert_ne!(
             tab.eval_string(&format!(
-                "{LATE}.querySelector('[data-role=\"text\"]').innerText"
+                "{FOLLOWUP}.querySelector('[data-role=\"text\"]').innerText"
             ))
             .await,
             ""
@@ -241,7 +241,7 @@ async fn followup_answer_appears_on_every_tab() {
         .await;
     assert!(label.ends_with("AI unavailable"), "{label}");
     tab.reload().await;
-    tab.wait_until(&format!("Boolean({LATE})")).await;
+    tab.wait_until(&format!("Boolean({FOLLOWUP})")).await;
     assert_eq!(
         tab.eval("document.querySelectorAll('[data-followup]').length")
             .await,

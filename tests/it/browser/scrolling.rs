@@ -35,9 +35,11 @@ async fn page_follows_new_text_only_while_scrolled_to_the_end() {
     let tab = chrome.open(&site.address()).await;
     tab.ask("Tell me a lot").await;
     let length = |parts: usize| format!("witness.text().length === {}", parts * paragraph.len());
-    let below = format!("{LOG}.scrollHeight - {LOG}.scrollTop - {LOG}.clientHeight");
+    let below = format!(
+        "{LOG_ELEMENT}.scrollHeight - {LOG_ELEMENT}.scrollTop - {LOG_ELEMENT}.clientHeight"
+    );
     tab.wait_until(&length(1)).await;
-    tab.wait_until(&format!("{LOG}.scrollTop > 0 && {below} < 2"))
+    tab.wait_until(&format!("{LOG_ELEMENT}.scrollTop > 0 && {below} < 2"))
         .await;
     gate.let_one_through();
     tab.wait_until(&length(2)).await;
@@ -55,10 +57,10 @@ async fn page_follows_new_text_only_while_scrolled_to_the_end() {
         "{below} > 200 && !document.querySelector('.fs-jump').hidden"
     ))
     .await;
-    let top = tab.eval(&format!("{LOG}.scrollTop")).await;
+    let top = tab.eval(&format!("{LOG_ELEMENT}.scrollTop")).await;
     gate.let_one_through();
     tab.wait_until(&length(3)).await;
-    assert_eq!(tab.eval(&format!("{LOG}.scrollTop")).await, top);
+    assert_eq!(tab.eval(&format!("{LOG_ELEMENT}.scrollTop")).await, top);
     tab.click(".fs-jump").await;
     tab.wait_until(&format!("{below} < 2")).await;
     gate.let_one_through();
@@ -103,7 +105,7 @@ async fn smallest_screens_fit_every_control() {
         ))
         .await;
         assert_eq!(
-            tab.eval(&format!("({LOOKS})({width})")).await,
+            tab.eval(&format!("({LAYOUT_CHECK})({width})")).await,
             json!([]),
             "{width} by {height}"
         );
@@ -114,7 +116,7 @@ async fn smallest_screens_fit_every_control() {
         })";
         assert_eq!(tab.eval(reachable).await, true, "{width} by {height}");
         assert!(
-            tab.eval(&format!("{LOG}.clientHeight"))
+            tab.eval(&format!("{LOG_ELEMENT}.clientHeight"))
                 .await
                 .as_u64()
                 .unwrap()

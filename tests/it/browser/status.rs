@@ -188,7 +188,7 @@ async fn status_page_uses_the_visitors_language() {
             tab.resize(width, height, false).await;
             tab.wait_until(&format!("innerWidth === {width}")).await;
             assert_eq!(
-                tab.eval(&format!("({LOOKS})({width})")).await,
+                tab.eval(&format!("({LAYOUT_CHECK})({width})")).await,
                 serde_json::json!([]),
                 "{language}, {width}"
             );

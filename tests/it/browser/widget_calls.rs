@@ -23,7 +23,7 @@ async fn calls_before_loading_apply_and_events_are_reported() {
         .open(&host.add_plain_page(
             "/",
             "",
-            &format!("{LISTEN}{}", script_tag(&site, attributes)),
+            &format!("{RECORD_EVENTS}{}", script_tag(&site, attributes)),
         ))
         .await;
     tab.wait_until("witness.part('panel') && witness.frame('done')")
@@ -163,8 +163,10 @@ async fn escape_closes_the_widget_and_restores_the_focus() {
     assert_eq!(tab.eval("document.activeElement.id").await, "own");
     tab.press("Tab").await;
     assert_eq!(
-        tab.eval(&format!("witness.shadow.activeElement === {LAUNCHER}"))
-            .await,
+        tab.eval(&format!(
+            "witness.shadow.activeElement === {LAUNCHER_ELEMENT}"
+        ))
+        .await,
         true
     );
     tab.press("Enter").await;
@@ -173,7 +175,7 @@ async fn escape_closes_the_widget_and_restores_the_focus() {
     tab.press("Escape").await;
     assert_eq!(
         tab.eval(&format!(
-            "[witness.part('panel') ?? null, witness.shadow.activeElement === {LAUNCHER}]"
+            "[witness.part('panel') ?? null, witness.shadow.activeElement === {LAUNCHER_ELEMENT}]"
         ))
         .await,
         json!([null, true])
@@ -197,7 +199,7 @@ async fn disallowed_site_gets_an_error_and_no_session() {
         .open(&host.add_plain_page(
             "/",
             "",
-            &format!("{LISTEN}{}", script_tag(&site, "data-locale=\"en\"")),
+            &format!("{RECORD_EVENTS}{}", script_tag(&site, "data-locale=\"en\"")),
         ))
         .await;
     tab.wait_until("witness.part('notice')").await;
@@ -231,7 +233,7 @@ async fn unreachable_service_shows_a_notice_and_leaves_the_site_working() {
     let proxy = BrowserProxy::in_front_of(site.port()).await;
     let chrome = Chrome::start().await;
     let script = format!(
-        "{LISTEN}<script src=\"{}widget.js\" async data-locale=\"en\"></script>",
+        "{RECORD_EVENTS}<script src=\"{}widget.js\" async data-locale=\"en\"></script>",
         proxy.address()
     );
     let address = host.add_plain_page(

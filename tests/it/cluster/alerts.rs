@@ -10,7 +10,7 @@ use crate::binary::exclusive;
 use crate::binary::provider::{Behavior, Provider};
 use crate::binary::service::Service;
 use crate::binary::ws_client::Visitor;
-use crate::harness::{AlertReceiver, Redis};
+use crate::harness::{AlertReceiver, RedisServer};
 
 /// Longer than an instance leaves an alert to another before it checks again.
 const QUIET_PERIOD: Duration = Duration::from_secs(7);
@@ -18,7 +18,7 @@ const QUIET_PERIOD: Duration = Duration::from_secs(7);
 #[tokio::test]
 async fn an_outage_seen_by_both_instances_is_alerted_once() {
     let _exclusive = exclusive().await;
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let provider = Provider::start(Behavior::Answer).await;
     let receiver = AlertReceiver::start().await;
     let config = config(&provider, &redis.url())

@@ -19,7 +19,7 @@ use crate::binary::exclusive;
 use crate::binary::provider::{Behavior, Provider, full_answer};
 use crate::binary::service::ms;
 use crate::binary::ws_client::Visitor;
-use crate::harness::Redis;
+use crate::harness::RedisServer;
 
 /// The number of Redis faults, unless `FAILSOFT_REDIS_TROUBLES` is set (20000 for a long run).
 const FAULTS: u32 = 200;
@@ -70,7 +70,7 @@ impl Random {
 
 /// Breaks Redis or one of the proxies, and repairs it again, this many times.
 async fn inject_faults(
-    redis: &mut Redis,
+    redis: &mut RedisServer,
     proxies: &[RedisProxy; 2],
     mut random: Random,
     count: u32,
@@ -88,7 +88,7 @@ async fn inject_faults(
         sleep(duration).await;
         match kind {
             0 => redis.restart(),
-            1 => redis.go_on(),
+            1 => redis.resume(),
             _ => proxy.set_state(ProxyState::Open),
         }
         sleep(random.ms_below(60)).await;
@@ -162,7 +162,7 @@ struct RoundSummary {
 /// Runs one Redis, two instances and their visitors.
 async fn run_round(seed: u64, fault_count: u32, with_kills: bool) -> RoundSummary {
     // Redis writes to its disk once a second, so that a kill does lose data.
-    let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let mut redis = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let proxies = [
         RedisProxy::start(redis.socket()).await,
         RedisProxy::start(redis.socket()).await,

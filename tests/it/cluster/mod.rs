@@ -17,7 +17,7 @@ use crate::binary::provider::Provider;
 use crate::binary::service::Service;
 use crate::binary::wait_for;
 use crate::binary::ws_client::Visitor;
-use crate::harness::Redis;
+use crate::harness::RedisServer;
 
 /// An instance's process and its data folder.
 struct Instance {
@@ -67,7 +67,7 @@ fn config(provider: &Provider, redis: &str) -> String {
 }
 
 /// Starts two instances that share a Redis.
-async fn start_two(provider: &Provider, redis: &Redis) -> (Instance, Instance) {
+async fn start_two(provider: &Provider, redis: &RedisServer) -> (Instance, Instance) {
     let pair = (
         Instance::start(provider, &redis.url()).await,
         Instance::start(provider, &redis.url()).await,

@@ -12,7 +12,7 @@ use crate::binary::provider::{Behavior, Provider, full_answer};
 use crate::binary::service::ms;
 use crate::binary::wait_for;
 use crate::binary::ws_client::Visitor;
-use crate::harness::Redis;
+use crate::harness::RedisServer;
 
 /// The longest answer during a fault, on a busy machine: less than the two seconds of the slowest
 /// Redis.
@@ -28,8 +28,8 @@ const SLOW_DELAY: Duration = Duration::from_millis(60);
 
 struct Fault {
     name: &'static str,
-    breaks: fn(&mut Redis, &RedisProxy),
-    mends: fn(&mut Redis, &RedisProxy),
+    breaks: fn(&mut RedisServer, &RedisProxy),
+    mends: fn(&mut RedisServer, &RedisProxy),
     /// The instances notice the fault without a request to Redis.
     is_noticed: bool,
 }
@@ -44,7 +44,7 @@ const FAULTS: [Fault; 6] = [
     Fault {
         name: "paused",
         breaks: |redis, _| redis.pause(),
-        mends: |redis, _| redis.go_on(),
+        mends: |redis, _| redis.resume(),
         is_noticed: true,
     },
     Fault {
@@ -61,24 +61,24 @@ const FAULTS: [Fault; 6] = [
     },
     Fault {
         name: "read-only",
-        breaks: |redis, _| drop(redis.tell(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
-        mends: |redis, _| drop(redis.tell(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
+        breaks: |redis, _| drop(redis.command(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
+        mends: |redis, _| drop(redis.command(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
         is_noticed: true,
     },
     Fault {
         name: "full of rubbish",
         breaks: |redis, _| {
             let script = "for _, key in ipairs(redis.call('KEYS', 'failsoft:*')) do redis.call('DEL', key) redis.call('LPUSH', key, 'rubbish') end";
-            redis.tell(&["EVAL", script, "0"]);
+            redis.command(&["EVAL", script, "0"]);
         },
-        mends: |redis, _| drop(redis.tell(&["FLUSHALL"])),
+        mends: |redis, _| drop(redis.command(&["FLUSHALL"])),
         is_noticed: false,
     },
 ];
 
 #[tokio::test]
 async fn during_every_redis_fault_the_chat_continues_and_is_shared_again_afterwards() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     let proxy = RedisProxy::start(redis.socket()).await;
     let other_proxy = RedisProxy::start(redis.socket()).await;
     let provider = Provider::start(Behavior::Answer).await;
@@ -138,7 +138,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 #[tokio::test]
 async fn a_turn_waits_for_a_slow_redis_once_and_at_most_50_ms() {
     let _exclusive = exclusive().await;
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let proxy = RedisProxy::start(redis.socket()).await;
     let provider = Provider::start(Behavior::Answer).await;
     let instance = Instance::start(&provider, &proxy.url()).await;
@@ -163,7 +163,7 @@ async fn a_turn_waits_for_a_slow_redis_once_and_at_most_50_ms() {
             for _ in 0..5 {
                 later.push(time_to_ask(&mut visitor).await);
             }
-            redis.go_on();
+            redis.resume();
             proxy.set_state(ProxyState::Open);
         }
         let usual = median(usual);
@@ -191,7 +191,7 @@ async fn a_turn_waits_for_a_slow_redis_once_and_at_most_50_ms() {
 #[tokio::test]
 async fn a_constantly_slow_redis_stays_reported_as_slow() {
     let _exclusive = exclusive().await;
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let proxy = RedisProxy::start(redis.socket()).await;
     let provider = Provider::start(Behavior::Answer).await;
     let instance = Instance::start(&provider, &proxy.url()).await;
@@ -223,7 +223,7 @@ async fn a_constantly_slow_redis_stays_reported_as_slow() {
 
 #[tokio::test]
 async fn an_instance_starts_without_redis_and_joins_later() {
-    let mut redis = Redis::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     redis.kill();
     let provider = Provider::start(Behavior::Answer).await;
     let instance = Instance::start(&provider, &redis.url()).await;
@@ -242,7 +242,7 @@ async fn an_instance_starts_without_redis_and_joins_later() {
 
 #[tokio::test]
 async fn a_wrong_redis_password_is_reported_without_the_password() {
-    let redis = Redis::start(&["--requirepass", "canary-server"]);
+    let redis = RedisServer::start(&["--requirepass", "canary-server"]);
     let provider = Provider::start(Behavior::Answer).await;
     let instance = Instance::start(&provider, &format!("{}?pass=canary-mine", redis.url())).await;
     let status = instance

@@ -9,17 +9,17 @@ use super::config;
 use crate::binary::provider::{Behavior, Provider};
 use crate::binary::service::{Service, failsoft};
 use crate::binary::ws_client::Visitor;
-use crate::harness::{Redis, TestCertificates};
+use crate::harness::{RedisServer, TestCertificates};
 
 /// Returns `false` if the installed Redis was built without TLS, and lacks the setting.
 fn speaks_tls() -> bool {
-    Redis::start(&[])
-        .tell(&["CONFIG", "GET", "tls-port"])
+    RedisServer::start(&[])
+        .command(&["CONFIG", "GET", "tls-port"])
         .contains("tls-port")
 }
 
 /// Starts a Redis with TLS and this password. Returns it with its TLS port.
-fn secured(certificates: &TestCertificates, password: &str) -> (Redis, u16) {
+fn secured(certificates: &TestCertificates, password: &str) -> (RedisServer, u16) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
@@ -42,7 +42,7 @@ fn secured(certificates: &TestCertificates, password: &str) -> (Redis, u16) {
         "--requirepass",
         password,
     ];
-    (Redis::start(&[&tls[..], &more[..]].concat()), port)
+    (RedisServer::start(&[&tls[..], &more[..]].concat()), port)
 }
 
 /// Starts an instance in this folder, with the CA `trusts` in its environment.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Instance, start_in, start_two, wait_for_history};
 use crate::binary::provider::{Behavior, Provider, full_answer};
 use crate::binary::ws_client::{ShownTurn, Visitor};
-use crate::harness::Redis;
+use crate::harness::RedisServer;
 
 const WORD_PAUSE: Duration = Duration::from_millis(20);
 
@@ -23,7 +23,7 @@ async fn resume_on(at: &Instance, conversation: &str, shown: &ShownTurn) -> Visi
 
 #[tokio::test]
 async fn an_answer_can_be_followed_and_stopped_on_another_instance() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let provider = Provider::start(Behavior::Drip(WORD_PAUSE)).await;
     let (first, second) = start_two(&provider, &redis).await;
     let mut here = Visitor::new(first.port()).await;
@@ -68,7 +68,7 @@ async fn an_answer_can_be_followed_and_stopped_on_another_instance() {
 
 #[tokio::test]
 async fn an_answer_of_a_killed_instance_can_be_retried_on_another() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let provider = Provider::start(Behavior::Drip(WORD_PAUSE)).await;
     let (first, second) = start_two(&provider, &redis).await;
     let mut here = Visitor::new(first.port()).await;
@@ -110,7 +110,7 @@ async fn an_answer_of_a_killed_instance_can_be_retried_on_another() {
 
 #[tokio::test]
 async fn the_followup_of_a_dead_instance_comes_once_from_another() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let provider = Provider::start(Behavior::Drip(WORD_PAUSE)).await;
     let (first, second) = start_two(&provider, &redis).await;
     let third = Instance::start(&provider, &redis.url()).await;
@@ -144,7 +144,7 @@ async fn the_followup_of_a_dead_instance_comes_once_from_another() {
 
 #[tokio::test]
 async fn the_same_message_on_two_instances_is_one_turn_and_blocks_others() {
-    let redis = Redis::start(&[]);
+    let redis = RedisServer::start(&[]);
     let provider = Provider::start(Behavior::Pause).await;
     let (first, second) = start_two(&provider, &redis).await;
     let same = json!({ "type": "send", "client_msg_id": "same", "text": "Which?" });

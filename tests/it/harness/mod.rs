@@ -34,7 +34,7 @@ pub use openai_script::{
 pub use prometheus_scrape::MetricsScrape;
 pub use protocol_client::{PageModel, ShownTurn};
 pub use provider::ScriptedProvider;
-pub use redis::Redis;
+pub use redis::RedisServer;
 
 /// The longest wait for any one event. Far more than it takes, even on a busy machine.
 pub const EVENT_TIMEOUT: Duration = Duration::from_secs(30);

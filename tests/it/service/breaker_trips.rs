@@ -21,7 +21,7 @@ const BETA: &str = "The second provider's answer.";
 /// An open time that no test waits for.
 const NEVER: Duration = Duration::from_secs(60);
 
-fn error_response(status: u16, headers: &str) -> Vec<ScriptStep> {
+fn json_error(status: u16, headers: &str) -> Vec<ScriptStep> {
     let headers = format!("content-type: application/json\r\n{headers}");
     vec![error_response(
         status,
@@ -85,7 +85,7 @@ async fn alternating_successes_and_failures_open_the_breaker() {
         );
         let fails = turn % 2 == 0;
         if fails {
-            alpha.script_next(error_response(503, ""));
+            alpha.script_next(json_error(503, ""));
         }
         let shown = client.ask_and_wait("What?").await;
         assert_eq!(shown.text, if fails { BETA } else { ALPHA });
@@ -100,7 +100,7 @@ async fn alternating_successes_and_failures_open_the_breaker() {
 
 #[tokio::test]
 async fn rate_limits_without_retry_after_open_the_breaker_by_rate() {
-    let (alpha, _beta, app) = service(error_response(429, ""), |_| ()).await;
+    let (alpha, _beta, app) = service(json_error(429, ""), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
         let vitals = app.provider_status("alpha").await;
@@ -176,8 +176,7 @@ async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
     const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let mut providers = Vec::new();
     for _ in NAMES {
-        providers
-            .push(ScriptedProvider::start(error_response(429, "retry-after-ms: 1500\r\n")).await);
+        providers.push(ScriptedProvider::start(json_error(429, "retry-after-ms: 1500\r\n")).await);
     }
     let pairs: Vec<_> = NAMES.into_iter().zip(&providers).collect();
     let mut settings = test_settings(&pairs);
@@ -234,7 +233,7 @@ async fn recovering_behind(
     probes: u32,
     own_probes: bool,
 ) -> (ScriptedProvider, ScriptedProvider, TestApp) {
-    let (alpha, beta, app) = service(error_response(503, ""), |settings| {
+    let (alpha, beta, app) = service(json_error(503, ""), |settings| {
         let alpha = &mut settings.providers[0];
         alpha.breaker.consecutive_failures = 1;
         alpha.breaker.probes = probes;
@@ -311,7 +310,7 @@ async fn the_first_turns_of_a_crowd_serve_as_probes() {
 /// All probes fail: the breaker opens again each time, and probes never overlap.
 #[tokio::test]
 async fn failing_probes_never_overlap_under_a_crowd() {
-    let (alpha, _beta, app) = service(error_response(503, ""), |settings| {
+    let (alpha, _beta, app) = service(json_error(503, ""), |settings| {
         let alpha = &mut settings.providers[0];
         alpha.breaker.consecutive_failures = 1;
         alpha.breaker.open_for = Duration::from_millis(20);

@@ -24,10 +24,10 @@ const MAX_OVERLOADED: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_FAILED: Duration = Duration::from_secs(5 * 60);
 
 fn limited(headers: &str) -> Vec<ScriptStep> {
-    error_response(429, headers, "rate_limit_exceeded")
+    json_error(429, headers, "rate_limit_exceeded")
 }
 
-fn error_response(status: u16, headers: &str, code: &str) -> Vec<ScriptStep> {
+fn json_error(status: u16, headers: &str, code: &str) -> Vec<ScriptStep> {
     let body = json!({ "error": { "message": "slow down", "code": code } });
     let headers = format!("content-type: application/json\r\n{headers}\r\n");
     vec![error_response(status, &headers, &body.to_string())]
@@ -247,7 +247,7 @@ async fn open_and_blocked_breakers_honour_retry_after_up_to_a_limit() {
             (&http_date(2 * MAX_OVERLOADED), max_wait),
         ] {
             let before = SystemTime::now();
-            let (alpha, _app, until) = opened(error_response(status, headers, code), state).await;
+            let (alpha, _app, until) = opened(json_error(status, headers, code), state).await;
             let until = timestamp(&until);
             assert!(until + MS >= before + wait, "{status} {headers}");
             assert!(
@@ -265,7 +265,7 @@ async fn the_first_probe_comes_after_the_wait() {
         (503, "busy", "open"),
         (429, "insufficient_quota", "blocked"),
     ] {
-        let fault = error_response(status, "retry-after-ms: 1500", code);
+        let fault = json_error(status, "retry-after-ms: 1500", code);
         let (alpha, app, _) = opened(fault, state).await;
         alpha.script_default(full_answer(ALPHA));
         alpha.wait_for(|counts| counts.probes == 1).await;

@@ -65,7 +65,7 @@ async fn an_unreachable_provider_is_only_a_hint_to_the_other_instance() {
     let hint = async {
         while !pair
             .redis
-            .tell(&["KEYS", "failsoft:fleet:hint:*"])
+            .command(&["KEYS", "failsoft:fleet:hint:*"])
             .contains("hint")
         {}
     };

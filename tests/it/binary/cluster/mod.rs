@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::service::Service;
 use super::wait_for;
-use crate::harness::{Redis, ScriptStep, ScriptedProvider, error_response};
+use crate::harness::{RedisServer, ScriptStep, ScriptedProvider, error_response};
 
 /// The answer of the second provider.
 const BETA: &str = "The second provider's answer.";
 
 /// Two instances that share a Redis and two providers.
 struct InstancePair {
-    redis: Redis,
+    redis: RedisServer,
     alpha: ScriptedProvider,
     _beta: ScriptedProvider,
     instances: [Service; 2],
@@ -34,7 +34,7 @@ struct ExtraConfig {
 
 impl InstancePair {
     async fn start(ExtraConfig { tables, alpha_keys }: ExtraConfig) -> Self {
-        let redis = Redis::start(&[]);
+        let redis = RedisServer::start(&[]);
         let alpha = ScriptedProvider::answering("The first provider's answer.").await;
         let beta = ScriptedProvider::answering(BETA).await;
         let config = format!(
@@ -85,7 +85,7 @@ redis_url = "{}"
             loop {
                 let reply = self
                     .redis
-                    .tell(&["PUBSUB", "NUMSUB", "failsoft:fleet:news"]);
+                    .command(&["PUBSUB", "NUMSUB", "failsoft:fleet:news"]);
                 if reply.lines().last() == Some("2") {
                     return;
                 }

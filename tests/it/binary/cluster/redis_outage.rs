@@ -45,14 +45,14 @@ async fn instances_continue_without_redis_and_rejoin_with_few_connections() {
             pair.wait_for_alpha_state(index, "closed").await;
         }
         if is_paused {
-            pair.redis.go_on()
+            pair.redis.resume()
         } else {
             pair.redis.restart()
         }
         pair.wait_until_joined().await;
         wait_until_propagated(&pair).await;
     }
-    let tries = pair.redis.connections();
+    let tries = pair.redis.client_connections();
     println!("{tries} connections of two instances since the restart of Redis");
     assert!(tries < 20, "{tries}");
     pair.stop().await;

@@ -77,11 +77,11 @@ async fn the_visitor_rate_limit_is_shared() {
     })
     .await;
     let counted = |pair: &InstancePair| {
-        let key = pair.redis.tell(&["KEYS", "failsoft:fleet:rate:a*"]);
+        let key = pair.redis.command(&["KEYS", "failsoft:fleet:rate:a*"]);
         if key.is_empty() {
             String::new()
         } else {
-            pair.redis.tell(&["GET", &key])
+            pair.redis.command(&["GET", &key])
         }
     };
     let mut admitted = [0, 0];
