@@ -4,7 +4,9 @@
 //! gets all changes in the order of the index. The number of saved answers never exceeds the
 //! capacity.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use futures_util::future::BoxFuture;
 

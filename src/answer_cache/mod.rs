@@ -14,8 +14,9 @@ mod refresh;
 mod saving;
 mod slot;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -97,7 +98,7 @@ impl AnswerCache {
     }
 
     fn policy(&self) -> Arc<CachePolicy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.policy.read())
     }
 
     /// Replaces the settings and the system prompt.
@@ -110,10 +111,7 @@ impl AnswerCache {
             settings,
             system_prompt,
         });
-        let previous = std::mem::replace(
-            &mut *self.policy.write().unwrap_or_else(PoisonError::into_inner),
-            terms,
-        );
+        let previous = std::mem::replace(&mut *self.policy.write(), terms);
         drop(lock(&self.askers).set_capacity(max_entries));
         self.index.set_capacity(max_entries);
         if enabled && !previous.settings.enabled {
@@ -210,7 +208,7 @@ impl AnswerCache {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 pub mod policy;

@@ -1,7 +1,8 @@
 //! The running providers. Starts, reconfigures and retires them as the configuration changes.
 
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::Actor as _;
 use anyhow::Context as _;
@@ -247,5 +248,5 @@ impl RunningProvider {
 }
 
 fn lock_parts(seed: &Mutex<ProviderParts>) -> MutexGuard<'_, ProviderParts> {
-    seed.lock().unwrap_or_else(PoisonError::into_inner)
+    seed.lock()
 }

@@ -4,8 +4,9 @@
 //! for as long as it matters. Instances that join read the keys, and all read them again from time
 //! to time in case a message was lost.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Pipeline, RedisResult, Value};
@@ -88,9 +89,7 @@ impl EventBus {
     }
 
     fn peer_state(&self) -> MutexGuard<'_, PeerState> {
-        self.peer_state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.peer_state.lock()
     }
 
     /// Publishes the events of one account as they occur, and the last one again after a reconnect

@@ -4,9 +4,9 @@
 //! Entries contain no secrets: the caller is identified by the kind of its address only, and the
 //! subject by a configured name. Entries that must outlive the process come from the log.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -147,7 +147,7 @@ impl AuditLog {
     }
 
     fn entries(&self) -> MutexGuard<'_, AuditEntries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -6,10 +6,11 @@
 //! leave none for the store. Concurrent requests for one name share a lookup, which bounds the
 //! number of threads because all names come from the configuration.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,7 +123,7 @@ impl DnsLookups {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<DnsLookup>>> {
-        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.lock()
     }
 }
 
@@ -148,7 +149,7 @@ impl Drop for LookupGuard {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Condvar;
+    use parking_lot::Condvar;
 
     use futures_util::future::join_all;
 
@@ -167,15 +168,11 @@ mod tests {
         fn lookups(self: &Arc<Self>) -> Arc<DnsLookups> {
             let net = Arc::clone(self);
             DnsLookups::new(move |name| {
-                net.requests.lock().unwrap().push(name.to_owned());
+                net.requests.lock().push(name.to_owned());
                 net.changed.notify_all();
                 if name == "hangs" {
-                    drop(
-                        net.changed
-                            .wait_while(net.is_released.lock().unwrap(), |is_released| {
-                                !*is_released
-                            }),
-                    );
+                    net.changed
+                        .wait_while(&mut net.is_released.lock(), |is_released| !*is_released);
                 }
                 match name {
                     "unknown" => Err(io::Error::new(io::ErrorKind::NotFound, "no such name")),
@@ -185,14 +182,13 @@ mod tests {
         }
 
         fn release(&self) {
-            *self.is_released.lock().unwrap() = true;
+            *self.is_released.lock() = true;
             self.changed.notify_all();
         }
 
         fn request_count(&self, name: &str) -> usize {
             self.requests
                 .lock()
-                .unwrap()
                 .iter()
                 .filter(|request| *request == name)
                 .count()

@@ -1,7 +1,8 @@
 //! A store whose calls fail, panic or take long on demand, for tests.
 
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -53,7 +54,7 @@ impl FlakyStore {
     }
 
     pub fn set_fault(&self, fault: StoreFault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.fault.lock() = fault;
     }
 
     pub fn damage_document(&self, note: &str) {
@@ -61,9 +62,7 @@ impl FlakyStore {
     }
 
     fn damaged_document(&self) -> MutexGuard<'_, Option<String>> {
-        self.damaged_document
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.damaged_document.lock()
     }
 
     pub fn checkpoint_count(&self) -> usize {
@@ -71,7 +70,7 @@ impl FlakyStore {
     }
 
     fn fault(&self) -> StoreFault {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fault.lock()
     }
 
     fn call<'a, T: Send + 'a>(

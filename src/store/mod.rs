@@ -89,6 +89,7 @@ fn deserialize_known_fault<'de, D: Deserializer<'de>>(
 pub struct DailySpendRecord {
     pub provider: String,
     /// Days since 1970-01-01, UTC.
+    #[serde(rename = "day")]
     pub utc_day: u64,
     pub usd: f64,
     #[serde(rename = "estimated")]

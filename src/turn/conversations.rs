@@ -1,8 +1,9 @@
 //! The registry of live conversations. Every tab of a conversation shares one entry, so that all of
 //! them see the same turns.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{broadcast, watch};
 
@@ -105,9 +106,7 @@ impl ConversationRegistry {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Weak<LiveConversation>>> {
-        self.conversations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.conversations.lock()
     }
 }
 
@@ -317,7 +316,7 @@ impl LiveConversation {
     }
 
     fn lock(&self) -> MutexGuard<'_, ConversationState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

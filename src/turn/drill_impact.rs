@@ -1,8 +1,9 @@
 //! Counts what visitors get while a drill runs, for its report. A turn that was running at any
 //! moment of the drill is counted when it ends.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +115,7 @@ impl DrillObserver {
     }
 
     fn lock(&self) -> MutexGuard<'_, ObserverState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

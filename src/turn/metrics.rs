@@ -4,8 +4,9 @@
 //! Each service has its own instance; nothing is global. Its size is bounded: all label values are
 //! known at the start or come from the configuration.
 
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -204,14 +205,8 @@ impl TurnMetrics {
     /// Of removed providers, the last few keep their series, which their running calls still count
     /// in. Older ones are deleted, so that labels do not grow with each reload.
     pub fn set_providers<'p>(&self, providers: impl IntoIterator<Item = &'p Arc<str>>) {
-        let mut histograms = self
-            .provider_histograms
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut gone = self
-            .removed_providers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut histograms = self.provider_histograms.write();
+        let mut gone = self.removed_providers.lock();
         let mut removed: Vec<_> = histograms
             .keys()
             .filter(|name| !gone.contains(*name))
@@ -273,11 +268,7 @@ impl TurnMetrics {
     }
 
     fn histograms_of(&self, provider: &str) -> Option<Arc<ProviderHistograms>> {
-        self.provider_histograms
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(provider)
-            .cloned()
+        self.provider_histograms.read().get(provider).cloned()
     }
 
     pub fn turn_started(&self) -> InFlightTurn<'_> {
@@ -313,10 +304,7 @@ impl TurnMetrics {
     /// The number of failed attempts by reason, over all providers. It may decrease when the series
     /// of a removed provider are deleted.
     pub fn failures_by_reason(&self) -> BTreeMap<&'static str, u64> {
-        let histograms = self
-            .provider_histograms
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let histograms = self.provider_histograms.read();
         let reasons: BTreeSet<_> = FaultKind::ALL
             .into_iter()
             .map(|fault| AttemptOutcome::from(fault).as_str())

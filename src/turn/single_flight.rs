@@ -1,8 +1,9 @@
 //! Request coalescing: while one turn asks a question, identical questions wait for its answer.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::log::TurnLog;
 use crate::store::CacheKey;
@@ -40,7 +41,7 @@ impl SingleFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Arc<TurnLog>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

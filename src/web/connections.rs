@@ -1,10 +1,11 @@
 //! TCP connections: their socket options, and the limits on open WebSockets.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix_web::dev::Extensions;
@@ -102,9 +103,7 @@ impl ConnectionLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.per_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.per_address.lock()
     }
 }
 

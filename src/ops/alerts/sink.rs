@@ -1,6 +1,7 @@
 //! Delivers the queue of one sink, in order, retrying each alert until it is delivered or dropped.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -79,13 +80,11 @@ impl Sink {
     }
 
     fn queue(&self) -> MutexGuard<'_, AlertQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn last_error(&self) -> MutexGuard<'_, Option<DeliveryError>> {
-        self.last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.last_error.lock()
     }
 
     /// Moves the queue, with what the sink received, to the successor.

@@ -9,8 +9,9 @@ mod run;
 mod schedule;
 mod storage;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -240,7 +241,7 @@ impl DrillService {
     }
 
     fn lock(&self) -> MutexGuard<'_, DrillState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! A transport that injects the faults of a drill. They look like failures of the real transport,
 //! so that nothing above can tell the difference.
 
+use parking_lot::Mutex;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -146,10 +147,7 @@ impl FaultyBody {
         // Never contended: `ByteStream` requires `Sync`, which the inner stream is not.
         let mut parts = Mutex::new(parts.boxed());
         Box::pin(stream::poll_fn(move |cx| {
-            parts
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner)
-                .poll_next_unpin(cx)
+            parts.get_mut().poll_next_unpin(cx)
         }))
     }
 

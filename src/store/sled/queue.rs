@@ -4,8 +4,8 @@
 //! replaces it. A checkpoint that remains when the queue is drained is therefore newer than every
 //! write of its turn in the queue, and is applied after them.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -145,7 +145,7 @@ pub(super) struct WriteQueue {
 
 impl WriteQueue {
     fn lock(&self) -> MutexGuard<'_, WriteBacklog> {
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backlog.lock()
     }
 
     /// Queues a write without waiting.
@@ -213,18 +213,10 @@ impl WriteQueue {
             if due == Some(Duration::ZERO) || left == Some(Duration::ZERO) {
                 break;
             }
-            backlog = match [due, left].into_iter().flatten().min() {
-                None => self
-                    .arrived
-                    .wait(backlog)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(time) => {
-                    self.arrived
-                        .wait_timeout(backlog, time)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
+            match [due, left].into_iter().flatten().min() {
+                None => self.arrived.wait(&mut backlog),
+                Some(time) => drop(self.arrived.wait_for(&mut backlog, time)),
+            }
         }
         if backlog.is_empty() && backlog.is_closed {
             return None;

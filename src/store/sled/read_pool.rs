@@ -1,7 +1,8 @@
 //! A limit on concurrent reads that also detects a read that hangs.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -61,7 +62,7 @@ impl ReadPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, ActiveReads> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active.lock()
     }
 }
 

@@ -5,12 +5,13 @@
 //! changes, within bounds, and applies them afterwards. Damage to a single page fails only the
 //! changes that touch the page.
 
+use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sled::Db;
@@ -41,17 +42,14 @@ impl WriterState {
     /// # Errors
     /// `Unavailable` while no tree is open.
     pub(super) fn tree(&self) -> Result<Db, StoreError> {
-        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        let tree = self.tree.read();
         tree.clone().ok_or_else(tree_unavailable)
     }
 
     /// Replaces the tree and returns the old one. The caller must close that outside of the lock,
     /// which readers need.
     fn replace_tree(&self, tree: Option<Db>) -> Option<Db> {
-        std::mem::replace(
-            &mut *self.tree.write().unwrap_or_else(PoisonError::into_inner),
-            tree,
-        )
+        std::mem::replace(&mut *self.tree.write(), tree)
     }
 }
 
@@ -79,18 +77,12 @@ impl StoreHealth {
 
     /// Sets when the running group of writes started, or `None` after it.
     pub(super) fn set_flush_started(&self, since: Option<Instant>) {
-        *self
-            .flush_started
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = since;
+        *self.flush_started.lock() = since;
     }
 
     /// The current problem as a sentence for the public status page.
     pub(super) fn problem(&self) -> Option<&'static str> {
-        let flushing = *self
-            .flush_started
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let flushing = *self.flush_started.lock();
         if self.is_failed.load(Ordering::Relaxed) {
             Some("Conversations cannot be saved at the moment: the disk does not take them.")
         } else if flushing.is_some_and(|since| since.elapsed() > SLOW_FLUSH) {

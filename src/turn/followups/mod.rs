@@ -8,7 +8,7 @@ mod answer;
 pub mod queue;
 mod worker;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -115,7 +115,7 @@ impl FollowupQueue {
     }
 
     fn lock_order(&self) -> MutexGuard<'_, FollowupOrder> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+        self.order.lock()
     }
 }
 

@@ -10,8 +10,9 @@ mod replica;
 mod stored_frame;
 mod writer;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -264,7 +265,7 @@ impl TurnLog {
     }
 
     fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Changes the log under its lock, then wakes the followers.

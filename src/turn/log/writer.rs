@@ -1,7 +1,9 @@
 //! The writer side of a turn log.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use tokio::sync::watch;
 use tokio::time::Instant;

@@ -7,8 +7,9 @@
 
 mod worker;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -105,15 +106,11 @@ impl TurnReplication {
     }
 
     fn local_turns(&self) -> MutexGuard<'_, HashMap<TurnId, LocalTurn>> {
-        self.local_turns
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.local_turns.lock()
     }
 
     fn remote_turns(&self) -> MutexGuard<'_, HashMap<TurnId, RemoteTurn>> {
-        self.remote_turns
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.remote_turns.lock()
     }
 
     async fn claim_turn(

@@ -6,9 +6,10 @@
 
 mod bundle;
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use actix_web::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
@@ -111,11 +112,7 @@ fn accepts_gzip(accepted: &str) -> bool {
 }
 
 fn asset(name: &str) -> Option<StaticAsset> {
-    if let Some(asset) = ASSET_CACHE
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(name)
-    {
+    if let Some(asset) = ASSET_CACHE.lock().get(name) {
         return Some(asset.clone());
     }
     let content = match name {
@@ -127,7 +124,7 @@ fn asset(name: &str) -> Option<StaticAsset> {
         gzipped: gzip(&content).unwrap_or_else(|_| content.clone()),
         content,
     };
-    let mut served = ASSET_CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut served = ASSET_CACHE.lock();
     Some(served.entry(name.to_owned()).or_insert(asset).clone())
 }
 

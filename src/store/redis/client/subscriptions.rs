@@ -1,7 +1,8 @@
 //! Channel subscriptions and the messages received for them.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ::redis::{Msg, PushInfo, PushKind};
 use tokio::sync::broadcast;
@@ -21,7 +22,7 @@ pub(super) struct Subscriptions {
 
 impl Subscriptions {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, broadcast::Sender<Arc<[u8]>>>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock()
     }
 
     pub(super) fn subscribe(&self, channel: &str) -> broadcast::Receiver<Arc<[u8]>> {
