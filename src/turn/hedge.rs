@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::{AttemptEnd, AttemptReport};
+use super::attempt::{AttemptEnd, AttemptReport, FirstEvent};
 use super::log::Cancel;
-use super::pending_call::FirstEvent;
 use super::runner::{ActiveAttempt, AttemptHistory, MIN_TIME_FOR_ATTEMPT, TurnRunner};
 use crate::domain::{AttemptOutcome, ChatRequest};
 use crate::router::actor::{SelectProvider, Selection};

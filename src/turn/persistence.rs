@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::conversations::LiveConversation;
-use super::history;
 use super::log::{LogWriter, TurnLog};
 use super::prompt::{self, PromptLimits};
 use super::service::TurnService;
@@ -150,14 +149,9 @@ pub(super) async fn prepare_request(
     // Read more turns than needed: some of them are left out of the history.
     let limit = chat.history_turns.saturating_mul(2).max(1);
     let timeout = service.store_timeout(STORE_TIMEOUT);
-    let past = history::load_history(
-        &*service.store,
-        conversation,
-        Some(record.turn),
-        limit,
-        timeout,
-    )
-    .await;
+    let past = conversation
+        .history(&*service.store, Some(record.turn), limit, timeout)
+        .await;
     let is_known = past.stored.is_some();
     if !is_known {
         tracing::warn!(turn = %record.turn, "history not read in time, sending the question alone");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::overlap::{OVERLAP_CHARS, overlap_tail};
+use super::merge::{OVERLAP_CHARS, overlap_tail};
 use crate::domain::{
     AnswerSource, ChatMessage, ChatRequest, FinishReason, MessageRole, TokenEstimate, TurnRecord,
     TurnState,

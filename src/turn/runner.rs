@@ -10,11 +10,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
-use super::attempt::{self, AttemptEnd, AttemptLimits, AttemptReport};
+use super::attempt::{self, AttemptEnd, AttemptLimits, AttemptReport, PendingCall};
 use super::cached_answer::CacheLookup;
 use super::log::{Cancel, LogWriter};
 use super::merge::ContinuationMode;
-use super::pending_call::PendingCall;
 use super::persistence::Persistence;
 use super::poll_on_wake::PollOnWake;
 use super::prompt::{self, ContextLimit};

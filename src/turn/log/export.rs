@@ -22,7 +22,7 @@ impl TurnLog {
     /// For `cursor == 0` the result begins with the start frame, even if the log no longer retains
     /// it. The first frames after the start frame carry a `DurabilityNote`.
     pub fn frames_since(&self, cursor: u64) -> Option<(String, u64, bool)> {
-        let state = self.lock();
+        let state = self.state.lock();
         if state.is_held_back || cursor >= state.seq {
             return None;
         }

@@ -10,7 +10,7 @@ mod replica;
 mod stored_frame;
 mod writer;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,39 +126,39 @@ impl TurnLog {
     /// Returns `true` if this is the turn's question. Used to detect a message id that is reused
     /// with a different text.
     pub fn has_question(&self, question: &str) -> bool {
-        self.lock().record.question == question
+        self.state.lock().record.question == question
     }
 
     pub fn is_finished(&self) -> bool {
-        self.lock().record.state != TurnState::Running
+        self.state.lock().record.state != TurnState::Running
     }
 
     /// Returns the turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
-        self.lock().current_record()
+        self.state.lock().current_record()
     }
 
     /// Returns the record of an ended turn if `wanted` accepts it. It is cloned only then.
     pub fn finished_record(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.record.state != TurnState::Running && wanted(&state.record))
             .then(|| state.record.clone())
     }
 
     /// The number of attempts started so far.
     pub fn attempts(&self) -> u32 {
-        self.lock().record.attempts
+        self.state.lock().record.attempts
     }
 
     /// The last failed attempt with the provider's message: for API callers, not for visitors.
     pub fn last_failure(&self) -> Option<Failure> {
-        self.lock().failure_details.clone()
+        self.state.lock().failure_details.clone()
     }
 
     /// Returns the text from byte `at` to the end of the part that one attempt produced. Empty
     /// until the log is released.
     pub fn text_from(&self, at: usize) -> TextChunk {
-        let state = self.lock();
+        let state = self.state.lock();
         let shown = if state.is_held_back {
             ""
         } else {
@@ -189,18 +189,18 @@ impl TurnLog {
     /// Returns the bytes of shown text and the number of drafts. A change means that there is
     /// something to save.
     pub fn progress(&self) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.merger.shown().len(), state.merger.drafts().len())
     }
 
     #[cfg(test)]
     pub fn last_seq(&self) -> u64 {
-        self.lock().seq
+        self.state.lock().seq
     }
 
     /// Applies an update to the record of an ended turn.
     pub fn apply_update(&self, change: TurnUpdate) {
-        self.lock().record.apply(change);
+        self.state.lock().record.apply(change);
     }
 
     /// Waits until it is known whether the question is on disk. Returns `false` after 300 ms, for
@@ -218,7 +218,7 @@ impl TurnLog {
 
     /// Follows the turn after frame `seq`, or from a snapshot if `seq` is 0 or unknown.
     pub fn resume(self: &Arc<Self>, seq: u64) -> Follower {
-        let known = seq > 0 && seq <= self.lock().seq;
+        let known = seq > 0 && seq <= self.state.lock().seq;
         self.follow_from(known.then_some(seq))
     }
 
@@ -264,10 +264,6 @@ impl TurnLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.state.lock()
-    }
-
     /// Changes the log under its lock, then wakes the followers.
     fn update<T>(&self, change: impl FnOnce(&mut LogState) -> T) -> T {
         self.update_and_wake_if(|_| true, change)
@@ -279,7 +275,7 @@ impl TurnLog {
         wakes: fn(&LogState) -> bool,
         change: impl FnOnce(&mut LogState) -> T,
     ) -> T {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let out = change(&mut state);
         let seq = state.seq;
         let shown = !state.is_held_back && wakes(&state);

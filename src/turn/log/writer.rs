@@ -179,22 +179,19 @@ impl LogWriter {
     }
 
     pub fn shown_text(&self) -> String {
-        self.0.lock().merger.shown().to_owned()
+        self.0.state.lock().merger.shown().to_owned()
     }
 
     /// The attempt that produced the shown text. `None` if there is no text or no provider gave it.
     pub fn text_attempt(&self) -> Option<u32> {
-        self.0
-            .lock()
-            .merger
-            .owner()
-            .map(|owner| owner.attempt)
-            .filter(|attempt| *attempt > 0)
+        let state = self.0.state.lock();
+        let attempt = state.merger.owner()?.attempt;
+        (attempt > 0).then_some(attempt)
     }
 
     /// The retractions of shown text so far, in order.
     pub fn restarts(&self) -> Vec<RestartEvent> {
-        self.0.lock().restarts.clone()
+        self.0.state.lock().restarts.clone()
     }
 
     /// Returns the record of the turn's end, whose fields `close` fills in. It is written to the

@@ -7,7 +7,7 @@
 
 mod worker;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -105,14 +105,6 @@ impl TurnReplication {
         }
     }
 
-    fn local_turns(&self) -> MutexGuard<'_, HashMap<TurnId, LocalTurn>> {
-        self.local_turns.lock()
-    }
-
-    fn remote_turns(&self) -> MutexGuard<'_, HashMap<TurnId, RemoteTurn>> {
-        self.remote_turns.lock()
-    }
-
     async fn claim_turn(
         &self,
         room: &Arc<LiveConversation>,
@@ -163,7 +155,7 @@ impl TurnReplication {
             published_seq: u64::from(is_published),
             renewed_at: None,
         };
-        self.local_turns().insert(log.turn(), turn);
+        self.local_turns.lock().insert(log.turn(), turn);
     }
 
     /// Follows the turns that other instances answer in these conversations.
@@ -198,7 +190,7 @@ impl TurnReplication {
         if !room.attach_replica(&log) {
             return room.log(turn);
         }
-        self.remote_turns().insert(
+        self.remote_turns.lock().insert(
             turn,
             RemoteTurn {
                 conversation: Arc::clone(room),

@@ -62,12 +62,13 @@ async fn publish_loop(sharing: &TurnReplication) -> Infallible {
             // instances get no frames, and read the ended turns from the store.
             Err(RedisCallError::Rejected) => {
                 sharing
-                    .local_turns()
+                    .local_turns
+                    .lock()
                     .retain(|_, turn| !turn.log.is_finished());
                 continue;
             }
         }
-        let mut turns = sharing.local_turns();
+        let mut turns = sharing.local_turns.lock();
         for (batch, end) in batches.iter().zip(ends) {
             if batch.is_last {
                 turns.remove(&batch.turn);
@@ -84,7 +85,7 @@ async fn publish_loop(sharing: &TurnReplication) -> Infallible {
 /// A turn without news gets an empty batch when its lease has to be renewed.
 fn collect_batches(sharing: &TurnReplication) -> (Vec<FrameBatch>, Vec<u64>) {
     let is_up = sharing.streams.client().is_up();
-    let mut turns = sharing.local_turns();
+    let mut turns = sharing.local_turns.lock();
     // Without Redis, ended turns wait for it. If there are too many, others read them from the
     // store.
     let may_wait = turns.len() <= MAX_UNPUBLISHED;
@@ -112,7 +113,7 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
     let mut last_up = Instant::now();
     loop {
         sleep(BATCH_INTERVAL).await;
-        if sharing.remote_turns().is_empty() {
+        if sharing.remote_turns.lock().is_empty() {
             continue;
         }
         if sharing.streams.client().is_up() {
@@ -120,13 +121,15 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
         } else if last_up.elapsed() > TURN_LEASE {
             // Their fate is unknown, so they end here with the text received so far.
             sharing
-                .remote_turns()
+                .remote_turns
+                .lock()
                 .drain()
                 .for_each(|(_, turn)| release_replica(turn));
             continue;
         }
         let positions: Vec<_> = sharing
-            .remote_turns()
+            .remote_turns
+            .lock()
             .iter()
             .map(|(id, turn)| (*id, turn.stream_position.clone()))
             .collect();
@@ -136,7 +139,7 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
             .await
             .unwrap_or_default()
         {
-            if let Some(turn) = sharing.remote_turns().get_mut(&id) {
+            if let Some(turn) = sharing.remote_turns.lock().get_mut(&id) {
                 for (position, lines) in parts {
                     turn.replica.apply_lines(&lines);
                     turn.stream_position = position;
@@ -153,7 +156,7 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
 /// Releases the replicas that have ended or that nobody follows.
 fn collect_messages(sharing: &TurnReplication) -> Vec<TurnMessage> {
     let mut messages = Vec::new();
-    let mut turns = sharing.remote_turns();
+    let mut turns = sharing.remote_turns.lock();
     let released = turns.extract_if(|id, turn| {
         let log = turn.replica.log();
         let conversation = turn.conversation.id();
@@ -219,7 +222,8 @@ async fn message_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> 
 async fn handle_message(service: &TurnService, sharing: &TurnReplication, message: TurnMessage) {
     let local_log = |turn: TurnId| {
         sharing
-            .local_turns()
+            .local_turns
+            .lock()
             .get(&turn)
             .map(|turn| Arc::clone(&turn.log))
     };
@@ -252,7 +256,7 @@ async fn expire_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> I
     loop {
         sleep(RENEW_INTERVAL).await;
         for (conversation, turn) in sharing.streams.claim_expired().await.unwrap_or_default() {
-            let is_local = sharing.local_turns().contains_key(&turn);
+            let is_local = sharing.local_turns.lock().contains_key(&turn);
             if !is_local
                 && let Some(batch) = interrupt_turn(service, sharing, conversation, turn).await
             {
