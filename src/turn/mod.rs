@@ -1,13 +1,15 @@
 //! One turn: the task that drives it from attempt to attempt, and the log that its followers read.
 
+mod active_attempt;
 pub mod answer_counters;
 pub mod attempt;
 pub mod cache_warmer;
-pub mod cached_answer;
+mod cached_answer;
 pub mod conversations;
+pub mod deps;
 pub mod drill_impact;
 pub mod followups;
-pub mod hedge;
+mod hedge;
 pub mod log;
 pub mod merge;
 pub mod metrics;
@@ -17,7 +19,9 @@ pub mod prompt;
 pub mod quality;
 pub mod replication;
 pub mod retention;
-pub mod runner;
+mod runner;
+mod running_turn;
+mod selection;
 pub mod service;
 pub mod single_flight;
 pub mod summary;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deps::TurnDeps;
 use super::log::{Cancel, TurnLog};
 use super::service::TurnService;
 use crate::domain::{ConversationId, Timestamp};
@@ -59,13 +60,11 @@ pub async fn run_retention(service: Arc<TurnService>) {
 /// Returns the cursor of the next batch, `None` at the end, and the number of deleted
 /// conversations. If the store does not answer, the pass ends.
 async fn expire_batch(
-    service: &TurnService,
+    deps: &TurnDeps,
     before: Timestamp,
     cursor: Option<ConversationId>,
 ) -> (Option<ConversationId>, usize) {
-    let scan = service
-        .store
-        .expired_conversations(before, cursor, BATCH_SIZE);
+    let scan = deps.store.expired_conversations(before, cursor, BATCH_SIZE);
     let Ok(Ok(ExpiredPage {
         conversations: found,
         next_cursor: next,
@@ -76,11 +75,11 @@ async fn expire_batch(
     let mut deleted = 0;
     for id in found {
         // A turn that has just started may not be in the store yet.
-        let is_in_use = service
+        let is_in_use = deps
             .conversations
             .get(id)
             .is_some_and(|conversation| !conversation.logs().is_empty());
-        if !is_in_use && delete_conversation(service, id).await.is_ok() {
+        if !is_in_use && delete_conversation(deps, id).await.is_ok() {
             deleted += 1;
         }
     }
@@ -106,13 +105,10 @@ pub enum DeleteError {
 ///
 /// # Errors
 /// See [`DeleteError`].
-pub async fn delete_conversation(
-    service: &TurnService,
-    id: ConversationId,
-) -> Result<(), DeleteError> {
+pub async fn delete_conversation(deps: &TurnDeps, id: ConversationId) -> Result<(), DeleteError> {
     // No answer in progress may be cached any more: it might belong to this conversation.
-    service.answer_cache.invalidate_in_flight();
-    let conversation = service.conversations.get(id);
+    deps.answer_cache.invalidate_in_flight();
+    let conversation = deps.conversations.get(id);
     // No turn may start until the conversation is deleted.
     let _guard = conversation
         .as_ref()
@@ -126,8 +122,8 @@ pub async fn delete_conversation(
             .await
             .map_err(|_| DeleteError::StillRunning)?;
     }
-    service.followup_queue.remove_conversation(id);
-    match tokio::time::timeout(STORE_DELETE_TIMEOUT, service.store.delete_conversation(id)).await {
+    deps.followup_queue.remove_conversation(id);
+    match tokio::time::timeout(STORE_DELETE_TIMEOUT, deps.store.delete_conversation(id)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => return Err(DeleteError::Store),
     }

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::answer_counters::AnswerCounters;
 use super::conversations::{ConversationRegistry, LiveConversation, NewMessage};
+use super::deps::{ShutdownPhase, TurnDeps, TurnOptions};
 use super::followups::{FollowupQueue, RetryPacing};
 use super::log::TurnLog;
 use super::metrics::TurnMetrics;
-use super::service::{OpenTurnError, ShutdownPhase, TurnOptions, TurnService};
+use super::service::{OpenTurnError, TurnService};
 use crate::actor_exit::{ActorExited, CrashForTest, ExitGuard};
 use crate::config::{CacheSettings, ChatSettings, LimitSettings, Settings};
 use crate::degradation::{AnswerCache, FallbackChain, Replies};
@@ -110,7 +111,7 @@ impl TestServiceBuilder {
             Replies::default(),
             FALLBACK_TEXT,
         )));
-        let service = TurnService {
+        let deps = TurnDeps {
             conversations: Arc::new(ConversationRegistry::default()),
             store: Arc::clone(&store) as _,
             router,
@@ -132,7 +133,7 @@ impl TestServiceBuilder {
             random_u64: next_random,
         };
         let stage = TestService {
-            turns: Arc::new(service),
+            turns: Arc::new(TurnService::new(deps)),
             providers: stands,
             store,
             phase: phase_tx,

@@ -11,11 +11,10 @@ use crate::provider::paused_system::{Paused, advance, run_until_idle};
 use crate::provider::scripted_client::{
     Script, ScriptStep, break_after, fail_with, hang, reply, reply_slowly,
 };
-use crate::store::Store as _;
 use crate::store::flaky::StoreFault;
 use crate::turn::conversations::LiveConversation;
+use crate::turn::deps::{ShutdownPhase, TurnOptions};
 use crate::turn::log::Cancel;
-use crate::turn::service::{ShutdownPhase, TurnOptions};
 use crate::turn::test_service::{
     FALLBACK_TEXT, TestService, TestServiceBuilder, conversation_id, message,
 };
@@ -31,7 +30,7 @@ fn start_with_provider_down() -> TestService {
     harness.providers[0]
         .client
         .set_probe_scripts([fail_with(FaultKind::Unreachable)]);
-    actix::spawn(run(Arc::clone(&harness.turns)));
+    actix::spawn(worker::run(Arc::clone(&harness.turns)));
     harness
 }
 
@@ -305,13 +304,13 @@ async fn shutdown_pauses_followups_until_the_next_start() {
     // The next process has the same store and healthy providers.
     recover(&harness, [reply("Late.")]);
     let mut next = TestServiceBuilder::with_providers([]).start();
-    let desk = Arc::get_mut(&mut next.turns).unwrap();
-    desk.store = Arc::clone(&harness.store) as _;
-    desk.config_watch = harness.turns.config_watch.clone();
-    desk.router = harness.turns.router.clone();
-    let conversation = desk.conversations.get_or_create(conversation.id());
+    let deps = &mut Arc::get_mut(&mut next.turns).unwrap().0;
+    deps.store = Arc::clone(&harness.store) as _;
+    deps.config_watch = harness.turns.config_watch.clone();
+    deps.router = harness.turns.router.clone();
+    let conversation = deps.conversations.get_or_create(conversation.id());
     let mut session = conversation.subscribe_followups();
-    actix::spawn(run(Arc::clone(&next.turns)));
+    actix::spawn(worker::run(Arc::clone(&next.turns)));
     assert_eq!(
         next_followup(&mut session).await,
         (turn, "Late.".to_owned())

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::domain::{AnswerSource, Failure, FaultKind, FinishReason, Frame, ProviderState};
 use crate::provider::paused_system::{Paused, advance};
 use crate::provider::scripted_client::{Script, ScriptStep, break_after, fail_with, hang, reply};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::Cancel;
 use crate::turn::protocol_reader::ProtocolClient;
-use crate::turn::service::TurnOptions;
 use crate::turn::test_service::{TestService, TestServiceBuilder};
 
 fn ms(milliseconds: u64) -> Duration {

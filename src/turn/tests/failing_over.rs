@@ -4,7 +4,7 @@ use super::*;
 use crate::config::MidStream;
 use crate::provider::breaker::CallOutcome;
 use crate::provider::scripted_client::RecordedCall;
-use crate::turn::service::TurnOptions;
+use crate::turn::deps::TurnOptions;
 
 /// The texts of each call's messages, separated by spaces.
 fn requests(calls: &[RecordedCall]) -> Vec<String> {

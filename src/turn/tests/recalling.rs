@@ -7,8 +7,8 @@ use crate::answer_cache::policy::key::{CacheScope, cache_key};
 use crate::config::{CacheSettings, CacheSharing};
 use crate::store::flaky::StoreFault;
 use crate::store::{CacheKey, CachedAnswer, Store as _};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::Cancel;
-use crate::turn::service::TurnOptions;
 use crate::turn::test_service::conversation_id;
 
 const QUESTION: &str = "What is new?";

@@ -10,7 +10,7 @@ use crate::domain::Timestamp;
 use crate::ops::status::{active_drills, next_provider};
 use crate::ops::{hourly_history, uptime};
 use crate::provider::handle::{LatencyPercentiles, Provider};
-use crate::turn::service::ShutdownPhase;
+use crate::turn::deps::ShutdownPhase;
 use crate::web::AppState;
 use crate::web::access;
 use crate::web::error::error_with_retry_after;

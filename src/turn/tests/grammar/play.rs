@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 use super::super::*;
 use super::cases::{Case, Joiner, TurnCase};
 use super::rules::{PlayedTurn, check_turn};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::Cancel;
-use crate::turn::service::TurnOptions;
 
 /// The frames that a joiner read, and the position it resumed from.
 pub struct JoinedVisit {

@@ -7,7 +7,7 @@ use super::visit::{self, Visit};
 use crate::config::MidStream;
 use crate::store::Store as _;
 use crate::store::flaky::StoreFault;
-use crate::turn::service::TurnOptions;
+use crate::turn::deps::TurnOptions;
 use crate::turn::test_service::conversation_id;
 
 /// The number of turns in one service.
