@@ -41,12 +41,12 @@ use crate::store::OpenedStore;
 use crate::store::redis::client::RedisClient;
 use crate::store::redis::turn_streams::TurnStreams;
 use crate::store::{self, Store, StoreError};
-use crate::turn::answer_counters::AnswerCounters;
 use crate::turn::cache_warmer::run_warmer;
 use crate::turn::conversations::ConversationRegistry;
 use crate::turn::deps::{ShutdownPhase, TurnDeps};
 use crate::turn::followups::{self, FollowupQueue};
 use crate::turn::metrics::TurnMetrics;
+use crate::turn::observer::TurnObserver;
 use crate::turn::replication::{self as turn_sharing, TurnReplication};
 use crate::turn::retention::run_retention;
 use crate::turn::service::TurnService;
@@ -204,8 +204,7 @@ impl App {
             }),
             phase: phase_rx,
             store_healthy: watch::Sender::new(true),
-            answer_counters: AnswerCounters::default(),
-            metrics,
+            observer: TurnObserver::new(metrics),
             tracer: crate::telemetry::otlp::init_tracer(&settings, &instance),
             clock,
             random_u64: random::random_u64,

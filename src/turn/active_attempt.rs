@@ -141,6 +141,7 @@ impl RunningTurn<'_> {
         let on_first_token = |after| {
             lease.permit.record_first_token(after);
             self.deps
+                .observer
                 .metrics
                 .record_first_token(&lease.provider.name, after);
         };
@@ -164,6 +165,7 @@ impl RunningTurn<'_> {
             }
         };
         self.deps
+            .observer
             .metrics
             .record_attempt(&lease.provider.name, outcome, report.elapsed);
         self.summary

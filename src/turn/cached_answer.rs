@@ -86,7 +86,7 @@ impl RunningTurn<'_> {
             if hit.needs_refresh {
                 (self.start_refresh)(prepared.request.clone(), cache.refresh_job(&hit));
             }
-            deps.metrics.record_cache_lookup(CacheOutcome::Hit);
+            deps.observer.metrics.record_cache_lookup(CacheOutcome::Hit);
             let end = self.serve(AnswerSource::Cache, &hit.answer.text, hit.age);
             return Ok(Some(end));
         }
@@ -102,7 +102,7 @@ impl RunningTurn<'_> {
             Some(FlightRole::Follower(leader)) => self.await_leader(&leader, &slot).await,
             None => Ok(None),
         };
-        deps.metrics.record_cache_lookup(match end {
+        deps.observer.metrics.record_cache_lookup(match end {
             Ok(Some(_)) => CacheOutcome::Joined,
             Ok(None) | Err(_) => CacheOutcome::Miss,
         });
@@ -135,7 +135,10 @@ impl RunningTurn<'_> {
             .as_ref()
             .filter(|_| self.cache_lookup.may_read)?;
         let hit = lookup(self.deps, slot, AcceptedAge::StaleAllowed).await?;
-        self.deps.metrics.record_cache_lookup(CacheOutcome::Stale);
+        self.deps
+            .observer
+            .metrics
+            .record_cache_lookup(CacheOutcome::Stale);
         Some(self.serve(AnswerSource::StaleCache, &hit.answer.text, hit.age))
     }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::answer_counters::AnswerCounters;
 use super::conversations::ConversationRegistry;
 use super::followups::FollowupQueue;
-use super::metrics::TurnMetrics;
+use super::observer::TurnObserver;
 use super::replication::TurnReplication;
 use super::single_flight::SingleFlight;
 use crate::answer_cache::policy::CacheMode;
@@ -56,8 +55,7 @@ pub struct TurnDeps {
     pub phase: watch::Receiver<ShutdownPhase>,
     /// `false` after a write that the store did not confirm in time. The status page shows it.
     pub store_healthy: watch::Sender<bool>,
-    pub answer_counters: AnswerCounters,
-    pub metrics: TurnMetrics,
+    pub observer: TurnObserver,
     /// Exports turns and attempts as spans. `None` if no collector is configured.
     pub tracer: Option<Arc<TurnTracer>>,
     pub clock: Clock,

@@ -125,7 +125,7 @@ impl RunningTurn<'_> {
             elapsed: attempt.call.started_at.elapsed(),
             caused_by_local_stall: false,
         };
-        self.deps.metrics.record_attempt(
+        self.deps.observer.metrics.record_attempt(
             &attempt.lease.provider.name,
             AttemptOutcome::STOPPED,
             report.elapsed,

@@ -1,7 +1,7 @@
 //! One turn: the task that drives it from attempt to attempt, and the log that its followers read.
 
 mod active_attempt;
-pub mod answer_counters;
+pub mod answer_counts;
 pub mod attempt;
 pub mod cache_warmer;
 mod cached_answer;
@@ -13,6 +13,7 @@ mod hedge;
 pub mod log;
 pub mod merge;
 pub mod metrics;
+pub mod observer;
 pub mod persistence;
 pub mod poll_on_wake;
 pub mod prompt;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::deps::{TurnDeps, TurnOptions};
 use super::log::{Cancel, LogWriter, TurnLog};
+use super::observer::TurnFinished;
 use super::persistence::Persistence;
 use super::poll_on_wake::PollOnWake;
 use super::prompt;
@@ -35,7 +36,7 @@ pub(super) async fn run_turn(
     // Background turns have no waiting visitor: count their attempts, but not the turn.
     let is_background =
         options.is_background || matches!(persistence, Persistence::CacheRefresh(..));
-    let in_flight = (!is_background).then(|| deps.metrics.turn_started());
+    let in_flight = (!is_background).then(|| deps.observer.turn_started());
     let settings = Arc::clone(&deps.config().settings);
     let summary = TurnSummary::start();
     let mut turn = RunningTurn {
@@ -87,8 +88,11 @@ pub(super) async fn run_turn(
         tracer.record_turn(&record, &timings, is_background);
     }
     if let Some(in_flight) = in_flight {
-        deps.answer_counters.record_turn(&record, is_lost);
-        in_flight.finish(&record, &writer.restarts());
+        in_flight.finish(&TurnFinished {
+            record: &record,
+            restarts: &writer.restarts(),
+            is_lost,
+        });
     }
     writer.finish(record);
     // Followers have seen `done` by now: writing to the cache delays nobody.

@@ -9,12 +9,12 @@ use actix::{Actor as _, Addr};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::answer_counters::AnswerCounters;
 use super::conversations::{ConversationRegistry, LiveConversation, NewMessage};
 use super::deps::{ShutdownPhase, TurnDeps, TurnOptions};
 use super::followups::{FollowupQueue, RetryPacing};
 use super::log::TurnLog;
 use super::metrics::TurnMetrics;
+use super::observer::TurnObserver;
 use super::service::{OpenTurnError, TurnService};
 use crate::actor_exit::{ActorExited, CrashForTest, ExitGuard};
 use crate::config::{CacheSettings, ChatSettings, LimitSettings, Settings};
@@ -126,8 +126,7 @@ impl TestServiceBuilder {
             replication: None,
             phase,
             store_healthy: watch::Sender::new(true),
-            answer_counters: AnswerCounters::default(),
-            metrics,
+            observer: TurnObserver::new(metrics),
             tracer: None,
             clock,
             random_u64: next_random,

@@ -142,12 +142,8 @@ async fn outage_turns_are_answered_in_order_and_saved() {
     assert!(!ask(&harness, &conversation, "four", None).await.degraded);
     assert_eq!(harness.calls(0).pop().unwrap().request.messages.len(), 7);
     // Follow-ups are not counted as turns.
-    use std::sync::atomic::Ordering::Relaxed;
-    let counts = &harness.turns.answer_counters;
-    assert_eq!(
-        [&counts.ended, &counts.ai, &counts.degraded].map(|count| count.load(Relaxed)),
-        [4, 1, 3]
-    );
+    let counts = harness.turns.observer.answers();
+    assert_eq!([counts.ended, counts.ai, counts.degraded], [4, 1, 3]);
     harness.assert_idle().await;
 }
 

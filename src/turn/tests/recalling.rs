@@ -212,12 +212,8 @@ async fn stale_answer_is_served_at_once_and_refreshed_in_the_background() {
     assert_eq!(harness.calls(0).len(), 1, "a single refresh");
     let refreshed = answer_to(&harness, 6).await;
     assert_cached(&refreshed, AnswerSource::Cache, "Newer.", 0);
-    let counts = &harness.turns.answer_counters;
-    assert_eq!(
-        counts.ended.load(std::sync::atomic::Ordering::Relaxed),
-        6,
-        "a refresh is not counted as an answer"
-    );
+    let counts = harness.turns.observer.answers();
+    assert_eq!(counts.ended, 6, "a refresh is not counted as an answer");
     harness.assert_idle().await;
 }
 

@@ -1,6 +1,5 @@
 //! The service's state for programs: liveness, readiness and `status.json`.
 
-use std::sync::atomic::Ordering;
 
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -55,7 +54,7 @@ fn to_json(state: &AppState, is_operator: bool) -> Value {
     let turns = &state.chat.turns;
     let table = turns.config();
     let now = turns.clock.wall();
-    let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    let answers = turns.observer.answers();
     json!({
         "mode": view.mode,
         "since": view.since,
@@ -69,10 +68,10 @@ fn to_json(state: &AppState, is_operator: bool) -> Value {
         // The same for drills.
         "drill": active_drills(&table.providers).first(),
         "answers": {
-            "total": count(&turns.answer_counters.ended),
-            "ai": count(&turns.answer_counters.ai),
-            "degraded": count(&turns.answer_counters.degraded),
-            "availability": turns.answer_counters.availability(),
+            "total": answers.ended,
+            "ai": answers.ai,
+            "degraded": answers.degraded,
+            "availability": answers.availability(),
         },
         "availability": availability_json(state, now, is_operator),
         "providers": table

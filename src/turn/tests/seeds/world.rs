@@ -243,11 +243,7 @@ async fn check_service(harness: &TestService, terms: &ServiceLimits, visits: &[V
     // The permit of a cancelled call records its outcome by a message.
     run_until_idle().await;
     harness.assert_idle().await;
-    let ended = harness
-        .turns
-        .answer_counters
-        .ended
-        .load(std::sync::atomic::Ordering::Relaxed);
+    let ended = harness.turns.observer.answers().ended;
     assert_eq!(ended, TURNS_PER_SERVICE, "every started turn ended");
     if terms.store_is_healthy {
         for visit in visits {
