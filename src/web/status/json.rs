@@ -1,6 +1,5 @@
 //! The service's state for programs: liveness, readiness and `status.json`.
 
-
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};

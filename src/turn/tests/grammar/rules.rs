@@ -221,9 +221,12 @@ fn check_attempts(case: &Case, done: &Done, calls: &[RecordedCall]) {
             for pair in tries.windows(2) {
                 let (attempt, call) = pair[0];
                 let (next, next_call) = pair[1];
-                let other_between = done.tried.iter().any(|other| {
+                // A hedge that failed before the attempt that it was to replace does not count: the
+                // attempt's own provider failed last, so it may be retried.
+                let other_between = attempts.iter().any(|(other, other_call)| {
                     (attempt.attempt + 1..next.attempt).contains(&other.attempt)
                         && !lost_race(other)
+                        && ended_at(other, other_call) > ended_at(attempt, call)
                 });
                 assert!(!other_between, "{name} was asked after another provider");
                 let is_quick = failed_by(call, Recovery::RetrySame)
@@ -235,12 +238,16 @@ fn check_attempts(case: &Case, done: &Done, calls: &[RecordedCall]) {
                 assert!(retry_after.is_none_or(|time| time <= s(2)));
                 assert!(
                     next_call.started_at
-                        >= call.started_at + ms(attempt.ms) + retry_after.unwrap_or_default(),
+                        >= ended_at(attempt, call) + retry_after.unwrap_or_default(),
                     "{name} was asked too soon"
                 );
             }
         }
     }
+}
+
+fn ended_at(attempt: &AttemptSummary, call: &RecordedCall) -> Instant {
+    call.started_at + ms(attempt.ms)
 }
 
 fn is_mismatch(attempt: &AttemptSummary) -> bool {
