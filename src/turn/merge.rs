@@ -73,11 +73,11 @@ enum MergeState {
 }
 
 impl TextMerger {
-    /// A merger for clients that cannot retract text. It returns [`MergeResult::Mismatch`] instead
-    /// of [`MergeResult::Restart`].
-    pub fn append_only() -> Self {
+    /// An empty merger. If the client cannot retract text, `append_only`, it returns
+    /// [`MergeResult::Mismatch`] instead of [`MergeResult::Restart`].
+    pub fn new(append_only: bool) -> Self {
         Self {
-            append_only: true,
+            append_only,
             ..Self::default()
         }
     }

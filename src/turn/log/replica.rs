@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::export::DurabilityNote;
-use super::{LogState, LogWriter, StoredFrame, TurnLog};
+use super::state::LogState;
+use super::{DurabilityNote, LogWriter, TurnLog};
 use crate::domain::{Done, FinishReason, Frame, TurnRecord, TurnState};
 use crate::turn::merge::TextSource;
 
@@ -135,10 +135,7 @@ impl LogState {
         }
         self.seq = seq;
         if !snapshot {
-            if self.frames.len() == super::MAX_RETAINED_FRAMES {
-                self.frames.pop_front();
-            }
-            self.frames.push_back(StoredFrame::from_frame(frame));
+            self.retain_frame(frame);
         }
     }
 }

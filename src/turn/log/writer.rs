@@ -1,14 +1,13 @@
 //! The writer side of a turn log.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Control, LogState, StoredFrame, TurnLog};
+use super::state::LogState;
+use super::{Control, TurnLog};
 use crate::domain::{
     AnswerSource, AttemptOutcome, Failure, FinishReason, Frame, PreviousFailure, TurnRecord,
     TurnState,
@@ -34,38 +33,10 @@ impl LogWriter {
     }
 
     fn build(record: TurnRecord, framed: bool, append_only: bool) -> Self {
-        let turn = record.turn;
-        let client_msg_id = record.client_msg_id.clone();
-        let start = Frame::Start {
-            turn,
-            seq: 1,
-            client_msg_id: client_msg_id.clone(),
-            text: record.question.clone(),
-            at: record.at,
-            retry_of: record.retry_of,
-        };
-        let state = LogState {
-            record,
-            merger: if append_only {
-                TextMerger::append_only()
-            } else {
-                TextMerger::default()
-            },
-            has_frames: framed,
-            is_streamed: framed || append_only,
-            seq: 1,
-            frames: VecDeque::from([StoredFrame::from_frame(start)]),
-            is_held_back: true,
-            break_reason: None,
-            previous_failure: None,
-            failure_details: None,
-            restarts: Vec::new(),
-            spans: Vec::new(),
-        };
         Self(Arc::new(TurnLog {
-            turn,
-            client_msg_id,
-            state: Mutex::new(state),
+            turn: record.turn,
+            client_msg_id: record.client_msg_id.clone(),
+            state: Mutex::new(LogState::new(record, framed, append_only)),
             published_seq: watch::Sender::new(0),
             durability: watch::Sender::new(None),
             control: watch::Sender::new(Control {

@@ -224,7 +224,7 @@ fn echo_of_the_prefill_is_dropped() {
 
 #[test]
 fn append_only_merger_never_retracts() {
-    let mut merger = TextMerger::append_only();
+    let mut merger = TextMerger::new(true);
     merger.start_attempt(source(1), ContinuationMode::Restart);
     assert_eq!(
         merger.push_text("Hello"),
