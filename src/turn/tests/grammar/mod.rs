@@ -4,6 +4,7 @@
 mod cases;
 mod play;
 mod rules;
+mod text_rules;
 
 use proptest::test_runner::{Config, TestRunner};
 
