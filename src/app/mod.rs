@@ -41,14 +41,15 @@ use crate::store::OpenedStore;
 use crate::store::redis::client::RedisClient;
 use crate::store::redis::turn_streams::TurnStreams;
 use crate::store::{self, Store, StoreError};
-use crate::turn::answer_counters::AnswerCounters;
 use crate::turn::cache_warmer::run_warmer;
 use crate::turn::conversations::ConversationRegistry;
+use crate::turn::deps::{ShutdownPhase, TurnDeps};
 use crate::turn::followups::{self, FollowupQueue};
 use crate::turn::metrics::TurnMetrics;
+use crate::turn::observer::TurnObserver;
 use crate::turn::replication::{self as turn_sharing, TurnReplication};
 use crate::turn::retention::run_retention;
-use crate::turn::service::{ShutdownPhase, TurnService};
+use crate::turn::service::TurnService;
 use crate::web::{self, AppState, AppStateParts, ConnectionLimiter};
 
 use provider_registry::ProviderRegistry;
@@ -179,7 +180,7 @@ impl App {
         actix::spawn(board.run());
 
         let (phase, phase_rx) = watch::channel(ShutdownPhase::Running);
-        let turn_service = TurnService {
+        let turn_deps = TurnDeps {
             conversations: Arc::new(ConversationRegistry::default()),
             store: Arc::clone(&opened.store),
             router,
@@ -203,14 +204,13 @@ impl App {
             }),
             phase: phase_rx,
             store_healthy: watch::Sender::new(true),
-            answer_counters: AnswerCounters::default(),
-            metrics,
+            observer: TurnObserver::new(metrics),
             tracer: crate::telemetry::otlp::init_tracer(&settings, &instance),
             clock,
             random_u64: random::random_u64,
         };
         let chat_service = Arc::new(ChatService {
-            turns: Arc::new(turn_service),
+            turns: Arc::new(TurnService::new(turn_deps)),
             status,
             rate_limiter: rate_limiter(&settings),
         });
@@ -226,8 +226,8 @@ impl App {
         );
         actix::spawn(run_warmer(Arc::clone(&chat_service.turns)));
         actix::spawn(run_retention(Arc::clone(&chat_service.turns)));
-        actix::spawn(followups::run(Arc::clone(&chat_service.turns)));
-        actix::spawn(turn_sharing::run(Arc::clone(&chat_service.turns)));
+        actix::spawn(followups::worker::run(Arc::clone(&chat_service.turns)));
+        actix::spawn(turn_sharing::worker::run(Arc::clone(&chat_service.turns)));
         if let Some(cluster) = cluster {
             cluster.start(&chat_service);
         }

@@ -145,6 +145,7 @@ impl ReloadWorker {
         let backends = self.registry.providers();
         let turn_service = &self.chat_service.turns;
         turn_service
+            .observer
             .metrics
             .set_providers(backends.iter().map(|backend| &backend.name));
         let next = self

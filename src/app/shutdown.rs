@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::session::service::ChatService;
-use crate::turn::service::ShutdownPhase;
+use crate::turn::deps::ShutdownPhase;
 use crate::web::ConnectionLimiter;
 
 /// The time for interrupted turns to send their end and be stored.

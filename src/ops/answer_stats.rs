@@ -12,7 +12,7 @@ use super::alerts::AlertCondition;
 use super::anomaly::{AnomalyDetector, StatsWindow, WINDOW_MINUTES};
 use super::hourly_history::{self, FaultCounts, HourStats, HourlyHistory};
 use crate::store::{Store, StoreError};
-use crate::turn::answer_counters::AnswerCounts;
+use crate::turn::answer_counts::AnswerCounts;
 use crate::turn::service::TurnService;
 
 /// The counters are read at this interval, so the status page is no older.
@@ -148,7 +148,7 @@ impl StatsCollector {
     }
 
     fn collect(&mut self) {
-        let now = self.service.answer_counters.snapshot();
+        let now = self.service.observer.answers();
         let usd = self.new_spend();
         let failed = self.new_failures();
         let since = now.since(&self.last_counts);
@@ -167,7 +167,7 @@ impl StatsCollector {
 
     /// Returns the failed attempts since the last call, by reason.
     fn new_failures(&mut self) -> FaultCounts {
-        let now = self.service.metrics.failures_by_reason();
+        let now = self.service.observer.metrics.failures_by_reason();
         let before = std::mem::replace(&mut self.last_failures, now.clone());
         let new = now.into_iter().map(|(reason, count)| {
             (

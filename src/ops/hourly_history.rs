@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Timestamp;
-use crate::turn::answer_counters::AnswerCounts;
+use crate::turn::answer_counts::AnswerCounts;
 
 const HOUR_MS: u64 = 60 * 60 * 1_000;
 

@@ -8,7 +8,7 @@ use tokio::time::Interval;
 
 use crate::domain::{Followup, StatusView, TurnId};
 use crate::turn::conversations::{LiveConversation, TurnEvent, TurnSubscription};
-use crate::turn::service::ShutdownPhase;
+use crate::turn::deps::ShutdownPhase;
 
 pub(super) struct SessionEvents {
     pub(super) client_frames: mpsc::Receiver<ByteString>,

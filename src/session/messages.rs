@@ -9,9 +9,10 @@ use super::service::{ChatService, STORE_TIMEOUT};
 use crate::domain::{ClientMsgId, TurnId, TurnRecord, TurnState};
 use crate::store::ConversationRecord;
 use crate::turn::conversations::{LiveConversation, NewMessage, TurnConflict};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::TurnLog;
 use crate::turn::replication::ClaimOutcome;
-use crate::turn::service::{OpenTurnError, TurnOptions};
+use crate::turn::service::OpenTurnError;
 
 pub enum AcceptedMessage {
     Started(Arc<TurnLog>),

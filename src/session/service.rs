@@ -10,8 +10,7 @@ use super::rate_limit::RateLimiter;
 use crate::config::Settings;
 use crate::domain::{ConversationId, StatusView, TurnId, TurnRecord, TurnState};
 use crate::store::StoreError;
-use crate::turn::conversations::LiveConversation;
-use crate::turn::history::{self, History};
+use crate::turn::conversations::{History, LiveConversation};
 use crate::turn::service::TurnService;
 
 pub struct ChatService {
@@ -102,14 +101,10 @@ impl ChatService {
         conversation: &LiveConversation,
         before: Option<TurnId>,
     ) -> Vec<TurnRecord> {
-        let History { stored, logs } = history::load_history(
-            &*self.turns.store,
-            conversation,
-            before,
-            MAX_HISTORY_TURNS,
-            STORE_TIMEOUT,
-        )
-        .await;
+        let store = &*self.turns.store;
+        let History { stored, logs } = conversation
+            .history(store, before, MAX_HISTORY_TURNS, STORE_TIMEOUT)
+            .await;
         if stored.is_none() {
             tracing::warn!("history not read in time");
         }

@@ -1,29 +1,17 @@
 //! Answers turns from the cache, and stores the answers of providers in it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::log::TurnLog;
+use super::deps::TurnDeps;
+use super::log::{Cancel, TurnLog};
 use super::metrics::CacheOutcome;
 use super::persistence::{Persistence, PreparedRequest};
-use super::runner::TurnRunner;
-use super::service::TurnService;
-use super::single_flight::{FlightGuard, FlightRole};
+use super::running_turn::{CacheLookup, RunningTurn};
+use super::single_flight::FlightRole;
 use super::summary::TurnEnd;
 use crate::answer_cache::policy::CacheMode;
 use crate::answer_cache::{AcceptedAge, CACHE_READ_TIMEOUT, CacheHit, CacheSlot, QuestionContext};
 use crate::domain::AnswerSource;
-
-/// A turn's use of the answer cache. By default it uses none.
-#[derive(Default)]
-pub(super) struct CacheLookup {
-    /// `None` if this question may not be cached.
-    slot: Option<CacheSlot>,
-    /// `false` for a retry: the visitor did not like the answer.
-    may_read: bool,
-    /// Held while other turns wait for this one's answer.
-    flight: Option<FlightGuard>,
-}
 
 impl CacheLookup {
     /// Stores the answer after the end of the turn.
@@ -32,11 +20,11 @@ impl CacheLookup {
     pub(super) async fn store_answer(
         self,
         persistence: &Persistence,
-        service: &TurnService,
+        deps: &TurnDeps,
         log: &TurnLog,
     ) {
-        let cache = &service.answer_cache;
-        let now = service.clock.wall();
+        let cache = &deps.answer_cache;
+        let now = deps.clock.wall();
         match (persistence, &self.slot) {
             (Persistence::CacheRefresh(_, renewal, _), _) => {
                 cache.put_refreshed(renewal, &log.record(), now).await
@@ -48,29 +36,32 @@ impl CacheLookup {
 }
 
 /// Looks up a cached answer. `None` also if the store does not answer in time.
-async fn lookup(service: &TurnService, slot: &CacheSlot, need: AcceptedAge) -> Option<CacheHit> {
-    let lookup = service.answer_cache.get(slot, need, service.clock.wall());
-    tokio::time::timeout(service.store_timeout(CACHE_READ_TIMEOUT), lookup)
+async fn lookup(deps: &TurnDeps, slot: &CacheSlot, need: AcceptedAge) -> Option<CacheHit> {
+    let lookup = deps.answer_cache.get(slot, need, deps.clock.wall());
+    tokio::time::timeout(deps.store_timeout(CACHE_READ_TIMEOUT), lookup)
         .await
         .ok()?
 }
 
-impl TurnRunner<'_> {
+impl RunningTurn<'_> {
     /// Ends the turn with a fresh cached answer, or with that of another turn that is asking the
     /// same question right now. `None` if the turn has to ask a provider itself.
+    ///
+    /// # Errors
+    /// The turn was cancelled while it waited.
     pub(super) async fn lookup_fresh(
         &mut self,
         persistence: &Persistence,
         prepared: &PreparedRequest,
-    ) -> Option<TurnEnd> {
+    ) -> Result<Option<TurnEnd>, Cancel> {
         let Persistence::Conversation(conversation) = persistence else {
-            return None;
+            return Ok(None);
         };
-        let service = self.service;
-        let options = self.options;
-        let cache = &service.answer_cache;
+        let deps = self.deps;
+        let options = &self.options;
+        let cache = &deps.answer_cache;
         if options.cache_mode == CacheMode::Off {
-            return None;
+            return Ok(None);
         }
         let record = self.writer.log().record();
         let asker = QuestionContext {
@@ -79,7 +70,9 @@ impl TurnRunner<'_> {
             is_first_message: prepared.is_first_message && options.preferred_provider.is_none(),
             is_context_free: prepared.is_standalone && options.preferred_provider.is_none(),
         };
-        let slot = cache.slot(&record.question, asker)?;
+        let Some(slot) = cache.slot(&record.question, asker) else {
+            return Ok(None);
+        };
         self.cache_lookup.may_read = record.retry_of.is_none();
         self.cache_lookup.slot = Some(slot.clone());
         // A caller that names a provider, or wants a fresh answer, gets no earlier one.
@@ -87,50 +80,51 @@ impl TurnRunner<'_> {
             || options.cache_mode == CacheMode::Refresh
             || options.preferred_provider.is_some()
         {
-            return None;
+            return Ok(None);
         }
-        if let Some(hit) = lookup(service, &slot, AcceptedAge::FreshOnly).await {
+        if let Some(hit) = lookup(deps, &slot, AcceptedAge::FreshOnly).await {
             if hit.needs_refresh {
-                service.refresh_cached_answer(prepared.request.clone(), cache.refresh_job(&hit));
+                (self.start_refresh)(prepared.request.clone(), cache.refresh_job(&hit));
             }
-            service.metrics.record_cache_lookup(CacheOutcome::Hit);
-            return Some(self.serve(AnswerSource::Cache, &hit.answer.text, hit.age));
+            deps.observer.metrics.record_cache_lookup(CacheOutcome::Hit);
+            let end = self.serve(AnswerSource::Cache, &hit.answer.text, hit.age);
+            return Ok(Some(end));
         }
         // Only questions that other conversations may share have a common key.
         let role = cache
             .single_flight_key(&slot)
-            .map(|key| service.single_flight.join(key, self.writer.log()));
+            .map(|key| deps.single_flight.join(key, self.writer.log()));
         let end = match role {
             Some(FlightRole::Leader(flight)) => {
                 self.cache_lookup.flight = Some(flight);
-                None
+                Ok(None)
             }
             Some(FlightRole::Follower(leader)) => self.await_leader(&leader, &slot).await,
-            None => None,
+            None => Ok(None),
         };
-        let has_joined = matches!(end, Some(TurnEnd::WithoutProvider { .. }));
-        service.metrics.record_cache_lookup(if has_joined {
-            CacheOutcome::Joined
-        } else {
-            CacheOutcome::Miss
+        deps.observer.metrics.record_cache_lookup(match end {
+            Ok(Some(_)) => CacheOutcome::Joined,
+            Ok(None) | Err(_) => CacheOutcome::Miss,
         });
         end
     }
 
     /// Waits for another turn's answer. `None` if it may not be served to this conversation.
-    async fn await_leader(&mut self, leader: &TurnLog, slot: &CacheSlot) -> Option<TurnEnd> {
-        let log = Arc::clone(self.writer.log());
+    async fn await_leader(
+        &mut self,
+        leader: &TurnLog,
+        slot: &CacheSlot,
+    ) -> Result<Option<TurnEnd>, Cancel> {
         let mut changes = leader.changes();
         // Stop waiting at the second attempt: only answers of a single attempt are shared.
         while !leader.is_finished() && leader.attempts() <= 1 {
-            tokio::select! {
-                cancel = log.cancelled(self.options.orphan_grace) => return Some(TurnEnd::Cancelled(cancel)),
-                changed = changes.changed() => changed.ok()?,
+            if self.unless_cancelled(changes.changed()).await?.is_err() {
+                return Ok(None);
             }
         }
         let record = leader.record();
-        let may_serve = self.service.answer_cache.is_shareable(slot, &record);
-        may_serve.then(|| self.serve(AnswerSource::Cache, &record.text, Duration::ZERO))
+        let may_serve = self.deps.answer_cache.is_shareable(slot, &record);
+        Ok(may_serve.then(|| self.serve(AnswerSource::Cache, &record.text, Duration::ZERO)))
     }
 
     /// Ends the turn with an expired cached answer. `None` if there is none that may be served.
@@ -140,8 +134,9 @@ impl TurnRunner<'_> {
             .slot
             .as_ref()
             .filter(|_| self.cache_lookup.may_read)?;
-        let hit = lookup(self.service, slot, AcceptedAge::StaleAllowed).await?;
-        self.service
+        let hit = lookup(self.deps, slot, AcceptedAge::StaleAllowed).await?;
+        self.deps
+            .observer
             .metrics
             .record_cache_lookup(CacheOutcome::Stale);
         Some(self.serve(AnswerSource::StaleCache, &hit.answer.text, hit.age))

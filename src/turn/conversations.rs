@@ -4,13 +4,16 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
+use tokio::time::timeout;
 
 use super::log::{LogWriter, TurnLog};
 use crate::domain::{
     ClientMsgId, ConversationId, Followup, Timestamp, TurnId, TurnRecord, TurnUpdate,
 };
+use crate::store::Store;
 
 /// The conversations that have a session or a log in memory. An entry disappears with its last
 /// user.
@@ -46,6 +49,12 @@ struct ConversationState {
     logs_are_complete: bool,
 }
 
+impl ConversationState {
+    fn running_turn(&self) -> Option<Arc<TurnLog>> {
+        self.logs.iter().find(|log| !log.is_finished()).cloned()
+    }
+}
+
 /// The number of follow-ups a session may lag behind before it has to reload the history.
 const MAX_UNREAD_FOLLOWUPS: usize = 8;
 
@@ -71,12 +80,12 @@ impl ConversationRegistry {
     /// store.
     pub fn create(self: &Arc<Self>, id: ConversationId) -> Arc<LiveConversation> {
         let conversation = self.get_or_create(id);
-        conversation.lock().logs_are_complete = true;
+        conversation.state.lock().logs_are_complete = true;
         conversation
     }
 
     pub fn get_or_create(self: &Arc<Self>, id: ConversationId) -> Arc<LiveConversation> {
-        let mut conversations = self.lock();
+        let mut conversations = self.conversations.lock();
         if let Some(conversation) = conversations.get(&id).and_then(Weak::upgrade) {
             return conversation;
         }
@@ -94,26 +103,26 @@ impl ConversationRegistry {
     }
 
     pub fn get(&self, id: ConversationId) -> Option<Arc<LiveConversation>> {
-        self.lock().get(&id).and_then(Weak::upgrade)
+        self.conversations.lock().get(&id).and_then(Weak::upgrade)
     }
 
     pub fn all(&self) -> Vec<Arc<LiveConversation>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
+        self.conversations
+            .lock()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Weak<LiveConversation>>> {
-        self.conversations.lock()
+        self.conversations.lock().len()
     }
 }
 
 impl Drop for LiveConversation {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.upgrade() {
-            let mut conversations = registry.lock();
+            let mut conversations = registry.conversations.lock();
             // `get_or_create` may have inserted a new entry after the last reference was dropped.
             if conversations
                 .get(&self.id)
@@ -132,7 +141,7 @@ impl LiveConversation {
 
     /// The id that a turn started at `now` would get. `random` is a random number.
     pub fn next_turn_id(&self, now: Timestamp, random: u64) -> TurnId {
-        TurnId::next_after(self.lock().last_turn_id, now.0, random)
+        TurnId::next_after(self.state.lock().last_turn_id, now.0, random)
     }
 
     /// Waits until no other task is starting a turn here.
@@ -143,7 +152,7 @@ impl LiveConversation {
     /// Adds the log of a turn that another instance answers. Returns `false` if it is known
     /// already.
     pub fn attach_replica(&self, log: &Arc<TurnLog>) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         if state.logs.iter().any(|known| known.turn() == log.turn()) {
             return false;
         }
@@ -165,20 +174,19 @@ impl LiveConversation {
         now: Timestamp,
         random: u64,
     ) -> Result<LogWriter, TurnConflict> {
-        let state = self.lock();
+        let state = self.state.lock();
         if let Some(log) = state
             .logs
             .iter()
             .find(|log| *log.client_msg_id() == message.client_msg_id)
         {
-            let has_same_text = log.has_question(&message.text);
-            return Err(if has_same_text {
+            return Err(if log.has_question(&message.text) {
                 TurnConflict::Duplicate(Arc::clone(log))
             } else {
                 TurnConflict::ConflictingText
             });
         }
-        if state.is_being_deleted || state.logs.iter().any(|log| !log.is_finished()) {
+        if state.is_being_deleted || state.running_turn().is_some() {
             return Err(TurnConflict::Busy);
         }
         let next_id = || TurnId::next_after(state.last_turn_id, now.0, random);
@@ -207,52 +215,48 @@ impl LiveConversation {
 
     /// Records the id of a turn in the store. Later turns get greater ids.
     pub fn observe_turn_id(&self, turn: TurnId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.last_turn_id = state.last_turn_id.max(Some(turn));
     }
 
     /// All logs, or `None` if the store has turns of the conversation that are not among them.
     pub fn complete_logs(&self) -> Option<Vec<Arc<TurnLog>>> {
-        let state = self.lock();
-        state
-            .logs_are_complete
-            .then(|| state.logs.iter().cloned().collect())
+        let state = self.state.lock();
+        let logs = state.logs_are_complete.then_some(&state.logs)?;
+        Some(logs.iter().cloned().collect())
     }
 
     pub fn running_turn(&self) -> Option<Arc<TurnLog>> {
-        self.lock()
-            .logs
-            .iter()
-            .find(|log| !log.is_finished())
-            .cloned()
+        self.state.lock().running_turn()
     }
 
     pub fn logs(&self) -> Vec<Arc<TurnLog>> {
-        self.lock().logs.iter().cloned().collect()
+        self.state.lock().logs.iter().cloned().collect()
     }
 
     /// `None` while the owner is unknown; `Some(None)` if the visitor is anonymous.
     pub fn owner(&self) -> Option<Option<Arc<str>>> {
-        self.lock().owner.clone()
+        self.state.lock().owner.clone()
     }
 
     /// Sets the owner. Does nothing if it is known already: a conversation has one owner.
     pub fn set_owner(&self, subject: Option<&str>) {
-        self.lock()
+        self.state
+            .lock()
             .owner
             .get_or_insert_with(|| subject.map(Into::into));
     }
 
     /// Prevents new turns until the guard is dropped.
     pub fn begin_deletion(self: &Arc<Self>) -> DeletionGuard {
-        self.lock().is_being_deleted = true;
+        self.state.lock().is_being_deleted = true;
         DeletionGuard(Arc::clone(self))
     }
 
     /// Resets the conversation after a deletion and notifies its sessions. A running turn keeps its
     /// log.
     pub fn reset(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.logs.retain(|log| !log.is_finished());
         // `turns_opened` is kept, so that subscribers do not look for the deleted turns.
         state.has_started = false;
@@ -267,11 +271,12 @@ impl LiveConversation {
 
     /// Returns `true` for the first message of a conversation, and again after a deletion.
     pub fn mark_started(&self) -> bool {
-        !std::mem::replace(&mut self.lock().has_started, true)
+        !std::mem::replace(&mut self.state.lock().has_started, true)
     }
 
     pub fn log(&self, turn: TurnId) -> Option<Arc<TurnLog>> {
-        self.lock()
+        self.state
+            .lock()
             .logs
             .iter()
             .find(|log| log.turn() == turn)
@@ -280,7 +285,7 @@ impl LiveConversation {
 
     /// Removes the log of a finished turn. From now on the turn is read from the store.
     pub fn evict_log(&self, turn: TurnId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state
             .logs
             .retain(|log| log.turn() != turn || !log.is_finished());
@@ -291,15 +296,12 @@ impl LiveConversation {
     pub fn subscribe(&self) -> (TurnSubscription, Option<Arc<TurnLog>>) {
         // Subscribed before the lock is taken: a turn that starts in between is not missed.
         let opened = self.turns_opened.subscribe();
-        let state = self.lock();
-        let running = state.logs.iter().find(|log| !log.is_finished()).cloned();
-        (
-            TurnSubscription {
-                next_index: state.turns_opened,
-                turns_opened: opened,
-            },
-            running,
-        )
+        let state = self.state.lock();
+        let subscription = TurnSubscription {
+            next_index: state.turns_opened,
+            turns_opened: opened,
+        };
+        (subscription, state.running_turn())
     }
 
     pub fn subscribe_followups(&self) -> broadcast::Receiver<(TurnId, Followup)> {
@@ -315,8 +317,29 @@ impl LiveConversation {
         let _ = self.followups.send((turn, followup));
     }
 
-    fn lock(&self) -> MutexGuard<'_, ConversationState> {
-        self.state.lock()
+    /// Loads the turns before `before` (`None`: all), at most `limit` of them from the store.
+    ///
+    /// The store gets `store_timeout` to answer, and is not asked if all turns are in memory.
+    pub async fn history(
+        &self,
+        store: &dyn Store,
+        before: Option<TurnId>,
+        limit: usize,
+        store_timeout: Duration,
+    ) -> History {
+        let complete_logs = self.complete_logs();
+        let stored = match &complete_logs {
+            Some(_) => Some(Vec::new()),
+            None => timeout(store_timeout, store.turns(self.id, before, limit))
+                .await
+                .ok()
+                .and_then(Result::ok),
+        };
+        // Read the logs after the store: a turn is stored before its log is evicted, so none is
+        // missed.
+        let mut logs = complete_logs.unwrap_or_else(|| self.logs());
+        logs.retain(|log| before.is_none_or(|before| log.turn() < before));
+        History { stored, logs }
     }
 }
 
@@ -324,7 +347,7 @@ pub struct DeletionGuard(Arc<LiveConversation>);
 
 impl Drop for DeletionGuard {
     fn drop(&mut self) {
-        self.0.lock().is_being_deleted = false;
+        self.0.state.lock().is_being_deleted = false;
     }
 }
 
@@ -347,7 +370,7 @@ impl TurnSubscription {
             // Marked as seen before the logs are read, so that a turn that starts later wakes us.
             self.turns_opened.borrow_and_update();
             {
-                let state = conversation.lock();
+                let state = conversation.state.lock();
                 let first = state.turns_opened - state.logs.len() as u64;
                 if self.next_index < first {
                     self.next_index = first;
@@ -364,4 +387,11 @@ impl TurnSubscription {
             }
         }
     }
+}
+
+/// The turns of a conversation. A turn may be in both lists; its log is newer than its record.
+pub struct History {
+    /// The last turns in the store, oldest first. `None` if the store did not answer in time.
+    pub stored: Option<Vec<TurnRecord>>,
+    pub logs: Vec<Arc<TurnLog>>,
 }

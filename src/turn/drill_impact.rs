@@ -1,7 +1,7 @@
 //! Counts what visitors get while a drill runs, for its report. A turn that was running at any
 //! moment of the drill is counted when it ends.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub struct DrillObservation {
 impl DrillObserver {
     /// Registers a turn that starts now. Returns its number.
     pub(super) fn turn_started(&self) -> u64 {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.turns_started += 1;
         state.turns_running += 1;
         for drill in state
@@ -78,7 +78,7 @@ impl DrillObserver {
 
     /// Counts the end of a turn. `record` is `None` if its task panicked.
     pub(super) fn turn_finished(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.turns_running = state.turns_running.saturating_sub(1);
         for drill in state
             .drills
@@ -90,7 +90,7 @@ impl DrillObserver {
     }
 
     pub fn observe(&self, provider: Arc<str>) -> DrillObservation {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let number = state
             .drills
             .iter()
@@ -113,16 +113,12 @@ impl DrillObserver {
             id: number,
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, ObserverState> {
-        self.0.lock()
-    }
 }
 
 impl DrillObservation {
     /// Ends the drill: turns that start from now on are not counted.
     pub fn stop(&self) {
-        let mut state = self.observer.lock();
+        let mut state = self.observer.0.lock();
         let begun = state.turns_started;
         for drill in state.drills.iter_mut().filter(|drill| drill.id == self.id) {
             drill.last_turn.get_or_insert(begun);
@@ -130,7 +126,7 @@ impl DrillObservation {
     }
 
     pub fn impact(&self) -> DrillImpact {
-        let state = self.observer.lock();
+        let state = self.observer.0.lock();
         let drill = state.drills.iter().find(|drill| drill.id == self.id);
         drill.map(|drill| drill.impact.clone()).unwrap_or_default()
     }
@@ -139,6 +135,7 @@ impl DrillObservation {
 impl Drop for DrillObservation {
     fn drop(&mut self) {
         self.observer
+            .0
             .lock()
             .drills
             .retain(|drill| drill.id != self.id);
@@ -256,6 +253,6 @@ mod tests {
             "the turns running when it started, and the new one"
         );
         drop((first, second));
-        assert!(observer.lock().drills.is_empty() && observer.lock().turns_running == 0);
+        assert!(observer.0.lock().drills.is_empty() && observer.0.lock().turns_running == 0);
     }
 }

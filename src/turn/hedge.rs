@@ -12,16 +12,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::attempt::{AttemptEnd, AttemptReport};
+use super::active_attempt::ActiveAttempt;
+use super::attempt::{AttemptEnd, AttemptReport, FirstEvent};
 use super::log::Cancel;
-use super::pending_call::FirstEvent;
-use super::runner::{ActiveAttempt, AttemptHistory, MIN_TIME_FOR_ATTEMPT, TurnRunner};
+use super::running_turn::RunningTurn;
+use super::selection::{AttemptHistory, MIN_TIME_FOR_ATTEMPT, select_provider};
 use crate::domain::{AttemptOutcome, ChatRequest};
 use crate::router::actor::{SelectProvider, Selection};
 
-impl TurnRunner<'_> {
+impl RunningTurn<'_> {
     /// Returns the attempt to go on with: `first`, or a second one that was faster.
     ///
     /// # Errors
@@ -31,27 +30,24 @@ impl TurnRunner<'_> {
         mut first: ActiveAttempt,
         request: &ChatRequest,
         history: &mut AttemptHistory,
-        deadline: Instant,
     ) -> Result<ActiveAttempt, Cancel> {
         let hedge_after = self.settings.routing.hedge_after;
         let due = first.call.started_at.wall_deadline(hedge_after);
-        let is_too_late =
-            hedge_after >= first_event_timeout(&first) || due + MIN_TIME_FOR_ATTEMPT > deadline;
+        let is_too_late = hedge_after >= first_event_timeout(&first)
+            || due + MIN_TIME_FOR_ATTEMPT > self.deadline;
         if hedge_after.is_zero() || is_too_late || self.options.no_failover {
             return Ok(first);
         }
         let log = Arc::clone(self.writer.log());
         let mut cancelled = std::pin::pin!(log.cancelled(self.options.orphan_grace));
         let silent = Arc::clone(&first.lease.provider.name);
-        let pick = history.select_request(self.options);
-        let pick = || SelectProvider {
+        let pick = SelectProvider {
             hedging_against: Some(Arc::clone(&silent)),
-            ..pick.clone()
+            ..history.select_request(&self.options)
         };
-        let service = self.service;
         let picked = async {
             tokio::time::sleep_until(due).await;
-            service.select_provider(pick).await
+            select_provider(self.deps, &pick).await
         };
         // The first has until `due` to send a token, and while the router looks for a second.
         let first_timeout = first_event_timeout(&first);
@@ -69,7 +65,7 @@ impl TurnRunner<'_> {
             Ok(Selection::Provider(lease)) => lease,
             Ok(Selection::RetryAfter(_) | Selection::Unavailable { .. }) => return Ok(first),
         };
-        let mut second = self.prepare_attempt(lease, request, history, deadline);
+        let mut second = self.prepare_attempt(lease, request, history);
         tracing::info!(turn = %log.turn(), attempt = second.lease.attempt_number, silent = %silent,
             provider = %second.lease.provider.name, "hedging with a second provider");
         let second_timeout = first_event_timeout(&second);
@@ -129,7 +125,7 @@ impl TurnRunner<'_> {
             elapsed: attempt.call.started_at.elapsed(),
             caused_by_local_stall: false,
         };
-        self.service.metrics.record_attempt(
+        self.deps.observer.metrics.record_attempt(
             &attempt.lease.provider.name,
             AttemptOutcome::STOPPED,
             report.elapsed,

@@ -3,11 +3,16 @@
 //!
 //! Texts are never mixed unless they fit together. The shown text is that of one attempt, the
 //! common prefix of two, or a text and its continuation by an attempt that was given it.
+//!
+//! A model that cannot be given a partial answer is asked to repeat its last characters and to go
+//! on from there. Only a repetition that matches, ignoring white space, proves that it does so.
 
 use std::sync::Arc;
 
-use super::overlap::{self, OverlapMatch};
 use crate::domain::Draft;
+
+/// The number of characters that a continuation is asked to repeat.
+pub const OVERLAP_CHARS: usize = 40;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum MergeResult {
@@ -68,11 +73,11 @@ enum MergeState {
 }
 
 impl TextMerger {
-    /// A merger for clients that cannot retract text. It returns [`MergeResult::Mismatch`] instead
-    /// of [`MergeResult::Restart`].
-    pub fn append_only() -> Self {
+    /// An empty merger. If the client cannot retract text, `append_only`, it returns
+    /// [`MergeResult::Mismatch`] instead of [`MergeResult::Restart`].
+    pub fn new(append_only: bool) -> Self {
         Self {
-            append_only: true,
+            append_only,
             ..Self::default()
         }
     }
@@ -187,7 +192,7 @@ impl TextMerger {
     }
 
     fn match_overlap(&mut self, text: String, is_complete: bool) -> MergeResult {
-        match overlap::match_overlap(&self.shown, &text) {
+        match match_overlap(&self.shown, &text) {
             OverlapMatch::EndsAt(at) => {
                 self.append_joined(text.get(at..).unwrap_or_default().to_owned())
             }
@@ -210,7 +215,7 @@ impl TextMerger {
     /// The echo of a short text is not recognised: it might be a real repetition.
     fn strip_echo(&mut self, text: String, is_complete: bool) -> MergeResult {
         let given = self.shown.trim_end();
-        let is_long_enough = given.chars().count() >= overlap::OVERLAP_CHARS;
+        let is_long_enough = given.chars().count() >= OVERLAP_CHARS;
         if is_long_enough && !is_complete && given.len() > text.len() && given.starts_with(&text) {
             self.state = MergeState::StrippingEcho(text);
             return MergeResult::NoChange;
@@ -228,7 +233,7 @@ impl TextMerger {
             self.state = MergeState::JoiningWhitespace(text);
             return MergeResult::NoChange;
         }
-        let more = overlap::strip_common_whitespace(&self.shown, &text).to_owned();
+        let more = strip_common_whitespace(&self.shown, &text).to_owned();
         self.append(&more)
     }
 
@@ -259,6 +264,62 @@ impl TextMerger {
         self.owner.clone_from(&self.current_source);
         MergeResult::Restart(anew)
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OverlapMatch {
+    /// The text up to this byte repeats the overlap; the rest is new.
+    EndsAt(usize),
+    /// The text matches so far but does not contain the whole overlap yet.
+    Incomplete,
+    Mismatch,
+}
+
+/// The end of `shown` that a continuation has to repeat.
+pub fn overlap_tail(shown: &str) -> &str {
+    let shown = shown.trim_end();
+    let start = shown
+        .char_indices()
+        .rev()
+        .take(OVERLAP_CHARS)
+        .last()
+        .map_or(0, |(at, _)| at);
+    shown.get(start..).unwrap_or_default()
+}
+
+/// Matches the start of `text` against the overlap of `shown`, ignoring white space.
+fn match_overlap(shown: &str, text: &str) -> OverlapMatch {
+    let mut expected = overlap_tail(shown)
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .peekable();
+    for (at, c) in text.char_indices() {
+        match expected.peek() {
+            None => return OverlapMatch::EndsAt(at),
+            Some(_) if c.is_whitespace() => {}
+            Some(next) if *next == c => drop(expected.next()),
+            Some(_) => return OverlapMatch::Mismatch,
+        }
+    }
+    if expected.peek().is_none() {
+        OverlapMatch::EndsAt(text.len())
+    } else {
+        OverlapMatch::Incomplete
+    }
+}
+
+/// Removes white space from the start of `more` that `shown` already ends with.
+///
+/// Only the common part is removed, because the continuation may be indented.
+fn strip_common_whitespace<'a>(shown: &str, more: &'a str) -> &'a str {
+    let end = shown.get(shown.trim_end().len()..).unwrap_or_default();
+    let common = end
+        .chars()
+        .zip(more.chars())
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum();
+    more.get(common..).unwrap_or_default()
 }
 
 #[cfg(test)]

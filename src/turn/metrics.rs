@@ -14,8 +14,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
 };
 
-use super::drill_impact::DrillObserver;
-use crate::domain::{AnswerSource, AttemptOutcome, FaultKind, FinishReason, TurnRecord};
+use crate::domain::{AnswerSource, AttemptOutcome, FaultKind, FinishReason};
 use crate::router::removed_providers::MAX_REMOVED_PROVIDERS;
 
 /// Dense around the limits that operators usually set, 5 to 15 s.
@@ -41,11 +40,10 @@ pub struct TurnMetrics {
     first_token_seconds: HistogramVec,
     attempt_seconds: HistogramVec,
     /// Looked up here so that a first token allocates nothing. Changed by a reload only.
-    provider_histograms: RwLock<HashMap<Arc<str>, Arc<ProviderHistograms>>>,
+    provider_histograms: RwLock<HashMap<Arc<str>, ProviderHistograms>>,
     /// Providers that are no longer configured, the last removed at the end. Each has about forty
     /// time series.
     removed_providers: Mutex<VecDeque<Arc<str>>>,
-    drill_observer: DrillObserver,
 }
 
 /// Shown text was retracted in favour of another attempt or a fallback.
@@ -81,54 +79,7 @@ impl CacheOutcome {
     }
 }
 
-/// A turn in progress. If dropped without `finish`, as by a panic, it counts as interrupted.
-pub struct InFlightTurn<'t> {
-    metrics: &'t TurnMetrics,
-    turn_number: u64,
-    is_counted: bool,
-}
-
-impl InFlightTurn<'_> {
-    pub fn finish(mut self, record: &TurnRecord, restarts: &[RestartEvent]) {
-        let source = record.source.unwrap_or(AnswerSource::Ai);
-        let finish = record.finish.unwrap_or(FinishReason::Interrupted);
-        for RestartEvent { from, to, reason } in restarts {
-            increment(
-                &self.metrics.restarts,
-                &[
-                    from,
-                    to.as_deref().unwrap_or(NO_PROVIDER_LABEL),
-                    reason.as_str(),
-                ],
-            );
-        }
-        self.metrics
-            .drill_observer
-            .turn_finished(self.turn_number, Some(record), restarts.len());
-        self.count(source, finish);
-    }
-
-    fn count(&mut self, source: AnswerSource, finish: FinishReason) {
-        increment(
-            &self.metrics.turns_ended,
-            &[source.as_str(), finish.as_str()],
-        );
-        self.metrics.turns_in_flight.dec();
-        self.is_counted = true;
-    }
-}
-
-impl Drop for InFlightTurn<'_> {
-    fn drop(&mut self) {
-        if !self.is_counted {
-            self.metrics
-                .drill_observer
-                .turn_finished(self.turn_number, None, 0);
-            self.count(AnswerSource::Ai, FinishReason::Interrupted);
-        }
-    }
-}
-
+#[derive(Clone)]
 struct ProviderHistograms {
     first_token: Histogram,
     attempt: Histogram,
@@ -194,7 +145,6 @@ impl TurnMetrics {
             attempt_seconds: totals,
             provider_histograms: RwLock::default(),
             removed_providers: Mutex::default(),
-            drill_observer: DrillObserver::default(),
         };
         metrics.set_providers(providers);
         Ok(metrics)
@@ -219,7 +169,7 @@ impl TurnMetrics {
             if !histograms.contains_key(name)
                 && let Ok(created) = self.register_provider(name)
             {
-                histograms.insert(Arc::clone(name), Arc::new(created));
+                histograms.insert(Arc::clone(name), created);
             }
         }
         gone.extend(removed);
@@ -267,22 +217,27 @@ impl TurnMetrics {
         }
     }
 
-    fn histograms_of(&self, provider: &str) -> Option<Arc<ProviderHistograms>> {
+    fn histograms_of(&self, provider: &str) -> Option<ProviderHistograms> {
         self.provider_histograms.read().get(provider).cloned()
     }
 
-    pub fn turn_started(&self) -> InFlightTurn<'_> {
+    pub(super) fn turn_started(&self) {
         self.turns_started.inc();
         self.turns_in_flight.inc();
-        InFlightTurn {
-            metrics: self,
-            turn_number: self.drill_observer.turn_started(),
-            is_counted: false,
-        }
     }
 
-    pub fn drill_observer(&self) -> &DrillObserver {
-        &self.drill_observer
+    pub(super) fn turn_finished(
+        &self,
+        source: AnswerSource,
+        finish: FinishReason,
+        restarts: &[RestartEvent],
+    ) {
+        for RestartEvent { from, to, reason } in restarts {
+            let to = to.as_deref().unwrap_or(NO_PROVIDER_LABEL);
+            increment(&self.restarts, &[from, to, reason.as_str()]);
+        }
+        increment(&self.turns_ended, &[source.as_str(), finish.as_str()]);
+        self.turns_in_flight.dec();
     }
 
     /// Records an attempt's first token. On the hot path: allocates nothing, and takes a lock that

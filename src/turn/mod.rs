@@ -1,27 +1,28 @@
 //! One turn: the task that drives it from attempt to attempt, and the log that its followers read.
 
-pub mod answer_counters;
+mod active_attempt;
+pub mod answer_counts;
 pub mod attempt;
 pub mod cache_warmer;
-pub mod cached_answer;
+mod cached_answer;
 pub mod conversations;
-pub mod deletion;
+pub mod deps;
 pub mod drill_impact;
 pub mod followups;
-pub mod hedge;
-pub mod history;
+mod hedge;
 pub mod log;
 pub mod merge;
 pub mod metrics;
-pub mod overlap;
-pub mod pending_call;
+pub mod observer;
 pub mod persistence;
 pub mod poll_on_wake;
 pub mod prompt;
 pub mod quality;
 pub mod replication;
 pub mod retention;
-pub mod runner;
+mod runner;
+mod running_turn;
+mod selection;
 pub mod service;
 pub mod single_flight;
 pub mod summary;

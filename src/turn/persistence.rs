@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::conversations::LiveConversation;
-use super::history;
+use super::deps::TurnDeps;
 use super::log::{LogWriter, TurnLog};
 use super::prompt::{self, PromptLimits};
-use super::service::TurnService;
 use super::single_flight::FlightGuard;
 use crate::answer_cache::RefreshJob;
 use crate::domain::{ChatRequest, TurnRecord, TurnState};
@@ -61,23 +60,22 @@ impl Persistence {
     ///
     /// If the store is unhealthy, the frames are released early. A confirmation within the usual
     /// limit still marks the store healthy again.
-    pub async fn persist_question(&self, service: &TurnService, log: &TurnLog) {
+    pub async fn persist_question(&self, deps: &TurnDeps, log: &TurnLog) {
         let Persistence::Conversation(conversation) = self else {
             return LogWriter::release(log, false);
         };
-        let store = Arc::clone(&service.store);
+        let store = Arc::clone(&deps.store);
         let id = conversation.id();
         let record = log.record();
         let mut write = Box::pin(async move { store.write_turn(id, record).await });
-        let limit = service.store_timeout(QUESTION_WRITE_TIMEOUT);
+        let limit = deps.store_timeout(QUESTION_WRITE_TIMEOUT);
         let result = tokio::time::timeout(limit, &mut write).await;
         let durable = matches!(result, Ok(Ok(())));
-        service
-            .store_healthy
+        deps.store_healthy
             .send_if_modified(|known| std::mem::replace(known, durable) != durable);
-        LogWriter::release(log, durable && service.store.is_durable());
+        LogWriter::release(log, durable && deps.store.is_durable());
         if result.is_err() && limit < QUESTION_WRITE_TIMEOUT {
-            let store_healthy = service.store_healthy.clone();
+            let store_healthy = deps.store_healthy.clone();
             let time_left = QUESTION_WRITE_TIMEOUT.saturating_sub(limit);
             actix::spawn(async move {
                 if let Ok(Ok(())) = tokio::time::timeout(time_left, write).await {
@@ -88,7 +86,7 @@ impl Persistence {
     }
 
     /// Saves the text so far every `CHECKPOINT_INTERVAL`, if it changed. Never returns.
-    pub async fn checkpoint_loop(&self, service: &TurnService, log: &TurnLog) -> Infallible {
+    pub async fn checkpoint_loop(&self, deps: &TurnDeps, log: &TurnLog) -> Infallible {
         let Persistence::Conversation(conversation) = self else {
             return std::future::pending().await;
         };
@@ -98,40 +96,35 @@ impl Persistence {
             let now = log.progress();
             if now != saved {
                 saved = now;
-                service.store.checkpoint(conversation.id(), log.record());
+                deps.store.checkpoint(conversation.id(), log.record());
             }
         }
     }
 
     /// Writes the end of the turn. `needs_followup` queues it for a follow-up, except for turns of
     /// an HTTP call, which nobody could deliver one to.
-    pub async fn persist_end(
-        &self,
-        service: &TurnService,
-        record: &TurnRecord,
-        needs_followup: bool,
-    ) {
+    pub async fn persist_end(&self, deps: &TurnDeps, record: &TurnRecord, needs_followup: bool) {
         let Persistence::Conversation(conversation) = self else {
             return;
         };
         let id = conversation.id();
         if needs_followup && !record.client_msg_id.is_http_call() {
-            service.followup_queue.enqueue(service, id, record.turn);
+            deps.followup_queue
+                .enqueue(&*deps.store, deps.clock.now(), id, record.turn);
         }
-        let write = service.store.write_turn(id, record.clone());
-        let result = tokio::time::timeout(service.store_timeout(STORE_TIMEOUT), write).await;
+        let write = deps.store.write_turn(id, record.clone());
+        let result = tokio::time::timeout(deps.store_timeout(STORE_TIMEOUT), write).await;
         if !matches!(result, Ok(Ok(()))) {
-            service
-                .store_healthy
+            deps.store_healthy
                 .send_if_modified(|durable| std::mem::replace(durable, false));
         }
     }
 
     /// The request to send to the model. Without the history if the store does not answer in time.
-    pub async fn build_request(&self, service: &TurnService, log: &TurnLog) -> PreparedRequest {
+    pub async fn build_request(&self, deps: &TurnDeps, log: &TurnLog) -> PreparedRequest {
         match self {
             Persistence::Conversation(conversation) => {
-                prepare_request(service, conversation, &log.record()).await
+                prepare_request(deps, conversation, &log.record()).await
             }
             Persistence::Ephemeral(request) | Persistence::CacheRefresh(request, ..) => {
                 PreparedRequest::from_caller(request)
@@ -141,23 +134,18 @@ impl Persistence {
 }
 
 pub(super) async fn prepare_request(
-    service: &TurnService,
+    deps: &TurnDeps,
     conversation: &LiveConversation,
     record: &TurnRecord,
 ) -> PreparedRequest {
-    let table = service.config();
+    let table = deps.config();
     let chat = &table.settings.chat;
     // Read more turns than needed: some of them are left out of the history.
     let limit = chat.history_turns.saturating_mul(2).max(1);
-    let timeout = service.store_timeout(STORE_TIMEOUT);
-    let past = history::load_history(
-        &*service.store,
-        conversation,
-        Some(record.turn),
-        limit,
-        timeout,
-    )
-    .await;
+    let timeout = deps.store_timeout(STORE_TIMEOUT);
+    let past = conversation
+        .history(&*deps.store, Some(record.turn), limit, timeout)
+        .await;
     let is_known = past.stored.is_some();
     if !is_known {
         tracing::warn!(turn = %record.turn, "history not read in time, sending the question alone");

@@ -1,4 +1,5 @@
-//! Deletes conversations whose last turn is older than `chat.retention`.
+//! Deletes conversations: on an operator's request, and those whose last turn is older than
+//! `chat.retention`.
 //!
 //! The load is bounded: a pass over all conversations goes through them in small batches, and
 //! passes start at intervals of a tenth of the retention time, but between a second and ten
@@ -7,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::deletion::delete_conversation;
+use super::deps::TurnDeps;
+use super::log::{Cancel, TurnLog};
 use super::service::TurnService;
 use crate::domain::{ConversationId, Timestamp};
 use crate::store::ExpiredPage;
@@ -58,13 +60,11 @@ pub async fn run_retention(service: Arc<TurnService>) {
 /// Returns the cursor of the next batch, `None` at the end, and the number of deleted
 /// conversations. If the store does not answer, the pass ends.
 async fn expire_batch(
-    service: &TurnService,
+    deps: &TurnDeps,
     before: Timestamp,
     cursor: Option<ConversationId>,
 ) -> (Option<ConversationId>, usize) {
-    let scan = service
-        .store
-        .expired_conversations(before, cursor, BATCH_SIZE);
+    let scan = deps.store.expired_conversations(before, cursor, BATCH_SIZE);
     let Ok(Ok(ExpiredPage {
         conversations: found,
         next_cursor: next,
@@ -75,15 +75,67 @@ async fn expire_batch(
     let mut deleted = 0;
     for id in found {
         // A turn that has just started may not be in the store yet.
-        let is_in_use = service
+        let is_in_use = deps
             .conversations
             .get(id)
             .is_some_and(|conversation| !conversation.logs().is_empty());
-        if !is_in_use && delete_conversation(service, id).await.is_ok() {
+        if !is_in_use && delete_conversation(deps, id).await.is_ok() {
             deleted += 1;
         }
     }
     (next, deleted)
+}
+
+const TURN_END_TIMEOUT: Duration = Duration::from_secs(3);
+
+const STORE_DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The reason why a deletion is not confirmed. Parts may be deleted already; it can be retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteError {
+    StillRunning,
+    /// The store failed or did not answer in time.
+    Store,
+}
+
+/// Deletes a conversation from the store, the answer cache and the follow-up queue.
+///
+/// Stops its running turn first and notifies its open sessions at the end. An unknown conversation
+/// counts as deleted.
+///
+/// # Errors
+/// See [`DeleteError`].
+pub async fn delete_conversation(deps: &TurnDeps, id: ConversationId) -> Result<(), DeleteError> {
+    // No answer in progress may be cached any more: it might belong to this conversation.
+    deps.answer_cache.invalidate_in_flight();
+    let conversation = deps.conversations.get(id);
+    // No turn may start until the conversation is deleted.
+    let _guard = conversation
+        .as_ref()
+        .map(|conversation| conversation.begin_deletion());
+    if let Some(running) = conversation
+        .as_ref()
+        .and_then(|conversation| conversation.running_turn())
+    {
+        running.cancel(Cancel::Stopped);
+        tokio::time::timeout(TURN_END_TIMEOUT, wait_until_finished(&running))
+            .await
+            .map_err(|_| DeleteError::StillRunning)?;
+    }
+    deps.followup_queue.remove_conversation(id);
+    match tokio::time::timeout(STORE_DELETE_TIMEOUT, deps.store.delete_conversation(id)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => return Err(DeleteError::Store),
+    }
+    if let Some(conversation) = &conversation {
+        conversation.reset();
+    }
+    Ok(())
+}
+
+async fn wait_until_finished(log: &TurnLog) {
+    let mut changes = log.changes();
+    while !log.is_finished() && changes.changed().await.is_ok() {}
 }
 
 #[cfg(test)]

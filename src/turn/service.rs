@@ -1,104 +1,26 @@
-//! The entry point of turns: what every turn needs, and the limits that hold over all of them.
+//! The entry point of turns: starts them within the limits that hold over all of them.
 
+use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Addr;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::answer_counters::AnswerCounters;
-use super::conversations::{ConversationRegistry, LiveConversation, NewMessage, TurnConflict};
-use super::followups::FollowupQueue;
+use super::conversations::{LiveConversation, NewMessage, TurnConflict};
+use super::deps::{ShutdownPhase, TurnDeps, TurnOptions};
 use super::log::{Cancel, LogWriter, TurnLog};
-use super::metrics::TurnMetrics;
 use super::persistence::Persistence;
-use super::replication::{TurnClaim, TurnReplication};
+use super::replication::{ClaimOutcome, TurnClaim};
 use super::runner;
-use super::single_flight::{FlightRole, SingleFlight};
+use super::single_flight::FlightRole;
 use crate::answer_cache::RefreshJob;
 use crate::answer_cache::policy::CacheMode;
-use crate::config::MidStream;
-use crate::degradation::{AnswerCache, FallbackChain};
 use crate::domain::{ChatRequest, ClientMsgId, TurnId, TurnRecord};
-use crate::provider::concurrency_limit::{ConcurrencyLimit, ConcurrencyPermit};
-use crate::provider::handle::{AddrWatch, Clock};
-use crate::router::actor::{
-    ACTOR_TIMEOUT, MAILBOX_CAPACITY, RouterActor, SECOND_ROUND_TIMEOUT, SelectProvider, Selection,
-};
-use crate::router::runtime_config::{ConfigWatch, RuntimeConfig};
-use crate::store::Store;
-use crate::telemetry::spans::TurnTracer;
-
-/// The progress of a shutdown. Later variants compare as greater.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ShutdownPhase {
-    #[default]
-    Running,
-    /// New turns are refused; running turns may finish.
-    Draining,
-    /// The grace period is over: running turns are interrupted.
-    Aborting,
-    /// Sessions close; the process exits next.
-    Closing,
-}
-
-/// Starts turns, and holds what they need.
-pub struct TurnService {
-    pub conversations: Arc<ConversationRegistry>,
-    pub store: Arc<dyn Store>,
-    /// The router's current address. `None` inside while its actor is restarted.
-    pub router: AddrWatch<RouterActor>,
-    /// The settings and the providers, replaced by each reload. See [`TurnService::config`].
-    pub config_watch: ConfigWatch,
-    /// Requests sent to the router and not yet answered.
-    pub router_queue: Arc<ConcurrencyLimit>,
-    pub fallback_chain: watch::Receiver<Arc<FallbackChain>>,
-    pub answer_cache: Arc<AnswerCache>,
-    /// Notified when the operator orders the warm questions to be asked at once.
-    pub warm_now: Notify,
-    pub single_flight: Arc<SingleFlight>,
-    pub turn_limit: Arc<ConcurrencyLimit>,
-    pub followup_queue: FollowupQueue,
-    /// Shares turns with other instances. `None` if this is the only one.
-    pub replication: Option<Arc<TurnReplication>>,
-    pub phase: watch::Receiver<ShutdownPhase>,
-    /// `false` after a write that the store did not confirm in time. The status page shows it.
-    pub store_healthy: watch::Sender<bool>,
-    pub answer_counters: AnswerCounters,
-    pub metrics: TurnMetrics,
-    /// Exports turns and attempts as spans. `None` if no collector is configured.
-    pub tracer: Option<Arc<TurnTracer>>,
-    pub clock: Clock,
-    pub random_u64: fn() -> u64,
-}
-
-#[derive(Clone, Debug)]
-pub struct TurnOptions {
-    pub preferred_provider: Option<Arc<str>>,
-    /// Fail instead of trying any provider other than `preferred_provider`.
-    pub no_failover: bool,
-    /// The time the turn keeps running after its last follower has left.
-    pub orphan_grace: Duration,
-    pub mid_stream: MidStream,
-    /// The client cannot retract text (`/v1`). After a mid-stream failure the turn is continued or
-    /// ends without an answer.
-    pub append_only: bool,
-    /// Accept an answer that no provider gave: an expired cached one or a fallback.
-    pub allow_fallback: bool,
-    /// Return a provider's 4xx to the caller instead of failing over. The message history is sent
-    /// unmodified.
-    pub surface_caller_errors: bool,
-    pub cache_mode: CacheMode,
-    /// The visitor is not signed in. Only then may the answer be served to others.
-    pub is_anonymous: bool,
-    /// The turn produces a follow-up for an earlier turn. No visitor waits for it, and it is not
-    /// counted as a turn.
-    pub is_background: bool,
-}
+use crate::provider::concurrency_limit::ConcurrencyPermit;
 
 pub const CHAT_ORPHAN_GRACE: Duration = Duration::from_secs(60);
 
@@ -109,7 +31,22 @@ pub enum OpenTurnError {
     Draining,
 }
 
+/// Starts turns. Dereferences to the data that they share.
+pub struct TurnService(pub(super) TurnDeps);
+
+impl Deref for TurnService {
+    type Target = TurnDeps;
+
+    fn deref(&self) -> &TurnDeps {
+        &self.0
+    }
+}
+
 impl TurnService {
+    pub fn new(deps: TurnDeps) -> Self {
+        Self(deps)
+    }
+
     /// Starts a turn in `conversation` and answers it on a task of the calling thread.
     ///
     /// # Errors
@@ -193,6 +130,33 @@ impl TurnService {
         );
     }
 
+    /// Asks the other instances whether `question` may start a turn. Hold `lock_opening` of the
+    /// conversation until the turn is started.
+    pub async fn claim_turn(
+        &self,
+        room: &Arc<LiveConversation>,
+        question: &NewMessage,
+    ) -> ClaimOutcome {
+        match &self.replication {
+            // A turn that runs or is replicated here is found without asking.
+            Some(sharing) if room.running_turn().is_none() => {
+                sharing
+                    .claim_turn(room, question, self.clock.wall(), (self.random_u64)())
+                    .await
+            }
+            _ => ClaimOutcome::Local(None),
+        }
+    }
+
+    /// Follows the turn that another instance answers in this conversation, if there is one.
+    pub async fn follow_remote_turn(&self, room: &Arc<LiveConversation>) {
+        if let Some(sharing) = &self.replication {
+            sharing
+                .follow_remote_turns(std::slice::from_ref(room))
+                .await;
+        }
+    }
+
     fn ephemeral_log(&self, request: &ChatRequest, append_only: bool) -> LogWriter {
         let now = self.clock.wall();
         let question = request
@@ -234,10 +198,9 @@ impl TurnService {
         actix::spawn(async move {
             // Boxed because the future has some kilobytes, which the task would move several times.
             // A panic is caught so that the log is evicted all the same.
-            let run = Box::pin(
-                AssertUnwindSafe(runner::run_turn(&service, &persistence, writer, options))
-                    .catch_unwind(),
-            );
+            let refresh = |request, job| service.refresh_cached_answer(request, job);
+            let run = runner::run_turn(&service, &persistence, writer, options, &refresh);
+            let run = Box::pin(AssertUnwindSafe(run).catch_unwind());
             let result = match select(run, pin!(abort)).await {
                 Either::Left((result, _)) => result,
                 // The log was cancelled: the turn ends by itself and writes its `done`.
@@ -255,14 +218,6 @@ impl TurnService {
         log
     }
 
-    /// The current settings and providers.
-    ///
-    /// Read them once at the start of an operation and use that snapshot to its end, so that a
-    /// reload does not change them half-way.
-    pub fn config(&self) -> Arc<RuntimeConfig> {
-        Arc::clone(&self.config_watch.borrow())
-    }
-
     pub fn default_options(&self) -> TurnOptions {
         TurnOptions {
             preferred_provider: None,
@@ -277,59 +232,7 @@ impl TurnService {
             is_background: false,
         }
     }
-
-    /// The time to wait for a store operation: `usual`, or a few milliseconds after the store has
-    /// failed to confirm a write in time. A hanging disk must not delay every answer.
-    pub fn store_timeout(&self, usual: Duration) -> Duration {
-        if *self.store_healthy.borrow() {
-            usual
-        } else {
-            usual.min(UNHEALTHY_STORE_TIMEOUT)
-        }
-    }
-
-    /// Asks the router for the next provider.
-    ///
-    /// Waits a moment for a router that is being restarted. Returns `Selection::Unavailable` if it
-    /// does not answer in time, or at once if its queue is full. `request` is called once per try.
-    pub async fn select_provider(&self, request: impl Fn() -> SelectProvider) -> Selection {
-        let mut router = self.router.clone();
-        for _ in 0..2 {
-            let addr =
-                tokio::time::timeout(ROUTER_RESTART_TIMEOUT, router.wait_for(Option::is_some))
-                    .await;
-            let Some(actor): Option<Addr<RouterActor>> =
-                addr.ok().and_then(Result::ok).and_then(|addr| addr.clone())
-            else {
-                break;
-            };
-            // The router asks the providers one by one, each for at most `ACTOR_LIMIT`.
-            let limit = SECOND_ROUND_TIMEOUT
-                + ACTOR_TIMEOUT * (u32::try_from(self.config().providers.len()).unwrap_or(1) + 1);
-            let Some(queue_permit) = self.router_queue.try_acquire(MAILBOX_CAPACITY) else {
-                break;
-            };
-            let request = SelectProvider {
-                queue_permit: Some(Arc::new(queue_permit)),
-                ..request()
-            };
-            match tokio::time::timeout(limit, actor.send(request)).await {
-                Ok(Ok(route)) => return route,
-                // The actor ended while the request was queued: wait for its successor.
-                Ok(Err(_)) => {
-                    drop(tokio::time::timeout(ROUTER_RESTART_TIMEOUT, router.changed()).await)
-                }
-                Err(_) => break,
-            }
-        }
-        tracing::warn!("router did not answer");
-        Selection::Unavailable { retry_after: None }
-    }
 }
-
-/// The timeout of one store operation while the store is unhealthy. A turn waits for several of
-/// them; together they stay well under 100 ms.
-const UNHEALTHY_STORE_TIMEOUT: Duration = Duration::from_millis(15);
 
 /// Keeps the log of a finished turn in memory for clients that reconnect.
 const LOG_TTL: Duration = Duration::from_secs(5);
@@ -346,5 +249,3 @@ async fn abort_on_shutdown(
     }
     log.cancel(Cancel::Interrupted);
 }
-
-const ROUTER_RESTART_TIMEOUT: Duration = Duration::from_millis(200);

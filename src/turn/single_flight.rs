@@ -1,6 +1,6 @@
 //! Request coalescing: while one turn asks a question, identical questions wait for its answer.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct FlightGuard {
 impl SingleFlight {
     /// Joins the flight of `key`. If there is none, the turn of `log` becomes its leader.
     pub fn join(self: &Arc<Self>, key: CacheKey, log: &Arc<TurnLog>) -> FlightRole {
-        match self.lock().entry(key) {
+        match self.0.lock().entry(key) {
             Entry::Occupied(leader) => FlightRole::Follower(Arc::clone(leader.get())),
             Entry::Vacant(entry) => {
                 entry.insert(Arc::clone(log));
@@ -39,14 +39,10 @@ impl SingleFlight {
             }
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<CacheKey, Arc<TurnLog>>> {
-        self.0.lock()
-    }
 }
 
 impl Drop for FlightGuard {
     fn drop(&mut self) {
-        self.single_flight.lock().remove(&self.key);
+        self.single_flight.0.lock().remove(&self.key);
     }
 }

@@ -9,12 +9,13 @@ use actix::{Actor as _, Addr};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::answer_counters::AnswerCounters;
 use super::conversations::{ConversationRegistry, LiveConversation, NewMessage};
+use super::deps::{ShutdownPhase, TurnDeps, TurnOptions};
 use super::followups::{FollowupQueue, RetryPacing};
 use super::log::TurnLog;
 use super::metrics::TurnMetrics;
-use super::service::{OpenTurnError, ShutdownPhase, TurnOptions, TurnService};
+use super::observer::TurnObserver;
+use super::service::{OpenTurnError, TurnService};
 use crate::actor_exit::{ActorExited, CrashForTest, ExitGuard};
 use crate::config::{CacheSettings, ChatSettings, LimitSettings, Settings};
 use crate::degradation::{AnswerCache, FallbackChain, Replies};
@@ -110,7 +111,7 @@ impl TestServiceBuilder {
             Replies::default(),
             FALLBACK_TEXT,
         )));
-        let service = TurnService {
+        let deps = TurnDeps {
             conversations: Arc::new(ConversationRegistry::default()),
             store: Arc::clone(&store) as _,
             router,
@@ -125,14 +126,13 @@ impl TestServiceBuilder {
             replication: None,
             phase,
             store_healthy: watch::Sender::new(true),
-            answer_counters: AnswerCounters::default(),
-            metrics,
+            observer: TurnObserver::new(metrics),
             tracer: None,
             clock,
             random_u64: next_random,
         };
         let stage = TestService {
-            turns: Arc::new(service),
+            turns: Arc::new(TurnService::new(deps)),
             providers: stands,
             store,
             phase: phase_tx,

@@ -18,7 +18,7 @@ use crate::session::messages::{self, AcceptedMessage, MessageSender};
 use crate::session::protocol::{ClientError, ErrorCode, MessageOptions, deserialize_options};
 use crate::session::service::AccessError;
 use crate::turn::conversations::NewMessage;
-use crate::turn::service::TurnOptions;
+use crate::turn::deps::TurnOptions;
 
 #[derive(Deserialize)]
 pub struct ChatApiRequest {

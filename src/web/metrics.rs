@@ -46,7 +46,7 @@ fn collectors(
     with_costs: bool,
 ) -> prometheus::Result<Collectors> {
     let turns = &state.chat.turns;
-    let mut collectors: Collectors = turns.metrics.collectors().into();
+    let mut collectors: Collectors = turns.observer.metrics.collectors().into();
     collectors.push(gauge(
         "failsoft_sessions",
         "Open WebSockets.",

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use self::rule::{Judgement, RangeVerdict, RatioSample, UNKNOWN};
 use super::alerts::subject::{AlertCondition, AlertSubject, AnomalyMetric};
-use crate::turn::answer_counters::{AnswerCounts, LatencyHistogram};
+use crate::turn::answer_counts::{AnswerCounts, LatencyHistogram};
 
 pub const WINDOW_MINUTES: u64 = 5;
 

@@ -47,10 +47,7 @@ impl DrillRun {
         id: String,
         scheduled: bool,
     ) -> Result<Self, Arc<ActiveDrill>> {
-        let watching = service
-            .metrics
-            .drill_observer()
-            .observe(Arc::clone(&provider.name));
+        let watching = service.observer.drills.observe(Arc::clone(&provider.name));
         let mut vitals = provider.status.clone();
         let closed = vitals.borrow_and_update().state == ProviderState::Closed;
         let armed = FaultGuard::enable(service, provider, terms)?;

@@ -1,7 +1,7 @@
 //! Messages, and the frames that refer to one.
 
 use super::*;
-use crate::turn::service::ShutdownPhase;
+use crate::turn::deps::ShutdownPhase;
 
 fn endless() -> Vec<Script> {
     vec![vec![ScriptStep::RepeatForever("ha".to_owned(), ms(500))]]

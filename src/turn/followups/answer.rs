@@ -11,9 +11,10 @@ use crate::domain::{
 };
 use crate::provider::handle::Provider;
 use crate::store::StoreError;
+use crate::turn::deps::{TurnDeps, TurnOptions};
 use crate::turn::log::{Cancel, Follower, TurnLog};
 use crate::turn::persistence;
-use crate::turn::service::{TurnOptions, TurnService};
+use crate::turn::service::TurnService;
 
 /// The number of recent turns that are searched for a retry of the question.
 const MAX_LATER_TURNS: usize = 100;
@@ -104,9 +105,9 @@ pub(super) async fn answer_pending(
 ///
 /// An open breaker counts once its open time is over: a follow-up is a better probe than a
 /// visitor's turn.
-pub(super) fn can_serve(service: &TurnService, provider: &Provider) -> bool {
+pub(super) fn can_serve(deps: &TurnDeps, provider: &Provider) -> bool {
     let status = provider.status.borrow();
-    let now = service.clock.wall();
+    let now = deps.clock.wall();
     match status.state {
         ProviderState::Closed => status.is_available(now),
         ProviderState::Open | ProviderState::Blocked => {

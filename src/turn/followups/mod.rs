@@ -2,22 +2,21 @@
 //! conversation.
 //!
 //! Pending turns are also in the store, so they survive a restart. The decisions are in the pure
-//! `line`; `run` carries them out, a few at a time; `late` produces one answer.
+//! `queue`; `worker` carries them out, a few at a time; `answer` produces one answer.
 
 mod answer;
 pub mod queue;
-mod worker;
+pub mod worker;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 pub use self::queue::RetryPacing;
 use self::queue::{FollowupOrder, FollowupOutcome, PendingFollowup};
-pub use self::worker::run;
-use super::service::TurnService;
 use crate::domain::{ConversationId, TurnId};
+use crate::store::Store;
 
 /// The turns that wait for a follow-up.
 pub struct FollowupQueue {
@@ -41,7 +40,7 @@ impl FollowupQueue {
 
     /// Changes the settings. While disabled, turns that already wait keep waiting.
     pub fn configure(&self, enabled: bool, pace: RetryPacing) {
-        self.lock_order().set_pacing(pace);
+        self.order.lock().set_pacing(pace);
         self.enabled.send_replace(enabled);
     }
 
@@ -51,7 +50,7 @@ impl FollowupQueue {
 
     /// Removes a deleted conversation. An answer in progress notices the deletion by itself.
     pub fn remove_conversation(&self, conversation: ConversationId) {
-        self.lock_order().remove_conversation(conversation);
+        self.order.lock().remove_conversation(conversation);
     }
 
     /// Waits until follow-ups are enabled.
@@ -63,45 +62,54 @@ impl FollowupQueue {
     /// Adds a turn that ended without an AI's answer.
     ///
     /// Call before writing the turn's end, so that a crash in between loses nothing.
-    pub fn enqueue(&self, service: &TurnService, conversation: ConversationId, turn: TurnId) {
+    pub fn enqueue(
+        &self,
+        store: &dyn Store,
+        now: Duration,
+        conversation: ConversationId,
+        turn: TurnId,
+    ) {
         if !self.is_enabled() {
             return;
         }
         // Not awaited: the write is queued when the call returns, and reaches the disk together
         // with the turn's end.
-        drop(service.store.set_followup_pending(conversation, turn, true));
-        let dropped = self.lock_order().insert_and_back_off(
+        drop(store.set_followup_pending(conversation, turn, true));
+        let dropped = self.order.lock().insert_and_back_off(
             PendingFollowup { turn, conversation },
-            service.clock.now(),
+            now,
             (self.random_unit)(),
         );
-        dropped
-            .into_iter()
-            .for_each(|dropped| worker::drop_followup(service, dropped));
-        self.changed.notify_one();
+        self.announce_change(store, dropped);
     }
 
     /// Adds a turn of another instance that is gone.
-    pub fn take_over(&self, service: &TurnService, conversation: ConversationId, turn: TurnId) {
+    pub fn take_over(&self, store: &dyn Store, conversation: ConversationId, turn: TurnId) {
         if !self.is_enabled() {
             return;
         }
-        drop(service.store.set_followup_pending(conversation, turn, true));
-        self.insert(service, conversation, turn);
+        drop(store.set_followup_pending(conversation, turn, true));
+        self.insert(store, conversation, turn);
     }
 
-    fn insert(&self, service: &TurnService, conversation: ConversationId, turn: TurnId) {
+    fn insert(&self, store: &dyn Store, conversation: ConversationId, turn: TurnId) {
         let dropped = self
-            .lock_order()
+            .order
+            .lock()
             .insert(PendingFollowup { turn, conversation });
-        dropped
-            .into_iter()
-            .for_each(|dropped| worker::drop_followup(service, dropped));
+        self.announce_change(store, dropped);
+    }
+
+    fn announce_change(&self, store: &dyn Store, dropped: Option<PendingFollowup>) {
+        if let Some(dropped) = dropped {
+            tracing::warn!(turn = %dropped.turn, "follow-up queue full, oldest turn dropped");
+            clear_pending(store, dropped);
+        }
         self.changed.notify_one();
     }
 
     fn start_next(&self, now: Duration) -> Option<PendingFollowup> {
-        self.lock_order().start_next(now, (self.random_unit)())
+        self.order.lock().start_next(now, (self.random_unit)())
     }
 
     fn record_outcome(
@@ -110,13 +118,17 @@ impl FollowupQueue {
         outcome: FollowupOutcome,
         now: Duration,
     ) -> bool {
-        self.lock_order()
+        self.order
+            .lock()
             .record_outcome(followup, outcome, now, (self.random_unit)())
     }
+}
 
-    fn lock_order(&self) -> MutexGuard<'_, FollowupOrder> {
-        self.order.lock()
-    }
+/// Removes a turn from the pending ones in the store.
+///
+/// Not awaited: if the write is lost, the next start checks the turn once more.
+fn clear_pending(store: &dyn Store, followup: PendingFollowup) {
+    drop(store.set_followup_pending(followup.conversation, followup.turn, false));
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Follow-ups with scripted providers, a paused clock and every actor on the test's own thread.
 
+mod restarts;
+
 use std::sync::Arc;
 
 use tokio::sync::broadcast::Receiver;
@@ -11,11 +13,10 @@ use crate::provider::paused_system::{Paused, advance, run_until_idle};
 use crate::provider::scripted_client::{
     Script, ScriptStep, break_after, fail_with, hang, reply, reply_slowly,
 };
-use crate::store::Store as _;
 use crate::store::flaky::StoreFault;
 use crate::turn::conversations::LiveConversation;
+use crate::turn::deps::{ShutdownPhase, TurnOptions};
 use crate::turn::log::Cancel;
-use crate::turn::service::{ShutdownPhase, TurnOptions};
 use crate::turn::test_service::{
     FALLBACK_TEXT, TestService, TestServiceBuilder, conversation_id, message,
 };
@@ -31,7 +32,7 @@ fn start_with_provider_down() -> TestService {
     harness.providers[0]
         .client
         .set_probe_scripts([fail_with(FaultKind::Unreachable)]);
-    actix::spawn(run(Arc::clone(&harness.turns)));
+    actix::spawn(worker::run(Arc::clone(&harness.turns)));
     harness
 }
 
@@ -41,6 +42,13 @@ fn recover(harness: &TestService, scripts: impl IntoIterator<Item = Script>) {
     harness.providers[0]
         .client
         .set_probe_scripts([reply("pong")]);
+}
+
+fn conversations(harness: &TestService, count: u8) -> Vec<Arc<LiveConversation>> {
+    let registry = &harness.turns.conversations;
+    (1..=count)
+        .map(|n| registry.get_or_create(conversation_id(n)))
+        .collect()
 }
 
 /// Asks in a conversation and waits for the end of the turn.
@@ -143,26 +151,15 @@ async fn outage_turns_are_answered_in_order_and_saved() {
     assert!(!ask(&harness, &conversation, "four", None).await.degraded);
     assert_eq!(harness.calls(0).pop().unwrap().request.messages.len(), 7);
     // Follow-ups are not counted as turns.
-    use std::sync::atomic::Ordering::Relaxed;
-    let counts = &harness.turns.answer_counters;
-    assert_eq!(
-        [&counts.ended, &counts.ai, &counts.degraded].map(|count| count.load(Relaxed)),
-        [4, 1, 3]
-    );
+    let counts = harness.turns.observer.answers();
+    assert_eq!([counts.ended, counts.ai, counts.degraded], [4, 1, 3]);
     harness.assert_idle().await;
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn followups_take_at_most_half_the_retry_budget() {
     let harness = start_with_provider_down();
-    let conversations: Vec<_> = (1..=30)
-        .map(|n| {
-            harness
-                .turns
-                .conversations
-                .get_or_create(conversation_id(n))
-        })
-        .collect();
+    let conversations = conversations(&harness, 30);
     let mut sessions = Vec::new();
     for conversation in &conversations {
         sessions.push(conversation.subscribe_followups());
@@ -248,14 +245,7 @@ async fn provider_that_fails_again_is_not_asked_repeatedly() {
         hang(),
     ] {
         let harness = start_with_provider_down();
-        let conversations: Vec<_> = (1..=6)
-            .map(|n| {
-                harness
-                    .turns
-                    .conversations
-                    .get_or_create(conversation_id(n))
-            })
-            .collect();
+        let conversations = conversations(&harness, 6);
         for conversation in &conversations {
             ask_in_outage(&harness, conversation, "m").await;
         }
@@ -284,70 +274,6 @@ async fn provider_that_fails_again_is_not_asked_repeatedly() {
         assert_eq!(pending(&harness).await, []);
         harness.assert_idle().await;
     }
-}
-
-#[actix_rt::test(system = "Paused")]
-async fn shutdown_pauses_followups_until_the_next_start() {
-    let harness = start_with_provider_down();
-    let conversation = harness.conversation();
-    let turn = ask_in_outage(&harness, &conversation, "one").await;
-    recover(&harness, [hang()]);
-    while harness.providers[0].client.open_connections() == 0 {
-        advance(Duration::from_millis(100)).await;
-    }
-    harness.phase.send_replace(ShutdownPhase::Draining);
-    run_until_idle().await;
-    harness.assert_idle().await;
-    assert_eq!(pending(&harness).await, [turn]);
-    let calls = harness.calls(0).len();
-    advance(s(120)).await;
-    assert_eq!(harness.calls(0).len(), calls);
-    // The next process has the same store and healthy providers.
-    recover(&harness, [reply("Late.")]);
-    let mut next = TestServiceBuilder::with_providers([]).start();
-    let desk = Arc::get_mut(&mut next.turns).unwrap();
-    desk.store = Arc::clone(&harness.store) as _;
-    desk.config_watch = harness.turns.config_watch.clone();
-    desk.router = harness.turns.router.clone();
-    let conversation = desk.conversations.get_or_create(conversation.id());
-    let mut session = conversation.subscribe_followups();
-    actix::spawn(run(Arc::clone(&next.turns)));
-    assert_eq!(
-        next_followup(&mut session).await,
-        (turn, "Late.".to_owned())
-    );
-    assert_eq!(pending(&harness).await, []);
-}
-
-#[actix_rt::test(system = "Paused")]
-async fn followup_saved_before_a_crash_is_not_repeated() {
-    let harness = start_with_provider_down();
-    let conversation = harness.conversation();
-    let turn = ask_in_outage(&harness, &conversation, "one").await;
-    let followup = Followup {
-        text: "First.".into(),
-        provider: "a".into(),
-        model: "a-1".into(),
-        at: Timestamp(9),
-    };
-    harness
-        .store
-        .update_turn(conversation.id(), turn, TurnUpdate::Followup(followup))
-        .await
-        .unwrap();
-    harness
-        .store
-        .set_followup_pending(conversation.id(), turn, true)
-        .await
-        .unwrap();
-    let mut session = conversation.subscribe_followups();
-    let calls = harness.calls(0).len();
-    recover(&harness, [reply("Second.")]);
-    while !pending(&harness).await.is_empty() {
-        advance(Duration::from_millis(100)).await;
-    }
-    assert!(session.try_recv().is_err());
-    assert_eq!(harness.calls(0).len(), calls);
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -418,28 +344,4 @@ async fn question_that_providers_reject_does_not_block_others() {
         (turn, "Late.".to_owned())
     );
     assert_eq!(pending(&harness).await, [], "it is not asked again");
-}
-
-#[actix_rt::test(system = "Paused")]
-async fn store_failure_delays_followups_without_losing_any() {
-    let harness = start_with_provider_down();
-    let conversation = harness.conversation();
-    let mut session = conversation.subscribe_followups();
-    let turn = ask_in_outage(&harness, &conversation, "one").await;
-    harness.store.set_fault(StoreFault::Failing);
-    recover(&harness, [reply("Late.")]);
-    advance(s(120)).await;
-    assert!(
-        session.try_recv().is_err(),
-        "unknown whether it is still wanted"
-    );
-    for trouble in [StoreFault::Panicking, StoreFault::None] {
-        harness.store.set_fault(trouble);
-        advance(s(60)).await;
-    }
-    assert_eq!(
-        next_followup(&mut session).await,
-        (turn, "Late.".to_owned())
-    );
-    harness.assert_idle().await;
 }

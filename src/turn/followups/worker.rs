@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::answer;
 use super::queue::{FollowupOutcome, PendingFollowup};
-use crate::turn::service::{ShutdownPhase, TurnService};
+use super::{answer, clear_pending};
+use crate::turn::deps::ShutdownPhase;
+use crate::turn::service::TurnService;
 
 /// The interval at which the queue is checked while turns wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ async fn run_forever(service: &Arc<TurnService>) -> Infallible {
     loop {
         let Err(_) = AssertUnwindSafe(answer_loop(service)).catch_unwind().await;
         tracing::error!("follow-up loop panicked, restarting");
-        service.followup_queue.lock_order().reset_running();
+        service.followup_queue.order.lock().reset_running();
         tokio::time::sleep(RETRY_DELAY).await;
     }
 }
@@ -52,7 +53,9 @@ async fn poll_other_instances(service: &TurnService) -> Infallible {
         tokio::time::sleep(PEER_POLL_INTERVAL).await;
         service.followup_queue.wait_enabled().await;
         for (conversation, turn) in service.store.pending_followups().await.unwrap_or_default() {
-            service.followup_queue.insert(service, conversation, turn);
+            service
+                .followup_queue
+                .insert(&*service.store, conversation, turn);
         }
     }
 }
@@ -69,7 +72,9 @@ async fn restore_waiting(service: &TurnService) {
         tracing::info!(turns = pending.len(), "follow-ups restored");
     }
     for (conversation, turn) in pending {
-        service.followup_queue.insert(service, conversation, turn);
+        service
+            .followup_queue
+            .insert(&*service.store, conversation, turn);
     }
 }
 
@@ -78,7 +83,7 @@ async fn answer_loop(service: &Arc<TurnService>) -> Infallible {
     let mut running = FuturesUnordered::new();
     loop {
         // Only an empty queue needs no polling. Running answers keep their place in it.
-        if outbox.lock_order().is_empty() {
+        if outbox.order.lock().is_empty() {
             outbox.changed.notified().await;
         }
         let is_available = outbox.is_enabled()
@@ -99,7 +104,7 @@ async fn answer_loop(service: &Arc<TurnService>) -> Infallible {
                 let is_over = outbox.record_outcome(followup, outcome, service.clock.now());
                 // An answer is stored together with the removal from the pending turns.
                 if is_over && outcome != FollowupOutcome::Answered {
-                    clear_pending(service, followup);
+                    clear_pending(&*service.store, followup);
                 }
             }
             () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -120,21 +125,4 @@ async fn catch_panic(
         FollowupOutcome::Failed
     });
     (followup, outcome)
-}
-
-/// Removes a turn that the full queue dropped.
-pub(super) fn drop_followup(service: &TurnService, dropped: PendingFollowup) {
-    tracing::warn!(turn = %dropped.turn, "follow-up queue full, oldest turn dropped");
-    clear_pending(service, dropped);
-}
-
-/// Removes a turn from the pending ones in the store.
-///
-/// Not awaited: if the write is lost, the next start checks the turn once more.
-fn clear_pending(service: &TurnService, followup: PendingFollowup) {
-    drop(
-        service
-            .store
-            .set_followup_pending(followup.conversation, followup.turn, false),
-    );
 }

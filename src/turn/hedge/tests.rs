@@ -1,18 +1,15 @@
 //! Hedging: which attempt goes on, what is shown of it, and how the other one is reported.
 
-use std::time::Duration;
+mod breakers;
 
 use crate::domain::{AnswerSource, Failure, FaultKind, FinishReason, Frame, ProviderState};
 use crate::provider::paused_system::{Paused, advance};
 use crate::provider::scripted_client::{Script, ScriptStep, break_after, fail_with, hang, reply};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::Cancel;
 use crate::turn::protocol_reader::ProtocolClient;
-use crate::turn::service::TurnOptions;
 use crate::turn::test_service::{TestService, TestServiceBuilder};
-
-fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
+use crate::turn::tests::{ask_once, attempt_lines, ms};
 
 /// The script after a silence.
 fn late(milliseconds: u64, mut script: Script) -> Script {
@@ -27,31 +24,11 @@ fn hedging<const N: usize>(scripts: [Vec<Script>; N]) -> TestServiceBuilder {
     builder
 }
 
-async fn ask(service: &TestService) -> ProtocolClient {
-    ask_with(service, service.turns.default_options()).await
-}
-
 async fn ask_with(service: &TestService, options: TurnOptions) -> ProtocolClient {
     let log = service.ask_with_options("m", options);
     let client = ProtocolClient::follow(&log).await;
     service.assert_idle().await;
     client
-}
-
-/// The attempts in `done`: number, provider, outcome and milliseconds of each.
-fn tried(client: &ProtocolClient) -> Vec<String> {
-    let attempts = client.done().tried.iter();
-    attempts
-        .map(|tried| {
-            format!(
-                "{} {} {} {}",
-                tried.attempt,
-                tried.provider,
-                tried.outcome.as_str(),
-                tried.ms
-            )
-        })
-        .collect()
 }
 
 /// The `attempt` frames: number and provider of each, and the failed provider before it.
@@ -97,7 +74,7 @@ async fn first_token_in_time_prevents_hedging() {
         ],
     ] {
         let service = hedging([vec![script], vec![]]).start();
-        let client = ask(&service).await;
+        let client = ask_once(&service).await;
         assert_eq!(
             (client.done().text.as_str(), service.calls(1).len()),
             ("Hello.", 0)
@@ -109,9 +86,9 @@ async fn first_token_in_time_prevents_hedging() {
 #[actix_rt::test(system = "Paused")]
 async fn second_provider_answers_if_the_first_stays_silent() {
     let service = hedging([vec![hang()], vec![late(500, reply("Hello."))]]).start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     assert_eq!(announced(&client), ["1 a", "2 b"]);
-    assert_eq!(tried(&client), ["1 a stopped 1500", "2 b ok 500"]);
+    assert_eq!(attempt_lines(&client), ["1 a stopped 1500", "2 b ok 500"]);
     assert_eq!(client.kinds(), "start attempt attempt token done");
     let done = client.done();
     assert_eq!(
@@ -133,9 +110,9 @@ async fn first_provider_wins_if_it_sends_the_first_token() {
         vec![late(500, reply("Good day."))],
     ])
     .start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     assert_eq!(announced(&client), ["1 a"]);
-    assert_eq!(tried(&client), ["1 a ok 1400", "2 b stopped 400"]);
+    assert_eq!(attempt_lines(&client), ["1 a ok 1400", "2 b stopped 400"]);
     assert_eq!(
         (client.done().text.as_str(), client.done().attempts),
         ("Hello.", 2)
@@ -152,8 +129,8 @@ async fn thinking_counts_as_first_token() {
         ScriptStep::Finish(FinishReason::Stop),
     ];
     let service = hedging([vec![hang()], vec![late(100, thinks)]]).start();
-    let client = ask(&service).await;
-    assert_eq!(tried(&client), ["1 a stopped 1100", "2 b ok 3100"]);
+    let client = ask_once(&service).await;
+    assert_eq!(attempt_lines(&client), ["1 a stopped 1100", "2 b ok 3100"]);
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -163,9 +140,9 @@ async fn failure_during_a_hedge_leaves_the_other_attempt() {
         vec![late(900, reply("Hello."))],
     ])
     .start();
-    let client = ask(&first_fails).await;
+    let client = ask_once(&first_fails).await;
     assert_eq!(announced(&client), ["1 a", "2 b after a"]);
-    assert_eq!(tried(&client), ["1 a reset 1200", "2 b ok 900"]);
+    assert_eq!(attempt_lines(&client), ["1 a reset 1200", "2 b ok 900"]);
     assert_eq!(outcomes(&first_fails).await, [(0, 1), (1, 0)]);
 
     let second_fails = hedging([
@@ -173,14 +150,17 @@ async fn failure_during_a_hedge_leaves_the_other_attempt() {
         vec![fail_with(FaultKind::ServerError)],
     ])
     .start();
-    let client = ask(&second_fails).await;
+    let client = ask_once(&second_fails).await;
     assert_eq!(announced(&client), ["1 a"]);
-    assert_eq!(tried(&client), ["1 a ok 3000", "2 b server_error 0"]);
+    assert_eq!(
+        attempt_lines(&client),
+        ["1 a ok 3000", "2 b server_error 0"]
+    );
     assert_eq!(outcomes(&second_fails).await, [(1, 0), (0, 1)]);
     let empty = vec![ScriptStep::Finish(FinishReason::Stop)];
     let says_nothing = hedging([vec![late(3_000, reply("Hello."))], vec![empty]]).start();
     assert_eq!(
-        tried(&ask(&says_nothing).await),
+        attempt_lines(&ask_once(&says_nothing).await),
         ["1 a ok 3000", "2 b malformed 0"]
     );
 }
@@ -193,10 +173,10 @@ async fn third_provider_is_asked_after_both_fail() {
         vec![reply("Hello.")],
     ])
     .start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     assert_eq!(announced(&client), ["1 a", "2 b after a", "3 c after b"]);
     assert_eq!(
-        tried(&client),
+        attempt_lines(&client),
         ["1 a reset 1200", "2 b overloaded 1000", "3 c ok 0"]
     );
 }
@@ -206,10 +186,10 @@ async fn abandoned_provider_may_be_asked_again() {
     // The second attempt wins and breaks. The first provider was slow, not broken.
     let slow = vec![hang(), reply("Hello world.")];
     let service = hedging([slow, vec![break_after("Hello", FaultKind::Reset)]]).start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     assert_eq!(announced(&client), ["1 a", "2 b", "3 a after b"]);
     assert_eq!(
-        tried(&client),
+        attempt_lines(&client),
         ["1 a stopped 1000", "2 b reset 0", "3 a ok 0"]
     );
     // The first attempt wins and breaks. The number of the second was never shown.
@@ -217,10 +197,10 @@ async fn abandoned_provider_may_be_asked_again() {
         vec![late(1_500, break_after("Hello", FaultKind::Reset))],
         vec![late(900, reply("x")), reply("Hello.")],
     ]);
-    let client = ask(&service.start()).await;
+    let client = ask_once(&service.start()).await;
     assert_eq!(announced(&client), ["1 a", "3 b after a"]);
     assert_eq!(
-        tried(&client),
+        attempt_lines(&client),
         ["1 a reset 1500", "2 b stopped 500", "3 b ok 0"]
     );
     assert_eq!(
@@ -237,13 +217,16 @@ async fn hedges_count_towards_max_attempts() {
         vec![reply("Hello.")],
     ]);
     two.settings.routing.max_attempts = 2;
-    let client = ask(&two.clone().start()).await;
-    assert_eq!(tried(&client), ["1 a stopped 1100", "2 b reset 100"]);
+    let client = ask_once(&two.clone().start()).await;
+    assert_eq!(
+        attempt_lines(&client),
+        ["1 a stopped 1100", "2 b reset 100"]
+    );
     assert_eq!(client.done().source, AnswerSource::Fallback);
     // With a limit of one attempt, hedging is off.
     two.settings.routing.max_attempts = 1;
-    let client = ask(&two.start()).await;
-    assert_eq!(tried(&client), ["1 a timeout 5000"]);
+    let client = ask_once(&two.start()).await;
+    assert_eq!(attempt_lines(&client), ["1 a timeout 5000"]);
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -275,13 +258,13 @@ async fn no_failover_disables_hedging() {
         ..service.turns.default_options()
     };
     let client = ask_with(&service, options).await;
-    assert_eq!(tried(&client), ["1 b ok 2000"]);
+    assert_eq!(attempt_lines(&client), ["1 b ok 2000"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn single_provider_is_not_hedged() {
     let service = hedging([vec![late(2_000, reply("Hello."))]]).start();
-    assert_eq!(tried(&ask(&service).await), ["1 a ok 2000"]);
+    assert_eq!(attempt_lines(&ask_once(&service).await), ["1 a ok 2000"]);
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -289,7 +272,7 @@ async fn no_hedge_after_the_first_token_timeout() {
     let mut builder = hedging([vec![hang()], vec![reply("Hello.")]]);
     builder.settings.routing.hedge_after = ms(5_000);
     assert_eq!(
-        tried(&ask(&builder.start()).await),
+        attempt_lines(&ask_once(&builder.start()).await),
         ["1 a timeout 5000", "2 b ok 0"]
     );
 }
@@ -300,7 +283,7 @@ async fn no_hedge_with_too_little_time_left() {
         let mut builder = hedging([vec![hang()], vec![reply("Hello.")]]);
         builder.settings.timeouts.turn = ms(turn_limit);
         assert_eq!(
-            ask(&builder.start()).await.done().source == AnswerSource::Ai,
+            ask_once(&builder.start()).await.done().source == AnswerSource::Ai,
             hedged,
             "{turn_limit}"
         );
@@ -310,10 +293,10 @@ async fn no_hedge_with_too_little_time_left() {
 #[actix_rt::test(system = "Paused")]
 async fn both_attempts_keep_their_own_limits() {
     let service = hedging([vec![hang()], vec![hang()], vec![reply("Hello.")]]).start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     // The second attempt of a turn may take ten seconds to its first token.
     assert_eq!(
-        tried(&client),
+        attempt_lines(&client),
         ["1 a timeout 5000", "2 b timeout 10000", "3 c ok 0"]
     );
     assert_eq!(client.done().total_ms, 11_000);
@@ -332,9 +315,11 @@ async fn stop_ends_both_attempts() {
         service.assert_idle().await;
         assert_eq!(client.done().finish, FinishReason::Stopped);
         assert!(
-            tried(&client).iter().all(|line| line.contains("stopped")),
+            attempt_lines(&client)
+                .iter()
+                .all(|line| line.contains("stopped")),
             "{:?}",
-            tried(&client)
+            attempt_lines(&client)
         );
         assert_eq!(client.done().tried.len(), if after < 1_000 { 1 } else { 2 });
         assert_eq!(outcomes(&service).await, [(0, 0), (0, 0)]);
@@ -348,89 +333,25 @@ async fn panic_in_one_client_leaves_the_other_attempt() {
         vec![late(900, reply("Hello."))],
     ])
     .start();
-    let client = ask(&service).await;
-    assert_eq!(tried(&client), ["1 a malformed 1200", "2 b ok 900"]);
+    let client = ask_once(&service).await;
+    assert_eq!(attempt_lines(&client), ["1 a malformed 1200", "2 b ok 900"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn content_filter_refusal_wins_the_hedge() {
     let refuses = late(200, vec![ScriptStep::Fail(Failure::new(FaultKind::Policy))]);
     let service = hedging([vec![hang()], vec![refuses]]).start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     assert_eq!(client.done().finish, FinishReason::ContentFilter);
-    assert_eq!(tried(&client), ["1 a stopped 1200", "2 b ok 200"]);
+    assert_eq!(attempt_lines(&client), ["1 a stopped 1200", "2 b ok 200"]);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn usage_of_the_abandoned_attempt_is_paid() {
     let used = vec![ScriptStep::ReportUsage(1_000, 0), ScriptStep::Hang];
     let service = hedging([vec![used], vec![reply("Hello.")]]).start();
-    let client = ask(&service).await;
+    let client = ask_once(&service).await;
     let cost = service.providers[0].status().await.usage_totals.cost_usd;
     assert!((cost - 0.001).abs() < 1e-9, "{cost}");
     assert!(client.done().cost_usd.is_some_and(|total| total > cost));
-}
-
-#[actix_rt::test(system = "Paused")]
-async fn always_overtaken_provider_keeps_its_breaker_closed_and_shows_its_latency() {
-    let service = hedging([vec![reply("Hello.")], vec![reply("Hello.")]]).start();
-    // The provider's usual latency is low, so every later call would count as slow.
-    for number in 0..30 {
-        ProtocolClient::follow(&service.ask(&format!("well{number}"))).await;
-        advance(ms(3_000)).await;
-    }
-    service.providers[0].client.set_scripts([hang()]);
-    // Slow enough for the retry budget.
-    for number in 0..30 {
-        let client = ProtocolClient::follow(&service.ask(&format!("hung{number}"))).await;
-        assert_eq!(tried(&client), ["1 a stopped 1000", "2 b ok 0"]);
-        advance(ms(6_000)).await;
-    }
-    let vitals = service.providers[0].status().await;
-    assert_eq!(
-        (vitals.state, vitals.failures, vitals.failed_probes),
-        (ProviderState::Closed, 0, 0)
-    );
-    assert!(
-        vitals
-            .first_token_latency
-            .is_some_and(|recent| recent.p99 >= 1_000),
-        "{:?}",
-        vitals.first_token_latency
-    );
-}
-
-#[actix_rt::test(system = "Paused")]
-async fn abandoned_attempt_does_not_reset_consecutive_failures() {
-    let resets = || fail_with(FaultKind::Reset);
-    let scripts = vec![resets(), resets(), resets(), resets(), hang(), resets()];
-    let mut builder = hedging([scripts, vec![reply("Hello.")]]);
-    builder.providers[0].retry.same_provider = 0;
-    let service = builder.start();
-    for number in 0..6 {
-        assert_eq!(
-            service.providers[0].status().await.state,
-            ProviderState::Closed,
-            "before {number}"
-        );
-        let client = ProtocolClient::follow(&service.ask(&format!("m{number}"))).await;
-        assert_eq!(client.done().text, "Hello.");
-    }
-    assert_eq!(
-        service.providers[0].status().await.state,
-        ProviderState::Open,
-        "four failures, and the fifth after the abandoned attempt"
-    );
-}
-
-#[actix_rt::test(system = "Paused")]
-async fn hanging_provider_is_detected_by_turns_without_hedging() {
-    let service = hedging([vec![hang()], vec![reply("Hello.")]]).start();
-    let mut turns = 0;
-    while service.providers[0].status().await.state == ProviderState::Closed {
-        let client = ProtocolClient::follow(&service.ask(&format!("m{turns}"))).await;
-        assert_eq!(client.done().text, "Hello.");
-        turns += 1;
-        assert!(turns < 60, "the hanging provider is never detected");
-    }
 }

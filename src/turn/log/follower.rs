@@ -37,7 +37,7 @@ impl Follower {
             // Mark the current value as seen before reading, so that no later change is missed.
             self.published.borrow_and_update();
             let (frames, is_last) = {
-                let state = self.log.lock();
+                let state = self.log.state.lock();
                 if state.is_held_back || self.cursor == Some(state.seq) {
                     (
                         Vec::new(),

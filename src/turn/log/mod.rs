@@ -4,37 +4,29 @@
 //! A slow follower costs nothing: it holds a number, and reads a snapshot if the frames that it
 //! missed are gone. Frames are held back until the question is on disk (`LogWriter::release`).
 
-mod export;
 mod follower;
 mod replica;
-mod stored_frame;
+mod state;
 mod writer;
 
-use parking_lot::{Mutex, MutexGuard};
-use std::collections::VecDeque;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use follower::Follower;
 pub use replica::ReplicaLog;
+pub use state::encode_frame;
 pub use writer::LogWriter;
 
-use stored_frame::StoredFrame;
+use state::LogState;
 
-use super::merge::{MergeResult, TextMerger, TextSource};
-use super::metrics::RestartEvent;
 use crate::domain::{
-    AnswerSource, AttemptOutcome, ClientMsgId, Failure, Frame, PreviousFailure, TurnId, TurnRecord,
-    TurnState, TurnUpdate,
+    AnswerSource, ClientMsgId, Failure, TurnId, TurnRecord, TurnState, TurnUpdate,
 };
-
-/// The number of frames a log retains for slow followers: some seconds of a fast answer. A follower
-/// that is further behind gets a snapshot instead.
-const MAX_RETAINED_FRAMES: usize = 256;
 
 /// The longest wait for the write of a question: slightly longer than the store's own limit.
 const DURABILITY_TIMEOUT: Duration = Duration::from_millis(300);
@@ -82,36 +74,11 @@ pub struct TurnLog {
     control: watch::Sender<Control>,
 }
 
-struct LogState {
-    /// The turn as it would be stored now, except for its text and drafts, which the merger holds
-    /// until the turn ends.
-    record: TurnRecord,
-    merger: TextMerger,
-    seq: u64,
-    /// The last frames. The last of them has number `seq`.
-    frames: VecDeque<StoredFrame>,
-    is_held_back: bool,
-    /// `false` if nobody reads frames: then none are retained.
-    has_frames: bool,
-    /// `false` if nobody reads before the end: then new text wakes no follower.
-    is_streamed: bool,
-    /// The failure that broke off the shown text.
-    break_reason: Option<AttemptOutcome>,
-    previous_failure: Option<PreviousFailure>,
-    failure_details: Option<Failure>,
-    /// The retractions of shown text, in order.
-    restarts: Vec<RestartEvent>,
-    /// The origin of the text, in order. Only recorded if the log has no frames.
-    spans: Vec<TextSpan>,
-}
-
-/// The origin of the text from a byte offset on.
-struct TextSpan {
-    start: usize,
-    attempt: u32,
-    provider: Option<Arc<str>>,
-    model: Option<Arc<str>>,
-    source: AnswerSource,
+/// A line between the frames that reports the state of the question. Older versions ignore it.
+#[derive(Serialize, Deserialize)]
+struct DurabilityNote {
+    /// `true` if the question is on disk.
+    durable: bool,
 }
 
 impl TurnLog {
@@ -126,39 +93,39 @@ impl TurnLog {
     /// Returns `true` if this is the turn's question. Used to detect a message id that is reused
     /// with a different text.
     pub fn has_question(&self, question: &str) -> bool {
-        self.lock().record.question == question
+        self.state.lock().record.question == question
     }
 
     pub fn is_finished(&self) -> bool {
-        self.lock().record.state != TurnState::Running
+        self.state.lock().record.state != TurnState::Running
     }
 
     /// Returns the turn as it stands, for the store and the history.
     pub fn record(&self) -> TurnRecord {
-        self.lock().current_record()
+        self.state.lock().current_record()
     }
 
     /// Returns the record of an ended turn if `wanted` accepts it. It is cloned only then.
     pub fn finished_record(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.record.state != TurnState::Running && wanted(&state.record))
             .then(|| state.record.clone())
     }
 
     /// The number of attempts started so far.
     pub fn attempts(&self) -> u32 {
-        self.lock().record.attempts
+        self.state.lock().record.attempts
     }
 
     /// The last failed attempt with the provider's message: for API callers, not for visitors.
     pub fn last_failure(&self) -> Option<Failure> {
-        self.lock().failure_details.clone()
+        self.state.lock().failure_details.clone()
     }
 
     /// Returns the text from byte `at` to the end of the part that one attempt produced. Empty
     /// until the log is released.
     pub fn text_from(&self, at: usize) -> TextChunk {
-        let state = self.lock();
+        let state = self.state.lock();
         let shown = if state.is_held_back {
             ""
         } else {
@@ -189,18 +156,18 @@ impl TurnLog {
     /// Returns the bytes of shown text and the number of drafts. A change means that there is
     /// something to save.
     pub fn progress(&self) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.merger.shown().len(), state.merger.drafts().len())
     }
 
     #[cfg(test)]
     pub fn last_seq(&self) -> u64 {
-        self.lock().seq
+        self.state.lock().seq
     }
 
     /// Applies an update to the record of an ended turn.
     pub fn apply_update(&self, change: TurnUpdate) {
-        self.lock().record.apply(change);
+        self.state.lock().record.apply(change);
     }
 
     /// Waits until it is known whether the question is on disk. Returns `false` after 300 ms, for
@@ -218,7 +185,7 @@ impl TurnLog {
 
     /// Follows the turn after frame `seq`, or from a snapshot if `seq` is 0 or unknown.
     pub fn resume(self: &Arc<Self>, seq: u64) -> Follower {
-        let known = seq > 0 && seq <= self.lock().seq;
+        let known = seq > 0 && seq <= self.state.lock().seq;
         self.follow_from(known.then_some(seq))
     }
 
@@ -264,8 +231,41 @@ impl TurnLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.state.lock()
+    /// Returns the frames after number `cursor` (one per line), the number of the last of them and
+    /// whether the turn has ended. Returns `None` if there is nothing new.
+    ///
+    /// For `cursor == 0` the result begins with the start frame, even if the log no longer retains
+    /// it. The first frames after the start frame carry a `DurabilityNote`.
+    pub fn frames_since(&self, cursor: u64) -> Option<(String, u64, bool)> {
+        let state = self.state.lock();
+        if state.is_held_back || cursor >= state.seq {
+            return None;
+        }
+        let (mut frames, end) = state.frames_after(Some(cursor));
+        if cursor == 0 && state.frames.len() as u64 != state.seq {
+            frames.insert(0, encode_frame(&state.start_frame()));
+        }
+        if let Some(durable) = self.durability.borrow().filter(|_| cursor <= 1) {
+            frames.push(encode_frame(&DurabilityNote { durable }));
+        }
+        let lines: Vec<&str> = frames.iter().map(|frame| &**frame).collect();
+        Some((
+            lines.join("\n"),
+            end,
+            state.record.state != TurnState::Running,
+        ))
+    }
+
+    /// Restarts the orphan timeout: another instance reports that somebody follows the turn there.
+    pub fn mark_followed(&self) {
+        self.control
+            .send_modify(|control| control.orphaned_since = Instant::now());
+    }
+
+    /// Returns how long the turn has had no follower, or `None` if it has one.
+    pub fn orphaned_for(&self) -> Option<Duration> {
+        let control = self.control.borrow();
+        (control.followers == 0).then(|| control.orphaned_since.elapsed())
     }
 
     /// Changes the log under its lock, then wakes the followers.
@@ -279,7 +279,7 @@ impl TurnLog {
         wakes: fn(&LogState) -> bool,
         change: impl FnOnce(&mut LogState) -> T,
     ) -> T {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let out = change(&mut state);
         let seq = state.seq;
         let shown = !state.is_held_back && wakes(&state);
@@ -289,153 +289,4 @@ impl TurnLog {
         }
         out
     }
-}
-
-impl LogState {
-    fn current_record(&self) -> TurnRecord {
-        let mut record = self.record.clone();
-        if record.state != TurnState::Running {
-            return record;
-        }
-        self.merger.shown().clone_into(&mut record.text);
-        record.drafts = self.merger.drafts().to_vec();
-        record
-    }
-
-    fn append_frame(&mut self, frame: impl FnOnce(TurnId, u64) -> Frame) {
-        if self.record.state != TurnState::Running {
-            return;
-        }
-        self.seq += 1;
-        if !self.has_frames {
-            return;
-        }
-        let frame = frame(self.record.turn, self.seq);
-        if self.frames.len() == MAX_RETAINED_FRAMES {
-            self.frames.pop_front();
-        }
-        self.frames.push_back(StoredFrame::from_frame(frame));
-    }
-
-    /// Records the origin of the text from byte `from` on, for logs without frames.
-    fn record_span(&mut self, attempt: u32, from: usize) {
-        if self.has_frames
-            || self
-                .spans
-                .last()
-                .is_some_and(|last| last.attempt == attempt)
-        {
-            return;
-        }
-        let provider = self.record.provider.clone();
-        let model = self.record.model.clone();
-        let source = self.record.source.unwrap_or(AnswerSource::Ai);
-        self.spans.push(TextSpan {
-            start: from,
-            attempt,
-            provider,
-            model,
-            source,
-        });
-    }
-
-    /// Writes the frames that show the result of a merge.
-    fn apply_merge(&mut self, result: MergeResult, previous_source: Option<TextSource>) {
-        let source = self.merger.owner().cloned();
-        let attempt = source.as_ref().map_or(0, |source| source.attempt);
-        let text = match result {
-            MergeResult::NoChange | MergeResult::Mismatch => return,
-            MergeResult::Append(text) => {
-                self.record_span(attempt, self.merger.shown().len() - text.len());
-                text
-            }
-            MergeResult::Restart(text) => {
-                self.spans.clear();
-                self.record_span(attempt, 0);
-                let reason = self.break_reason.or(self
-                    .previous_failure
-                    .as_ref()
-                    .map(|previous| previous.reason));
-                let from = previous_source.map_or_else(|| "".into(), |source| source.provider);
-                let to = source
-                    .filter(|source| source.attempt > 0)
-                    .map(|source| source.provider);
-                let reason =
-                    reason.unwrap_or(AttemptOutcome::from(crate::domain::FaultKind::Diverged));
-                self.restarts.push(RestartEvent {
-                    from: Arc::clone(&from),
-                    to: to.clone(),
-                    reason,
-                });
-                self.append_frame(|turn, seq| Frame::Restart {
-                    turn,
-                    seq,
-                    attempt,
-                    from,
-                    to,
-                    reason,
-                });
-                text
-            }
-        };
-        if !text.is_empty() {
-            self.append_frame(|turn, seq| Frame::Token {
-                turn,
-                seq,
-                attempt,
-                text,
-            });
-        }
-    }
-
-    /// Appends `done`. Later frames are ignored.
-    fn finish(&mut self, record: TurnRecord) {
-        self.append_frame(|_, seq| Frame::Done(Box::new(record.done_frame(seq))));
-        self.record = record;
-    }
-
-    /// Returns the frames that a follower at `cursor` still needs, and its new cursor.
-    fn frames_after(&self, cursor: Option<u64>) -> (Vec<ByteString>, u64) {
-        let turn = self.record.turn;
-        let first_kept = self.seq + 1 - self.frames.len() as u64;
-        if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
-            let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
-            let frames = (first_kept..).zip(&self.frames).skip(skip);
-            return (
-                frames.map(|(seq, kept)| kept.encode(turn, seq)).collect(),
-                self.seq,
-            );
-        }
-        // Too far behind: send a snapshot. It takes the number before `done`, which follows it.
-        let ended = self.record.state != TurnState::Running;
-        let seq = if ended { self.seq - 1 } else { self.seq };
-        let mut frames = vec![encode_frame(&self.snapshot_frame(seq))];
-        frames.extend(
-            self.frames
-                .back()
-                .filter(|_| ended)
-                .map(|kept| kept.encode(turn, self.seq)),
-        );
-        (frames, self.seq)
-    }
-
-    fn snapshot_frame(&self, seq: u64) -> Frame {
-        let record = &self.record;
-        Frame::Snapshot {
-            turn: record.turn,
-            seq,
-            attempt: record.provider.as_ref().map_or(0, |_| record.attempts),
-            provider: record.provider.clone(),
-            model: record.model.clone(),
-            text: self.merger.shown().to_owned(),
-            drafts: self.merger.drafts().to_vec(),
-            question: record.question.clone(),
-        }
-    }
-}
-
-/// Encodes a frame for the wire. These types cannot fail to serialise; if one did, followers would
-/// get an empty frame instead of a panic.
-pub fn encode_frame<T: serde::Serialize>(frame: &T) -> ByteString {
-    serde_json::to_string(frame).unwrap_or_default().into()
 }

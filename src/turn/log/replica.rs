@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::export::DurabilityNote;
-use super::{LogState, LogWriter, StoredFrame, TurnLog};
+use super::state::LogState;
+use super::{DurabilityNote, LogWriter, TurnLog};
 use crate::domain::{Done, FinishReason, Frame, TurnRecord, TurnState};
 use crate::turn::merge::TextSource;
 
@@ -49,7 +49,7 @@ impl ReplicaLog {
 
     /// Returns the `done` frame that ends the turn with this record.
     pub fn done_frame(&self, record: &TurnRecord) -> Frame {
-        Frame::Done(Box::new(record.done_frame(self.log().lock().seq + 1)))
+        Frame::Done(Box::new(record.done_frame(self.log().state.lock().seq + 1)))
     }
 }
 
@@ -135,10 +135,7 @@ impl LogState {
         }
         self.seq = seq;
         if !snapshot {
-            if self.frames.len() == super::MAX_RETAINED_FRAMES {
-                self.frames.pop_front();
-            }
-            self.frames.push_back(StoredFrame::from_frame(frame));
+            self.retain_frame(frame);
         }
     }
 }
@@ -265,7 +262,7 @@ mod tests {
             for claimed in [false, true] {
                 let mut writer = started();
                 let log = Arc::clone(writer.log());
-                let start = log.lock().frames_after(Some(0)).0.remove(0);
+                let start = log.state.lock().frames_after(Some(0)).0.remove(0);
                 let mut replica =
                     ReplicaLog::from_start_frame(&serde_json::from_str(&start).unwrap()).unwrap();
                 let mut cursor = u64::from(claimed);

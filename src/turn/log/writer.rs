@@ -1,14 +1,13 @@
 //! The writer side of a turn log.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Control, LogState, StoredFrame, TurnLog};
+use super::state::LogState;
+use super::{Control, TurnLog};
 use crate::domain::{
     AnswerSource, AttemptOutcome, Failure, FinishReason, Frame, PreviousFailure, TurnRecord,
     TurnState,
@@ -34,38 +33,10 @@ impl LogWriter {
     }
 
     fn build(record: TurnRecord, framed: bool, append_only: bool) -> Self {
-        let turn = record.turn;
-        let client_msg_id = record.client_msg_id.clone();
-        let start = Frame::Start {
-            turn,
-            seq: 1,
-            client_msg_id: client_msg_id.clone(),
-            text: record.question.clone(),
-            at: record.at,
-            retry_of: record.retry_of,
-        };
-        let state = LogState {
-            record,
-            merger: if append_only {
-                TextMerger::append_only()
-            } else {
-                TextMerger::default()
-            },
-            has_frames: framed,
-            is_streamed: framed || append_only,
-            seq: 1,
-            frames: VecDeque::from([StoredFrame::from_frame(start)]),
-            is_held_back: true,
-            break_reason: None,
-            previous_failure: None,
-            failure_details: None,
-            restarts: Vec::new(),
-            spans: Vec::new(),
-        };
         Self(Arc::new(TurnLog {
-            turn,
-            client_msg_id,
-            state: Mutex::new(state),
+            turn: record.turn,
+            client_msg_id: record.client_msg_id.clone(),
+            state: Mutex::new(LogState::new(record, framed, append_only)),
             published_seq: watch::Sender::new(0),
             durability: watch::Sender::new(None),
             control: watch::Sender::new(Control {
@@ -179,22 +150,19 @@ impl LogWriter {
     }
 
     pub fn shown_text(&self) -> String {
-        self.0.lock().merger.shown().to_owned()
+        self.0.state.lock().merger.shown().to_owned()
     }
 
     /// The attempt that produced the shown text. `None` if there is no text or no provider gave it.
     pub fn text_attempt(&self) -> Option<u32> {
-        self.0
-            .lock()
-            .merger
-            .owner()
-            .map(|owner| owner.attempt)
-            .filter(|attempt| *attempt > 0)
+        let state = self.0.state.lock();
+        let attempt = state.merger.owner()?.attempt;
+        (attempt > 0).then_some(attempt)
     }
 
     /// The retractions of shown text so far, in order.
     pub fn restarts(&self) -> Vec<RestartEvent> {
-        self.0.lock().restarts.clone()
+        self.0.state.lock().restarts.clone()
     }
 
     /// Returns the record of the turn's end, whose fields `close` fills in. It is written to the

@@ -224,7 +224,7 @@ fn echo_of_the_prefill_is_dropped() {
 
 #[test]
 fn append_only_merger_never_retracts() {
-    let mut merger = TextMerger::append_only();
+    let mut merger = TextMerger::new(true);
     merger.start_attempt(source(1), ContinuationMode::Restart);
     assert_eq!(
         merger.push_text("Hello"),
@@ -277,4 +277,48 @@ proptest! {
             prop_assert!(client.is_empty() || attempt_texts.contains(&client));
         }
     }
+}
+
+#[test]
+fn overlap_is_the_last_forty_characters() {
+    let shown = format!("{}é{} ", "a".repeat(50), "b".repeat(39));
+    assert_eq!(overlap_tail(&shown), format!("é{}", "b".repeat(39)));
+    assert_eq!(overlap_tail("short"), "short");
+    assert_eq!(overlap_tail(""), "");
+}
+
+#[test]
+fn overlap_matches_regardless_of_white_space() {
+    for text in [
+        "one two three four",
+        "one  two\nthree four",
+        " onetwothree four",
+    ] {
+        let OverlapMatch::EndsAt(at) = match_overlap("one two three", text) else {
+            panic!("{text}")
+        };
+        assert_eq!(&text[at..], " four");
+    }
+    assert_eq!(match_overlap("one two", "one"), OverlapMatch::Incomplete);
+    assert_eq!(match_overlap("one two", ""), OverlapMatch::Incomplete);
+    assert_eq!(match_overlap("one two", "one two"), OverlapMatch::EndsAt(7));
+    assert_eq!(
+        match_overlap("one two", "Sure! one two"),
+        OverlapMatch::Mismatch
+    );
+    assert_eq!(match_overlap("one two", "one too"), OverlapMatch::Mismatch);
+}
+
+#[test]
+fn common_white_space_is_removed_once() {
+    assert_eq!(strip_common_whitespace("one ", " two"), "two");
+    assert_eq!(strip_common_whitespace("one", " two"), " two");
+    assert_eq!(
+        strip_common_whitespace("def f():\n", "\n    return 1"),
+        "    return 1"
+    );
+    assert_eq!(
+        strip_common_whitespace("def f():\n", "    return 1"),
+        "    return 1"
+    );
 }

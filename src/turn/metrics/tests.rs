@@ -1,7 +1,8 @@
 //! The metrics as a scrape shows them.
 
 use super::*;
-use crate::domain::{ClientMsgId, Timestamp, TurnId};
+use crate::domain::{ClientMsgId, Timestamp, TurnId, TurnRecord};
+use crate::turn::observer::{TurnFinished, TurnObserver};
 
 fn lines(metrics: &TurnMetrics) -> Vec<String> {
     let families: Vec<_> = metrics
@@ -134,10 +135,11 @@ fn removed_providers_keep_their_series_until_others_follow() {
 
 #[test]
 fn turns_are_counted_by_how_they_ended() {
-    let metrics = metrics();
-    let in_flight = metrics.turn_started();
-    let dropped = metrics.turn_started();
-    assert_shows(&metrics, "failsoft_turns_in_flight 2");
+    let observer = TurnObserver::new(metrics());
+    let metrics = &observer.metrics;
+    let in_flight = observer.turn_started();
+    let dropped = observer.turn_started();
+    assert_shows(metrics, "failsoft_turns_in_flight 2");
     let turn = TurnId::next_after(None, 1, 1);
     let mut record = TurnRecord::new(
         turn,
@@ -154,7 +156,11 @@ fn turns_are_counted_by_how_they_ended() {
         to: to.map(Into::into),
         reason,
     };
-    in_flight.finish(&record, &[restart(Some("b")), restart(None)]);
+    in_flight.finish(&TurnFinished {
+        record: &record,
+        restarts: &[restart(Some("b")), restart(None)],
+        is_lost: false,
+    });
     drop(dropped);
     for line in [
         "failsoft_turns_started_total 2",
@@ -164,9 +170,9 @@ fn turns_are_counted_by_how_they_ended() {
         "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"b\"} 1",
         "failsoft_restarts_total{from=\"a\",reason=\"reset\",to=\"(none)\"} 1",
     ] {
-        assert_shows(&metrics, line);
+        assert_shows(metrics, line);
     }
-    assert!(!lines(&metrics).concat().contains("canary"));
+    assert!(!lines(metrics).concat().contains("canary"));
 }
 
 #[test]

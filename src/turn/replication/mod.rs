@@ -5,19 +5,16 @@
 //! Everything that reads logs reads it. Its frames arrive from Redis in batches. No token waits for
 //! Redis: while Redis is unavailable, each instance goes on alone.
 
-mod worker;
+pub mod worker;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use worker::run;
-
 use super::conversations::{LiveConversation, NewMessage};
 use super::log::{ReplicaLog, TurnLog, encode_frame};
-use super::service::TurnService;
 use crate::domain::{ConversationId, Followup, Frame, Timestamp, TurnId};
 use crate::store::redis::turn_streams::{ClaimReply, TurnMessage, TurnStreams};
 
@@ -67,35 +64,6 @@ pub enum ClaimOutcome {
     Remote(Option<Arc<TurnLog>>),
 }
 
-impl TurnService {
-    /// Asks the other instances whether `question` may start a turn. Hold `lock_opening` of the
-    /// conversation until the turn is started.
-    pub async fn claim_turn(
-        &self,
-        room: &Arc<LiveConversation>,
-        question: &NewMessage,
-    ) -> ClaimOutcome {
-        match &self.replication {
-            // A turn that runs or is replicated here is found without asking.
-            Some(sharing) if room.running_turn().is_none() => {
-                sharing
-                    .claim_turn(room, question, self.clock.wall(), (self.random_u64)())
-                    .await
-            }
-            _ => ClaimOutcome::Local(None),
-        }
-    }
-
-    /// Follows the turn that another instance answers in this conversation, if there is one.
-    pub async fn follow_remote_turn(&self, room: &Arc<LiveConversation>) {
-        if let Some(sharing) = &self.replication {
-            sharing
-                .follow_remote_turns(std::slice::from_ref(room))
-                .await;
-        }
-    }
-}
-
 impl TurnReplication {
     pub fn new(turns: TurnStreams) -> Self {
         Self {
@@ -105,15 +73,7 @@ impl TurnReplication {
         }
     }
 
-    fn local_turns(&self) -> MutexGuard<'_, HashMap<TurnId, LocalTurn>> {
-        self.local_turns.lock()
-    }
-
-    fn remote_turns(&self) -> MutexGuard<'_, HashMap<TurnId, RemoteTurn>> {
-        self.remote_turns.lock()
-    }
-
-    async fn claim_turn(
+    pub async fn claim_turn(
         &self,
         room: &Arc<LiveConversation>,
         question: &NewMessage,
@@ -163,11 +123,11 @@ impl TurnReplication {
             published_seq: u64::from(is_published),
             renewed_at: None,
         };
-        self.local_turns().insert(log.turn(), turn);
+        self.local_turns.lock().insert(log.turn(), turn);
     }
 
     /// Follows the turns that other instances answer in these conversations.
-    async fn follow_remote_turns(&self, rooms: &[Arc<LiveConversation>]) {
+    pub async fn follow_remote_turns(&self, rooms: &[Arc<LiveConversation>]) {
         let ids: Vec<_> = rooms.iter().map(|room| room.id()).collect();
         let Ok(running) = self.streams.running_elsewhere(&ids).await else {
             return;
@@ -198,7 +158,7 @@ impl TurnReplication {
         if !room.attach_replica(&log) {
             return room.log(turn);
         }
-        self.remote_turns().insert(
+        self.remote_turns.lock().insert(
             turn,
             RemoteTurn {
                 conversation: Arc::clone(room),

@@ -11,6 +11,7 @@ use super::{RemoteTurn, TurnReplication};
 use crate::domain::{ConversationId, TurnId, TurnRecord, TurnState};
 use crate::store::redis::client::RedisCallError;
 use crate::store::redis::turn_streams::{FrameBatch, TURN_LEASE, TurnMessage};
+use crate::turn::deps::TurnDeps;
 use crate::turn::log::{Cancel, encode_frame};
 use crate::turn::service::TurnService;
 
@@ -34,14 +35,15 @@ const CONVERSATIONS_PER_QUERY: usize = 64;
 
 /// Replicates turns for as long as the service runs. Returns at once without Redis.
 pub async fn run(service: Arc<TurnService>) {
-    let Some(sharing) = service.replication.clone() else {
+    let deps: &TurnDeps = &service;
+    let Some(sharing) = deps.replication.clone() else {
         return;
     };
     let loops = futures_util::future::join4(
         publish_loop(&sharing),
         read_loop(&sharing),
-        message_loop(&service, &sharing),
-        expire_loop(&service, &sharing),
+        message_loop(deps, &sharing),
+        expire_loop(deps, &sharing),
     );
     loops.await;
 }
@@ -62,12 +64,13 @@ async fn publish_loop(sharing: &TurnReplication) -> Infallible {
             // instances get no frames, and read the ended turns from the store.
             Err(RedisCallError::Rejected) => {
                 sharing
-                    .local_turns()
+                    .local_turns
+                    .lock()
                     .retain(|_, turn| !turn.log.is_finished());
                 continue;
             }
         }
-        let mut turns = sharing.local_turns();
+        let mut turns = sharing.local_turns.lock();
         for (batch, end) in batches.iter().zip(ends) {
             if batch.is_last {
                 turns.remove(&batch.turn);
@@ -84,7 +87,7 @@ async fn publish_loop(sharing: &TurnReplication) -> Infallible {
 /// A turn without news gets an empty batch when its lease has to be renewed.
 fn collect_batches(sharing: &TurnReplication) -> (Vec<FrameBatch>, Vec<u64>) {
     let is_up = sharing.streams.client().is_up();
-    let mut turns = sharing.local_turns();
+    let mut turns = sharing.local_turns.lock();
     // Without Redis, ended turns wait for it. If there are too many, others read them from the
     // store.
     let may_wait = turns.len() <= MAX_UNPUBLISHED;
@@ -112,7 +115,7 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
     let mut last_up = Instant::now();
     loop {
         sleep(BATCH_INTERVAL).await;
-        if sharing.remote_turns().is_empty() {
+        if sharing.remote_turns.lock().is_empty() {
             continue;
         }
         if sharing.streams.client().is_up() {
@@ -120,13 +123,15 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
         } else if last_up.elapsed() > TURN_LEASE {
             // Their fate is unknown, so they end here with the text received so far.
             sharing
-                .remote_turns()
+                .remote_turns
+                .lock()
                 .drain()
                 .for_each(|(_, turn)| release_replica(turn));
             continue;
         }
         let positions: Vec<_> = sharing
-            .remote_turns()
+            .remote_turns
+            .lock()
             .iter()
             .map(|(id, turn)| (*id, turn.stream_position.clone()))
             .collect();
@@ -136,7 +141,7 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
             .await
             .unwrap_or_default()
         {
-            if let Some(turn) = sharing.remote_turns().get_mut(&id) {
+            if let Some(turn) = sharing.remote_turns.lock().get_mut(&id) {
                 for (position, lines) in parts {
                     turn.replica.apply_lines(&lines);
                     turn.stream_position = position;
@@ -153,7 +158,7 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
 /// Releases the replicas that have ended or that nobody follows.
 fn collect_messages(sharing: &TurnReplication) -> Vec<TurnMessage> {
     let mut messages = Vec::new();
-    let mut turns = sharing.remote_turns();
+    let mut turns = sharing.remote_turns.lock();
     let released = turns.extract_if(|id, turn| {
         let log = turn.replica.log();
         let conversation = turn.conversation.id();
@@ -195,7 +200,7 @@ fn release_replica(turn: RemoteTurn) {
 }
 
 /// Handles the messages of other instances.
-async fn message_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> Infallible {
+async fn message_loop(deps: &TurnDeps, sharing: &TurnReplication) -> Infallible {
     let mut messages = sharing.streams.subscribe();
     let mut connection = 0;
     loop {
@@ -206,26 +211,27 @@ async fn message_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> 
             || current != connection && sharing.streams.client().is_up();
         if may_have_missed {
             connection = current;
-            for rooms in service.conversations.all().chunks(CONVERSATIONS_PER_QUERY) {
+            for rooms in deps.conversations.all().chunks(CONVERSATIONS_PER_QUERY) {
                 sharing.follow_remote_turns(rooms).await;
             }
         }
         if let Ok(Ok(message)) = received {
-            handle_message(service, sharing, message).await;
+            handle_message(deps, sharing, message).await;
         }
     }
 }
 
-async fn handle_message(service: &TurnService, sharing: &TurnReplication, message: TurnMessage) {
+async fn handle_message(deps: &TurnDeps, sharing: &TurnReplication, message: TurnMessage) {
     let local_log = |turn: TurnId| {
         sharing
-            .local_turns()
+            .local_turns
+            .lock()
             .get(&turn)
             .map(|turn| Arc::clone(&turn.log))
     };
     match message {
         TurnMessage::Started(conversation, turn) => {
-            if let Some(room) = service.conversations.get(conversation) {
+            if let Some(room) = deps.conversations.get(conversation) {
                 sharing.follow_remote(&room, turn).await;
             }
         }
@@ -240,7 +246,7 @@ async fn handle_message(service: &TurnService, sharing: &TurnReplication, messag
             }
         }
         TurnMessage::FollowupReady(conversation, turn, late) => {
-            if let Some(room) = service.conversations.get(conversation) {
+            if let Some(room) = deps.conversations.get(conversation) {
                 room.publish_followup(turn, late);
             }
         }
@@ -248,13 +254,13 @@ async fn handle_message(service: &TurnService, sharing: &TurnReplication, messag
 }
 
 /// Ends the turns whose instance is gone. They are interrupted and get a follow-up.
-async fn expire_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> Infallible {
+async fn expire_loop(deps: &TurnDeps, sharing: &TurnReplication) -> Infallible {
     loop {
         sleep(RENEW_INTERVAL).await;
         for (conversation, turn) in sharing.streams.claim_expired().await.unwrap_or_default() {
-            let is_local = sharing.local_turns().contains_key(&turn);
+            let is_local = sharing.local_turns.lock().contains_key(&turn);
             if !is_local
-                && let Some(batch) = interrupt_turn(service, sharing, conversation, turn).await
+                && let Some(batch) = interrupt_turn(deps, sharing, conversation, turn).await
             {
                 let _ = sharing.streams.append(&[batch]).await;
             }
@@ -267,7 +273,7 @@ async fn expire_loop(service: &Arc<TurnService>, sharing: &TurnReplication) -> I
 /// Returns the batch that ends it for the other instances, or `None` if the store failed. The next
 /// check tries again then.
 async fn interrupt_turn(
-    service: &Arc<TurnService>,
+    deps: &TurnDeps,
     sharing: &TurnReplication,
     conversation: ConversationId,
     turn: TurnId,
@@ -278,7 +284,7 @@ async fn interrupt_turn(
         frames,
         is_last: true,
     };
-    let stored = service.store.turn(conversation, turn).await.ok()?;
+    let stored = deps.store.turn(conversation, turn).await.ok()?;
     let replica = sharing.load_replica(turn).await.map(|(replica, _)| replica);
     if replica
         .as_ref()
@@ -307,18 +313,17 @@ async fn interrupt_turn(
         return Some(last_batch(String::new()));
     };
     let frames = done_frame(&record).unwrap_or_default();
-    if stored.is_none() && has_other_turn(service, conversation, &record).await? {
+    if stored.is_none() && has_other_turn(deps, conversation, &record).await? {
         return Some(last_batch(frames));
     }
     tracing::warn!(%turn, "instance of a running turn is gone, turn interrupted");
     let gets_followup = !record.client_msg_id.is_http_call();
-    service.store.write_turn(conversation, record).await.ok()?;
+    deps.store.write_turn(conversation, record).await.ok()?;
     // The follow-up is queued here before Redis learns of the end. After a crash in between, the
     // lease expires once more.
     if gets_followup {
-        service
-            .followup_queue
-            .take_over(service, conversation, turn);
+        deps.followup_queue
+            .take_over(&*deps.store, conversation, turn);
     }
     Some(last_batch(frames))
 }
@@ -329,11 +334,11 @@ async fn interrupt_turn(
 /// to an instance that did not know of this turn. It is one turn, not two. Returns `None` if the
 /// store failed.
 async fn has_other_turn(
-    service: &TurnService,
+    deps: &TurnDeps,
     conversation: ConversationId,
     turn: &TurnRecord,
 ) -> Option<bool> {
-    let stored = service
+    let stored = deps
         .store
         .turn_by_message(conversation, turn.client_msg_id.clone())
         .await

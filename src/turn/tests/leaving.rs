@@ -3,8 +3,9 @@
 use super::*;
 use crate::domain::TurnState;
 use crate::turn::conversations::TurnConflict;
+use crate::turn::deps::{ShutdownPhase, TurnOptions};
 use crate::turn::log::Cancel;
-use crate::turn::service::{CHAT_ORPHAN_GRACE, OpenTurnError, ShutdownPhase, TurnOptions};
+use crate::turn::service::{CHAT_ORPHAN_GRACE, OpenTurnError};
 
 /// A service whose provider streams for longer than any limit.
 fn endless() -> TestServiceBuilder {

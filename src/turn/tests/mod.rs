@@ -29,7 +29,7 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn ms(milliseconds: u64) -> Duration {
+pub(super) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
@@ -42,7 +42,7 @@ fn end() -> ScriptStep {
 }
 
 /// The attempts in `done`, each as "number provider outcome milliseconds".
-fn attempt_lines(reader: &ProtocolClient) -> Vec<String> {
+pub(super) fn attempt_lines(reader: &ProtocolClient) -> Vec<String> {
     let attempts = reader.done().tried.iter();
     attempts
         .map(|attempt| {
@@ -58,7 +58,7 @@ fn attempt_lines(reader: &ProtocolClient) -> Vec<String> {
 }
 
 /// Asks once, reads to the end, and asserts that no permit or connection is left.
-async fn ask_once(harness: &TestService) -> ProtocolClient {
+pub(super) async fn ask_once(harness: &TestService) -> ProtocolClient {
     let log = harness.ask("m");
     let reader = ProtocolClient::follow(&log).await;
     harness.assert_idle().await;

@@ -75,6 +75,7 @@ async fn panic_in_a_turn_task_interrupts_the_turn() {
     harness.assert_idle().await;
     let counted = harness
         .turns
+        .observer
         .metrics
         .collectors()
         .iter()

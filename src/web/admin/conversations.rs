@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::with_subject;
 use crate::domain::ConversationId;
-use crate::turn::deletion::{self, DeleteError};
+use crate::turn::retention::{self, DeleteError};
 use crate::web::AppState;
 use crate::web::error::{error_response, error_with_retry_after};
 
@@ -21,7 +21,7 @@ pub async fn delete_conversation(
         let message = "not a conversation id, which has 22 characters of base64url";
         return error_response(StatusCode::BAD_REQUEST, "bad_request", message);
     };
-    let response = match deletion::delete_conversation(&state.chat.turns, id).await {
+    let response = match retention::delete_conversation(&state.chat.turns, id).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "forgotten": true })),
         Err(error) => {
             let message = match error {

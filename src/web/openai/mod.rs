@@ -23,8 +23,9 @@ use super::{API_ORPHAN_GRACE, AppState};
 use crate::answer_cache::policy::CacheMode;
 use crate::config::MidStream;
 use crate::domain::{AnswerSource, FinishReason, TurnRecord};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::{Follower, TurnLog};
-use crate::turn::service::{OpenTurnError, TurnOptions};
+use crate::turn::service::OpenTurnError;
 
 use errors::ApiError;
 use request::CompletionRequest;

@@ -1,7 +1,5 @@
 //! The service's state for programs: liveness, readiness and `status.json`.
 
-use std::sync::atomic::Ordering;
-
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
@@ -10,7 +8,7 @@ use crate::domain::Timestamp;
 use crate::ops::status::{active_drills, next_provider};
 use crate::ops::{hourly_history, uptime};
 use crate::provider::handle::{LatencyPercentiles, Provider};
-use crate::turn::service::ShutdownPhase;
+use crate::turn::deps::ShutdownPhase;
 use crate::web::AppState;
 use crate::web::access;
 use crate::web::error::error_with_retry_after;
@@ -55,7 +53,7 @@ fn to_json(state: &AppState, is_operator: bool) -> Value {
     let turns = &state.chat.turns;
     let table = turns.config();
     let now = turns.clock.wall();
-    let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    let answers = turns.observer.answers();
     json!({
         "mode": view.mode,
         "since": view.since,
@@ -69,10 +67,10 @@ fn to_json(state: &AppState, is_operator: bool) -> Value {
         // The same for drills.
         "drill": active_drills(&table.providers).first(),
         "answers": {
-            "total": count(&turns.answer_counters.ended),
-            "ai": count(&turns.answer_counters.ai),
-            "degraded": count(&turns.answer_counters.degraded),
-            "availability": turns.answer_counters.availability(),
+            "total": answers.ended,
+            "ai": answers.ai,
+            "degraded": answers.degraded,
+            "availability": answers.availability(),
         },
         "availability": availability_json(state, now, is_operator),
         "providers": table

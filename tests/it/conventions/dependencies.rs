@@ -39,7 +39,7 @@ const PURE: &str = concat!(
     r"^src/(?:domain\b|provider/(?:breaker|actor/stable_time\b|fault_injection/(?:fault|events)\b",
     r"|sliding_window\b|dialect\b|latency\b|cost\b|event\b)",
     r"|router/(?:ordering|retry_policy|retry_budget|backoff)\b",
-    r"|turn/(?:merge|overlap|quality|followups/queue)\b|session/rate_limit/bucket\b",
+    r"|turn/(?:merge|quality|followups/queue)\b|session/rate_limit/bucket\b",
     r"|cluster/(?:message|peer_state|spend_share|simulation)\b",
     r"|ops/(?:incidents|uptime|hourly_history|anomaly\b|drills/report)\b",
     r"|ops/alerts/(?:payload|subject|queue|rules|conditions|sign)\b",

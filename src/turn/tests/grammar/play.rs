@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 use super::super::*;
 use super::cases::{Case, Joiner, TurnCase};
 use super::rules::{PlayedTurn, check_turn};
+use crate::turn::deps::TurnOptions;
 use crate::turn::log::Cancel;
-use crate::turn::service::TurnOptions;
 
 /// The frames that a joiner read, and the position it resumed from.
 pub struct JoinedVisit {
@@ -44,8 +44,9 @@ fn builder_for(case: &Case) -> TestServiceBuilder {
     builder
 }
 
-/// Plays all turns of the case and checks each. Panics if a guarantee is broken.
-pub async fn play(case: &Case) {
+/// Plays all turns of the case and checks each. Panics if a guarantee is broken. Returns the
+/// provider and the outcome of each attempt.
+pub async fn play(case: &Case) -> Vec<String> {
     let harness = builder_for(case).start();
     for (provider, provider_case) in harness.providers.iter().zip(&case.providers) {
         provider
@@ -57,12 +58,16 @@ pub async fn play(case: &Case) {
     }
     harness.store_old_turns(case.old_turns).await;
     harness.store.set_fault(case.store_fault);
+    let mut tried = Vec::new();
     for (number, turn) in case.turns.iter().enumerate() {
         let played = play_turn(&harness, turn, number).await;
         check_turn(case, turn, &harness, &played).await;
+        let attempts = played.reader.done().tried.iter();
+        tried.extend(attempts.map(|one| format!("{} {}", one.provider, one.outcome.as_str())));
     }
     advance(s(6)).await;
     assert_eq!(harness.turns.conversations.count(), 0, "live conversations");
+    tried
 }
 
 async fn play_turn(harness: &TestService, turn: &TurnCase, number: usize) -> PlayedTurn {

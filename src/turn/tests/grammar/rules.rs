@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::super::*;
 use super::cases::{Case, ProviderCase, TurnCase};
 use super::play::JoinedVisit;
-use crate::domain::{AttemptSummary, ChatMessage, Done, Frame, Recovery};
+use super::text_rules::check_text;
+use crate::domain::{AttemptSummary, ChatMessage, Done, Recovery};
 use crate::provider::handle::ProviderStatus;
 use crate::provider::scripted_client::RecordedCall;
 use crate::store::flaky::StoreFault;
-use crate::turn::attempt::CONTENT_FILTER_TEXT;
 use crate::turn::log::encode_frame;
 use crate::turn::service::CHAT_ORPHAN_GRACE;
 
@@ -75,85 +75,8 @@ fn calls(harness: &TestService, played: &PlayedTurn, done: &Done) -> Vec<Recorde
     calls
 }
 
-/// The shown text is always a prefix of what one attempt said, or the previous text plus a part of
-/// what the current attempt said. At the end it is all that the attempt said.
-fn check_text(reader: &ProtocolClient, done: &Done, calls: &[RecordedCall]) {
-    let mut client = ProtocolClient::default();
-    // The text shown when the current attempt started.
-    let mut before = String::new();
-    let said = |attempt: u32| {
-        attempt
-            .checked_sub(1)
-            .map_or(FALLBACK_TEXT, |index| &*calls[index as usize].text)
-    };
-    let fits = |text: &str, attempt: u32, before: &str| {
-        let more = text
-            .strip_prefix(before)
-            .filter(|more| is_continuation(calls, attempt) && said(attempt).contains(more));
-        said(attempt).starts_with(text) || more.is_some() || text == CONTENT_FILTER_TEXT
-    };
-    for frame in &reader.frames {
-        client.apply(frame.clone());
-        match frame {
-            Frame::Attempt { .. } => before.clone_from(&client.text),
-            Frame::Token { attempt, .. } => {
-                assert!(
-                    fits(&client.text, *attempt, &before),
-                    "mixed: {:?}",
-                    client.text
-                );
-            }
-            Frame::Snapshot { .. } => before.clone_from(&client.text),
-            _ => {}
-        }
-    }
-    // At most one attempt succeeded, but it need not be the last: it may have won a race.
-    let succeeded: Vec<_> = done
-        .tried
-        .iter()
-        .filter(|attempt| attempt.outcome.as_str() == "ok")
-        .collect();
-    let winner = succeeded.last().map_or(0, |attempt| attempt.attempt);
-    let assert_winner = |succeeded: &[&AttemptSummary]| {
-        assert!(succeeded.len() == 1 && done.provider == Some(Arc::clone(&succeeded[0].provider)));
-    };
-    match (done.source, done.finish) {
-        (AnswerSource::Ai, FinishReason::Stop | FinishReason::Length) => {
-            assert_winner(&succeeded);
-            let whole = said(winner);
-            let more = done.text.strip_prefix(&*before);
-            let continued =
-                is_continuation(calls, winner) && more.is_some_and(|more| whole.ends_with(more));
-            assert!(
-                done.text == whole || continued,
-                "incomplete: {:?} of {whole:?}",
-                done.text
-            );
-            assert!(!done.text.trim().is_empty());
-        }
-        (AnswerSource::Ai, FinishReason::ContentFilter) => assert_winner(&succeeded),
-        (AnswerSource::Ai, FinishReason::Stopped | FinishReason::Interrupted) => {
-            assert_eq!(winner, 0)
-        }
-        _ => {
-            assert_fallback(reader);
-            assert_eq!(winner, 0);
-        }
-    }
-    let shown = !done.text.is_empty() && !done.degraded || !done.drafts.is_empty();
-    assert_eq!(done.first_token_ms.is_some(), shown);
-}
-
-/// Returns `true` if this attempt was asked to continue the shown text.
-fn is_continuation(calls: &[RecordedCall], attempt: u32) -> bool {
-    attempt.checked_sub(1).is_some_and(|index| {
-        question_messages(&calls[index as usize]).len()
-            < calls[index as usize].request.messages.len()
-    })
-}
-
 /// Returns the messages of a call without the partial answer to continue.
-fn question_messages(call: &RecordedCall) -> &[ChatMessage] {
+pub fn question_messages(call: &RecordedCall) -> &[ChatMessage] {
     let messages = &call.request.messages;
     let is_instructed = messages
         .last()
@@ -221,9 +144,12 @@ fn check_attempts(case: &Case, done: &Done, calls: &[RecordedCall]) {
             for pair in tries.windows(2) {
                 let (attempt, call) = pair[0];
                 let (next, next_call) = pair[1];
-                let other_between = done.tried.iter().any(|other| {
+                // A hedge that failed before the attempt that it was to replace does not count: the
+                // attempt's own provider failed last, so it may be retried.
+                let other_between = attempts.iter().any(|(other, other_call)| {
                     (attempt.attempt + 1..next.attempt).contains(&other.attempt)
                         && !lost_race(other)
+                        && ended_at(other, other_call) > ended_at(attempt, call)
                 });
                 assert!(!other_between, "{name} was asked after another provider");
                 let is_quick = failed_by(call, Recovery::RetrySame)
@@ -235,12 +161,16 @@ fn check_attempts(case: &Case, done: &Done, calls: &[RecordedCall]) {
                 assert!(retry_after.is_none_or(|time| time <= s(2)));
                 assert!(
                     next_call.started_at
-                        >= call.started_at + ms(attempt.ms) + retry_after.unwrap_or_default(),
+                        >= ended_at(attempt, call) + retry_after.unwrap_or_default(),
                     "{name} was asked too soon"
                 );
             }
         }
     }
+}
+
+fn ended_at(attempt: &AttemptSummary, call: &RecordedCall) -> Instant {
+    call.started_at + ms(attempt.ms)
 }
 
 fn is_mismatch(attempt: &AttemptSummary) -> bool {

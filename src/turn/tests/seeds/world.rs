@@ -7,7 +7,7 @@ use super::visit::{self, Visit};
 use crate::config::MidStream;
 use crate::store::Store as _;
 use crate::store::flaky::StoreFault;
-use crate::turn::service::TurnOptions;
+use crate::turn::deps::TurnOptions;
 use crate::turn::test_service::conversation_id;
 
 /// The number of turns in one service.
@@ -243,11 +243,7 @@ async fn check_service(harness: &TestService, terms: &ServiceLimits, visits: &[V
     // The permit of a cancelled call records its outcome by a message.
     run_until_idle().await;
     harness.assert_idle().await;
-    let ended = harness
-        .turns
-        .answer_counters
-        .ended
-        .load(std::sync::atomic::Ordering::Relaxed);
+    let ended = harness.turns.observer.answers().ended;
     assert_eq!(ended, TURNS_PER_SERVICE, "every started turn ended");
     if terms.store_is_healthy {
         for visit in visits {

@@ -1,55 +1,30 @@
-//! Counts how turns were answered since the start. Readers compare two snapshots to get the numbers
-//! of a period.
+//! Counts how turns were answered. Readers compare two snapshots to get the numbers of a period.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::domain::{AnswerSource, FinishReason, TurnRecord, TurnState};
 
 /// The number of latency buckets. Each is a seventh longer than the one before, from 20 ms to about
 /// five minutes.
-pub const LATENCY_BUCKETS: usize = 72;
+const LATENCY_BUCKETS: usize = 72;
 
 const FIRST_BUCKET_MS: f64 = 20.0;
 const BUCKET_RATIO: f64 = 8.0 / 7.0;
 
-/// Lock-free counters of a few hundred bytes.
-#[derive(Debug)]
-pub struct AnswerCounters {
-    /// All finished turns, including those that count as nothing below.
-    pub ended: AtomicU64,
-    /// Answered by a provider or with a fresh cached answer.
-    pub ai: AtomicU64,
-    /// Answered with less than that.
-    pub degraded: AtomicU64,
-    /// The part of `degraded` that was answered with an expired cached answer.
-    pub stale: AtomicU64,
-    /// Not answered: the last attempt broke, or a shutdown interrupted the turn.
-    pub lost: AtomicU64,
-    /// Time to a provider's first text, by bucket.
-    first_token_latency: [AtomicU64; LATENCY_BUCKETS],
-}
-
-impl Default for AnswerCounters {
-    fn default() -> Self {
-        Self {
-            ended: AtomicU64::default(),
-            ai: AtomicU64::default(),
-            degraded: AtomicU64::default(),
-            stale: AtomicU64::default(),
-            lost: AtomicU64::default(),
-            first_token_latency: std::array::from_fn(|_| AtomicU64::default()),
-        }
-    }
-}
-
-/// The difference of two snapshots of [`AnswerCounters`], or a snapshot itself.
+/// The turns that ended since the start, or in a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AnswerCounts {
+    /// All finished turns, including those that count as nothing below.
+    pub ended: u64,
+    /// Answered by a provider or with a fresh cached answer.
     pub ai: u64,
+    /// Answered with less than that.
     pub degraded: u64,
+    /// The part of `degraded` that was answered with an expired cached answer.
     pub stale: u64,
+    /// Not answered: the last attempt broke, or a shutdown interrupted the turn.
     pub lost: u64,
+    /// Time to a provider's first text.
     pub first_token_latency: LatencyHistogram,
 }
 
@@ -57,6 +32,7 @@ impl AnswerCounts {
     /// The difference to an earlier snapshot.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
+            ended: self.ended.saturating_sub(earlier.ended),
             ai: self.ai.saturating_sub(earlier.ai),
             degraded: self.degraded.saturating_sub(earlier.degraded),
             stale: self.stale.saturating_sub(earlier.stale),
@@ -69,6 +45,32 @@ impl AnswerCounts {
 
     pub fn total(&self) -> u64 {
         self.ai + self.degraded + self.lost
+    }
+
+    /// The share of answers that came from AI. `None` before the first answer.
+    pub fn availability(&self) -> Option<f64> {
+        #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
+        (self.total() > 0).then(|| self.ai as f64 / self.total() as f64)
+    }
+
+    /// Counts a finished turn. `is_lost`: it did not get the answer that it should have had.
+    ///
+    /// Turns that were stopped or abandoned, and faulty requests, count as neither an answer nor
+    /// lost.
+    pub(super) fn add_turn(&mut self, record: &TurnRecord, is_lost: bool) {
+        self.ended += 1;
+        match record.state {
+            _ if is_lost => self.lost += 1,
+            _ if record.degraded => self.degraded += 1,
+            TurnState::Done if record.finish != Some(FinishReason::Stopped) => self.ai += 1,
+            TurnState::Done | TurnState::Running | TurnState::Interrupted => return,
+        }
+        self.stale += u64::from(record.source == Some(AnswerSource::StaleCache));
+        if record.source == Some(AnswerSource::Ai)
+            && let Some(ms) = record.first_token_ms
+        {
+            self.first_token_latency.record(Duration::from_millis(ms));
+        }
     }
 }
 
@@ -136,54 +138,6 @@ fn bucket_index(time: Duration) -> usize {
     bucket
 }
 
-impl AnswerCounters {
-    /// Counts a finished turn. `is_lost`: it did not get the answer that it should have had.
-    ///
-    /// Turns that were stopped or abandoned, and faulty requests, count as neither an answer nor
-    /// lost.
-    pub fn record_turn(&self, record: &TurnRecord, is_lost: bool) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        let kind = match record.state {
-            _ if is_lost => &self.lost,
-            _ if record.degraded => &self.degraded,
-            TurnState::Done if record.finish != Some(FinishReason::Stopped) => &self.ai,
-            TurnState::Done | TurnState::Running | TurnState::Interrupted => return,
-        };
-        kind.fetch_add(1, Ordering::Relaxed);
-        if record.source == Some(AnswerSource::StaleCache) {
-            self.stale.fetch_add(1, Ordering::Relaxed);
-        }
-        if record.source == Some(AnswerSource::Ai)
-            && let Some(ms) = record.first_token_ms
-            && let Some(count) = self
-                .first_token_latency
-                .get(bucket_index(Duration::from_millis(ms)))
-        {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub fn snapshot(&self) -> AnswerCounts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        AnswerCounts {
-            ai: read(&self.ai),
-            degraded: read(&self.degraded),
-            stale: read(&self.stale),
-            lost: read(&self.lost),
-            first_token_latency: LatencyHistogram(std::array::from_fn(|bucket| {
-                self.first_token_latency.get(bucket).map_or(0, read)
-            })),
-        }
-    }
-
-    /// The share of answers that came from AI. `None` before the first answer.
-    pub fn availability(&self) -> Option<f64> {
-        let counts = self.snapshot();
-        #[allow(clippy::cast_precision_loss, reason = "a share, not a count")]
-        (counts.total() > 0).then(|| counts.ai as f64 / counts.total() as f64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +174,7 @@ mod tests {
 
     #[test]
     fn turns_are_counted_by_how_they_ended() {
-        let counts = AnswerCounters::default();
+        let mut counts = AnswerCounts::default();
         let turn = TurnId::next_after(None, 1, 1);
         let record = |source, finish| {
             let mut record = TurnRecord::new(
@@ -237,13 +191,13 @@ mod tests {
             record.degraded = source.is_degraded();
             record
         };
-        counts.record_turn(&record(AnswerSource::Ai, FinishReason::Stop), false);
-        let before = counts.snapshot();
-        counts.record_turn(&record(AnswerSource::StaleCache, FinishReason::Stop), false);
-        counts.record_turn(&record(AnswerSource::Ai, FinishReason::Interrupted), true);
-        counts.record_turn(&record(AnswerSource::Ai, FinishReason::Stopped), false);
-        counts.record_turn(&record(AnswerSource::Cache, FinishReason::Stop), false);
-        let since = counts.snapshot().since(&before);
+        counts.add_turn(&record(AnswerSource::Ai, FinishReason::Stop), false);
+        let before = counts;
+        counts.add_turn(&record(AnswerSource::StaleCache, FinishReason::Stop), false);
+        counts.add_turn(&record(AnswerSource::Ai, FinishReason::Interrupted), true);
+        counts.add_turn(&record(AnswerSource::Ai, FinishReason::Stopped), false);
+        counts.add_turn(&record(AnswerSource::Cache, FinishReason::Stop), false);
+        let since = counts.since(&before);
         assert_eq!(
             (
                 since.ai,
