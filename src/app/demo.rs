@@ -15,34 +15,29 @@ const DEMO_PROVIDERS: [(&str, WireFormat, Dialect); 3] = [
 ];
 
 /// Starts the simulated providers in demo mode. Otherwise returns an empty list.
-pub fn start_simulators(settings: &Settings) -> anyhow::Result<Arc<[Arc<Simulator>]>> {
-    let mut simulators = Vec::new();
-    for (name, speaks, _) in DEMO_PROVIDERS.into_iter().filter(|_| settings.demo) {
-        let simulator = Simulator::start(name, speaks, TypingSpeed::default());
-        simulators.push(Arc::new(
-            simulator.context("cannot start a simulated provider on loopback")?,
-        ));
-    }
-    Ok(simulators.into())
+pub fn start_simulators(settings: &Settings) -> anyhow::Result<Arc<[Simulator]>> {
+    DEMO_PROVIDERS
+        .iter()
+        .filter(|_| settings.demo)
+        .map(|(name, format, _)| Simulator::start(name, *format, TypingSpeed::default()))
+        .collect::<Result<_, _>>()
+        .context("cannot start a simulated provider on loopback")
 }
 
 /// The settings of the providers in use: the configured ones, or the simulated ones in demo mode.
-pub fn effective_providers(
-    settings: &Settings,
-    simulators: &[Arc<Simulator>],
-) -> Vec<ProviderSettings> {
+pub fn effective_providers(settings: &Settings, simulators: &[Simulator]) -> Vec<ProviderSettings> {
     if !settings.demo {
         return settings.providers.clone();
     }
-    let to_settings = |simulator: &Arc<Simulator>| {
-        let dialect = DEMO_PROVIDERS
-            .iter()
-            .find(|(name, ..)| *name == simulator.name())
-            .map_or(Dialect::OpenAi, |entry| entry.2);
-        let mut provider = settings.new_provider(simulator.name(), dialect);
+    let to_settings = |(simulator, (name, _, dialect)): (&Simulator, _)| {
+        let mut provider = settings.new_provider(name, dialect);
         provider.base_url = simulator.base_url();
         simulator.model().clone_into(&mut provider.model);
         provider
     };
-    simulators.iter().map(to_settings).collect()
+    simulators
+        .iter()
+        .zip(DEMO_PROVIDERS)
+        .map(to_settings)
+        .collect()
 }

@@ -78,7 +78,7 @@ pub struct App {
     reload_handle: ReloadHandle,
     audit: Arc<AuditLog>,
     phase: watch::Sender<ShutdownPhase>,
-    _simulators: Arc<[Arc<Simulator>]>,
+    _simulators: Arc<[Simulator]>,
 }
 
 impl App {
@@ -243,7 +243,6 @@ impl App {
         let parts = AppStateParts {
             instance_id: instance,
             chat: Arc::clone(&chat_service),
-            simulators: Arc::clone(&simulators),
             is_stable: steady,
             startup_problems: opened.problems,
             fallback_health: fallback.health(),

@@ -46,7 +46,7 @@ pub(super) struct ReloadWorker {
     pub(super) chat_service: Arc<ChatService>,
     pub(super) connections: Arc<ConnectionLimiter>,
     pub(super) degradation: AddrWatch<DegradationActor>,
-    pub(super) simulators: Arc<[Arc<Simulator>]>,
+    pub(super) simulators: Arc<[Simulator]>,
     pub(super) store: Arc<dyn Store>,
     pub(super) terms: watch::Sender<RetentionTerms>,
 }

@@ -13,9 +13,12 @@ use super::access;
 use super::admin::providers;
 use super::error::{error_response, method_not_allowed, not_found};
 use super::extract;
-use crate::config::{DrillSettings, parse_duration};
+use crate::config::{DrillSettings, InjectedFault, parse_duration};
 use crate::provider::actor::ResetBreaker;
-use crate::simulator::InjectedFault;
+use crate::provider::fault_injection::DrillSpec;
+
+/// The duration of a fault that is to last until it is repaired.
+const UNLIMITED: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[derive(Deserialize)]
 pub struct DemoCommand {
@@ -43,41 +46,27 @@ pub async fn handle_command(
         Ok(command) => command,
         Err(response) => return response,
     };
-    let Some(simulator) = state
-        .simulators
-        .iter()
-        .find(|simulator| simulator.name() == name.as_str())
-    else {
-        return error_response(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "no simulated provider has that name",
-        );
+    let config = state.chat.turns.config();
+    let Some(provider) = config.provider(&name) else {
+        let message = "no simulated provider has that name";
+        return error_response(StatusCode::NOT_FOUND, "not_found", message);
     };
-    let bad_request =
-        |message: &str| error_response(StatusCode::BAD_REQUEST, "bad_request", message);
-    let duration = match command.r#for.as_deref().map(parse_fault_duration) {
-        None => None,
-        Some(Ok(duration)) => Some(duration),
-        Some(Err(message)) => return bad_request(&message),
+    let spec = match parse_spec(&command) {
+        Ok(spec) => spec,
+        Err(message) => return error_response(StatusCode::BAD_REQUEST, "bad_request", &message),
     };
-    let fault = match command.fault.as_str() {
-        "none" => None,
-        name => match name.parse::<InjectedFault>() {
-            Ok(fault) => Some(fault),
-            Err(error) => return bad_request(&format!("{error}; or none, to repair it")),
-        },
-    };
-    match fault {
-        Some(fault) => simulator.inject_fault(fault, duration).await,
-        None => {
-            simulator.clear_fault().await;
-            reset_breaker(&state, simulator.name()).await;
-        }
+    let fault = spec.as_ref().map(|spec| spec.fault);
+    provider
+        .fault_switch
+        .set_demo_fault(spec, state.chat.turns.clock.wall());
+    if fault.is_none() {
+        // Lift what the fault left: an open breaker, a rate limit. A fault that ends by itself
+        // leaves this to the recovery probe.
+        providers::send_command(provider, ResetBreaker).await;
     }
     HttpResponse::Ok().json(json!({
-        "provider": simulator.name(),
-        "fault": simulator.current_fault().map(|fault| fault.to_string()),
+        "provider": provider.name,
+        "fault": fault.map(|fault| fault.to_string()),
     }))
 }
 
@@ -87,6 +76,24 @@ pub async fn wrong_method(state: web::Data<AppState>) -> HttpResponse {
     } else {
         not_found().await
     }
+}
+
+/// Returns the fault to inject, or `None` to repair the provider.
+fn parse_spec(command: &DemoCommand) -> Result<Option<DrillSpec>, String> {
+    let duration = match &command.r#for {
+        Some(text) => parse_fault_duration(text)?,
+        None => UNLIMITED,
+    };
+    if command.fault == "none" {
+        return Ok(None);
+    }
+    let fault: InjectedFault = (command.fault.parse())
+        .map_err(|error| format!("fault: {error}; or none, to repair it"))?;
+    Ok(Some(DrillSpec {
+        fault,
+        share: 1.0,
+        duration,
+    }))
 }
 
 fn parse_fault_duration(text: &str) -> Result<Duration, String> {
@@ -99,12 +106,4 @@ fn parse_fault_duration(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(duration)
-}
-
-/// Closes the provider's breaker and clears its rate limit after a repair. A fault that ends by
-/// itself leaves this to the recovery probe.
-async fn reset_breaker(state: &AppState, name: &str) {
-    if let Some(provider) = state.chat.turns.config().provider(name) {
-        providers::send_command(provider, ResetBreaker).await;
-    }
 }

@@ -40,7 +40,6 @@ use crate::ops::reload::ReloadHandle;
 use crate::ops::status_history::StatusHistory;
 use crate::provider::stall_clock;
 use crate::session::service::ChatService;
-use crate::simulator::Simulator;
 
 pub use connections::ConnectionLimiter;
 
@@ -59,7 +58,6 @@ const API_ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 #[derive(Clone)]
 pub struct AppState {
     chat: Arc<ChatService>,
-    simulators: Arc<[Arc<Simulator>]>,
     is_stable: watch::Receiver<bool>,
     startup_problems: Arc<[String]>,
     fallback_health: FallbackHealth,
@@ -81,8 +79,6 @@ pub struct AppStateParts {
     /// A random name of this process, shown in the status.
     pub instance_id: Arc<str>,
     pub chat: Arc<ChatService>,
-    /// The simulated providers. Empty outside demo mode.
-    pub simulators: Arc<[Arc<Simulator>]>,
     /// `false` while an actor crashes again and again.
     pub is_stable: watch::Receiver<bool>,
     /// Problems found at the start, in sentences that anyone may read.
@@ -103,7 +99,6 @@ impl AppState {
         let AppStateParts {
             instance_id: instance,
             chat: lobby,
-            simulators,
             is_stable: steady,
             startup_problems: problems,
             fallback_health: degradation,
@@ -122,7 +117,6 @@ impl AppState {
         let created = lobby.turns.clock.wall().0 / 1000;
         Self {
             chat: lobby,
-            simulators,
             is_stable: steady,
             startup_problems: problems.into(),
             fallback_health: degradation,

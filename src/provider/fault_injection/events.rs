@@ -1,7 +1,5 @@
 //! Splits a guarded body into complete events, and parses them. Pure.
 
-use std::borrow::Cow;
-
 use bytes::{Bytes, BytesMut};
 
 const EVENT_END: &[u8] = b"\n\n";
@@ -42,7 +40,7 @@ impl EventBuffer {
     }
 }
 
-pub fn parse_event(event: &[u8]) -> (Cow<'_, str>, String) {
+pub fn parse_event(event: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(event);
     let fields = |name: &str| {
         let lines = text
@@ -55,7 +53,7 @@ pub fn parse_event(event: &[u8]) -> (Cow<'_, str>, String) {
         .last()
         .map_or("message", |name| *name)
         .to_owned();
-    (name.into(), data)
+    (name, data)
 }
 
 #[cfg(test)]
@@ -79,8 +77,8 @@ mod tests {
                 .map(|event| parse_event(event))
                 .collect();
             let expected = [
-                ("a".into(), "1\n2".to_owned()),
-                ("message".into(), "3".to_owned()),
+                ("a".to_owned(), "1\n2".to_owned()),
+                ("message".to_owned(), "3".to_owned()),
             ];
             assert_eq!(read, expected, "at {at}");
             assert_eq!(events.take_rest().unwrap(), &b"data: half"[..]);

@@ -2,6 +2,8 @@
 //! breaker, retry policy and pages show how they react. `ops::drills` starts and stops drills; this
 //! module has each provider's switch and the effect on calls.
 //!
+//! The demo's panel breaks a provider by the same means, see [`FaultSwitch::set_demo_fault`].
+//!
 //! A drill ends by itself even if nobody stops it, because every call checks the time. Nothing sent
 //! with a call can start a drill. Visitors' calls, recovery probes and health checks are affected
 //! alike.
@@ -11,7 +13,7 @@ mod fault;
 mod switch;
 mod transport;
 
-pub use fault::{SLOW_TOKEN_INTERVAL, TOKENS_BEFORE_FAULT};
+pub use fault::TOKENS_BEFORE_FAULT;
 pub use switch::{ActiveDrill, DrillSpec, FaultSwitch};
 pub use transport::FaultInjectingTransport;
 

@@ -19,6 +19,7 @@ pub struct DrillSpec {
     pub duration: Duration,
 }
 
+/// A running drill, or the fault that a visitor of the demo injected.
 #[derive(Debug)]
 pub struct ActiveDrill {
     pub spec: DrillSpec,
@@ -33,6 +34,19 @@ pub struct ActiveDrill {
 }
 
 impl ActiveDrill {
+    fn new(spec: DrillSpec, now: Timestamp) -> Arc<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            started_at: now,
+            ends_at: now.saturating_add(spec.duration),
+            deadline: Instant::now() + spec.duration,
+            spec,
+            id: COUNT.fetch_add(1, Ordering::Relaxed),
+            calls: AtomicU64::new(0),
+            affected_calls: AtomicU64::new(0),
+        })
+    }
+
     /// Returns the number of calls made or running during the drill, and of those affected by it.
     pub fn calls(&self) -> (u64, u64) {
         (
@@ -56,22 +70,41 @@ impl ActiveDrill {
     }
 }
 
+/// What is injected into a provider's calls.
+#[derive(Debug, Default)]
+struct Injections {
+    drill: Option<Arc<ActiveDrill>>,
+    demo_fault: Option<Arc<ActiveDrill>>,
+}
+
+impl Injections {
+    fn drill(&self) -> Option<Arc<ActiveDrill>> {
+        self.drill.clone().filter(|drill| !drill.is_over())
+    }
+
+    /// A drill comes first.
+    fn effective(&self) -> Option<Arc<ActiveDrill>> {
+        let demo_fault = || self.demo_fault.clone().filter(|fault| !fault.is_over());
+        self.drill().or_else(demo_fault)
+    }
+}
+
 /// Injects faults into a provider's calls, one drill at a time. Belongs to the provider, so it
 /// outlives the actor.
 #[derive(Debug)]
 pub struct FaultSwitch {
-    current: watch::Sender<Option<Arc<ActiveDrill>>>,
+    current: watch::Sender<Injections>,
     /// Set from the start of a drill until the breaker is reset after it.
     may_affect_breaker: AtomicBool,
     random_unit: fn() -> f64,
 }
 
 impl FaultSwitch {
-    pub fn new(chance: fn() -> f64) -> Self {
+    pub fn new(random_unit: fn() -> f64) -> Self {
         Self {
-            current: watch::Sender::new(None),
+            current: watch::Sender::default(),
             may_affect_breaker: AtomicBool::new(false),
-            random_unit: chance,
+            random_unit,
         }
     }
 
@@ -81,38 +114,39 @@ impl FaultSwitch {
     /// Returns the running drill if there is one.
     pub fn start(
         &self,
-        terms: DrillSpec,
+        spec: DrillSpec,
         now: Timestamp,
     ) -> Result<Arc<ActiveDrill>, Arc<ActiveDrill>> {
-        static COUNT: AtomicU64 = AtomicU64::new(1);
-        let drill = Arc::new(ActiveDrill {
-            started_at: now,
-            ends_at: now.saturating_add(terms.duration),
-            deadline: Instant::now() + terms.duration,
-            spec: terms,
-            id: COUNT.fetch_add(1, Ordering::Relaxed),
-            calls: AtomicU64::new(0),
-            affected_calls: AtomicU64::new(0),
-        });
+        let drill = ActiveDrill::new(spec, now);
         let mut running = None;
-        self.current.send_if_modified(|present| {
-            running = present.clone().filter(|drill| !drill.is_over());
+        self.current.send_if_modified(|current| {
+            running = current.drill();
             if running.is_none() {
                 self.may_affect_breaker.store(true, Ordering::SeqCst);
-                *present = Some(Arc::clone(&drill));
+                current.drill = Some(Arc::clone(&drill));
             }
             running.is_none()
         });
         running.map_or(Ok(drill), Err)
     }
 
+    /// Injects a fault into all calls, as the demo's visitors ask, or ends it. Replaces the one
+    /// before; drills are apart from it.
+    ///
+    /// Unlike a drill it is not reported, and its effects on the breaker are treated as real.
+    pub fn set_demo_fault(&self, spec: Option<DrillSpec>, now: Timestamp) {
+        let fault = spec.map(|spec| ActiveDrill::new(spec, now));
+        self.current
+            .send_modify(|current| current.demo_fault = fault);
+    }
+
     /// Stops the drill, unless another one has replaced it.
     pub fn stop(&self, drill: &ActiveDrill) {
-        self.current.send_if_modified(|present| {
-            let is_this = present
-                .as_ref()
-                .is_some_and(|running| running.id == drill.id);
-            is_this.then(|| present.take()).is_some()
+        self.current.send_if_modified(|current| {
+            current
+                .drill
+                .take_if(|running| running.id == drill.id)
+                .is_some()
         });
     }
 
@@ -122,11 +156,9 @@ impl FaultSwitch {
             .store(self.active().is_some(), Ordering::SeqCst);
     }
 
+    /// Returns the running drill. The demo's faults are none.
     pub fn active(&self) -> Option<Arc<ActiveDrill>> {
-        self.current
-            .borrow()
-            .clone()
-            .filter(|drill| !drill.is_over())
+        self.current.borrow().drill()
     }
 
     /// Returns `true` if the breaker's state may be the effect of a drill. Then it is neither saved
@@ -137,7 +169,7 @@ impl FaultSwitch {
 
     pub(super) fn track_call(&self) -> TrackedCall {
         let mut call = TrackedCall {
-            drills: self.current.subscribe(),
+            changes: self.current.subscribe(),
             random_unit: self.random_unit,
             last_seen_id: 0,
             applied: None,
@@ -152,7 +184,7 @@ impl FaultSwitch {
 }
 
 pub(super) struct TrackedCall {
-    drills: watch::Receiver<Option<Arc<ActiveDrill>>>,
+    changes: watch::Receiver<Injections>,
     random_unit: fn() -> f64,
     /// The number of the last drill for which the call has drawn.
     last_seen_id: u64,
@@ -177,7 +209,7 @@ impl TrackedCall {
             .applied
             .as_ref()
             .is_some_and(|under| under.drill.is_over());
-        over || self.drills.has_changed().unwrap_or_default()
+        over || self.changes.has_changed().unwrap_or_default()
     }
 
     /// Returns the fate of the new call, or `None` if no drill affects it.
@@ -205,27 +237,22 @@ impl TrackedCall {
     pub(super) async fn changed(&mut self) {
         match &self.applied {
             None => {
-                if self.drills.changed().await.is_err() {
+                if self.changes.changed().await.is_err() {
                     // The switch is gone, so no drill can start.
                     std::future::pending::<()>().await;
                 }
             }
             Some(under) => {
                 // The drill is over at its deadline, even if nobody stops it.
-                drop(tokio::time::timeout_at(under.drill.deadline, self.drills.changed()).await);
+                drop(tokio::time::timeout_at(under.drill.deadline, self.changes.changed()).await);
             }
         }
         self.refresh();
     }
 
-    /// Looks up the running drill. For a drill not seen before, draws whether it affects this call.
+    /// Looks up the drill in force. For one not seen before, draws whether it affects this call.
     fn refresh(&mut self) {
-        let drill = self
-            .drills
-            .borrow_and_update()
-            .clone()
-            .filter(|drill| !drill.is_over());
-        let Some(drill) = drill else {
+        let Some(drill) = self.changes.borrow_and_update().effective() else {
             self.applied = None;
             return;
         };
@@ -242,5 +269,52 @@ impl TrackedCall {
             drill,
             since_start: false,
         });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn spec(fault: InjectedFault) -> DrillSpec {
+        DrillSpec {
+            fault,
+            share: 1.0,
+            duration: SECOND,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn demo_fault_acts_like_a_drill_and_is_none() {
+        let switch = FaultSwitch::new(|| 0.5);
+        let demo_fault = |fault: Option<InjectedFault>| {
+            switch.set_demo_fault(fault.map(spec), Timestamp(0));
+        };
+        demo_fault(Some(InjectedFault::Down));
+        let mut call = switch.track_call();
+        assert_eq!(call.call_fault(), Some(CallFault::ConnectionRefused));
+        assert!(switch.active().is_none() && !switch.affects_breaker());
+        // Another one replaces it, and a drill comes before both.
+        demo_fault(Some(InjectedFault::Cut));
+        assert!(call.has_changed());
+        call.changed().await;
+        assert_eq!(call.stream_fault(false), StreamFault::Reset);
+        let drill = switch.start(spec(InjectedFault::Slow), Timestamp(0));
+        call.changed().await;
+        assert_eq!(call.stream_fault(false), StreamFault::Throttle);
+        switch.stop(&drill.unwrap());
+        call.changed().await;
+        assert_eq!(call.stream_fault(false), StreamFault::Reset);
+        // It ends by itself or when it is lifted.
+        tokio::time::advance(SECOND).await;
+        call.changed().await;
+        assert_eq!(switch.track_call().call_fault(), None);
+        assert_eq!(call.stream_fault(false), StreamFault::None);
+        demo_fault(Some(InjectedFault::Down));
+        demo_fault(None);
+        assert_eq!(switch.track_call().call_fault(), None);
     }
 }

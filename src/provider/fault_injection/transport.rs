@@ -1,4 +1,4 @@
-//! A transport that injects the faults of a drill. They look like failures of the real transport,
+//! A transport that injects the faults of a drill or of the demo. They look like failures of the real transport,
 //! so that nothing above can tell the difference.
 
 use parking_lot::Mutex;
@@ -129,12 +129,12 @@ enum BodyEvent {
 }
 
 impl FaultyBody {
-    fn new(inner: ByteStream, call: TrackedCall, reader: Box<dyn StreamDecoder + Send>) -> Self {
+    fn new(inner: ByteStream, call: TrackedCall, decoder: Box<dyn StreamDecoder + Send>) -> Self {
         Self {
             inner: Some(inner),
             call,
             events: EventBuffer::default(),
-            decoder: reader,
+            decoder,
             last_token_at: None,
         }
     }
@@ -154,27 +154,52 @@ impl FaultyBody {
     /// Returns the next part of the body, or `None` at its end.
     async fn next_chunk(&mut self) -> Option<Result<Bytes, TransportError>> {
         loop {
-            match self.call.stream_fault(false) {
-                _ if self.inner.is_none() => return self.events.take_rest().map(Ok),
-                StreamFault::Hang => self.call.changed().await,
-                StreamFault::Reset => return Some(Err(self.reset_connection())),
-                StreamFault::Garbage => return Some(Ok(self.send_garbage())),
-                StreamFault::None if !self.call.is_affected() => {
-                    if let Some(rest) = self.events.take_rest() {
-                        return Some(Ok(rest));
-                    }
-                    match self.read_chunk().await {
-                        BodyEvent::Data(chunk) => return Some(Ok(chunk)),
-                        BodyEvent::End(error) => return error.map(Err),
-                        BodyEvent::DrillChanged => {}
+            if self.inner.is_none() {
+                return self.events.take_rest().map(Ok);
+            }
+            if let Some(broken) = self.break_off(false).await {
+                return Some(broken);
+            }
+            let is_affected = self.call.is_affected();
+            if !is_affected && let Some(rest) = self.events.take_rest() {
+                return Some(Ok(rest));
+            }
+            let read = if is_affected {
+                self.read_event().await
+            } else {
+                self.read_chunk().await
+            };
+            match read {
+                BodyEvent::Data(event) if is_affected => return Some(self.inject(event).await),
+                BodyEvent::Data(chunk) => return Some(Ok(chunk)),
+                BodyEvent::End(None) if is_affected => {
+                    // A fault still to come takes effect now: the answer would be complete
+                    // otherwise.
+                    self.inner = None;
+                    if let Some(broken) = self.break_off(true).await {
+                        return Some(broken);
                     }
                 }
-                StreamFault::None | StreamFault::Throttle => match self.read_event().await {
-                    BodyEvent::Data(event) => return Some(self.inject(event).await),
-                    BodyEvent::End(Some(error)) => return Some(Err(error)),
-                    BodyEvent::End(None) => return self.on_end().await,
-                    BodyEvent::DrillChanged => {}
-                },
+                BodyEvent::End(error) => return error.map(Err),
+                BodyEvent::DrillChanged => {}
+            }
+        }
+    }
+
+    /// Lets the fault break the body. Returns `None` once it lets the answer go on.
+    async fn break_off(&mut self, is_last: bool) -> Option<Result<Bytes, TransportError>> {
+        loop {
+            match self.call.stream_fault(is_last) {
+                StreamFault::None | StreamFault::Throttle => return None,
+                StreamFault::Hang => self.call.changed().await,
+                StreamFault::Reset => {
+                    self.disconnect();
+                    return Some(Err(injected_failure(FaultKind::Reset)));
+                }
+                StreamFault::Garbage => {
+                    self.disconnect();
+                    return Some(Ok(Bytes::from_static(GARBAGE_EVENT)));
+                }
             }
         }
     }
@@ -185,24 +210,17 @@ impl FaultyBody {
         let (name, data) = events::parse_event(&event);
         let mut steps = Vec::new();
         // A decoder that starts in mid-answer may fail: then every event counts as a token.
-        let read = self.decoder.decode(&name, &data, &mut steps);
-        let tokens = if read.is_err() {
+        let tokens = if self.decoder.decode(&name, &data, &mut steps).is_err() {
             1
         } else {
-            let tokens = steps
-                .iter()
-                .filter(|step| matches!(step, StreamEvent::Text(_) | StreamEvent::Thinking))
-                .count();
-            u32::try_from(tokens).unwrap_or(u32::MAX)
-        };
-        while read.is_ok() && self.decoder.is_finished() {
-            match self.call.stream_fault(true) {
-                StreamFault::None | StreamFault::Throttle => break,
-                StreamFault::Hang => self.call.changed().await,
-                StreamFault::Reset => return Err(self.reset_connection()),
-                StreamFault::Garbage => return Ok(self.send_garbage()),
+            if self.decoder.is_finished()
+                && let Some(broken) = self.break_off(true).await
+            {
+                return broken;
             }
-        }
+            let is_token = |step: &&_| matches!(step, StreamEvent::Text(_) | StreamEvent::Thinking);
+            u32::try_from(steps.iter().filter(is_token).count()).unwrap_or(u32::MAX)
+        };
         while tokens > 0 && self.call.stream_fault(false) == StreamFault::Throttle {
             let due = *self.last_token_at.get_or_insert_with(Instant::now) + SLOW_TOKEN_INTERVAL;
             if tokio::time::timeout_at(due, self.call.changed())
@@ -215,32 +233,6 @@ impl FaultyBody {
         }
         self.call.count_tokens(tokens);
         Ok(event)
-    }
-
-    /// Handles the end of an affected body: a fault still to come takes effect now, because the
-    /// answer would be complete otherwise.
-    async fn on_end(&mut self) -> Option<Result<Bytes, TransportError>> {
-        self.inner = None;
-        loop {
-            match self.call.stream_fault(true) {
-                StreamFault::None | StreamFault::Throttle => {
-                    return self.events.take_rest().map(Ok);
-                }
-                StreamFault::Hang => self.call.changed().await,
-                StreamFault::Reset => return Some(Err(self.reset_connection())),
-                StreamFault::Garbage => return Some(Ok(self.send_garbage())),
-            }
-        }
-    }
-
-    fn reset_connection(&mut self) -> TransportError {
-        self.disconnect();
-        injected_failure(FaultKind::Reset)
-    }
-
-    fn send_garbage(&mut self) -> Bytes {
-        self.disconnect();
-        Bytes::from_static(GARBAGE_EVENT)
     }
 
     fn disconnect(&mut self) {

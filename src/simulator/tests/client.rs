@@ -17,16 +17,14 @@ pub(super) const ALL_FORMATS: [WireFormat; 3] = [
 ];
 /// Longer than any step takes; a test that waits so long fails.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Much longer than the typing speed: no byte in this time means silence.
-pub(super) const SILENCE_TIME: Duration = Duration::from_millis(150);
-/// One word, then nothing more during the test: what follows is the effect of the fault.
+pub(super) const INSTANT: TypingSpeed = TypingSpeed {
+    first_token: Duration::ZERO,
+    word_interval: Duration::ZERO,
+};
+/// One word, then nothing more during the test.
 pub(super) const ONE_WORD: TypingSpeed = TypingSpeed {
     first_token: Duration::ZERO,
     word_interval: Duration::from_secs(3600),
-};
-pub(super) const FAST: TypingSpeed = TypingSpeed {
-    first_token: Duration::ZERO,
-    word_interval: Duration::from_millis(5),
 };
 pub(super) const QUESTION: &str = "Tell me a story";
 
@@ -55,8 +53,14 @@ impl WireClient {
     }
 
     pub(super) async fn ask(simulator: &Simulator) -> Self {
-        let body = chat_body(simulator.dialect(), true, 1000).to_string();
-        Self::request(simulator, "POST", simulator.dialect().chat_path(), &body).await
+        let body = chat_body(simulator.state.dialect, true, 1000).to_string();
+        Self::request(
+            simulator,
+            "POST",
+            simulator.state.dialect.chat_path(),
+            &body,
+        )
+        .await
     }
 
     pub(super) async fn send(&mut self, method: &str, path: &str, body: &str, connection: &str) {
@@ -92,22 +96,6 @@ impl WireClient {
     pub(super) async fn read_to_end(&mut self) -> io::Result<()> {
         while self.read_some().await? > 0 {}
         Ok(())
-    }
-
-    pub(super) async fn assert_reset(&mut self) {
-        assert_eq!(
-            self.read_to_end().await.unwrap_err().kind(),
-            io::ErrorKind::ConnectionReset,
-            "{}",
-            self.text()
-        );
-    }
-
-    /// Reads until nothing more arrives, and fails if the connection ends.
-    pub(super) async fn assert_silent(&mut self) {
-        while let Ok(read) = timeout(SILENCE_TIME, self.stream.read_buf(&mut self.seen)).await {
-            assert_ne!(read.unwrap(), 0, "ended: {}", self.text());
-        }
     }
 
     pub(super) fn text(&self) -> String {

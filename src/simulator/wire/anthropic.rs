@@ -14,8 +14,8 @@ pub(crate) fn parse_request(body: &Value) -> Result<SimulatedRequest, String> {
     })
 }
 
-pub(crate) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
-    let start = message_json(saying, &json!([]), &Value::Null, 1);
+pub(crate) fn render_stream(reply: &ReplySpec<'_>) -> ScriptedReply {
+    let start = message_json(reply, &json!([]), &Value::Null, 1);
     let opening = [
         sse_event("message_start", json!({"message": start})),
         sse_event(
@@ -35,8 +35,8 @@ pub(crate) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
         sse_event(
             "message_delta",
             json!({
-                "delta": {"stop_reason": stop_reason(saying), "stop_sequence": null},
-                "usage": {"output_tokens": saying.words.len()},
+                "delta": {"stop_reason": stop_reason(reply), "stop_sequence": null},
+                "usage": {"output_tokens": reply.words.len()},
             }),
         ),
         sse_event("message_stop", json!({})),
@@ -44,21 +44,18 @@ pub(crate) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
     ScriptedReply {
         content_type: "text/event-stream",
         opening: opening.concat(),
-        words: saying.words.iter().map(word).collect(),
+        words: reply.words.iter().map(word).collect(),
         closing: closing.concat(),
-        garbage:
-            "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"\n\n"
-                .to_owned(),
     }
 }
 
-pub(crate) fn complete_json(saying: &ReplySpec<'_>) -> Value {
-    let content = json!([{"type": "text", "text": saying.words.concat()}]);
+pub(crate) fn complete_json(reply: &ReplySpec<'_>) -> Value {
+    let content = json!([{"type": "text", "text": reply.words.concat()}]);
     message_json(
-        saying,
+        reply,
         &content,
-        &json!(stop_reason(saying)),
-        saying.words.len(),
+        &json!(stop_reason(reply)),
+        reply.words.len(),
     )
 }
 
@@ -67,41 +64,39 @@ pub(crate) fn models_json(model: &str) -> Value {
     json!({"data": [entry], "has_more": false, "first_id": model, "last_id": model})
 }
 
-pub(crate) fn error_json(refusal: &SimulatedError, call: u64) -> Value {
-    let kind = match refusal {
+pub(crate) fn error_json(error: &SimulatedError, call: u64) -> Value {
+    let kind = match error {
         SimulatedError::InvalidRequest(_) => "invalid_request_error",
-        SimulatedError::Unauthorized => "authentication_error",
         SimulatedError::NotFound => "not_found_error",
         SimulatedError::TooLarge => "request_too_large",
-        SimulatedError::RateLimited => "rate_limit_error",
     };
     json!({
         "type": "error",
-        "error": {"type": kind, "message": refusal.message()},
+        "error": {"type": kind, "message": error.message()},
         "request_id": request_id(call),
     })
 }
 
 fn message_json(
-    saying: &ReplySpec<'_>,
+    reply: &ReplySpec<'_>,
     content: &Value,
     stop_reason: &Value,
     output: usize,
 ) -> Value {
     json!({
-        "id": format!("msg_sim_{}", saying.call_number),
+        "id": format!("msg_sim_{}", reply.call_number),
         "type": "message",
         "role": "assistant",
         "content": content,
-        "model": saying.model,
+        "model": reply.model,
         "stop_reason": stop_reason,
         "stop_sequence": null,
-        "usage": {"input_tokens": saying.prompt_words, "output_tokens": output},
+        "usage": {"input_tokens": reply.prompt_words, "output_tokens": output},
     })
 }
 
-fn stop_reason(saying: &ReplySpec<'_>) -> &'static str {
-    if saying.is_truncated {
+fn stop_reason(reply: &ReplySpec<'_>) -> &'static str {
+    if reply.is_truncated {
         "max_tokens"
     } else {
         "end_turn"
@@ -137,14 +132,14 @@ mod tests {
 
     #[test]
     fn stream_runs_from_message_start_to_message_stop() {
-        let saying = ReplySpec {
+        let reply = ReplySpec {
             call_number: 7,
             model: "m",
             words: &["One", " \"two\""],
             is_truncated: false,
             prompt_words: 4,
         };
-        let script = render_stream(&saying);
+        let script = render_stream(&reply);
         let events = events(&[script.opening, script.words.concat(), script.closing].concat());
         let names: Vec<_> = events
             .iter()
@@ -165,7 +160,7 @@ mod tests {
         assert_eq!(events[4]["delta"]["text"], " \"two\"");
         assert_eq!(events[6]["delta"]["stop_reason"], "end_turn");
         assert_eq!(events[6]["usage"]["output_tokens"], 2);
-        assert_eq!(complete_json(&saying)["content"][0]["text"], "One \"two\"");
+        assert_eq!(complete_json(&reply)["content"][0]["text"], "One \"two\"");
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! The wire formats of the simulators, and the types they share. Pure.
 
+mod anthropic;
+mod ollama;
+mod openai;
+
 use serde_json::Value;
 
 use super::chat_request::SimulatedRequest;
@@ -36,22 +40,16 @@ pub(crate) struct ScriptedReply {
     pub words: Vec<String>,
     /// Sent last; proves the answer complete.
     pub closing: String,
-    /// Sent instead of the rest by the `garbage` fault: never valid in the format.
-    pub garbage: String,
 }
 
 impl ScriptedReply {
     /// An answer sent in one piece, after the time its words would take.
     pub fn single_piece(answer: &Value, words: usize) -> Self {
-        let closing = answer.to_string();
-        let first_half = closing.chars().take(closing.len() / 2).collect();
-        let words = vec![String::new(); words];
         Self {
             content_type: "application/json",
             opening: String::new(),
-            words,
-            closing,
-            garbage: first_half,
+            words: vec![String::new(); words],
+            closing: answer.to_string(),
         }
     }
 }
@@ -61,8 +59,6 @@ pub(crate) enum SimulatedError {
     InvalidRequest(String),
     NotFound,
     TooLarge,
-    RateLimited,
-    Unauthorized,
 }
 
 impl SimulatedError {
@@ -70,20 +66,16 @@ impl SimulatedError {
     pub const fn status(&self) -> u16 {
         match self {
             Self::InvalidRequest(_) => 400,
-            Self::Unauthorized => 401,
             Self::NotFound => 404,
             Self::TooLarge => 413,
-            Self::RateLimited => 429,
         }
     }
 
     pub fn message(&self) -> &str {
         match self {
             Self::InvalidRequest(why) => why,
-            Self::Unauthorized => "Incorrect API key provided (simulated).",
             Self::NotFound => "Unknown request URL.",
             Self::TooLarge => "The request body is too large.",
-            Self::RateLimited => "Rate limit reached, please try again in 30s (simulated).",
         }
     }
 }
@@ -134,28 +126,27 @@ impl WireFormat {
         request.map_err(SimulatedError::InvalidRequest)
     }
 
-    pub(crate) fn render(self, chat: &SimulatedRequest, saying: &ReplySpec<'_>) -> ScriptedReply {
-        match (self, chat.stream) {
-            (Self::OpenAi, true) => openai::render_stream(saying, chat.include_usage),
-            (Self::Anthropic, true) => anthropic::render_stream(saying),
-            (Self::Ollama, true) => ollama::render_stream(saying),
-            (Self::OpenAi, false) => {
-                ScriptedReply::single_piece(&openai::complete_json(saying), saying.words.len())
-            }
-            (Self::Anthropic, false) => {
-                ScriptedReply::single_piece(&anthropic::complete_json(saying), saying.words.len())
-            }
-            (Self::Ollama, false) => {
-                ScriptedReply::single_piece(&ollama::complete_json(saying), saying.words.len())
-            }
+    pub(crate) fn render(self, chat: &SimulatedRequest, reply: &ReplySpec<'_>) -> ScriptedReply {
+        if chat.stream {
+            return match self {
+                Self::OpenAi => openai::render_stream(reply, chat.include_usage),
+                Self::Anthropic => anthropic::render_stream(reply),
+                Self::Ollama => ollama::render_stream(reply),
+            };
         }
+        let json = match self {
+            Self::OpenAi => openai::complete_json(reply),
+            Self::Anthropic => anthropic::complete_json(reply),
+            Self::Ollama => ollama::complete_json(reply),
+        };
+        ScriptedReply::single_piece(&json, reply.words.len())
     }
 
-    pub(crate) fn error_json(self, refusal: &SimulatedError, call: u64) -> Value {
+    pub(crate) fn error_json(self, error: &SimulatedError, call: u64) -> Value {
         match self {
-            Self::OpenAi => openai::error_json(refusal),
-            Self::Anthropic => anthropic::error_json(refusal, call),
-            Self::Ollama => ollama::error_json(refusal),
+            Self::OpenAi => openai::error_json(error),
+            Self::Anthropic => anthropic::error_json(error, call),
+            Self::Ollama => ollama::error_json(error),
         }
     }
 
@@ -172,6 +163,3 @@ impl WireFormat {
 pub(crate) fn request_id(call: u64) -> String {
     format!("req_sim_{call}")
 }
-mod anthropic;
-mod ollama;
-mod openai;

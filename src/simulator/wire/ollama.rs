@@ -18,10 +18,10 @@ pub(crate) fn parse_request(body: &Value) -> Result<SimulatedRequest, String> {
     })
 }
 
-pub(crate) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
+pub(crate) fn render_stream(reply: &ReplySpec<'_>) -> ScriptedReply {
     let word = |word: &&str| {
         json_line(&json!({
-            "model": saying.model,
+            "model": reply.model,
             "created_at": CREATED_AT,
             "message": {"role": "assistant", "content": word},
             "done": false,
@@ -30,33 +30,32 @@ pub(crate) fn render_stream(saying: &ReplySpec<'_>) -> ScriptedReply {
     ScriptedReply {
         content_type: "application/x-ndjson",
         opening: String::new(),
-        words: saying.words.iter().map(word).collect(),
-        closing: json_line(&final_json(saying, "")),
-        garbage: "{\"model\":\"sim\",\"message\":{\"role\":\"assistant\",\"content\":\n".to_owned(),
+        words: reply.words.iter().map(word).collect(),
+        closing: json_line(&final_json(reply, "")),
     }
 }
 
-pub(crate) fn complete_json(saying: &ReplySpec<'_>) -> Value {
-    final_json(saying, &saying.words.concat())
+pub(crate) fn complete_json(reply: &ReplySpec<'_>) -> Value {
+    final_json(reply, &reply.words.concat())
 }
 
 pub(crate) fn models_json(model: &str) -> Value {
     json!({"models": [{"name": model, "model": model, "modified_at": CREATED_AT, "size": 0}]})
 }
 
-pub(crate) fn error_json(refusal: &SimulatedError) -> Value {
-    json!({"error": refusal.message()})
+pub(crate) fn error_json(error: &SimulatedError) -> Value {
+    json!({"error": error.message()})
 }
 
-fn final_json(saying: &ReplySpec<'_>, text: &str) -> Value {
+fn final_json(reply: &ReplySpec<'_>, text: &str) -> Value {
     json!({
-        "model": saying.model,
+        "model": reply.model,
         "created_at": CREATED_AT,
         "message": {"role": "assistant", "content": text},
         "done": true,
-        "done_reason": if saying.is_truncated { "length" } else { "stop" },
-        "prompt_eval_count": saying.prompt_words,
-        "eval_count": saying.words.len(),
+        "done_reason": if reply.is_truncated { "length" } else { "stop" },
+        "prompt_eval_count": reply.prompt_words,
+        "eval_count": reply.words.len(),
     })
 }
 
@@ -71,14 +70,14 @@ mod tests {
 
     #[test]
     fn stream_is_json_lines_and_the_last_is_done() {
-        let saying = ReplySpec {
+        let reply = ReplySpec {
             call_number: 7,
             model: "m",
             words: &["One", "\n\"two\""],
             is_truncated: true,
             prompt_words: 4,
         };
-        let script = render_stream(&saying);
+        let script = render_stream(&reply);
         let bytes = [script.opening, script.words.concat(), script.closing].concat();
         let lines: Vec<Value> = bytes
             .lines()
@@ -95,7 +94,7 @@ mod tests {
             (&lines[2]["prompt_eval_count"], &lines[2]["eval_count"]),
             (&json!(4), &json!(2))
         );
-        assert_eq!(complete_json(&saying)["message"]["content"], "One\n\"two\"");
+        assert_eq!(complete_json(&reply)["message"]["content"], "One\n\"two\"");
     }
 
     #[test]

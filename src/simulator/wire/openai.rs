@@ -23,47 +23,45 @@ pub(crate) fn parse_request(body: &Value) -> Result<SimulatedRequest, String> {
     })
 }
 
-pub(crate) fn render_stream(saying: &ReplySpec<'_>, usage: bool) -> ScriptedReply {
+pub(crate) fn render_stream(reply: &ReplySpec<'_>, usage: bool) -> ScriptedReply {
     let delta = |delta: Value, finish: Option<&str>| {
         let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish});
-        sse_event(&chunk_json(saying, &json!([choice]), &Value::Null))
+        sse_event(&chunk_json(reply, &json!([choice]), &Value::Null))
     };
-    let mut closing = delta(json!({}), Some(finish_reason(saying)));
+    let mut closing = delta(json!({}), Some(finish_reason(reply)));
     if usage {
         closing.push_str(&sse_event(&chunk_json(
-            saying,
+            reply,
             &json!([]),
-            &self::usage_json(saying),
+            &usage_json(reply),
         )));
     }
     closing.push_str("data: [DONE]\n\n");
     ScriptedReply {
         content_type: "text/event-stream",
         opening: delta(json!({"role": "assistant", "content": ""}), None),
-        words: saying
+        words: reply
             .words
             .iter()
             .map(|word| delta(json!({"content": word}), None))
             .collect(),
         closing,
-        garbage: "data: {\"id\":\"chatcmpl-sim\",\"choices\":[{\"delta\":{\"content\":\"\n\n"
-            .to_owned(),
     }
 }
 
-pub(crate) fn complete_json(saying: &ReplySpec<'_>) -> Value {
+pub(crate) fn complete_json(reply: &ReplySpec<'_>) -> Value {
     json!({
-        "id": format!("chatcmpl-sim-{}", saying.call_number),
+        "id": format!("chatcmpl-sim-{}", reply.call_number),
         "object": "chat.completion",
         "created": CREATED,
-        "model": saying.model,
+        "model": reply.model,
         "choices": [{
             "index": 0,
-            "message": {"role": "assistant", "content": saying.words.concat(), "refusal": null},
+            "message": {"role": "assistant", "content": reply.words.concat(), "error": null},
             "logprobs": null,
-            "finish_reason": finish_reason(saying),
+            "finish_reason": finish_reason(reply),
         }],
-        "usage": usage_json(saying),
+        "usage": usage_json(reply),
     })
 }
 
@@ -71,41 +69,30 @@ pub(crate) fn models_json(model: &str) -> Value {
     json!({"object": "list", "data": [{"id": model, "object": "model", "created": CREATED, "owned_by": "simulator"}]})
 }
 
-pub(crate) fn error_json(refusal: &SimulatedError) -> Value {
-    let (kind, code) = match refusal {
-        SimulatedError::InvalidRequest(_) | SimulatedError::TooLarge => {
-            ("invalid_request_error", None)
-        }
-        SimulatedError::NotFound => ("invalid_request_error", Some("unknown_url")),
-        SimulatedError::Unauthorized => ("invalid_request_error", Some("invalid_api_key")),
-        SimulatedError::RateLimited => ("requests", Some("rate_limit_exceeded")),
-    };
-    json!({"error": {"message": refusal.message(), "type": kind, "param": null, "code": code}})
+pub(crate) fn error_json(error: &SimulatedError) -> Value {
+    let code = matches!(error, SimulatedError::NotFound).then_some("unknown_url");
+    json!({"error": {"message": error.message(), "type": "invalid_request_error", "param": null, "code": code}})
 }
 
-fn chunk_json(saying: &ReplySpec<'_>, choices: &Value, usage: &Value) -> Value {
+fn chunk_json(reply: &ReplySpec<'_>, choices: &Value, usage: &Value) -> Value {
     json!({
-        "id": format!("chatcmpl-sim-{}", saying.call_number),
+        "id": format!("chatcmpl-sim-{}", reply.call_number),
         "object": "chat.completion.chunk",
         "created": CREATED,
-        "model": saying.model,
+        "model": reply.model,
         "choices": choices,
         "usage": usage,
     })
 }
 
-fn usage_json(saying: &ReplySpec<'_>) -> Value {
-    let prompt = saying.prompt_words;
-    let answer = saying.words.len();
+fn usage_json(reply: &ReplySpec<'_>) -> Value {
+    let prompt = reply.prompt_words;
+    let answer = reply.words.len();
     json!({"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt.saturating_add(answer)})
 }
 
-fn finish_reason(saying: &ReplySpec<'_>) -> &'static str {
-    if saying.is_truncated {
-        "length"
-    } else {
-        "stop"
-    }
+fn finish_reason(reply: &ReplySpec<'_>) -> &'static str {
+    if reply.is_truncated { "length" } else { "stop" }
 }
 
 fn sse_event(data: &Value) -> String {
@@ -126,14 +113,14 @@ mod tests {
 
     #[test]
     fn stream_has_a_role_the_words_a_finish_reason_and_an_end() {
-        let saying = ReplySpec {
+        let reply = ReplySpec {
             call_number: 7,
             model: "m",
             words: &["One", " \"two\""],
             is_truncated: true,
             prompt_words: 4,
         };
-        let script = render_stream(&saying, true);
+        let script = render_stream(&reply, true);
         assert_eq!(
             events(&script.opening)[0]["choices"][0]["delta"]["role"],
             "assistant"
@@ -154,12 +141,12 @@ mod tests {
         assert_eq!(closing[1]["choices"], json!([]));
         assert_eq!(closing[1]["usage"]["total_tokens"], 6);
         assert!(
-            !render_stream(&saying, false)
+            !render_stream(&reply, false)
                 .closing
                 .contains("total_tokens")
         );
         assert_eq!(
-            complete_json(&saying)["choices"][0]["message"]["content"],
+            complete_json(&reply)["choices"][0]["message"]["content"],
             "One \"two\""
         );
     }

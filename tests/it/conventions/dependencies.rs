@@ -13,7 +13,7 @@ const DIRECT_IMPORTS: [(&str, &[&str]); 19] = [
     ("main", &["cli"]),
     ("cli", &["app"]),
     ("app", &["web", "ops", "cluster", "simulator"]),
-    ("web", &["session", "ops", "simulator"]),
+    ("web", &["session", "ops"]),
     ("ops", &["session"]),
     // Reports and counts beside everything else. Nothing waits for it, so only `app` imports it.
     ("cluster", &["session"]),
