@@ -3,9 +3,9 @@
 
 mod accounting;
 mod peer_events;
-mod probes;
+pub mod permit;
+pub mod probes;
 pub mod reconfigure;
-mod stable_time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,21 +16,21 @@ use tokio::sync::watch;
 use super::breaker::{
     Breaker, BreakerConfig, BreakerSnapshot, CallOrigin, CallOutcome, Ticket, Transition,
 };
+use super::clock::Clock;
 use super::concurrency_limit::ConcurrencyLimit;
 use super::cost::ProviderPricing;
 use super::event::ProviderEvent;
 use super::fault_injection::FaultSwitch;
-use super::handle::{AddrWatch, Clock, ProviderStatus};
 use super::latency::RecentLatency;
-use super::permit::{CallStats, Permit};
-use super::probe_lease::ProbeCoordinator;
+use super::status::{ProviderStatus, StableRetryAt};
 use super::stream_event::ProviderClient;
-use crate::actor_exit::{CrashForTest, ExitGuard};
+use crate::actor_exit::{AddrWatch, CrashForTest, ExitGuard};
 use crate::config::HealthSettings;
 use crate::domain::{FaultKind, ProviderState, Timestamp};
 use crate::store::Store;
 pub use peer_events::{ApplyPeerEvent, SetPeerSpend};
-use stable_time::StableRetryAt;
+use permit::{CallStats, Permit};
+use probes::ProbeCoordinator;
 
 /// The interval of status updates for changes by time alone, such as expiring latencies.
 const STATUS_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
@@ -101,8 +101,8 @@ pub struct AcquireRejection {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RecordFirstToken {
-    pub(super) ticket: Ticket,
-    pub(super) first_token: Duration,
+    ticket: Ticket,
+    first_token: Duration,
 }
 
 /// Records a lower bound of the first-token latency, from an attempt that was abandoned for a
@@ -110,16 +110,16 @@ pub struct RecordFirstToken {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RecordMinLatency {
-    pub(super) waited: Duration,
+    waited: Duration,
 }
 
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RecordOutcome {
-    pub(super) ticket: Ticket,
-    pub(super) outcome: CallOutcome,
-    pub(super) elapsed: Duration,
-    pub(super) stats: CallStats,
+    ticket: Ticket,
+    outcome: CallOutcome,
+    elapsed: Duration,
+    stats: CallStats,
 }
 
 /// Closes the breaker and discards its counts, for an operator or a repaired demo provider.

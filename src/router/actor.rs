@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 
-use super::backoff::Backoff;
 use super::ordering::{self, Candidate, OrderBy, RoutingConstraints};
 use super::retry_budget::RetryBudget;
 use super::retry_policy::{self, FailedAttempt, NextStep};
 use super::runtime_config::{ConfigWatch, RuntimeConfig};
 use crate::actor_exit::{CrashForTest, ExitGuard};
 use crate::domain::{Recovery, TokenEstimate};
+use crate::provider::actor::permit::Permit;
 use crate::provider::actor::{AcquireRejection, TryAcquire};
+use crate::provider::backoff::Backoff;
+use crate::provider::clock::Clock;
 use crate::provider::concurrency_limit::ConcurrencyPermit;
-use crate::provider::handle::{Clock, Provider};
-use crate::provider::permit::Permit;
+use crate::provider::handle::Provider;
 
 /// The time for a ProviderActor to answer; after that its provider counts as busy.
 pub const ACTOR_TIMEOUT: Duration = Duration::from_millis(50);

@@ -19,13 +19,14 @@ use super::persistence::Persistence;
 use super::replication::{TurnClaim, TurnReplication};
 use super::runner;
 use super::single_flight::{FlightRole, SingleFlight};
+use crate::actor_exit::AddrWatch;
 use crate::answer_cache::RefreshJob;
 use crate::answer_cache::policy::CacheMode;
 use crate::config::MidStream;
 use crate::degradation::{AnswerCache, FallbackChain};
 use crate::domain::{ChatRequest, ClientMsgId, TurnId, TurnRecord};
+use crate::provider::clock::Clock;
 use crate::provider::concurrency_limit::{ConcurrencyLimit, ConcurrencyPermit};
-use crate::provider::handle::{AddrWatch, Clock};
 use crate::router::actor::{
     ACTOR_TIMEOUT, MAILBOX_CAPACITY, RouterActor, SECOND_ROUND_TIMEOUT, SelectProvider, Selection,
 };

@@ -6,10 +6,10 @@ use actix::{Context, Handler, Message};
 
 use super::ProviderActor;
 use crate::domain::ProviderState;
+use crate::provider::backoff;
 use crate::provider::breaker::{BreakerView, Transition};
 use crate::provider::cost::DailySpend;
 use crate::provider::event::ProviderEvent;
-use crate::provider::jitter;
 
 /// A rate limit that grows by less is not published again. Calls that were running when it began
 /// each extend it by a moment.
@@ -58,7 +58,7 @@ impl ProviderActor {
 
     /// Returns a random delay on top of a peer's duration, so that instances do not resume at once.
     pub(super) fn random_delay(&self) -> Duration {
-        jitter::between(
+        backoff::between(
             Duration::ZERO,
             self.parts.breaker_config.open_for / 5,
             (self.parts.random_unit)(),

@@ -5,14 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use futures_util::future::BoxFuture;
 
 use super::ProviderActor;
 use crate::config::ProbeKind;
 use crate::domain::FaultKind;
 use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket};
 use crate::provider::health::{self, HealthCheck, PROBE_USAGE};
-use crate::provider::probe_lease::{ProbeLease, ProbeLeaseResult};
 use crate::provider::stream_event::ProviderClient;
+
+/// Hands out probe leases. While Redis is unavailable, every lease is granted at once, and each
+/// instance probes alone.
+pub trait ProbeCoordinator: Send + Sync {
+    /// Requests a lease for one probe that takes at most `timeout`. Answers within 50 ms.
+    fn request_lease(&self, timeout: Duration) -> BoxFuture<'static, ProbeLeaseResult>;
+}
+
+pub enum ProbeLeaseResult {
+    /// Probe, then release the lease with [`ProbeLease::release`].
+    Granted(Box<dyn ProbeLease>),
+    /// Another instance is probing or has just probed: ask again after this time.
+    HeldElsewhere(Duration),
+}
+
+/// A held lease. If dropped without a release, it expires a little after the requested timeout.
+pub trait ProbeLease: Send {
+    /// Ends the probe. No other instance gets a lease for this time.
+    fn release(self: Box<Self>, rest: Duration);
+}
 
 impl ProviderActor {
     /// Schedules the next recovery probe, if one is due. With a spent budget there is no probe

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::FaultKind;
-use crate::provider::jitter;
+use crate::provider::backoff;
 
 /// The longest `Retry-After` that is respected after a rate limit or an overload. Longer ones exist
 /// (86,400 s and 114 h were seen); after a day it is cheaper to try than to believe.
@@ -77,7 +77,7 @@ impl BreakerConfig {
             .saturating_mul(2_u32.saturating_pow(failed_probes));
         let middle = doubled.min(self.open_max);
         let fifth = middle / 5;
-        jitter::between(
+        backoff::between(
             middle - fifth,
             middle.saturating_add(fifth).min(self.open_max),
             random,
@@ -96,7 +96,7 @@ impl BreakerConfig {
         match clamp_retry_after(fault, retry_after) {
             Duration::ZERO => Duration::ZERO,
             retry_after => {
-                let jitter = jitter::between(Duration::ZERO, self.open_for / 5, random);
+                let jitter = backoff::between(Duration::ZERO, self.open_for / 5, random);
                 retry_after.saturating_add(jitter)
             }
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::actor::{ProviderActor, RecordFirstToken, RecordMinLatency, RecordOutcome};
-use super::breaker::{CallOutcome, Ticket};
-use super::concurrency_limit::ConcurrencyPermit;
-use super::handle::AddrWatch;
+use super::{ProviderActor, RecordFirstToken, RecordMinLatency, RecordOutcome};
+use crate::actor_exit::AddrWatch;
 use crate::domain::TokenUsage;
+use crate::provider::breaker::{CallOutcome, Ticket};
+use crate::provider::concurrency_limit::ConcurrencyPermit;
 
 /// One admitted call. It holds a concurrency permit of the provider until it is dropped, whatever
 /// happens to the actor.
