@@ -32,4 +32,9 @@ impl Clock {
         self.wall()
             .saturating_add(moment.saturating_sub(self.now()))
     }
+
+    /// Converts a wall time to monotonic time; the past becomes the present.
+    pub fn monotonic(&self, at: Timestamp) -> Duration {
+        self.now().saturating_add(at.since(self.wall()))
+    }
 }

@@ -44,7 +44,9 @@ impl ProviderActor {
         let now = self.parts.clock.now();
         let due = self.breaker.next_probe_at(now);
         if let Some(due) = due.filter(|_| !self.is_disabled && !self.is_retired) {
-            let due = due.max(self.budget_resets_at_monotonic().unwrap_or_default());
+            let clock = self.parts.clock;
+            let budget_resets_at = self.status.budget_resets_at;
+            let due = due.max(budget_resets_at.map_or(due, |at| clock.monotonic(at)));
             self.probe_timer = Some(ctx.run_later(due.saturating_sub(now), Self::run_probe));
         }
     }
@@ -94,9 +96,7 @@ impl ProviderActor {
     ) {
         self.on_completion(outcome, asked);
         let now = self.parts.clock.now();
-        let transition =
-            self.breaker
-                .record_outcome(ticket, outcome, now, (self.parts.random_unit)());
+        let transition = self.record_in_breaker(ticket, outcome);
         if let Some(lease) = lease {
             lease.release(self.breaker.peer_probe_delay(now));
         }
@@ -118,8 +118,8 @@ impl ProviderActor {
             ctx.cancel_future(timer);
         }
         if self.parts.health_settings.probe != ProbeKind::Off && !self.is_retired {
-            let delay =
-                health::next_interval(&self.parts.health_settings, (self.parts.random_unit)());
+            let random = (self.parts.random_unit)();
+            let delay = health::next_interval(&self.parts.health_settings, random);
             self.check_timer = Some(ctx.run_later(delay, Self::run_health_check));
         }
     }
@@ -199,13 +199,6 @@ impl ProviderActor {
             fault,
             expires_at: wall.saturating_add(self.parts.health_settings.expire),
         });
-    }
-
-    fn budget_resets_at_monotonic(&self) -> Option<Duration> {
-        let clock = self.parts.clock;
-        self.status
-            .budget_resets_at
-            .map(|at| clock.now().saturating_add(at.since(clock.wall())))
     }
 }
 

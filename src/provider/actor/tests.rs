@@ -7,6 +7,7 @@ mod recovering;
 
 use tokio::time::Instant;
 
+use super::super::breaker::CallOutcome;
 use super::super::paused_system::{Paused, advance, run_until_idle};
 use super::super::scripted_client::{ScriptStep, fail_with, hang, rate_limited, reply};
 use super::super::test_bench::{BenchOptions, ProviderBench};
