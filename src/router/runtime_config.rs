@@ -24,25 +24,28 @@ pub struct RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    pub fn new(settings: Arc<Settings>, backends: Arc<[Arc<Provider>]>) -> Self {
+    pub fn new(settings: Arc<Settings>, providers: Arc<[Arc<Provider>]>) -> Self {
         Self {
             settings,
-            providers: backends,
+            providers,
             removed_providers: Arc::new([]),
         }
     }
 
-    pub fn updated(&self, settings: Arc<Settings>, backends: Arc<[Arc<Provider>]>) -> Self {
-        let removed = removed_providers(&self.removed_providers, &self.providers, &backends);
+    pub fn updated(&self, settings: Arc<Settings>, providers: Arc<[Arc<Provider>]>) -> Self {
+        let removed_providers =
+            removed_providers(&self.removed_providers, &self.providers, &providers);
         Self {
             settings,
-            providers: backends,
-            removed_providers: removed,
+            providers,
+            removed_providers,
         }
     }
 
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
-        self.providers.iter().find(|backend| &*backend.name == name)
+        self.providers
+            .iter()
+            .find(|provider| &*provider.name == name)
     }
 }
 
