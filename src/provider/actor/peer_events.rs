@@ -6,7 +6,6 @@ use actix::{Context, Handler, Message};
 
 use super::ProviderActor;
 use crate::domain::ProviderState;
-use crate::provider::backoff;
 use crate::provider::breaker::{BreakerView, Transition};
 use crate::provider::cost::DailySpend;
 use crate::provider::event::ProviderEvent;
@@ -58,11 +57,8 @@ impl ProviderActor {
 
     /// Returns a random delay on top of a peer's duration, so that instances do not resume at once.
     pub(super) fn random_delay(&self) -> Duration {
-        backoff::between(
-            Duration::ZERO,
-            self.parts.breaker_config.open_for / 5,
-            (self.parts.random_unit)(),
-        )
+        let random = (self.parts.random_unit)();
+        self.parts.breaker_config.random_delay(random)
     }
 }
 
