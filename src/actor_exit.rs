@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use actix::Addr;
+use tokio::sync::{mpsc, watch};
+
+/// The current address of an actor; `None` while it is being rebuilt after a panic.
+pub type AddrWatch<A> = watch::Receiver<Option<Addr<A>>>;
 
 /// An actor has ended. Supervised actors never stop by themselves, so it panicked.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, watch};
 
+use crate::actor_exit::AddrWatch;
 use crate::cluster::Cluster;
 use crate::config::{LoadedConfig, ProviderSource, Settings};
 use crate::degradation::{AnswerCache, DegradationActor, FallbackWatch, SelfCheckConfig};
@@ -29,7 +30,7 @@ use crate::ops::audit::AuditLog;
 use crate::ops::reload::ReloadHandle;
 use crate::ops::status::{RestoredHistory, StatusDeps, StatusPublisher};
 use crate::ops::supervisor::{Supervisor, SupervisorHandle};
-use crate::provider::handle::{AddrWatch, Clock};
+use crate::provider::clock::Clock;
 use crate::provider::http;
 use crate::provider::stall_clock;
 use crate::router::actor::{RouterActor, RouterParts};

@@ -14,8 +14,9 @@ use crate::config::ProviderSettings;
 use crate::ops::supervisor::SupervisorHandle;
 use crate::provider::actor::reconfigure::{Reconfigure, Retire};
 use crate::provider::actor::{ProviderActor, ProviderParts};
-use crate::provider::handle::{Clock, Provider};
-use crate::provider::http::TransportCache;
+use crate::provider::clock::Clock;
+use crate::provider::handle::Provider;
+use crate::provider::transport::TransportCache;
 use crate::store::Store;
 
 /// The running providers, in order of preference.

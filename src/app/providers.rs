@@ -7,23 +7,26 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::random;
+use crate::actor_exit::AddrWatch;
 use crate::cluster::Cluster;
 use crate::config::{
     BreakerSettings, ConfigEnum as _, Dialect, Prefill, ProviderSettings, fingerprint,
 };
 use crate::domain::{FaultKind, ProviderState};
 use crate::ops::status::RestoredHistory;
+use crate::provider::actor::probes::ProbeCoordinator;
 use crate::provider::actor::{ProviderActor, ProviderParts};
 use crate::provider::breaker::BreakerConfig;
 use crate::provider::client::HttpProviderClient;
+use crate::provider::clock::Clock;
 use crate::provider::concurrency_limit::ConcurrencyLimit;
 use crate::provider::cost::{DailySpend, ProviderPricing};
 use crate::provider::dialect::{self, DialectKind, ModelConfig};
 use crate::provider::event::ProviderEvent;
 use crate::provider::fault_injection::FaultSwitch;
-use crate::provider::handle::{AddrWatch, AttemptTimeouts, Clock, Provider, ProviderStatus};
-use crate::provider::http::Transport;
-use crate::provider::probe_lease::ProbeCoordinator;
+use crate::provider::handle::{AttemptTimeouts, Provider};
+use crate::provider::status::ProviderStatus;
+use crate::provider::transport::Transport;
 use crate::store::{BreakerRecord, DailySpendRecord, Store};
 
 /// A probe permit counts as lost this long after the maximum duration of an attempt.

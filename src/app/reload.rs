@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::provider_registry::{ProviderRegistry, ReconcileChanges};
 use super::{cluster, demo};
+use crate::actor_exit::AddrWatch;
 use crate::config::{
     ConfigErrors, DegradationSettings, LimitSettings, LoadedConfig, ServerSettings, Settings,
     StoreSettings, TelemetrySettings,
@@ -23,7 +24,6 @@ use crate::ops::audit::{AuditEntry, AuditLog, AuditOutcome, PeerKind};
 use crate::ops::reload::{
     ConfigProblem, ProviderChanges, ReloadError, ReloadHandle, ReloadRequest, ReloadResult,
 };
-use crate::provider::handle::AddrWatch;
 use crate::router::runtime_config::RuntimeConfig;
 use crate::session::service::ChatService;
 use crate::simulator::Simulator;

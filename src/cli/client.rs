@@ -12,7 +12,7 @@ use launchdarkly_sdk_transport::HttpTransport as _;
 use serde_json::Value;
 
 use crate::config::Secret;
-use crate::provider::http::Transport;
+use crate::provider::transport::Transport;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 

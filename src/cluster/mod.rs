@@ -30,8 +30,8 @@ mod test_cluster;
 
 use std::sync::Arc;
 
-use crate::provider::handle::Clock;
-use crate::provider::probe_lease::ProbeCoordinator;
+use crate::provider::actor::probes::ProbeCoordinator;
+use crate::provider::clock::Clock;
 use crate::session::service::ChatService;
 use crate::store::redis::client::RedisClient;
 

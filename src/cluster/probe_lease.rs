@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use redis::Script;
 
-use crate::provider::probe_lease::{ProbeCoordinator, ProbeLease, ProbeLeaseResult};
+use crate::provider::actor::probes::{ProbeCoordinator, ProbeLease, ProbeLeaseResult};
 use crate::store::redis::client::{BACKGROUND_TIMEOUT, HOT_PATH_TIMEOUT, RedisClient};
 
 /// The duration of a lease beyond the timeout of its probe.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::RoutingStrategy;
 use crate::domain::{ProviderState, ServiceMode, Timestamp};
-use crate::provider::handle::ProviderStatus;
+use crate::provider::status::ProviderStatus;
 
 /// A worse mode is shown once it has lasted this long.
 pub const WORSEN_DELAY: Duration = Duration::from_secs(2);

@@ -14,7 +14,9 @@ use crate::domain::{
     DrillView, Incident, ProviderState, ProviderView, ServiceLifetime, ServiceMode, StatusView,
     Timestamp,
 };
-use crate::provider::handle::{Clock, Provider, ProviderStatus};
+use crate::provider::clock::Clock;
+use crate::provider::handle::Provider;
+use crate::provider::status::ProviderStatus;
 use crate::router::actor::to_candidate;
 use crate::router::ordering::{self, Candidate, OrderBy, RoutingConstraints};
 use crate::router::runtime_config::{ConfigWatch, RuntimeConfig};

@@ -3,9 +3,9 @@
 
 mod accounting;
 mod peer_events;
-mod probes;
+pub mod permit;
+pub mod probes;
 pub mod reconfigure;
-mod stable_time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,22 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext as _, Context, Handler, Message, MessageResult, SpawnHandle};
 use tokio::sync::watch;
 
-use super::breaker::{
-    Breaker, BreakerConfig, BreakerSnapshot, CallOrigin, CallOutcome, Ticket, Transition,
-};
+use super::breaker::{Breaker, BreakerConfig, BreakerSnapshot, CallOrigin, Transition};
+use super::clock::Clock;
 use super::concurrency_limit::ConcurrencyLimit;
 use super::cost::ProviderPricing;
 use super::event::ProviderEvent;
 use super::fault_injection::FaultSwitch;
-use super::handle::{AddrWatch, Clock, ProviderStatus};
 use super::latency::RecentLatency;
-use super::permit::{CallStats, Permit};
-use super::probe_lease::ProbeCoordinator;
+use super::status::{ProviderStatus, StableRetryAt};
 use super::stream_event::ProviderClient;
-use crate::actor_exit::{CrashForTest, ExitGuard};
+use crate::actor_exit::{AddrWatch, CrashForTest, ExitGuard};
 use crate::config::HealthSettings;
 use crate::domain::{FaultKind, ProviderState, Timestamp};
 use crate::store::Store;
 pub use peer_events::{ApplyPeerEvent, SetPeerSpend};
-use stable_time::StableRetryAt;
+use permit::Permit;
+use probes::ProbeCoordinator;
 
 /// The interval of status updates for changes by time alone, such as expiring latencies.
 const STATUS_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
@@ -97,31 +95,6 @@ pub struct AcquireRejection {
     pub retry_at: Option<Duration>,
 }
 
-/// Records how long the first token took. This is the first of an attempt's two outcomes.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct RecordFirstToken {
-    pub(super) ticket: Ticket,
-    pub(super) first_token: Duration,
-}
-
-/// Records a lower bound of the first-token latency, from an attempt that was abandoned for a
-/// faster one before its first token.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct RecordMinLatency {
-    pub(super) waited: Duration,
-}
-
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct RecordOutcome {
-    pub(super) ticket: Ticket,
-    pub(super) outcome: CallOutcome,
-    pub(super) elapsed: Duration,
-    pub(super) stats: CallStats,
-}
-
 /// Closes the breaker and discards its counts, for an operator or a repaired demo provider.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -142,45 +115,40 @@ pub struct SetEnabled(pub bool);
 impl ProviderActor {
     /// Creates an actor whose breaker continues from the published status: open or half-open if it
     /// was not closed, and still waiting out a rate limit.
-    pub fn new(seed: ProviderParts, guard: ExitGuard) -> Self {
-        let vitals = seed.status.borrow().clone();
-        let now = seed.clock.now();
-        let rules = seed.breaker_config.clone();
-        let until = vitals
-            .retry_at
-            .map_or(now, |at| now + at.since(seed.clock.wall()));
-        let breaker = match vitals.state {
+    pub fn new(parts: ProviderParts, guard: ExitGuard) -> Self {
+        let status = parts.status.borrow().clone();
+        let now = parts.clock.now();
+        let config = parts.breaker_config.clone();
+        let wall = parts.clock.wall();
+        let until = status.retry_at.map_or(now, |at| now + at.since(wall));
+        let breaker = match status.state {
             ProviderState::Closed | ProviderState::Disabled => {
-                Breaker::rate_limited_until(rules, now, until)
+                Breaker::rate_limited_until(config, now, until)
             }
             state => {
-                let blocked = state == ProviderState::Blocked;
-                let saved = BreakerSnapshot {
-                    failed_probes: vitals.failed_probes,
+                let snapshot = BreakerSnapshot {
+                    failed_probes: status.failed_probes,
                     retry_at: until,
-                    is_blocked: blocked,
-                    fault: vitals.last_fault,
+                    is_blocked: state == ProviderState::Blocked,
+                    fault: status.last_fault,
                 };
-                Breaker::from_snapshot(rules, now, saved)
+                Breaker::from_snapshot(config, now, snapshot)
             }
         };
-        let disabled = vitals.state == ProviderState::Disabled;
-        let shown = vitals
-            .retry_at
-            .map_or_else(StableRetryAt::default, |at| StableRetryAt::new(until, at));
+        let stable_retry_at = status.retry_at.map(|at| StableRetryAt::new(until, at));
         Self {
-            parts: seed,
+            parts,
             breaker,
-            status: vitals,
+            is_disabled: status.state == ProviderState::Disabled,
+            status,
             first_token_latency: RecentLatency::default(),
             total_latency: RecentLatency::default(),
-            is_disabled: disabled,
             probe_timer: None,
             check_timer: None,
             open_permits: 0,
             is_retired: false,
             published_hold_until: until,
-            stable_retry_at: shown,
+            stable_retry_at: stable_retry_at.unwrap_or_default(),
             _exit_guard: guard,
         }
     }
@@ -196,10 +164,9 @@ impl ProviderActor {
         } else {
             view.state
         };
-        self.status.retry_at = view.retry_at.map(|at| {
-            self.stable_retry_at
-                .resolve(at, self.parts.clock.wall_at(at))
-        });
+        let clock = self.parts.clock;
+        let resolve = |at| self.stable_retry_at.resolve(at, clock.wall_at(at));
+        self.status.retry_at = view.retry_at.map(resolve);
         self.status.failed_probes = view.failed_probes;
         if view.state != ProviderState::Closed {
             self.status.last_fault = view.fault;
@@ -221,6 +188,25 @@ impl ProviderActor {
         self.stop_if_idle(ctx);
     }
 
+    fn admit(&mut self) -> Result<Permit, AcquireRejection> {
+        let reject = |is_busy, retry_at| AcquireRejection { is_busy, retry_at };
+        if self.is_disabled || self.is_retired {
+            return Err(reject(false, None));
+        }
+        let clock = self.parts.clock;
+        if let Some(until) = self.budget_resets_at() {
+            return Err(reject(false, Some(clock.monotonic(until))));
+        }
+        let slot = self
+            .parts
+            .concurrency
+            .try_acquire(self.parts.max_concurrent);
+        let slot = slot.ok_or(reject(true, None))?;
+        let admitted = self.breaker.admit(clock.now(), CallOrigin::Turn);
+        let ticket = admitted.map_err(|rejection| reject(false, rejection.retry_at))?;
+        Ok(Permit::new(ticket, self.parts.actor.clone(), slot))
+    }
+
     fn reset_state(&mut self) -> Option<Transition> {
         self.status.last_fault = None;
         self.status.last_check = None;
@@ -229,11 +215,9 @@ impl ProviderActor {
 
     /// Returns when the daily budget resets, or `None` if it is not spent.
     fn budget_resets_at(&self) -> Option<Timestamp> {
-        let total_spend = self
-            .status
-            .spend_today
-            .merged_with(self.status.peer_spend_today);
-        total_spend.resets_at(self.parts.pricing.daily_budget_usd, self.parts.clock.wall())
+        let own = self.status.spend_today;
+        let total = own.merged_with(self.status.peer_spend_today);
+        total.resets_at(self.parts.pricing.daily_budget_usd, self.parts.clock.wall())
     }
 }
 
@@ -255,124 +239,12 @@ impl Handler<TryAcquire> for ProviderActor {
     type Result = MessageResult<TryAcquire>;
 
     fn handle(&mut self, _: TryAcquire, ctx: &mut Self::Context) -> Self::Result {
-        if self.is_disabled || self.is_retired {
-            return MessageResult(Err(AcquireRejection {
-                is_busy: false,
-                retry_at: None,
-            }));
-        }
-        if let Some(until) = self.budget_resets_at() {
-            let clock = self.parts.clock;
-            let retry_at = Some(clock.now().saturating_add(until.since(clock.wall())));
-            return MessageResult(Err(AcquireRejection {
-                is_busy: false,
-                retry_at,
-            }));
-        }
-        let Some(slot) = self
-            .parts
-            .concurrency
-            .try_acquire(self.parts.max_concurrent)
-        else {
-            return MessageResult(Err(AcquireRejection {
-                is_busy: true,
-                retry_at: None,
-            }));
-        };
-        let admitted = self.breaker.admit(self.parts.clock.now(), CallOrigin::Turn);
-        let permit = admitted
-            .map(|ticket| Permit::new(ticket, self.parts.actor.clone(), slot))
-            .map_err(|rejection| AcquireRejection {
-                is_busy: false,
-                retry_at: rejection.retry_at,
-            });
-        if permit.is_ok() {
+        let admitted = self.admit();
+        if admitted.is_ok() {
             self.open_permits += 1;
             self.after_change(None, ctx);
         }
-        MessageResult(permit)
-    }
-}
-
-impl Handler<RecordFirstToken> for ProviderActor {
-    type Result = ();
-
-    fn handle(
-        &mut self,
-        RecordFirstToken {
-            ticket,
-            first_token,
-        }: RecordFirstToken,
-        ctx: &mut Self::Context,
-    ) {
-        let now = self.parts.clock.now();
-        self.first_token_latency.record(first_token, now);
-        let transition =
-            self.breaker
-                .record_first_token(ticket, first_token, now, (self.parts.random_unit)());
-        // Published at once, because the `fastest` strategy may use it while this answer runs.
-        self.after_change(transition, ctx);
-    }
-}
-
-impl Handler<RecordMinLatency> for ProviderActor {
-    type Result = ();
-
-    fn handle(&mut self, RecordMinLatency { waited }: RecordMinLatency, ctx: &mut Self::Context) {
-        // The real latency would have been longer. Without this sample, a provider that hangs would
-        // keep the good percentiles of its earlier calls. The breaker does not count it.
-        self.first_token_latency
-            .record(waited, self.parts.clock.now());
-        self.after_change(None, ctx);
-    }
-}
-
-impl Handler<RecordOutcome> for ProviderActor {
-    type Result = ();
-
-    fn handle(&mut self, settle: RecordOutcome, ctx: &mut Self::Context) {
-        let RecordOutcome {
-            ticket,
-            outcome,
-            elapsed,
-            stats,
-        } = settle;
-        // Saturating, because a permit issued before a rebuild is not counted here.
-        self.open_permits = self.open_permits.saturating_sub(1);
-        let now = self.parts.clock.now();
-        match outcome {
-            CallOutcome::Success => {
-                self.status.successes += 1;
-                self.total_latency.record(elapsed, now);
-                // A complete answer proves more than any check.
-                if let Some(check) = &mut self.status.last_check {
-                    check.fault = None;
-                }
-            }
-            CallOutcome::Failed {
-                fault,
-                had_text: started,
-                ..
-            } => {
-                self.status.failures += 1;
-                self.status.broken_streams += u64::from(started);
-                self.status.last_fault = Some(fault);
-            }
-            CallOutcome::Abandoned => {}
-        }
-        if outcome != CallOutcome::Abandoned {
-            self.status.last_heard_at = Some(self.parts.clock.wall());
-        }
-        if let Some(usage) = stats.usage {
-            self.record_spend(usage);
-        }
-        if let Some(score) = stats.quality {
-            self.record_quality(score);
-        }
-        let transition =
-            self.breaker
-                .record_outcome(ticket, outcome, now, (self.parts.random_unit)());
-        self.after_change(transition, ctx);
+        MessageResult(admitted)
     }
 }
 
@@ -402,8 +274,8 @@ impl Handler<ClearAfterDrill> for ProviderActor {
 impl Handler<SetEnabled> for ProviderActor {
     type Result = ();
 
-    fn handle(&mut self, SetEnabled(on): SetEnabled, ctx: &mut Self::Context) {
-        self.is_disabled = !on;
+    fn handle(&mut self, SetEnabled(is_enabled): SetEnabled, ctx: &mut Self::Context) {
+        self.is_disabled = !is_enabled;
         self.after_change(None, ctx);
     }
 }

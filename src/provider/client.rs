@@ -16,9 +16,9 @@ use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, Timestamp};
 
 use super::dialect::{Dialect, ErrorResponse, Framing, ProviderRequest, StreamDecoder};
 use super::fault_injection::{FaultInjectingTransport, FaultSwitch};
-use super::http::Transport;
 use super::sse_transport::{SanitizingTransport, detect_framing, read_error_body};
 use super::stream_event::{EventStream, ProviderClient, StreamEvent};
+use super::transport::Transport;
 
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 

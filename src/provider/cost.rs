@@ -45,12 +45,10 @@ pub struct DailySpend {
 impl DailySpend {
     /// Adds a cost to the day of `now`. The spend of any other day is discarded.
     pub fn add(&mut self, usd: f64, estimated: bool, now: Timestamp) {
-        if self.day != utc_day(now) {
-            *self = Self {
-                day: utc_day(now),
-                usd: 0.0,
-                estimated: false,
-            };
+        let day = utc_day(now);
+        if self.day != day {
+            *self = Self::default();
+            self.day = day;
         }
         self.usd += usd;
         self.estimated |= estimated;
@@ -71,13 +69,10 @@ impl DailySpend {
 
     /// Returns when a provider with this budget may be called again, or `None` if it may be now.
     pub fn resets_at(&self, budget: Option<f64>, now: Timestamp) -> Option<Timestamp> {
-        let today = if self.day == utc_day(now) {
-            self.usd
-        } else {
-            0.0
-        };
+        let day = utc_day(now);
+        let today = if self.day == day { self.usd } else { 0.0 };
         let is_spent = budget.is_some_and(|budget| today >= budget);
-        is_spent.then(|| Timestamp(utc_day(now).saturating_add(1).saturating_mul(DAY_MS)))
+        is_spent.then(|| Timestamp(day.saturating_add(1).saturating_mul(DAY_MS)))
     }
 }
 

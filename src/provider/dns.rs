@@ -6,7 +6,6 @@
 //! leave none for the store. Concurrent requests for one name share a lookup, which bounds the
 //! number of threads because all names come from the configuration.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -14,6 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 
@@ -89,7 +89,7 @@ impl DnsLookups {
         name: &str,
         now: Instant,
     ) -> io::Result<watch::Receiver<Option<LookupResult>>> {
-        let mut by_name = self.lock();
+        let mut by_name = self.by_name.lock();
         let under_way = by_name.get(name).map(Vec::as_slice).unwrap_or_default();
         if let Some(youngest) = under_way.last()
             && (under_way.len() >= MAX_CONCURRENT_LOOKUPS
@@ -107,6 +107,7 @@ impl DnsLookups {
         thread::Builder::new()
             .name("lookup".into())
             .spawn(move || {
+                // Not before the thread runs: dropping a guard takes the lock.
                 let guard = LookupGuard {
                     lookups,
                     name: host,
@@ -121,10 +122,6 @@ impl DnsLookups {
         by_name.entry(name.to_owned()).or_default().push(lookup);
         Ok(result)
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<DnsLookup>>> {
-        self.by_name.lock()
-    }
 }
 
 /// Unregisters a lookup when it is dropped, also after a panic of its thread.
@@ -136,7 +133,7 @@ struct LookupGuard {
 
 impl Drop for LookupGuard {
     fn drop(&mut self) {
-        let mut by_name = self.lookups.lock();
+        let mut by_name = self.lookups.by_name.lock();
         if let Some(under_way) = by_name.get_mut(&self.name) {
             under_way.retain(|lookup| lookup.started_at != self.started_at);
             if under_way.is_empty() {
@@ -223,7 +220,7 @@ mod tests {
         }));
         assert_eq!(counts.await, [1; 100]);
         assert_eq!(net.request_count("hangs"), 1);
-        assert!(lookups.lock().is_empty());
+        assert!(lookups.by_name.lock().is_empty());
         // A request after the end starts a new lookup.
         lookups.resolve("hangs").await.unwrap();
         assert_eq!(net.request_count("hangs"), 2);
@@ -241,13 +238,16 @@ mod tests {
                     .unwrap()
             })
             .collect();
-        assert_eq!(lookups.lock()["hangs"].len(), MAX_CONCURRENT_LOOKUPS);
+        assert_eq!(
+            lookups.by_name.lock()["hangs"].len(),
+            MAX_CONCURRENT_LOOKUPS
+        );
         net.release();
         for result in &mut waiting {
             assert!(result.wait_for(Option::is_some).await.unwrap().is_some());
         }
         assert_eq!(
-            (net.request_count("hangs"), lookups.lock().len()),
+            (net.request_count("hangs"), lookups.by_name.lock().len()),
             (MAX_CONCURRENT_LOOKUPS, 0)
         );
     }
@@ -256,7 +256,7 @@ mod tests {
     async fn panicking_lookup_fails_and_is_unregistered() {
         let lookups = DnsLookups::new(|_| panic!("broken resolver"));
         assert!(lookups.resolve("any").await.is_err());
-        assert!(lookups.lock().is_empty());
+        assert!(lookups.by_name.lock().is_empty());
     }
 
     #[tokio::test]

@@ -33,23 +33,24 @@ impl ProviderEvent {
     /// Returns the event for a transition of this instance's breaker.
     ///
     /// `None` if the transition only repeats a peer's event, or the breaker went half-open.
-    pub fn from_transition(transition: &Transition, strikes: u32, now: Duration) -> Option<Self> {
+    pub fn from_transition(
+        transition: &Transition,
+        failed_probes: u32,
+        now: Duration,
+    ) -> Option<Self> {
         if transition.trip_reason == Some(TripReason::Restored) {
             return None;
         }
-        let blocked = match transition.to {
-            ProviderState::Open => false,
-            ProviderState::Blocked => true,
-            ProviderState::Closed => return Some(Self::Recovered),
-            ProviderState::HalfOpen | ProviderState::Disabled => return None,
-        };
-        let lasts = transition.retry_at.unwrap_or(now).saturating_sub(now);
-        Some(Self::Opened {
-            is_blocked: blocked,
-            fault: transition.fault,
-            failed_probes: strikes,
-            duration: lasts,
-        })
+        match transition.to {
+            ProviderState::Closed => Some(Self::Recovered),
+            ProviderState::Open | ProviderState::Blocked => Some(Self::Opened {
+                is_blocked: transition.to == ProviderState::Blocked,
+                fault: transition.fault,
+                failed_probes,
+                duration: transition.retry_at.unwrap_or(now).saturating_sub(now),
+            }),
+            ProviderState::HalfOpen | ProviderState::Disabled => None,
+        }
     }
 
     /// Returns `true` if the provider itself said so, which holds for every instance with the same
@@ -70,19 +71,19 @@ impl ProviderEvent {
     ) -> Option<Transition> {
         match self {
             Self::Opened {
-                is_blocked: blocked,
+                is_blocked,
                 fault,
-                failed_probes: strikes,
+                failed_probes,
                 ..
-            } if self.is_authoritative() => breaker.open_from_peer(
-                BreakerSnapshot {
-                    failed_probes: strikes,
+            } if self.is_authoritative() => {
+                let snapshot = BreakerSnapshot {
+                    failed_probes,
                     retry_at: until,
-                    is_blocked: blocked,
+                    is_blocked,
                     fault,
-                },
-                now,
-            ),
+                };
+                breaker.open_from_peer(snapshot, now)
+            }
             Self::Opened { .. } => {
                 breaker.expect_failure(now);
                 None
@@ -102,52 +103,20 @@ impl ProviderEvent {
 
     /// Limits the duration to a plausible value: a day for a rate limit, five minutes otherwise.
     pub fn clamped(self) -> Self {
+        use FaultKind::{Overloaded, RateLimited};
         match self {
-            Self::Opened {
-                is_blocked: blocked,
-                fault,
-                failed_probes: strikes,
-                duration: lasts,
-            } => {
-                let is_rate_limit =
-                    matches!(fault, Some(FaultKind::RateLimited | FaultKind::Overloaded));
-                let max = if is_rate_limit {
-                    MAX_RATE_LIMIT_WAIT
-                } else {
-                    MAX_RETRY_AFTER
-                };
-                Self::Opened {
-                    is_blocked: blocked,
-                    fault,
-                    failed_probes: strikes,
-                    duration: lasts.min(max),
-                }
+            Self::Opened { fault, .. } if !matches!(fault, Some(RateLimited | Overloaded)) => {
+                self.truncated_to(MAX_RETRY_AFTER)
             }
-            Self::RateLimited { duration: lasts } => Self::RateLimited {
-                duration: lasts.min(MAX_RATE_LIMIT_WAIT),
-            },
-            Self::Recovered | Self::Reset => self,
+            _ => self.truncated_to(MAX_RATE_LIMIT_WAIT),
         }
     }
 
-    pub fn truncated_to(self, left: Duration) -> Self {
-        match self {
-            Self::Opened {
-                is_blocked: blocked,
-                fault,
-                failed_probes: strikes,
-                duration: lasts,
-            } => Self::Opened {
-                is_blocked: blocked,
-                fault,
-                failed_probes: strikes,
-                duration: lasts.min(left),
-            },
-            Self::RateLimited { duration: lasts } => Self::RateLimited {
-                duration: lasts.min(left),
-            },
-            Self::Recovered | Self::Reset => self,
+    pub fn truncated_to(mut self, max: Duration) -> Self {
+        if let Self::Opened { duration, .. } | Self::RateLimited { duration } = &mut self {
+            *duration = max.min(*duration);
         }
+        self
     }
 
     /// Returns the event as it remains after `elapsed`, or `None` if it is over.
@@ -159,36 +128,22 @@ impl ProviderEvent {
     /// Returns how long the event is valid; zero for events that only matter at once.
     pub fn ttl(&self) -> Duration {
         match self {
-            Self::Opened {
-                duration: lasts, ..
-            }
-            | Self::RateLimited { duration: lasts } => *lasts,
+            Self::Opened { duration, .. } | Self::RateLimited { duration } => *duration,
             Self::Recovered | Self::Reset => Duration::ZERO,
         }
     }
 }
 
 fn is_provider_response(fault: FaultKind) -> bool {
-    match fault {
+    matches!(
+        fault,
         FaultKind::Unauthorized
-        | FaultKind::QuotaSpent
-        | FaultKind::Misconfigured
-        | FaultKind::RateLimited
-        | FaultKind::Overloaded
-        | FaultKind::ServerError => true,
-        FaultKind::Unreachable
-        | FaultKind::Reset
-        | FaultKind::Stalled
-        | FaultKind::Truncated
-        | FaultKind::Timeout
-        | FaultKind::Malformed
-        | FaultKind::Empty
-        | FaultKind::Poor
-        | FaultKind::TooLong
-        | FaultKind::Policy
-        | FaultKind::BadRequest
-        | FaultKind::Diverged => false,
-    }
+            | FaultKind::QuotaSpent
+            | FaultKind::Misconfigured
+            | FaultKind::RateLimited
+            | FaultKind::Overloaded
+            | FaultKind::ServerError
+    )
 }
 
 #[cfg(test)]

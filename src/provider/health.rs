@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
+use super::backoff;
 use super::breaker::CallOutcome;
-use super::jitter;
 use super::stall_clock;
 use super::stream_event::{ProviderClient, StreamEvent};
 use crate::config::{HealthSettings, ProbeKind};
@@ -63,7 +63,7 @@ pub fn check_kind(
 /// and instances that start together do not check together.
 pub fn next_interval(settings: &HealthSettings, random: f64) -> Duration {
     let fifth = settings.interval / 5;
-    jitter::between(
+    backoff::between(
         settings.interval - fifth,
         settings.interval.saturating_add(fifth),
         random,

@@ -10,13 +10,19 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::handle::LatencyPercentiles;
-
 /// The minimum time for which a call is counted; the maximum is twice that.
 pub const LATENCY_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Longer calls are counted as this long. No attempt may take longer.
 const MAX_LATENCY_MS: u64 = 600_000;
+
+/// Percentiles of call durations, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatencyPercentiles {
+    pub p50: u64,
+    pub p95: u64,
+    pub p99: u64,
+}
 
 /// Durations of recent calls, in HdrHistograms of two significant digits from 1 ms to 10 min.
 #[derive(Debug, Default)]

@@ -1,30 +1,26 @@
 //! The RouterActor: selects the provider of each attempt and decides on fail-over in mid-answer.
 
+mod admission;
+
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 
-use super::backoff::Backoff;
 use super::ordering::{self, Candidate, OrderBy, RoutingConstraints};
 use super::retry_budget::RetryBudget;
-use super::retry_policy::{self, FailedAttempt, NextStep};
+use super::retry_policy::{self, FailedAttempt, NextStep, RetryPolicy};
 use super::runtime_config::{ConfigWatch, RuntimeConfig};
 use crate::actor_exit::{CrashForTest, ExitGuard};
 use crate::domain::{Recovery, TokenEstimate};
-use crate::provider::actor::{AcquireRejection, TryAcquire};
+use crate::provider::actor::permit::Permit;
+use crate::provider::backoff::Backoff;
+use crate::provider::clock::Clock;
 use crate::provider::concurrency_limit::ConcurrencyPermit;
-use crate::provider::handle::{Clock, Provider};
-use crate::provider::permit::Permit;
-
-/// The time for a ProviderActor to answer; after that its provider counts as busy.
-pub const ACTOR_TIMEOUT: Duration = Duration::from_millis(50);
-
-/// The total time for a second round over the providers that did not answer in time, when no other
-/// provider admitted the call. A visitor would rather wait for a busy machine, or for an actor that
-/// is being rebuilt, than get a fallback answer while a provider is healthy.
-pub const SECOND_ROUND_TIMEOUT: Duration = Duration::from_millis(500);
+use crate::provider::handle::Provider;
+use admission::acquire_first;
+pub use admission::{ACTOR_TIMEOUT, SECOND_ROUND_TIMEOUT};
 
 /// The limit of selections that wait in the mailbox. Callers hold a permit per selection
 /// ([`SelectProvider::queue_permit`]), because a mailbox alone is not bounded: each new clone of
@@ -56,6 +52,12 @@ pub struct SelectProvider {
     pub is_background: bool,
     /// A permit for a place in the mailbox, released when the router handles the message.
     pub queue_permit: Option<Arc<ConcurrencyPermit>>,
+}
+
+impl SelectProvider {
+    fn last_tried(&self) -> Option<&Arc<str>> {
+        self.failed_attempts.last().map(|attempt| &attempt.provider)
+    }
 }
 
 /// Returns the number of extra calls that the retry budget would allow now. For display.
@@ -90,9 +92,9 @@ pub struct RouterParts {
 }
 
 enum RoutingDecision {
+    /// Nobody, if empty.
     TryInOrder(Vec<Arc<Provider>>),
     RetryAfter(Duration),
-    Unavailable,
 }
 
 pub struct RouterActor {
@@ -105,26 +107,25 @@ pub struct RouterActor {
 }
 
 /// Returns the ranking inputs of a provider, from its last published status.
-pub fn to_candidate(backend: &Provider) -> Candidate {
-    let status = backend.status.borrow();
+pub fn to_candidate(provider: &Provider) -> Candidate {
+    let status = provider.status.borrow();
     Candidate {
-        name: Arc::clone(&backend.name),
-        context_tokens: backend.context_tokens,
-        weight: backend.weight,
-        prices: backend.prices,
+        name: Arc::clone(&provider.name),
+        context_tokens: provider.context_tokens,
+        weight: provider.weight,
+        prices: provider.prices,
         first_token_ms: status.first_token_latency.map(|latency| latency.p50),
         has_call_in_flight: status.in_flight > 0,
     }
 }
 
 impl RouterActor {
-    pub fn new(mut seed: RouterParts, guard: ExitGuard) -> Self {
-        let table = Arc::clone(&seed.config.borrow_and_update());
-        let budget = RetryBudget::new(table.settings.retry.budget);
+    pub fn new(mut parts: RouterParts, guard: ExitGuard) -> Self {
+        let config = Arc::clone(&parts.config.borrow_and_update());
         Self {
-            parts: seed,
-            config: table,
-            retry_budget: budget,
+            parts,
+            retry_budget: RetryBudget::new(config.settings.retry.budget),
+            config,
             round_robin_next: 0,
             _exit_guard: guard,
         }
@@ -148,61 +149,49 @@ impl RouterActor {
         if !self.retry_budget.withdraw(self.parts.clock.now()) {
             return None;
         }
-        let attempts_here = failed
-            .iter()
-            .filter(|attempt| attempt.provider == last.name)
-            .count();
-        let retry = u32::try_from(attempts_here)
-            .unwrap_or(u32::MAX)
-            .saturating_sub(1);
+        let attempts = failed.iter().filter(|one| one.provider == last.name);
+        let attempts = u32::try_from(attempts.count()).unwrap_or(u32::MAX);
         let backoff = Backoff {
             base: last.retry.base,
             max: last.retry.max,
         };
-        Some(delay.unwrap_or_else(|| backoff.delay(retry, (self.parts.random_unit)())))
+        Some(delay.unwrap_or_else(|| {
+            backoff.delay(attempts.saturating_sub(1), (self.parts.random_unit)())
+        }))
     }
 
     fn decide(&mut self, pick: &SelectProvider) -> RoutingDecision {
-        let provider = |name: &Arc<str>| self.config.provider(name).cloned();
-        let last = pick
-            .failed_attempts
-            .last()
-            .and_then(|attempt| provider(&attempt.provider));
-        let (tried, more_room_than) = exclusions(pick);
-        let wish = RoutingConstraints {
+        let failed = &*pick.failed_attempts;
+        let last = failed.last().map(|attempt| &*attempt.provider);
+        let last = last.and_then(|name| self.config.provider(name).cloned());
+        let (tried, exclusions) = exclusions(pick);
+        let constraints = RoutingConstraints {
             preferred: pick.preferred.clone(),
             no_failover: pick.no_failover,
-            larger_context_than: more_room_than,
-            token_estimate: pick.token_estimate,
             sticky_provider: pick.sticky_provider.clone(),
+            ..exclusions
         };
-        let last_name = pick.failed_attempts.last().map(|attempt| &attempt.provider);
-        let others = self.order(&wish, &tried, last_name);
+        let others = self.order(&constraints, &tried, pick.last_tried());
         if pick.backoff_elapsed {
             // The breaker of the last provider may have opened during the delay, so the others
             // follow as alternatives.
             return RoutingDecision::TryInOrder(last.into_iter().chain(others).collect());
         }
-        if pick.failed_attempts.is_empty() && pick.preferred.is_none() {
+        if failed.is_empty() && pick.preferred.is_none() {
             self.advance_round_robin(&others);
         }
-        let rules = retry_policy::RetryPolicy {
-            max_attempts: self
-                .config
-                .settings
-                .routing
-                .max_attempts
-                .saturating_sub(pick.hedges_abandoned),
-            same_provider_retries: last.as_ref().map_or(0, |last| last.retry.same_provider),
-            max_retry_after: last
-                .as_ref()
-                .map_or(Duration::ZERO, |last| last.retry.max_retry_after),
+        let max_attempts = self.config.settings.routing.max_attempts;
+        let retry = last.as_ref().map(|last| &last.retry);
+        let policy = RetryPolicy {
+            max_attempts: max_attempts.saturating_sub(pick.hedges_abandoned),
+            same_provider_retries: retry.map_or(0, |retry| retry.same_provider),
+            max_retry_after: retry.map_or(Duration::ZERO, |retry| retry.max_retry_after),
         };
-        match retry_policy::next_step(&pick.failed_attempts, others.len(), rules) {
-            NextStep::GiveUp => RoutingDecision::Unavailable,
+        match retry_policy::next_step(failed, others.len(), policy) {
+            NextStep::GiveUp => RoutingDecision::TryInOrder(Vec::new()),
             NextStep::NextProvider => RoutingDecision::TryInOrder(others),
             NextStep::RetrySame(delay) => {
-                match last.and_then(|last| self.retry_delay(delay, &last, &pick.failed_attempts)) {
+                match last.and_then(|last| self.retry_delay(delay, &last, failed)) {
                     Some(delay) => RoutingDecision::RetryAfter(delay),
                     None => RoutingDecision::TryInOrder(others),
                 }
@@ -217,83 +206,61 @@ impl RouterActor {
         if pick.no_failover || attempts >= self.config.settings.routing.max_attempts as usize {
             return Vec::new();
         }
-        let (mut tried, more_room_than) = exclusions(pick);
+        let (mut tried, constraints) = exclusions(pick);
         tried.push(Arc::clone(silent));
-        let wish = RoutingConstraints {
-            larger_context_than: more_room_than,
-            token_estimate: pick.token_estimate,
-            ..RoutingConstraints::default()
-        };
-        let order = self.order(&wish, &tried, Some(silent));
+        let order = self.order(&constraints, &tried, Some(silent));
         if order.is_empty() || !self.retry_budget.withdraw(self.parts.clock.now()) {
             return Vec::new();
         }
         order
     }
 
-    /// Selects the provider of a background attempt, if the retry budget allows it.
-    fn select_background(
-        &mut self,
-        pick: &SelectProvider,
-        attempt: u32,
-    ) -> ResponseFuture<Selection> {
-        let (tried, more_room_than) = exclusions(pick);
-        let wish = RoutingConstraints {
-            larger_context_than: more_room_than,
-            token_estimate: pick.token_estimate,
-            ..RoutingConstraints::default()
-        };
-        let last_name = pick.failed_attempts.last().map(|attempt| &attempt.provider);
-        let order = self.order(&wish, &tried, last_name);
+    /// Returns the candidates for a background attempt. Empty if the retry budget does not allow
+    /// one.
+    fn background_candidates(&mut self, pick: &SelectProvider) -> Vec<Arc<Provider>> {
+        let (tried, constraints) = exclusions(pick);
+        let order = self.order(&constraints, &tried, pick.last_tried());
         // No retries at the same provider: there is time for another attempt later.
-        let rules = retry_policy::RetryPolicy {
+        let policy = RetryPolicy {
             max_attempts: self.config.settings.routing.max_attempts,
             same_provider_retries: 0,
             max_retry_after: Duration::ZERO,
         };
+        let step = retry_policy::next_step(&pick.failed_attempts, order.len(), policy);
         let has_candidates = pick.hedging_against.is_none() && !order.is_empty();
-        let may_try_next = retry_policy::next_step(&pick.failed_attempts, order.len(), rules)
-            == NextStep::NextProvider;
+        let now = self.parts.clock.now();
         // Withdraw last, and only for an attempt that will be made.
         if has_candidates
-            && may_try_next
-            && self
-                .retry_budget
-                .withdraw_background(self.parts.clock.now())
+            && step == NextStep::NextProvider
+            && self.retry_budget.withdraw_background(now)
         {
-            return Box::pin(acquire_first(order, attempt, self.parts.clock));
+            order
+        } else {
+            Vec::new()
         }
-        Box::pin(ready(Selection::Unavailable { retry_after: None }))
     }
 
     /// Returns the providers in the strategy's order. Under `round_robin` the one behind
     /// `last_tried` is first.
     fn order(
         &self,
-        wish: &RoutingConstraints,
+        constraints: &RoutingConstraints,
         tried: &[Arc<str>],
         last_tried: Option<&Arc<str>>,
     ) -> Vec<Arc<Provider>> {
-        let candidates: Vec<_> = self
-            .config
-            .providers
+        let providers = &self.config.providers;
+        let candidates: Vec<_> = providers.iter().map(|one| to_candidate(one)).collect();
+        let last_index = providers
             .iter()
-            .map(|provider| to_candidate(provider))
-            .collect();
-        let last_index = last_tried.and_then(|name| {
-            candidates
-                .iter()
-                .position(|candidate| candidate.name == *name)
-        });
+            .position(|provider| Some(&provider.name) == last_tried);
         let by = OrderBy {
             strategy: self.config.settings.routing.strategy,
             random: (self.parts.random_unit)(),
             round_robin_next: last_index.map_or(self.round_robin_next, |index| index + 1),
         };
-        let order = ordering::order(&candidates, by, wish, tried);
-        order
+        ordering::order(&candidates, by, constraints, tried)
             .into_iter()
-            .filter_map(|index| self.config.providers.get(index).cloned())
+            .filter_map(|index| providers.get(index).cloned())
             .collect()
     }
 
@@ -315,86 +282,22 @@ impl RouterActor {
     }
 }
 
-/// Returns the providers that this turn must not call again, and those whose context was too small.
-fn exclusions(pick: &SelectProvider) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-    let (before, since) = pick
-        .failed_attempts
+/// Returns the providers that this turn must not call again, and the limits of their contexts.
+fn exclusions(pick: &SelectProvider) -> (Vec<Arc<str>>, RoutingConstraints) {
+    let failed = &*pick.failed_attempts;
+    let (before, since) = failed
         .split_at_checked(pick.attempts_before_truncation)
-        .unwrap_or((&pick.failed_attempts, &[]));
-    let may_retry =
-        |attempt: &&FailedAttempt| attempt.failure.fault.recovery() == Recovery::LargerContext;
-    let tried = before
-        .iter()
-        .filter(|attempt| !may_retry(attempt))
-        .chain(since);
-    (
-        tried.map(|attempt| Arc::clone(&attempt.provider)).collect(),
-        retry_policy::providers_too_small(since),
-    )
-}
-
-/// Asks the providers in order for a permit. Those whose actor did not answer in time are asked
-/// again at the end, if no other provider gave one.
-async fn acquire_first(backends: Vec<Arc<Provider>>, attempt: u32, clock: Clock) -> Selection {
-    let mut earliest: Option<Duration> = None;
-    let mut unanswered = Vec::new();
-    for backend in backends {
-        let Some(actor) = backend.actor.borrow().clone() else {
-            unanswered.push(backend);
-            continue;
-        };
-        match tokio::time::timeout(ACTOR_TIMEOUT, actor.send(TryAcquire)).await {
-            Ok(Ok(Ok(permit))) => {
-                return Selection::Provider(ProviderLease {
-                    permit,
-                    provider: backend,
-                    attempt_number: attempt,
-                });
-            }
-            Ok(Ok(Err(AcquireRejection { retry_at, .. }))) => {
-                earliest = earliest.into_iter().chain(retry_at).min()
-            }
-            // The actor is being rebuilt or is behind: the provider counts as busy.
-            Ok(Err(_)) | Err(_) => unanswered.push(backend),
-        }
-    }
-    let timeout = SECOND_ROUND_TIMEOUT / u32::try_from(unanswered.len()).unwrap_or(u32::MAX).max(1);
-    for backend in unanswered {
-        match tokio::time::timeout(timeout, await_admission(&backend)).await {
-            Ok(Ok(permit)) => {
-                return Selection::Provider(ProviderLease {
-                    permit,
-                    provider: backend,
-                    attempt_number: attempt,
-                });
-            }
-            Ok(Err(AcquireRejection { retry_at, .. })) => {
-                earliest = earliest.into_iter().chain(retry_at).min()
-            }
-            Err(_) => {}
-        }
-    }
-    Selection::Unavailable {
-        retry_after: earliest.map(|at| at.saturating_sub(clock.now())),
-    }
-}
-
-/// Waits for the answer of a provider's actor, or of its successor if it is being rebuilt.
-async fn await_admission(backend: &Provider) -> Result<Permit, AcquireRejection> {
-    let mut address = backend.actor.clone();
-    loop {
-        let actor = address.borrow_and_update().clone();
-        if let Some(actor) = actor
-            && let Ok(answer) = actor.send(TryAcquire).await
-        {
-            return answer;
-        }
-        if address.changed().await.is_err() {
-            // The provider was removed, so no actor will follow. The caller's timeout ends the
-            // wait.
-            std::future::pending::<()>().await;
-        }
-    }
+        .unwrap_or((failed, &[]));
+    let is_final =
+        |attempt: &&FailedAttempt| attempt.failure.fault.recovery() != Recovery::LargerContext;
+    let tried = before.iter().filter(is_final).chain(since);
+    let constraints = RoutingConstraints {
+        larger_context_than: retry_policy::providers_too_small(since),
+        token_estimate: pick.token_estimate,
+        ..RoutingConstraints::default()
+    };
+    let tried = tried.map(|attempt| Arc::clone(&attempt.provider));
+    (tried.collect(), constraints)
 }
 
 impl Actor for RouterActor {
@@ -412,33 +315,27 @@ impl Handler<SelectProvider> for RouterActor {
         // The configuration is current for each selection, not for each turn.
         self.refresh_config();
         let failed_attempts = u32::try_from(pick.failed_attempts.len()).unwrap_or(u32::MAX);
-        let attempt = failed_attempts
+        let mut attempt = failed_attempts
             .saturating_add(pick.hedges_abandoned)
             .saturating_add(1);
-        if pick.is_background {
-            return self.select_background(&pick, attempt);
-        }
-        if let Some(silent) = &pick.hedging_against {
-            let hedges = self.hedge_candidates(silent, &pick);
-            return Box::pin(acquire_first(
-                hedges,
-                attempt.saturating_add(1),
-                self.parts.clock,
-            ));
-        }
-        // A turn deposits once, with its first attempt.
-        if attempt == 1 {
-            self.retry_budget.deposit(self.parts.clock.now());
-        }
-        match self.decide(&pick) {
-            RoutingDecision::TryInOrder(backends) => {
-                Box::pin(acquire_first(backends, attempt, self.parts.clock))
+        let candidates = if pick.is_background {
+            self.background_candidates(&pick)
+        } else if let Some(silent) = &pick.hedging_against {
+            attempt = attempt.saturating_add(1);
+            self.hedge_candidates(silent, &pick)
+        } else {
+            // A turn deposits once, with its first attempt.
+            if attempt == 1 {
+                self.retry_budget.deposit(self.parts.clock.now());
             }
-            RoutingDecision::RetryAfter(delay) => Box::pin(ready(Selection::RetryAfter(delay))),
-            RoutingDecision::Unavailable => {
-                Box::pin(ready(Selection::Unavailable { retry_after: None }))
+            match self.decide(&pick) {
+                RoutingDecision::TryInOrder(candidates) => candidates,
+                RoutingDecision::RetryAfter(delay) => {
+                    return Box::pin(ready(Selection::RetryAfter(delay)));
+                }
             }
-        }
+        };
+        Box::pin(acquire_first(candidates, attempt, self.parts.clock))
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::removed_providers::{RemovedProvider, removed_providers};
 use crate::config::Settings;
 use crate::provider::handle::Provider;
+use crate::provider::status::ProviderStatus;
 
 #[derive(Clone)]
 pub struct RuntimeConfig {
@@ -24,35 +24,73 @@ pub struct RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    pub fn new(settings: Arc<Settings>, backends: Arc<[Arc<Provider>]>) -> Self {
+    pub fn new(settings: Arc<Settings>, providers: Arc<[Arc<Provider>]>) -> Self {
         Self {
             settings,
-            providers: backends,
+            providers,
             removed_providers: Arc::new([]),
         }
     }
 
-    pub fn updated(&self, settings: Arc<Settings>, backends: Arc<[Arc<Provider>]>) -> Self {
-        let removed = removed_providers(&self.removed_providers, &self.providers, &backends);
+    pub fn updated(&self, settings: Arc<Settings>, providers: Arc<[Arc<Provider>]>) -> Self {
+        let removed_providers =
+            removed_providers(&self.removed_providers, &self.providers, &providers);
         Self {
             settings,
-            providers: backends,
-            removed_providers: removed,
+            providers,
+            removed_providers,
         }
     }
 
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
-        self.providers.iter().find(|backend| &*backend.name == name)
+        self.providers
+            .iter()
+            .find(|provider| &*provider.name == name)
     }
 }
 
 pub type ConfigWatch = watch::Receiver<Arc<RuntimeConfig>>;
 
+/// Entries that are retained; the oldest is dropped first.
+pub const MAX_REMOVED_PROVIDERS: usize = 16;
+
+#[derive(Clone, Debug)]
+pub struct RemovedProvider {
+    pub name: Arc<str>,
+    pub has_prices: bool,
+    /// Keeps changing until its last call has ended.
+    pub status: watch::Receiver<ProviderStatus>,
+}
+
+/// Returns the removed providers after a reload, the most recently removed one last.
+///
+/// A provider that is configured again under its old name starts from zero and is not listed.
+fn removed_providers(
+    removed: &[RemovedProvider],
+    previous: &[Arc<Provider>],
+    current: &[Arc<Provider>],
+) -> Arc<[RemovedProvider]> {
+    let newly_removed = previous.iter().map(|provider| RemovedProvider {
+        name: Arc::clone(&provider.name),
+        has_prices: provider.prices.is_some(),
+        status: provider.status.clone(),
+    });
+    let is_absent =
+        |gone: &RemovedProvider| current.iter().all(|provider| provider.name != gone.name);
+    let removed: Vec<_> = removed
+        .iter()
+        .cloned()
+        .chain(newly_removed)
+        .filter(is_absent)
+        .collect();
+    let excess = removed.len().saturating_sub(MAX_REMOVED_PROVIDERS);
+    removed.into_iter().skip(excess).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::provider::test_bench::{BenchOptions, ProviderBench};
-    use crate::router::removed_providers::MAX_REMOVED_PROVIDERS;
 
     #[actix_rt::test]
     async fn each_provider_is_either_configured_or_removed() {

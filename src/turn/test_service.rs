@@ -20,7 +20,7 @@ use crate::actor_exit::{ActorExited, CrashForTest, ExitGuard};
 use crate::config::{CacheSettings, ChatSettings, LimitSettings, Settings};
 use crate::degradation::{AnswerCache, FallbackChain, Replies};
 use crate::domain::{ConversationId, TurnRecord};
-use crate::provider::handle::Clock;
+use crate::provider::clock::Clock;
 use crate::provider::paused_system::run_until_idle;
 use crate::provider::scripted_client::{RecordedCall, Script};
 use crate::provider::test_bench::{BenchOptions, ProviderBench};

@@ -9,7 +9,8 @@ use prometheus::{CounterVec, GaugeVec, IntGauge, Opts, Registry, TEXT_FORMAT, Te
 
 use super::{AppState, access};
 use crate::domain::{ProviderState, Timestamp};
-use crate::provider::handle::{Provider, ProviderStatus};
+use crate::provider::handle::Provider;
+use crate::provider::status::ProviderStatus;
 use crate::router::actor::{ACTOR_TIMEOUT, GetRetryBudgetBalance};
 use crate::router::runtime_config::RuntimeConfig;
 

@@ -7,9 +7,9 @@ use super::Scenario;
 use super::figures::SimulationStats;
 use super::instance::{NAMES, SimulatedInstance, SimulatedTurn};
 use crate::domain::Failure;
+use crate::provider::backoff::Backoff;
 use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket, Transition};
 use crate::provider::event::ProviderEvent;
-use crate::router::backoff::Backoff;
 use crate::router::retry_policy::FailedAttempt;
 
 const NETWORK_DELAY: Duration = Duration::from_millis(2);

@@ -2,7 +2,7 @@
 
 use super::subject::{AlertCondition, AlertSubject};
 use crate::domain::{ProviderState, ServiceMode, Timestamp};
-use crate::provider::handle::ProviderStatus;
+use crate::provider::status::ProviderStatus;
 
 /// The conditions of a provider and of its budget.
 ///

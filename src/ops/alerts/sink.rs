@@ -10,8 +10,8 @@ use super::queue::{AlertQueue, DeliveredState, QueuedAlert};
 use super::subject::{AlertSeverity, AlertSubject};
 use super::webhook::{DeliveryError, WebhookClient};
 use crate::domain::Timestamp;
-use crate::provider::handle::Clock;
-use crate::router::backoff::Backoff;
+use crate::provider::backoff::Backoff;
+use crate::provider::clock::Clock;
 use crate::store::Store;
 
 /// Attempts per alert. With the delays between them they take about five minutes.

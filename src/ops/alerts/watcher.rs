@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::domain::{ProviderState, ServiceMode, StatusView, Timestamp};
 use crate::ops::mode::WORSEN_DELAY;
 use crate::ops::status_history::StatusHistory;
-use crate::provider::handle::Clock;
+use crate::provider::clock::Clock;
 use crate::router::runtime_config::ConfigWatch;
 use crate::store::Store;
 

@@ -10,7 +10,8 @@ use super::report::{BreakerTimeline, CallCounts, DrillReport, EndedBy};
 use crate::domain::{DrillView, ProviderState, Timestamp};
 use crate::provider::actor::ClearAfterDrill;
 use crate::provider::fault_injection::{ActiveDrill, DrillSpec};
-use crate::provider::handle::{Provider, ProviderStatus};
+use crate::provider::handle::Provider;
+use crate::provider::status::ProviderStatus;
 use crate::turn::drill_impact::DrillObservation;
 use crate::turn::service::TurnService;
 

@@ -9,7 +9,6 @@ use crate::domain::ProviderState;
 use crate::provider::breaker::{BreakerView, Transition};
 use crate::provider::cost::DailySpend;
 use crate::provider::event::ProviderEvent;
-use crate::provider::jitter;
 
 /// A rate limit that grows by less is not published again. Calls that were running when it began
 /// each extend it by a moment.
@@ -58,11 +57,8 @@ impl ProviderActor {
 
     /// Returns a random delay on top of a peer's duration, so that instances do not resume at once.
     pub(super) fn random_delay(&self) -> Duration {
-        jitter::between(
-            Duration::ZERO,
-            self.parts.breaker_config.open_for / 5,
-            (self.parts.random_unit)(),
-        )
+        let random = (self.parts.random_unit)();
+        self.parts.breaker_config.random_delay(random)
     }
 }
 

@@ -5,14 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use futures_util::future::BoxFuture;
 
 use super::ProviderActor;
 use crate::config::ProbeKind;
 use crate::domain::FaultKind;
 use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket};
 use crate::provider::health::{self, HealthCheck, PROBE_USAGE};
-use crate::provider::probe_lease::{ProbeLease, ProbeLeaseResult};
 use crate::provider::stream_event::ProviderClient;
+
+/// Hands out probe leases. While Redis is unavailable, every lease is granted at once, and each
+/// instance probes alone.
+pub trait ProbeCoordinator: Send + Sync {
+    /// Requests a lease for one probe that takes at most `timeout`. Answers within 50 ms.
+    fn request_lease(&self, timeout: Duration) -> BoxFuture<'static, ProbeLeaseResult>;
+}
+
+pub enum ProbeLeaseResult {
+    /// Probe, then release the lease with [`ProbeLease::release`].
+    Granted(Box<dyn ProbeLease>),
+    /// Another instance is probing or has just probed: ask again after this time.
+    HeldElsewhere(Duration),
+}
+
+/// A held lease. If dropped without a release, it expires a little after the requested timeout.
+pub trait ProbeLease: Send {
+    /// Ends the probe. No other instance gets a lease for this time.
+    fn release(self: Box<Self>, rest: Duration);
+}
 
 impl ProviderActor {
     /// Schedules the next recovery probe, if one is due. With a spent budget there is no probe
@@ -24,7 +44,9 @@ impl ProviderActor {
         let now = self.parts.clock.now();
         let due = self.breaker.next_probe_at(now);
         if let Some(due) = due.filter(|_| !self.is_disabled && !self.is_retired) {
-            let due = due.max(self.budget_resets_at_monotonic().unwrap_or_default());
+            let clock = self.parts.clock;
+            let budget_resets_at = self.status.budget_resets_at;
+            let due = due.max(budget_resets_at.map_or(due, |at| clock.monotonic(at)));
             self.probe_timer = Some(ctx.run_later(due.saturating_sub(now), Self::run_probe));
         }
     }
@@ -74,9 +96,7 @@ impl ProviderActor {
     ) {
         self.on_completion(outcome, asked);
         let now = self.parts.clock.now();
-        let transition =
-            self.breaker
-                .record_outcome(ticket, outcome, now, (self.parts.random_unit)());
+        let transition = self.record_in_breaker(ticket, outcome);
         if let Some(lease) = lease {
             lease.release(self.breaker.peer_probe_delay(now));
         }
@@ -98,8 +118,8 @@ impl ProviderActor {
             ctx.cancel_future(timer);
         }
         if self.parts.health_settings.probe != ProbeKind::Off && !self.is_retired {
-            let delay =
-                health::next_interval(&self.parts.health_settings, (self.parts.random_unit)());
+            let random = (self.parts.random_unit)();
+            let delay = health::next_interval(&self.parts.health_settings, random);
             self.check_timer = Some(ctx.run_later(delay, Self::run_health_check));
         }
     }
@@ -179,13 +199,6 @@ impl ProviderActor {
             fault,
             expires_at: wall.saturating_add(self.parts.health_settings.expire),
         });
-    }
-
-    fn budget_resets_at_monotonic(&self) -> Option<Duration> {
-        let clock = self.parts.clock;
-        self.status
-            .budget_resets_at
-            .map(|at| clock.now().saturating_add(at.since(clock.wall())))
     }
 }
 

@@ -23,17 +23,10 @@ pub struct Retire;
 impl Handler<Reconfigure> for ProviderActor {
     type Result = ();
 
-    fn handle(
-        &mut self,
-        Reconfigure {
-            parts: seed,
-            discards_state: anew,
-        }: Reconfigure,
-        ctx: &mut Self::Context,
-    ) {
-        self.parts = seed;
+    fn handle(&mut self, message: Reconfigure, ctx: &mut Self::Context) {
+        self.parts = message.parts;
         self.breaker.set_config(self.parts.breaker_config.clone());
-        if anew {
+        if message.discards_state {
             self.first_token_latency = Default::default();
             self.total_latency = Default::default();
             self.status.quality_avg = None;

@@ -7,10 +7,11 @@ mod recovering;
 
 use tokio::time::Instant;
 
+use super::super::breaker::CallOutcome;
 use super::super::paused_system::{Paused, advance, run_until_idle};
-use super::super::permit::Permit;
 use super::super::scripted_client::{ScriptStep, fail_with, hang, rate_limited, reply};
 use super::super::test_bench::{BenchOptions, ProviderBench};
+use super::permit::Permit;
 use super::*;
 use crate::domain::{FinishReason, Timestamp};
 use crate::store::{BreakerRecord, MemoryStore};

@@ -44,16 +44,9 @@ impl ClosedState {
 
     /// Resets the counts for a new configuration. A rate limit and a warning stay.
     pub(super) fn reset_counts(&mut self, rules: &BreakerConfig) {
-        let Self {
-            rate_limited_until: held_until,
-            trip_on_first_failure_until: wary_until,
-            ..
-        } = *self;
-        *self = Self {
-            rate_limited_until: held_until,
-            trip_on_first_failure_until: wary_until,
-            ..Self::new(rules)
-        };
+        self.calls = FailureStats::new(rules);
+        self.streams = FailureStats::new(rules);
+        self.slow_calls = SlowCallDetector::new(rules);
     }
 
     pub(super) fn record_first_token(
@@ -77,43 +70,29 @@ impl ClosedState {
     pub(super) fn on_failure(
         &mut self,
         is_hard: bool,
-        started: bool,
+        had_text: bool,
         now: Duration,
         rules: &BreakerConfig,
     ) -> Option<TripReason> {
-        let is_warned = now < self.trip_on_first_failure_until;
-        let (stats, max_consecutive, max_rate) = if started {
-            (
-                &mut self.streams,
-                MAX_CONSECUTIVE_BROKEN_STREAMS,
-                rules.stream_failure_rate,
-            )
+        if had_text {
+            let max = MAX_CONSECUTIVE_BROKEN_STREAMS;
+            self.streams.record_failure(now, is_hard);
+            let has_tripped = is_hard && self.streams.consecutive_failures >= max
+                || self
+                    .streams
+                    .rate_reaches(rules.stream_failure_rate, now, rules);
+            return has_tripped.then_some(TripReason::BrokenStreams);
+        }
+        self.calls.record_failure(now, is_hard);
+        if is_hard && self.calls.consecutive_failures >= rules.consecutive_failures {
+            Some(TripReason::ConsecutiveFailures)
+        } else if is_hard && now < self.trip_on_first_failure_until {
+            Some(TripReason::PeerWarning)
+        } else if self.calls.rate_reaches(rules.failure_rate, now, rules) {
+            Some(TripReason::FailureRate)
         } else {
-            (
-                &mut self.calls,
-                rules.consecutive_failures,
-                rules.failure_rate,
-            )
-        };
-        stats.record_failure(now, is_hard);
-        let cause = if is_hard && stats.consecutive_failures >= max_consecutive {
-            TripReason::ConsecutiveFailures
-        } else if is_hard && !started && is_warned {
-            TripReason::PeerWarning
-        } else if stats
-            .window
-            .counts(now)
-            .rate_reaches(max_rate, rules.min_calls)
-        {
-            TripReason::FailureRate
-        } else {
-            return None;
-        };
-        Some(if started {
-            TripReason::BrokenStreams
-        } else {
-            cause
-        })
+            None
+        }
     }
 }
 
@@ -140,5 +119,9 @@ impl FailureStats {
     fn record_failure(&mut self, now: Duration, is_hard: bool) {
         self.consecutive_failures = self.consecutive_failures.saturating_add(u32::from(is_hard));
         self.window.record(now, true);
+    }
+
+    fn rate_reaches(&self, rate: f64, now: Duration, rules: &BreakerConfig) -> bool {
+        self.window.counts(now).rate_reaches(rate, rules.min_calls)
     }
 }

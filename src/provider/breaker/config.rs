@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domain::FaultKind;
-use crate::provider::jitter;
+use crate::domain::{FaultKind, ProviderState};
+use crate::provider::backoff;
 
 /// The longest `Retry-After` that is respected after a rate limit or an overload. Longer ones exist
 /// (86,400 s and 114 h were seen); after a day it is cheaper to try than to believe.
@@ -72,16 +72,11 @@ impl BreakerConfig {
     /// The jitter is drawn within `open_max` instead of being cut off there. Otherwise half of all
     /// breakers that reached it would probe at the same moment.
     pub(super) fn open_duration(&self, failed_probes: u32, random: f64) -> Duration {
-        let doubled = self
-            .open_for
-            .saturating_mul(2_u32.saturating_pow(failed_probes));
-        let middle = doubled.min(self.open_max);
+        let factor = 2_u32.saturating_pow(failed_probes);
+        let middle = self.open_for.saturating_mul(factor).min(self.open_max);
         let fifth = middle / 5;
-        jitter::between(
-            middle - fifth,
-            middle.saturating_add(fifth).min(self.open_max),
-            random,
-        )
+        let longest = middle.saturating_add(fifth).min(self.open_max);
+        backoff::between(middle - fifth, longest, random)
     }
 
     /// Returns the minimum open time that the provider asked for: its clamped `Retry-After` plus up
@@ -93,13 +88,16 @@ impl BreakerConfig {
         retry_after: Option<Duration>,
         random: f64,
     ) -> Duration {
-        match clamp_retry_after(fault, retry_after) {
-            Duration::ZERO => Duration::ZERO,
-            retry_after => {
-                let jitter = jitter::between(Duration::ZERO, self.open_for / 5, random);
-                retry_after.saturating_add(jitter)
-            }
+        let retry_after = clamp_retry_after(fault, retry_after);
+        if retry_after.is_zero() {
+            return Duration::ZERO;
         }
+        retry_after.saturating_add(self.random_delay(random))
+    }
+
+    /// Returns up to a fifth of `open_for`, on top of a time at which many callers come back.
+    pub fn random_delay(&self, random: f64) -> Duration {
+        backoff::between(Duration::ZERO, self.open_for / 5, random)
     }
 
     /// Returns the time between probes while blocked: `blocked_for`, or longer if the provider
@@ -114,9 +112,12 @@ impl BreakerConfig {
             .max(self.blocked_for)
     }
 
-    /// Returns `probes`, but at least 1.
-    pub(super) fn probes(&self) -> u32 {
-        self.probes.max(1)
+    /// Returns the good probes that close the breaker. A blocked one closes after the first.
+    pub(super) fn probes_needed(&self, state: ProviderState) -> u32 {
+        match state {
+            ProviderState::Blocked => 1,
+            _ => self.probes.max(1),
+        }
     }
 }
 

@@ -28,19 +28,16 @@ mod types;
 
 use std::time::Duration;
 
-use crate::domain::{BreakerImpact, FaultKind};
+use crate::domain::{BreakerImpact, FaultKind, ProviderState};
 
 use closed::ClosedState;
 pub use config::{BreakerConfig, MAX_RATE_LIMIT_WAIT, MAX_RETRY_AFTER};
-use half_open::{Probation, ProbeResult, ProbeSlots};
-use state::{BreakerState, OpenReason};
+use half_open::{ProbeResult, ProbeSlots};
+use state::{BreakerState, Tripped};
 pub use types::{
     BreakerRejection, BreakerSnapshot, BreakerView, CallOrigin, CallOutcome, Ticket, Transition,
     TripReason,
 };
-
-/// A blocked provider gets one probe at a time, and one good probe closes the breaker.
-const BLOCKED_PROBES: u32 = 1;
 
 #[derive(Clone, Debug)]
 pub struct Breaker {
@@ -107,24 +104,18 @@ impl Breaker {
     /// Makes the breaker half-open if its open time is over. To report that change in time, call
     /// this at [`Breaker::next_probe_at`].
     pub fn tick(&mut self, now: Duration) -> Option<Transition> {
-        match self.state {
-            BreakerState::Open {
-                until,
-                failed_probes: strikes,
-                reason: why,
-            } if until <= now => {
-                let probation = Probation::starting_at(until);
-                Some(self.transition_to(
-                    BreakerState::HalfOpen {
-                        probation,
-                        failed_probes: strikes,
-                        reason: why,
-                    },
-                    until,
-                ))
-            }
-            _ => None,
+        let BreakerState::Tripped(open) = &self.state else {
+            return None;
+        };
+        let until = open.probation.not_before;
+        if open.state != ProviderState::Open || until > now {
+            return None;
         }
+        let half_open = Tripped {
+            state: ProviderState::HalfOpen,
+            ..open.clone()
+        };
+        Some(self.transition_to(BreakerState::Tripped(half_open), until))
     }
 
     /// Admits or rejects a call.
@@ -139,25 +130,20 @@ impl Breaker {
             BreakerState::Closed(closed) => {
                 origin == CallOrigin::Turn && closed.rate_limited_until <= now
             }
-            BreakerState::Open { .. } => false,
-            BreakerState::HalfOpen {
-                probation: trial, ..
-            } => trial.admits(
-                origin,
-                self.config.probes(),
-                &self.probe_slots,
-                now,
-                &self.config,
-            ),
-            BreakerState::Blocked {
-                probation: trial, ..
-            } => trial.admits(origin, BLOCKED_PROBES, &self.probe_slots, now, &self.config),
+            BreakerState::Tripped(tripped) => {
+                let needed = self.config.probes_needed(tripped.state);
+                let slots = &self.probe_slots;
+                let probation = &tripped.probation;
+                tripped.state != ProviderState::Open
+                    && probation.admits(origin, needed, slots, now, &self.config)
+            }
         };
         if !is_admitted {
-            let BreakerView {
-                state, retry_at, ..
-            } = self.view(now);
-            return Err(BreakerRejection { state, retry_at });
+            let view = self.view(now);
+            return Err(BreakerRejection {
+                state: view.state,
+                retry_at: view.retry_at,
+            });
         }
         let ticket = Ticket {
             generation: self.generation,
@@ -183,13 +169,9 @@ impl Breaker {
     ) -> Option<Transition> {
         match &mut self.state {
             BreakerState::Closed(closed) if ticket.generation == self.generation => {
-                let cause = closed.record_first_token(latency, now, &self.config)?;
-                let held_until = closed.rate_limited_until;
-                let why = OpenReason {
-                    fault: None,
-                    trip_reason: cause,
-                };
-                Some(self.open(0, why, held_until, now, random))
+                let trip_reason = closed.record_first_token(latency, now, &self.config)?;
+                let not_before = closed.rate_limited_until;
+                Some(self.open(0, None, trip_reason, not_before, now, random))
             }
             _ => None,
         }
@@ -208,73 +190,68 @@ impl Breaker {
         if ticket.generation != self.generation {
             return None;
         }
-        match &mut self.state {
-            BreakerState::Closed(closed) => match outcome {
-                CallOutcome::Failed {
-                    fault,
-                    had_text: started,
-                    retry_after,
-                } => self.on_failure(fault, started, retry_after, now, random),
-                CallOutcome::Success => {
-                    closed.on_stream_complete(now);
-                    None
-                }
-                CallOutcome::Abandoned => None,
-            },
-            BreakerState::Open { .. } => None,
-            BreakerState::HalfOpen {
-                probation: trial,
-                failed_probes: strikes,
-                ..
-            } => {
-                let failed_probes = strikes.saturating_add(1);
-                match trial.on_result(probe_origin?, outcome, now, self.config.open_for)? {
-                    ProbeResult::Healthy(successes) => {
-                        (successes >= self.config.probes()).then(|| self.close(now))
-                    }
-                    ProbeResult::Failed(fault, retry_after)
-                        if fault.breaker_impact() == BreakerImpact::Block =>
-                    {
-                        Some(self.block(fault, retry_after, now, random))
-                    }
-                    ProbeResult::Failed(fault, retry_after) => {
-                        let min_open = self.config.min_open_time(fault, retry_after, random);
-                        let why = OpenReason {
-                            fault: Some(fault),
-                            trip_reason: TripReason::ProbeFailed,
-                        };
-                        let not_before = now.saturating_add(min_open);
-                        Some(self.open(failed_probes, why, not_before, now, random))
-                    }
-                }
-            }
-            BreakerState::Blocked {
-                probation: trial,
-                reason: why,
-            } => {
-                match trial.on_result(probe_origin?, outcome, now, self.config.blocked_for)? {
-                    ProbeResult::Healthy(_) => Some(self.close(now)),
-                    // Any other fault does not prove that the key or quota is good again.
-                    ProbeResult::Failed(fault, retry_after) => {
-                        if fault.breaker_impact() == BreakerImpact::Block {
-                            why.fault = Some(fault);
-                        }
-                        trial.not_before = now.saturating_add(self.config.blocked_duration(
-                            fault,
-                            retry_after,
-                            random,
-                        ));
+        let tripped = match &mut self.state {
+            BreakerState::Tripped(tripped) => tripped,
+            BreakerState::Closed(closed) => {
+                return match outcome {
+                    CallOutcome::Failed {
+                        fault,
+                        had_text,
+                        retry_after,
+                    } => self.on_failure(fault, had_text, retry_after, now, random),
+                    CallOutcome::Success => {
+                        closed.on_stream_complete(now);
                         None
                     }
-                }
+                    CallOutcome::Abandoned => None,
+                };
             }
+        };
+        let is_blocked = tripped.state == ProviderState::Blocked;
+        let needed = self.config.probes_needed(tripped.state);
+        let pause = if is_blocked {
+            self.config.blocked_for
+        } else {
+            self.config.open_for
+        };
+        let probation = &mut tripped.probation;
+        let (fault, retry_after) = match probation.on_result(probe_origin?, outcome, now, pause)? {
+            ProbeResult::Healthy(successes) => {
+                return (successes >= needed).then(|| self.close(now));
+            }
+            ProbeResult::Failed(fault, retry_after) => (fault, retry_after),
+        };
+        let is_refusal = fault.breaker_impact() == BreakerImpact::Block;
+        if is_blocked {
+            // Any other fault does not prove that the key or quota is good again.
+            if is_refusal {
+                tripped.fault = Some(fault);
+            }
+            let delay = self.config.blocked_duration(fault, retry_after, random);
+            tripped.probation.not_before = now.saturating_add(delay);
+            return None;
         }
+        if is_refusal {
+            return Some(self.block(fault, retry_after, now, random));
+        }
+        let failed_probes = tripped.failed_probes.saturating_add(1);
+        let min_open = self.config.min_open_time(fault, retry_after, random);
+        let not_before = now.saturating_add(min_open);
+        let trip_reason = TripReason::ProbeFailed;
+        Some(self.open(
+            failed_probes,
+            Some(fault),
+            trip_reason,
+            not_before,
+            now,
+            random,
+        ))
     }
 
     fn on_failure(
         &mut self,
         fault: FaultKind,
-        started: bool,
+        had_text: bool,
         retry_after: Option<Duration>,
         now: Duration,
         random: f64,
@@ -292,14 +269,10 @@ impl Breaker {
             let until = now.saturating_add(config::clamp_retry_after(fault, retry_after));
             closed.rate_limited_until = closed.rate_limited_until.max(until);
         }
-        let cause = closed.on_failure(is_hard, started, now, &self.config)?;
+        let trip_reason = closed.on_failure(is_hard, had_text, now, &self.config)?;
         let min_open = now.saturating_add(self.config.min_open_time(fault, retry_after, random));
         let not_before = closed.rate_limited_until.max(min_open);
-        let why = OpenReason {
-            fault: Some(fault),
-            trip_reason: cause,
-        };
-        Some(self.open(0, why, not_before, now, random))
+        Some(self.open(0, Some(fault), trip_reason, not_before, now, random))
     }
 }
 

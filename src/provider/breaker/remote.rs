@@ -12,8 +12,9 @@
 use std::time::Duration;
 
 use super::half_open::Probation;
-use super::state::{BreakerState, OpenReason};
+use super::state::{BreakerState, Tripped};
 use super::{Breaker, BreakerSnapshot, MAX_RATE_LIMIT_WAIT, Ticket, Transition, TripReason};
+use crate::domain::ProviderState;
 
 impl Breaker {
     /// Opens or blocks a closed breaker, as a peer did. Any other state is better informed and
@@ -25,33 +26,22 @@ impl Breaker {
         let BreakerState::Closed(closed) = &self.state else {
             return None;
         };
-        let BreakerSnapshot {
-            failed_probes: strikes,
-            retry_at: until,
-            is_blocked: blocked,
-            fault,
-        } = saved;
-        let until = until
+        let until = saved
+            .retry_at
             .min(now.saturating_add(MAX_RATE_LIMIT_WAIT))
             .max(closed.rate_limited_until);
-        let why = OpenReason {
-            fault,
+        let mut tripped = Tripped {
+            state: ProviderState::Open,
+            probation: Probation::starting_at(until),
+            failed_probes: saved.failed_probes,
+            fault: saved.fault,
             trip_reason: TripReason::Restored,
         };
-        let probation = Probation::starting_at(until);
-        let state = if blocked {
-            BreakerState::Blocked {
-                probation,
-                reason: why,
-            }
-        } else {
-            BreakerState::Open {
-                until,
-                failed_probes: strikes,
-                reason: why,
-            }
-        };
-        Some(self.transition_to(state, now))
+        if saved.is_blocked {
+            tripped.state = ProviderState::Blocked;
+            tripped.failed_probes = 0;
+        }
+        Some(self.transition_to(BreakerState::Tripped(tripped), now))
     }
 
     /// Waits out a peer's rate limit while closed, for at most [`MAX_RATE_LIMIT_WAIT`]. Never
@@ -106,16 +96,9 @@ impl Breaker {
         if ticket.generation != self.generation {
             return;
         }
-        if let BreakerState::HalfOpen {
-            probation: trial, ..
-        }
-        | BreakerState::Blocked {
-            probation: trial, ..
-        } = &mut self.state
-        {
-            trial.not_before = trial
-                .not_before
-                .max(until.min(now.saturating_add(MAX_RATE_LIMIT_WAIT)));
+        if let BreakerState::Tripped(tripped) = &mut self.state {
+            let until = until.min(now.saturating_add(MAX_RATE_LIMIT_WAIT));
+            tripped.probation.not_before = tripped.probation.not_before.max(until);
         }
     }
 }

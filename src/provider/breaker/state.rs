@@ -4,30 +4,24 @@ use std::time::Duration;
 
 use super::closed::ClosedState;
 use super::half_open::Probation;
-use super::{BLOCKED_PROBES, Breaker, BreakerView, Transition, TripReason};
+use super::{Breaker, BreakerView, Transition, TripReason};
 use crate::domain::{FaultKind, ProviderState};
 
 #[derive(Clone, Debug)]
 pub(super) enum BreakerState {
     Closed(Box<ClosedState>),
-    Open {
-        until: Duration,
-        failed_probes: u32,
-        reason: OpenReason,
-    },
-    HalfOpen {
-        probation: Probation,
-        failed_probes: u32,
-        reason: OpenReason,
-    },
-    Blocked {
-        probation: Probation,
-        reason: OpenReason,
-    },
+    Tripped(Tripped),
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OpenReason {
+/// Any state but closed.
+#[derive(Clone, Debug)]
+pub(super) struct Tripped {
+    /// `Open`, `HalfOpen` or `Blocked`.
+    pub(super) state: ProviderState,
+    /// It begins at the end of the open time.
+    pub(super) probation: Probation,
+    /// 0 while blocked.
+    pub(super) failed_probes: u32,
     pub(super) fault: Option<FaultKind>,
     pub(super) trip_reason: TripReason,
 }
@@ -39,81 +33,71 @@ impl Breaker {
     ///
     /// `now` means at once. After a probe was admitted or rejected, the result is later or `None`.
     pub fn next_probe_at(&self, now: Duration) -> Option<Duration> {
-        match &self.state {
-            BreakerState::Closed(_) => None,
-            BreakerState::Open { until, .. } => Some((*until).max(now)),
-            BreakerState::HalfOpen {
-                probation: trial, ..
-            } => trial.next_probe_at(self.config.probes(), &self.probe_slots, now, &self.config),
-            BreakerState::Blocked {
-                probation: trial, ..
-            } => trial.next_probe_at(BLOCKED_PROBES, &self.probe_slots, now, &self.config),
+        let BreakerState::Tripped(tripped) = &self.state else {
+            return None;
+        };
+        let probation = &tripped.probation;
+        if tripped.state == ProviderState::Open {
+            return Some(probation.not_before.max(now));
         }
+        let needed = self.config.probes_needed(tripped.state);
+        probation.next_probe_at(needed, &self.probe_slots, now, &self.config)
     }
 
     /// Returns the state at `now`: half-open as soon as the open time is over, also before any
     /// call.
     pub fn view(&self, now: Duration) -> BreakerView {
-        let (retry_at, strikes, why) = match &self.state {
-            BreakerState::Closed(closed) => (closed.rate_limited_until, 0, None),
-            BreakerState::Open {
-                until,
-                failed_probes: strikes,
-                reason: why,
-            } => (*until, *strikes, Some(why)),
-            BreakerState::HalfOpen {
-                probation: trial,
-                failed_probes: strikes,
-                reason: why,
-            } => (trial.not_before, *strikes, Some(why)),
-            // A blocked breaker does not count failed probes.
-            BreakerState::Blocked {
-                probation: trial,
-                reason: why,
-            } => (trial.not_before, 0, Some(why)),
+        let mut view = BreakerView {
+            state: self.state_name(),
+            retry_at: None,
+            failed_probes: 0,
+            fault: None,
+            trip_reason: None,
+            since: self.since,
         };
-        let (state, since) = match self.state {
-            BreakerState::Open { until, .. } if until <= now => (ProviderState::HalfOpen, until),
-            _ => (self.state_name(), self.since),
+        let retry_at = match &self.state {
+            BreakerState::Closed(closed) => closed.rate_limited_until,
+            BreakerState::Tripped(tripped) => {
+                view.failed_probes = tripped.failed_probes;
+                view.fault = tripped.fault;
+                view.trip_reason = Some(tripped.trip_reason);
+                tripped.probation.not_before
+            }
         };
-        BreakerView {
-            state,
-            retry_at: Some(retry_at).filter(|at| *at > now),
-            failed_probes: strikes,
-            fault: why.and_then(|why| why.fault),
-            trip_reason: why.map(|why| why.trip_reason),
-            since,
+        if view.state == ProviderState::Open && retry_at <= now {
+            view.state = ProviderState::HalfOpen;
+            view.since = retry_at;
         }
+        view.retry_at = Some(retry_at).filter(|at| *at > now);
+        view
     }
 
     fn state_name(&self) -> ProviderState {
-        match self.state {
+        match &self.state {
             BreakerState::Closed(_) => ProviderState::Closed,
-            BreakerState::Open { .. } => ProviderState::Open,
-            BreakerState::HalfOpen { .. } => ProviderState::HalfOpen,
-            BreakerState::Blocked { .. } => ProviderState::Blocked,
+            BreakerState::Tripped(tripped) => tripped.state,
         }
     }
 
     pub(super) fn open(
         &mut self,
         failed_probes: u32,
-        why: OpenReason,
+        fault: Option<FaultKind>,
+        trip_reason: TripReason,
         not_before: Duration,
         now: Duration,
         random: f64,
     ) -> Transition {
-        let until = now
-            .saturating_add(self.config.open_duration(failed_probes, random))
-            .max(not_before);
-        self.transition_to(
-            BreakerState::Open {
-                until,
-                failed_probes,
-                reason: why,
-            },
-            now,
-        )
+        let open_time = self.config.open_duration(failed_probes, random);
+        let until = now.saturating_add(open_time).max(not_before);
+        let tripped = Tripped {
+            state: ProviderState::Open,
+            probation: Probation::starting_at(until),
+            failed_probes,
+            fault,
+            trip_reason,
+        };
+        self.transition_to(BreakerState::Tripped(tripped), now)
     }
 
     pub(super) fn block(
@@ -124,25 +108,19 @@ impl Breaker {
         random: f64,
     ) -> Transition {
         let delay = self.config.blocked_duration(fault, retry_after, random);
-        let probation = Probation::starting_at(now.saturating_add(delay));
-        let why = OpenReason {
+        let tripped = Tripped {
+            state: ProviderState::Blocked,
+            probation: Probation::starting_at(now.saturating_add(delay)),
+            failed_probes: 0,
             fault: Some(fault),
             trip_reason: TripReason::Blocked,
         };
-        self.transition_to(
-            BreakerState::Blocked {
-                probation,
-                reason: why,
-            },
-            now,
-        )
+        self.transition_to(BreakerState::Tripped(tripped), now)
     }
 
     pub(super) fn close(&mut self, now: Duration) -> Transition {
-        self.transition_to(
-            BreakerState::Closed(Box::new(ClosedState::new(&self.config))),
-            now,
-        )
+        let closed = Box::new(ClosedState::new(&self.config));
+        self.transition_to(BreakerState::Closed(closed), now)
     }
 
     /// Enters a state. All transitions go through this function.
@@ -155,18 +133,13 @@ impl Breaker {
         self.since = now;
         let nanosecond = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.generation = self.generation.saturating_add(1).max(nanosecond);
-        let BreakerView {
-            retry_at,
-            fault,
-            trip_reason: cause,
-            ..
-        } = self.view(now);
+        let view = self.view(now);
         Transition {
             from,
             to: self.state_name(),
-            retry_at,
-            fault,
-            trip_reason: cause,
+            retry_at: view.retry_at,
+            fault: view.fault,
+            trip_reason: view.trip_reason,
         }
     }
 }

@@ -63,14 +63,14 @@ pub enum TripReason {
 impl fmt::Display for TripReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TripReason::ConsecutiveFailures => "consecutive failures",
-            TripReason::FailureRate => "failure rate",
-            TripReason::SlowCalls => "slow first tokens",
-            TripReason::BrokenStreams => "broken streams",
-            TripReason::Blocked => "key or quota refused",
-            TripReason::ProbeFailed => "probe failed",
-            TripReason::PeerWarning => "failure after a peer's warning",
-            TripReason::Restored => "restored, or reported by a peer",
+            Self::ConsecutiveFailures => "consecutive failures",
+            Self::FailureRate => "failure rate",
+            Self::SlowCalls => "slow first tokens",
+            Self::BrokenStreams => "broken streams",
+            Self::Blocked => "key or quota refused",
+            Self::ProbeFailed => "probe failed",
+            Self::PeerWarning => "failure after a peer's warning",
+            Self::Restored => "restored, or reported by a peer",
         })
     }
 }
@@ -114,17 +114,4 @@ pub struct BreakerSnapshot {
     pub is_blocked: bool,
     /// The fault that opened it, if known.
     pub fault: Option<FaultKind>,
-}
-
-impl BreakerView {
-    /// Returns the snapshot, or `None` if the breaker is closed. Its times are only valid in this
-    /// process.
-    pub fn snapshot(&self) -> Option<BreakerSnapshot> {
-        (self.state != ProviderState::Closed).then_some(BreakerSnapshot {
-            failed_probes: self.failed_probes,
-            retry_at: self.retry_at.unwrap_or(self.since),
-            is_blocked: self.state == ProviderState::Blocked,
-            fault: self.fault,
-        })
-    }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason};
 use crate::provider::stream_event::StreamEvent;
 
 use super::config::ModelConfig;
+use super::decoder::{Decoder, EventFormat};
 use super::decoder_state::{
-    DecoderState, parse_objects, str_at, u64_at, unknown_finish_reason, value_at,
+    DecoderState, push_usage, str_at, u64_at, unknown_finish_reason, value_at,
 };
 use super::errors::body::ProviderErrorBody;
 use super::errors::classify;
@@ -101,11 +102,7 @@ impl Dialect for Anthropic {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
-        Box::new(AnthropicDecoder {
-            model: Arc::clone(&self.model),
-            state: DecoderState::default(),
-            tokens: TokenCounts::default(),
-        })
+        Decoder::<AnthropicFormat>::boxed(&self.model, classify)
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
@@ -117,24 +114,18 @@ impl Dialect for Anthropic {
     }
 }
 
-/// Decodes the stream, or a complete `message`.
-struct AnthropicDecoder {
-    model: Arc<ModelConfig>,
-    state: DecoderState,
-    tokens: TokenCounts,
-}
-
-/// The token counts so far. Each is cumulative, and events omit counts that have not changed.
+/// A stream, or a complete `message`. The token counts so far: each is cumulative, and events omit
+/// counts that have not changed.
 #[derive(Default)]
-struct TokenCounts {
+struct AnthropicFormat {
     input: u64,
     cache_written: u64,
     cache_read: u64,
     output: u64,
 }
 
-impl TokenCounts {
-    fn update(&mut self, usage: Option<&Value>, out: &mut Vec<StreamEvent>) {
+impl AnthropicFormat {
+    fn update_usage(&mut self, usage: Option<&Value>, out: &mut Vec<StreamEvent>) {
         let Some(usage) = usage.filter(|usage| usage.is_object()) else {
             return;
         };
@@ -147,108 +138,75 @@ impl TokenCounts {
             *total = u64_at(usage, path).unwrap_or(*total);
         }
         let input = self.input.saturating_add(self.cache_written);
-        out.push(StreamEvent::Usage(TokenUsage {
-            input_tokens: input.saturating_add(self.cache_read),
-            output_tokens: self.output,
-            estimated: false,
-        }));
+        let input = input.saturating_add(self.cache_read);
+        push_usage(Some(input), Some(self.output), out);
     }
 }
 
-impl AnthropicDecoder {
+impl EventFormat for AnthropicFormat {
     fn decode_event(
         &mut self,
         name: &str,
         event: &Value,
+        state: &mut DecoderState,
         out: &mut Vec<StreamEvent>,
     ) -> Result<(), Failure> {
-        if let Some(error_body) = ProviderErrorBody::from_event(event) {
-            return Err(classify::stream_error(&error_body, &self.model, classify));
-        }
         let kind = match str_at(event, "/type") {
             "" => name,
             kind => kind,
         };
         match kind {
-            "message_start" => self.tokens.update(value_at(event, "/message/usage"), out),
+            "message_start" => self.update_usage(value_at(event, "/message/usage"), out),
             "content_block_start" => {
                 if let Some(block) = event.get("content_block") {
-                    self.push_block(block, out);
+                    push_block(block, state, out);
                 }
             }
             "content_block_delta" => match str_at(event, "/delta/type") {
-                "text_delta" => self.state.push_text(str_at(event, "/delta/text"), out),
+                "text_delta" => state.push_text(str_at(event, "/delta/text"), out),
                 "thinking_delta" | "signature_delta" | "input_json_delta" => {
                     out.push(StreamEvent::Thinking);
                 }
                 _ => {}
             },
             "message_delta" => {
-                self.set_finish_reason(str_at(event, "/delta/stop_reason"), out);
-                self.tokens.update(event.get("usage"), out);
+                set_finish_reason(str_at(event, "/delta/stop_reason"), state, out);
+                self.update_usage(event.get("usage"), out);
             }
-            "message_stop" => self.state.mark_ended(),
+            "message_stop" => state.mark_ended(),
             // A complete answer: the server did not stream.
             "message" => {
                 let blocks = event.get("content").and_then(Value::as_array);
                 for block in blocks.into_iter().flatten() {
-                    self.push_block(block, out);
+                    push_block(block, state, out);
                 }
-                self.set_finish_reason(str_at(event, "/stop_reason"), out);
-                self.tokens.update(event.get("usage"), out);
+                set_finish_reason(str_at(event, "/stop_reason"), state, out);
+                self.update_usage(event.get("usage"), out);
             }
             // Pings, ends of blocks, and future events, which the vendor says to ignore.
             _ => {}
         }
         Ok(())
     }
+}
 
-    fn push_block(&mut self, block: &Value, out: &mut Vec<StreamEvent>) {
-        match str_at(block, "/type") {
-            "text" => self.state.push_text(str_at(block, "/text"), out),
-            "" => {}
-            _ => out.push(StreamEvent::Thinking),
-        }
-    }
-
-    fn set_finish_reason(&mut self, reason: &str, out: &mut Vec<StreamEvent>) {
-        let finish = match reason {
-            "" => return,
-            "end_turn" | "stop_sequence" | "tool_use" | "pause_turn" => FinishReason::Stop,
-            "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
-            "refusal" => FinishReason::ContentFilter,
-            other => unknown_finish_reason(other),
-        };
-        self.state.set_finish(finish, out);
+fn push_block(block: &Value, state: &mut DecoderState, out: &mut Vec<StreamEvent>) {
+    match str_at(block, "/type") {
+        "text" => state.push_text(str_at(block, "/text"), out),
+        "" => {}
+        _ => out.push(StreamEvent::Thinking),
     }
 }
 
-impl StreamDecoder for AnthropicDecoder {
-    fn decode(
-        &mut self,
-        name: &str,
-        data: &str,
-        out: &mut Vec<StreamEvent>,
-    ) -> Result<(), Failure> {
-        if self.state.is_finished() {
-            return Ok(());
-        }
-        if name == "error" {
-            let error_body = ProviderErrorBody::from_body(data.as_bytes());
-            return Err(classify::stream_error(&error_body, &self.model, classify));
-        }
-        parse_objects(data)?
-            .iter()
-            .try_for_each(|event| self.decode_event(name, event, out))
-    }
-
-    fn is_finished(&self) -> bool {
-        self.state.is_finished()
-    }
-
-    fn finish_result(&self) -> Result<FinishReason, Failure> {
-        self.state.finish_result()
-    }
+fn set_finish_reason(reason: &str, state: &mut DecoderState, out: &mut Vec<StreamEvent>) {
+    let finish = match reason {
+        "" => return,
+        "end_turn" | "stop_sequence" | "tool_use" | "pause_turn" => FinishReason::Stop,
+        "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
+        "refusal" => FinishReason::ContentFilter,
+        other => unknown_finish_reason(other),
+    };
+    state.set_finish(finish, out);
 }
 
 /// Classifies by `error.details.error_code`, then by type, then by status. The message is used only

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::domain::{Failure, FaultKind, FinishReason, is_error_code};
+use crate::domain::{Failure, FaultKind, FinishReason, TokenUsage, is_error_code};
 use crate::provider::stream_event::StreamEvent;
 
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl DecoderState {
         }
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
 
@@ -83,31 +83,14 @@ pub(super) fn unknown_finish_reason(reason: &str) -> FinishReason {
     FinishReason::Stop
 }
 
-/// Parses the JSON objects of an event: none in a blank one or in another dialect's end mark,
-/// several in an array.
-///
-/// # Errors
-/// `Malformed` for anything else. The detail does not repeat the data, which may be message text.
-pub(super) fn parse_objects(data: &str) -> Result<Vec<Value>, Failure> {
-    let data = data.trim();
-    if data.is_empty() || data.starts_with("[DONE]") {
-        return Ok(Vec::new());
-    }
-    let found = match serde_json::from_str(data) {
-        Ok(Value::Array(elements)) => elements,
-        Ok(value) => vec![value],
-        Err(_) => {
-            return Err(Failure::with_detail(
-                FaultKind::Malformed,
-                "an event that is not JSON",
-            ));
-        }
-    };
-    if found.iter().all(Value::is_object) {
-        Ok(found)
-    } else {
-        let detail = "an event that is not a JSON object";
-        Err(Failure::with_detail(FaultKind::Malformed, detail))
+/// Appends the usage, if any of its parts is known.
+pub(super) fn push_usage(input: Option<u64>, output: Option<u64>, out: &mut Vec<StreamEvent>) {
+    if input.is_some() || output.is_some() {
+        out.push(StreamEvent::Usage(TokenUsage {
+            input_tokens: input.unwrap_or_default(),
+            output_tokens: output.unwrap_or_default(),
+            estimated: false,
+        }));
     }
 }
 

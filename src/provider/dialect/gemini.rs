@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason};
 use crate::provider::stream_event::StreamEvent;
 
 use super::config::{ModelConfig, percent_encode};
+use super::decoder::{Decoder, EventFormat};
 use super::decoder_state::{
-    DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason, value_at,
+    DecoderState, is_set, push_usage, str_at, u64_at, unknown_finish_reason, value_at,
 };
 use super::errors::body::ProviderErrorBody;
 use super::errors::classify;
@@ -93,14 +94,9 @@ impl Dialect for Gemini {
             contents: messages(request, MessageOrder::UserFirstAndLast)
                 .into_iter()
                 .map(|message| {
-                    text_content(
-                        Some(if message.role == ASSISTANT_ROLE {
-                            "model"
-                        } else {
-                            "user"
-                        }),
-                        message.content,
-                    )
+                    let is_assistant = message.role == ASSISTANT_ROLE;
+                    let role = if is_assistant { "model" } else { "user" };
+                    text_content(Some(role), message.content)
                 })
                 .collect(),
             generation_config: GenerationConfig {
@@ -120,10 +116,7 @@ impl Dialect for Gemini {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
-        Box::new(GeminiDecoder {
-            model: Arc::clone(&self.model),
-            state: DecoderState::default(),
-        })
+        Decoder::<GeminiFormat>::boxed(&self.model, classify)
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
@@ -131,101 +124,65 @@ impl Dialect for Gemini {
     }
 }
 
-/// Decodes the stream, or a complete answer. There is no end mark and an error may follow a finish,
-/// so the body is read to its end.
-struct GeminiDecoder {
-    model: Arc<ModelConfig>,
-    state: DecoderState,
-}
+/// A stream, or a complete answer. There is no end mark and an error may follow a finish, so the
+/// body is read to its end.
+#[derive(Default)]
+struct GeminiFormat;
 
-impl GeminiDecoder {
-    fn decode_event(&mut self, event: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
-        if let Some(error_body) = ProviderErrorBody::from_event(event) {
-            return Err(classify::stream_error(&error_body, &self.model, classify));
-        }
+impl EventFormat for GeminiFormat {
+    fn decode_event(
+        &mut self,
+        _: &str,
+        event: &Value,
+        state: &mut DecoderState,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
         let parts = value_at(event, "/candidates/0/content/parts");
         for part in parts.and_then(Value::as_array).into_iter().flatten() {
             if is_set(part, "/thought") || is_set(part, "/functionCall") {
                 out.push(StreamEvent::Thinking);
             } else {
-                self.state.push_text(str_at(part, "/text"), out);
+                state.push_text(str_at(part, "/text"), out);
             }
         }
-        self.set_finish_reason(str_at(event, "/candidates/0/finishReason"), out)?;
+        if let Some(finish) = parse_finish_reason(str_at(event, "/candidates/0/finishReason"))? {
+            state.set_finish(finish, out);
+        }
         // The prompt itself was blocked.
         if !matches!(
             str_at(event, "/promptFeedback/blockReason"),
             "" | "BLOCK_REASON_UNSPECIFIED"
         ) {
-            self.state.set_finish(FinishReason::ContentFilter, out);
+            state.set_finish(FinishReason::ContentFilter, out);
         }
         if let Some(usage) = event.get("usageMetadata").filter(|usage| usage.is_object()) {
             let count_at = |path| u64_at(usage, path).unwrap_or_default();
             let thoughts = count_at("/thoughtsTokenCount");
-            out.push(StreamEvent::Usage(TokenUsage {
-                input_tokens: count_at("/promptTokenCount"),
-                output_tokens: count_at("/candidatesTokenCount").saturating_add(thoughts),
-                estimated: false,
-            }));
+            let output = count_at("/candidatesTokenCount").saturating_add(thoughts);
+            push_usage(Some(count_at("/promptTokenCount")), Some(output), out);
         }
-        Ok(())
-    }
-
-    fn set_finish_reason(
-        &mut self,
-        reason: &str,
-        out: &mut Vec<StreamEvent>,
-    ) -> Result<(), Failure> {
-        let failure = |fault| {
-            Err(Failure::with_detail(
-                fault,
-                &format!("finish reason {reason}"),
-            ))
-        };
-        let finish = match reason {
-            "" | "FINISH_REASON_UNSPECIFIED" => return Ok(()),
-            "STOP" => FinishReason::Stop,
-            "MAX_TOKENS" | "CONTINUATION" => FinishReason::Length,
-            "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
-            | "MODEL_ARMOR" | "ESCALATION" => FinishReason::ContentFilter,
-            image if image.starts_with("IMAGE_") => FinishReason::ContentFilter,
-            "PUP_LIMITED_DISABLED" => return failure(FaultKind::Unauthorized),
-            "MALFORMED_FUNCTION_CALL"
-            | "UNEXPECTED_TOOL_CALL"
-            | "TOO_MANY_TOOL_CALLS"
-            | "MALFORMED_RESPONSE"
-            | "MISSING_THOUGHT_SIGNATURE"
-            | "OTHER" => return failure(FaultKind::ServerError),
-            other => unknown_finish_reason(other),
-        };
-        self.state.set_finish(finish, out);
         Ok(())
     }
 }
 
-impl StreamDecoder for GeminiDecoder {
-    fn decode(
-        &mut self,
-        name: &str,
-        data: &str,
-        out: &mut Vec<StreamEvent>,
-    ) -> Result<(), Failure> {
-        if name == "error" {
-            let error_body = ProviderErrorBody::from_body(data.as_bytes());
-            return Err(classify::stream_error(&error_body, &self.model, classify));
-        }
-        parse_objects(data)?
-            .iter()
-            .try_for_each(|event| self.decode_event(event, out))
-    }
-
-    fn is_finished(&self) -> bool {
-        false
-    }
-
-    fn finish_result(&self) -> Result<FinishReason, Failure> {
-        self.state.finish_result()
-    }
+fn parse_finish_reason(reason: &str) -> Result<Option<FinishReason>, Failure> {
+    let failure = |fault| Failure::with_detail(fault, &format!("finish reason {reason}"));
+    Ok(Some(match reason {
+        "" | "FINISH_REASON_UNSPECIFIED" => return Ok(None),
+        "STOP" => FinishReason::Stop,
+        "MAX_TOKENS" | "CONTINUATION" => FinishReason::Length,
+        "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE"
+        | "MODEL_ARMOR" | "ESCALATION" => FinishReason::ContentFilter,
+        image if image.starts_with("IMAGE_") => FinishReason::ContentFilter,
+        "PUP_LIMITED_DISABLED" => return Err(failure(FaultKind::Unauthorized)),
+        "MALFORMED_FUNCTION_CALL"
+        | "UNEXPECTED_TOOL_CALL"
+        | "TOO_MANY_TOOL_CALLS"
+        | "MALFORMED_RESPONSE"
+        | "MISSING_THOUGHT_SIGNATURE"
+        | "OTHER" => return Err(failure(FaultKind::ServerError)),
+        other => unknown_finish_reason(other),
+    }))
 }
 
 /// Classifies by reason and quota in the details, then by message, then by status or status word.

@@ -9,16 +9,16 @@
 
 mod anthropic;
 mod azure;
-
-mod gemini;
-
 mod config;
+mod decoder;
 mod decoder_state;
+mod errors;
+mod gemini;
+mod messages;
 mod ollama;
 mod openai;
 mod quirks;
 
-mod messages;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -89,8 +89,9 @@ impl fmt::Debug for ProviderRequest {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
+    #[default]
     Sse,
     Lines,
 }
@@ -151,4 +152,3 @@ pub trait StreamDecoder {
     /// but has no text.
     fn finish_result(&self) -> Result<FinishReason, Failure>;
 }
-mod errors;

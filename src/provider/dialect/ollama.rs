@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason};
 use crate::provider::stream_event::StreamEvent;
 
 use super::config::ModelConfig;
+use super::decoder::{Decoder, EventFormat};
 use super::decoder_state::{
-    DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason,
+    DecoderState, is_set, push_usage, str_at, u64_at, unknown_finish_reason,
 };
 use super::errors::body::ProviderErrorBody;
 use super::errors::classify;
@@ -83,10 +84,7 @@ impl Dialect for Ollama {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
-        Box::new(OllamaDecoder {
-            model: Arc::clone(&self.model),
-            state: DecoderState::default(),
-        })
+        Decoder::<OllamaFormat>::boxed(&self.model, classify)
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
@@ -94,23 +92,22 @@ impl Dialect for Ollama {
     }
 }
 
-/// Decodes the lines. A complete JSON answer is a single line with `done`.
-struct OllamaDecoder {
-    model: Arc<ModelConfig>,
-    state: DecoderState,
-}
+/// A complete JSON answer is a single line with `done`.
+#[derive(Default)]
+struct OllamaFormat;
 
-impl OllamaDecoder {
-    fn decode_line(&mut self, line: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
-        if self.state.is_finished() {
-            return Ok(());
-        }
-        // Check for an error first: its line may also have the members of an answer.
-        if let Some(error_body) = ProviderErrorBody::from_event(line) {
-            return Err(classify::stream_error(&error_body, &self.model, classify));
-        }
+impl EventFormat for OllamaFormat {
+    const HAS_ERROR_EVENTS: bool = false;
+
+    fn decode_event(
+        &mut self,
+        _: &str,
+        line: &Value,
+        state: &mut DecoderState,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
         let content = str_at(line, "/message/content");
-        self.state.push_text(content, out);
+        state.push_text(content, out);
         let has_hidden_content =
             is_set(line, "/message/thinking") || is_set(line, "/message/tool_calls");
         if has_hidden_content && content.is_empty() {
@@ -123,38 +120,12 @@ impl OllamaDecoder {
                 "length" => FinishReason::Length,
                 other => unknown_finish_reason(other),
             };
-            self.state.set_finish(finish, out);
-            self.state.mark_ended();
+            state.set_finish(finish, out);
+            state.mark_ended();
             let input = u64_at(line, "/prompt_eval_count");
-            let output = u64_at(line, "/eval_count");
-            if input.is_some() || output.is_some() {
-                out.push(StreamEvent::Usage(TokenUsage {
-                    input_tokens: input.unwrap_or_default(),
-                    output_tokens: output.unwrap_or_default(),
-                    estimated: false,
-                }));
-            }
+            push_usage(input, u64_at(line, "/eval_count"), out);
         }
         Ok(())
-    }
-}
-
-impl StreamDecoder for OllamaDecoder {
-    fn decode(&mut self, _: &str, data: &str, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
-        if self.state.is_finished() {
-            return Ok(());
-        }
-        parse_objects(data)?
-            .iter()
-            .try_for_each(|line| self.decode_line(line, out))
-    }
-
-    fn is_finished(&self) -> bool {
-        self.state.is_finished()
-    }
-
-    fn finish_result(&self) -> Result<FinishReason, Failure> {
-        self.state.finish_result()
     }
 }
 

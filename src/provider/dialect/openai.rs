@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason, TokenUsage};
+use crate::domain::{ChatRequest, Failure, FaultKind, FinishReason};
 use crate::provider::stream_event::StreamEvent;
 
 use super::config::{ModelConfig, Prefill};
+use super::decoder::{Decoder, EventFormat};
 use super::decoder_state::{
-    DecoderState, is_set, parse_objects, str_at, u64_at, unknown_finish_reason,
+    DecoderState, is_set, push_usage, str_at, u64_at, unknown_finish_reason,
 };
 use super::errors::body::ProviderErrorBody;
 use super::errors::classify;
@@ -166,10 +167,7 @@ impl Dialect for OpenAi {
     }
 
     fn decoder(&self) -> Box<dyn StreamDecoder + Send> {
-        Box::new(OpenAiDecoder {
-            model: Arc::clone(&self.model),
-            state: DecoderState::default(),
-        })
+        Decoder::<OpenAiFormat>::boxed(&self.model, classify)
     }
 
     fn classify_error(&self, response: &ErrorResponse<'_>) -> Failure {
@@ -181,90 +179,97 @@ impl Dialect for OpenAi {
             None => self.quirks.learn_message_order(sent, response),
             // Retry with the other name of the limit, unless that was rejected as well.
             Some(name) if self.token_limit_fields.contains(&name) => {
-                let mut others = self
-                    .token_limit_fields
-                    .iter()
-                    .filter(|other| **other != name);
-                others.any(|other| self.quirks.accepts(other))
+                let mut fields = self.token_limit_fields.iter();
+                fields.any(|other| *other != name && self.quirks.accepts(other))
             }
             Some(_) => true,
         }
     }
 }
 
-struct OpenAiDecoder {
-    model: Arc<ModelConfig>,
-    state: DecoderState,
-}
+#[derive(Default)]
+struct OpenAiFormat;
 
-impl OpenAiDecoder {
-    fn decode_chunk(&mut self, chunk: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
-        if let Some(error_body) = ProviderErrorBody::from_event(chunk) {
-            return Err(classify::stream_error(&error_body, &self.model, classify));
+impl EventFormat for OpenAiFormat {
+    fn decode_quickly(data: &str, state: &mut DecoderState, out: &mut Vec<StreamEvent>) -> bool {
+        if data.trim_start().starts_with("[DONE]") {
+            // Some servers send no finish reason at all.
+            state.mark_ended_without_finish();
+            return true;
         }
+        let text = fast_path::text_only_chunk(data);
+        if let Some(text) = &text {
+            state.push_text(text, out);
+        }
+        text.is_some()
+    }
+
+    fn decode_event(
+        &mut self,
+        _: &str,
+        chunk: &Value,
+        state: &mut DecoderState,
+        out: &mut Vec<StreamEvent>,
+    ) -> Result<(), Failure> {
         if let Some(choice) = first_choice(chunk) {
-            self.decode_choice(choice, out)?;
+            decode_choice(choice, state, out)?;
         }
         // Any chunk may carry the usage. The last one counts.
         let input = u64_at(chunk, "/usage/prompt_tokens");
-        let output = u64_at(chunk, "/usage/completion_tokens");
-        if input.is_some() || output.is_some() {
-            out.push(StreamEvent::Usage(TokenUsage {
-                input_tokens: input.unwrap_or_default(),
-                output_tokens: output.unwrap_or_default(),
-                estimated: false,
-            }));
-        }
+        push_usage(input, u64_at(chunk, "/usage/completion_tokens"), out);
         Ok(())
     }
+}
 
-    fn decode_choice(&mut self, choice: &Value, out: &mut Vec<StreamEvent>) -> Result<(), Failure> {
-        let object = |key| choice.get(key).filter(|value: &&Value| value.is_object());
-        let delta = object("delta");
-        let message = object("message").filter(|_| delta.is_none());
-        if let Some(content) = delta.or(message) {
-            self.decode_delta(content, out);
-        }
-        match str_at(choice, "/finish_reason") {
-            // A complete JSON answer needs no finish reason: that it parses is proof enough.
-            "" if message.is_some() => self.state.set_finish(FinishReason::Stop, out),
-            "" => {}
-            "stop" | "tool_calls" | "function_call" => {
-                self.state.set_finish(FinishReason::Stop, out)
-            }
-            "length" => self.state.set_finish(FinishReason::Length, out),
-            "content_filter" => self.state.set_finish(FinishReason::ContentFilter, out),
-            "error" => {
-                let detail = "the answer finished with an error";
-                return Err(Failure::with_detail(FaultKind::ServerError, detail));
-            }
-            other => self.state.set_finish(unknown_finish_reason(other), out),
-        }
-        Ok(())
+fn decode_choice(
+    choice: &Value,
+    state: &mut DecoderState,
+    out: &mut Vec<StreamEvent>,
+) -> Result<(), Failure> {
+    let object = |key| choice.get(key).filter(|value: &&Value| value.is_object());
+    let delta = object("delta");
+    let message = object("message").filter(|_| delta.is_none());
+    if let Some(content) = delta.or(message) {
+        decode_delta(content, state, out);
     }
+    let finish = match str_at(choice, "/finish_reason") {
+        // A complete JSON answer needs no finish reason: that it parses is proof enough.
+        "" if message.is_some() => FinishReason::Stop,
+        "" => return Ok(()),
+        "stop" | "tool_calls" | "function_call" => FinishReason::Stop,
+        "length" => FinishReason::Length,
+        "content_filter" => FinishReason::ContentFilter,
+        "error" => {
+            let detail = "the answer finished with an error";
+            return Err(Failure::with_detail(FaultKind::ServerError, detail));
+        }
+        other => unknown_finish_reason(other),
+    };
+    state.set_finish(finish, out);
+    Ok(())
+}
 
-    fn decode_delta(&mut self, delta: &Value, out: &mut Vec<StreamEvent>) {
-        const HIDDEN_CONTENT: [&str; 6] = [
-            "/reasoning_content",
-            "/reasoning",
-            "/reasoning_details",
-            "/tool_calls",
-            "/function_call",
-            "/audio",
-        ];
-        let before = out.len();
-        self.state.push_text(str_at(delta, "/content"), out);
-        // Mistral sends a list of parts, which includes thinking.
-        let parts = delta.get("content").and_then(Value::as_array);
-        for part in parts.into_iter().flatten() {
-            self.state.push_text(str_at(part, "/text"), out);
-        }
-        self.state.push_refusal(str_at(delta, "/refusal"), out);
-        let has_hidden_content = parts.is_some_and(|parts| !parts.is_empty())
-            || HIDDEN_CONTENT.iter().any(|path| is_set(delta, path));
-        if has_hidden_content && out.len() == before {
-            out.push(StreamEvent::Thinking);
-        }
+fn decode_delta(delta: &Value, state: &mut DecoderState, out: &mut Vec<StreamEvent>) {
+    const HIDDEN_CONTENT: [&str; 6] = [
+        "/reasoning_content",
+        "/reasoning",
+        "/reasoning_details",
+        "/tool_calls",
+        "/function_call",
+        "/audio",
+    ];
+    let before = out.len();
+    state.push_text(str_at(delta, "/content"), out);
+    // Mistral sends a list of parts, which includes thinking.
+    let parts = delta.get("content").and_then(Value::as_array);
+    for part in parts.into_iter().flatten() {
+        state.push_text(str_at(part, "/text"), out);
+    }
+    state.push_refusal(str_at(delta, "/refusal"), out);
+    let has_hidden_content = parts.is_some_and(|parts| !parts.is_empty())
+        || HIDDEN_CONTENT.iter().any(|path| is_set(delta, path));
+    if has_hidden_content && out.len() == before {
+        out.push(StreamEvent::Thinking);
     }
 }
 
@@ -274,43 +279,6 @@ fn first_choice(chunk: &Value) -> Option<&Value> {
     choices
         .iter()
         .find(|choice| u64_at(choice, "/index").unwrap_or_default() == 0)
-}
-
-impl StreamDecoder for OpenAiDecoder {
-    fn decode(
-        &mut self,
-        name: &str,
-        data: &str,
-        out: &mut Vec<StreamEvent>,
-    ) -> Result<(), Failure> {
-        if self.state.is_finished() {
-            return Ok(());
-        }
-        if name == "error" {
-            let error_body = ProviderErrorBody::from_body(data.as_bytes());
-            return Err(classify::stream_error(&error_body, &self.model, classify));
-        }
-        if data.trim_start().starts_with("[DONE]") {
-            // Some servers send no finish reason at all.
-            self.state.mark_ended_without_finish();
-            return Ok(());
-        }
-        if let Some(text) = fast_path::text_only_chunk(data) {
-            self.state.push_text(&text, out);
-            return Ok(());
-        }
-        parse_objects(data)?
-            .iter()
-            .try_for_each(|chunk| self.decode_chunk(chunk, out))
-    }
-
-    fn is_finished(&self) -> bool {
-        self.state.is_finished()
-    }
-
-    fn finish_result(&self) -> Result<FinishReason, Failure> {
-        self.state.finish_result()
-    }
 }
 
 /// Classifies by code, then by message, then by status.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::domain::{
     AnswerSource, ConversationId, FinishReason, Timestamp, TurnId, TurnRecord, TurnState,
 };
-use crate::provider::jitter;
+use crate::provider::backoff;
 
 /// The maximum age of a question that still gets a follow-up. Later nobody waits for it.
 pub const MAX_AGE: Duration = Duration::from_secs(60 * 60);
@@ -45,7 +45,7 @@ pub struct RetryPacing {
 impl RetryPacing {
     /// Returns the interval to the next follow-up. `random` is in 0..1.
     fn next_interval(self, random: f64) -> Duration {
-        jitter::between(self.min_interval, self.max_interval, random)
+        backoff::between(self.min_interval, self.max_interval, random)
     }
 
     /// Returns the pause after this many consecutive failures, shortened by up to a fifth. `random`
@@ -55,7 +55,7 @@ impl RetryPacing {
             .base_backoff
             .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
         let longest = doubled.min(self.max_backoff);
-        jitter::between(longest.mul_f64(0.8), longest, random)
+        backoff::between(longest.mul_f64(0.8), longest, random)
     }
 }
 

@@ -7,9 +7,9 @@ use crate::domain::{
     AnswerSource, FaultKind, FinishReason, ProviderState, Timestamp, TurnId, TurnRecord, TurnState,
 };
 use crate::provider::cost::ProviderPricing;
-use crate::provider::handle::ProviderStatus;
 use crate::provider::paused_system::{Paused, advance};
 use crate::provider::scripted_client::{Script, ScriptStep, break_after, fail_with, reply};
+use crate::provider::status::ProviderStatus;
 use crate::provider::test_bench::BenchOptions;
 use crate::store::Store as _;
 use crate::turn::protocol_reader::ProtocolClient;

@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::domain::FaultKind;
-    use crate::provider::handle::describe_fault;
+    use crate::provider::status::describe_fault;
 
     /// Returns all texts in the order of the fields.
     fn texts(words: &Locale) -> Vec<&'static str> {

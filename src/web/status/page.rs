@@ -13,7 +13,8 @@ use super::timeline::{
 use crate::domain::{Incident, ProviderState, ServiceMode, Timestamp};
 use crate::ops::status::next_provider;
 use crate::ops::status_history::{LatencyTrend, StatusHistory};
-use crate::provider::handle::{Provider, ProviderStatus};
+use crate::provider::handle::Provider;
+use crate::provider::status::ProviderStatus;
 use crate::web::AppState;
 use crate::web::access;
 use crate::web::locales::{Locale, interpolate};

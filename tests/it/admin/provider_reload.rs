@@ -25,7 +25,7 @@ pub async fn halting_provider(gate: &ScriptGate) -> ScriptedProvider {
 
 /// Waits until a provider's actor and its factory have been dropped.
 async fn wait_until_dropped(
-    mut vitals: tokio::sync::watch::Receiver<failsoft::provider::handle::ProviderStatus>,
+    mut vitals: tokio::sync::watch::Receiver<failsoft::provider::status::ProviderStatus>,
 ) {
     eventually("the end of a provider's actor", async {
         while vitals.changed().await.is_ok() {}

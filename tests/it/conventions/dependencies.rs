@@ -36,9 +36,9 @@ const DIRECT_ONLY: [&str; 3] = ["ops", "cluster", "simulator"];
 
 /// Files that only decide: no actor, task, socket, clock or random source. Time and chance are arguments.
 const PURE: &str = concat!(
-    r"^src/(?:domain\b|provider/(?:breaker|actor/stable_time\b|fault_injection/(?:fault|events)\b",
+    r"^src/(?:domain\b|provider/(?:breaker|status\b|backoff\b|fault_injection/(?:fault|events)\b",
     r"|sliding_window\b|dialect\b|latency\b|cost\b|event\b)",
-    r"|router/(?:ordering|retry_policy|retry_budget|backoff)\b",
+    r"|router/(?:ordering|retry_policy|retry_budget)\b",
     r"|turn/(?:merge|quality|followups/queue)\b|session/rate_limit/bucket\b",
     r"|cluster/(?:message|peer_state|spend_share|simulation)\b",
     r"|ops/(?:incidents|uptime|hourly_history|anomaly\b|drills/report)\b",
@@ -294,7 +294,7 @@ fn impure_code_in_a_pure_file_is_reported() {
         "src/router/ordering.rs",
         "src/router/retry_policy.rs",
         "src/router/retry_budget.rs",
-        "src/router/backoff.rs",
+        "src/provider/backoff.rs",
         "src/turn/merge.rs",
         "src/degradation/fallback_chain.rs",
         "src/degradation/replies/file.rs",

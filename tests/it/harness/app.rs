@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use failsoft::actor_exit::AddrWatch;
 use failsoft::app::App;
 use failsoft::config::{ConfigErrors, Dialect, LoadedConfig, ProviderSource, Secret, Settings};
 use failsoft::degradation::{DegradationActor, SelfCheckConfig};
-use failsoft::provider::handle::{AddrWatch, Provider, ProviderStatus};
+use failsoft::provider::handle::Provider;
+use failsoft::provider::status::ProviderStatus;
 use failsoft::session::service::ChatService;
 use serde_json::Value;
 use tempfile::TempDir;

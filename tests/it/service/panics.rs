@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use failsoft::actor_exit::AddrWatch;
 use failsoft::actor_exit::CrashForTest;
-use failsoft::provider::handle::AddrWatch;
 use serde_json::json;
 
 use crate::harness::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use failsoft::config::{Prices, RoutingStrategy, Settings};
-use failsoft::provider::handle::ProviderStatus;
+use failsoft::provider::status::ProviderStatus;
 use serde_json::json;
 
 use crate::harness::{

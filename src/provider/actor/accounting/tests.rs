@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::domain::{FaultKind, ProviderState, TokenUsage};
 use crate::provider::actor::AcquireRejection;
 use crate::provider::breaker::{BreakerConfig, CallOutcome};
+use crate::provider::clock::Clock;
 use crate::provider::cost::{DailySpend, ProviderPricing};
-use crate::provider::handle::{Clock, ProviderStatus};
 use crate::provider::paused_system::{Paused, advance};
+use crate::provider::status::ProviderStatus;
 use crate::provider::test_bench::{BenchOptions, ProviderBench};
 use crate::store::{DailySpendRecord, MemoryStore, Store};
 

@@ -9,14 +9,14 @@ use futures_util::future::BoxFuture;
 use super::{ApplyPeerEvent, SetPeerSpend};
 use crate::config;
 use crate::domain::{FaultKind, ProviderState};
+use crate::provider::actor::probes::{ProbeCoordinator, ProbeLease, ProbeLeaseResult};
 use crate::provider::actor::{ClearAfterDrill, ResetBreaker};
 use crate::provider::breaker::CallOutcome;
+use crate::provider::clock::Clock;
 use crate::provider::cost::{self, DailySpend, ProviderPricing};
 use crate::provider::event::ProviderEvent;
 use crate::provider::fault_injection;
-use crate::provider::handle::Clock;
 use crate::provider::paused_system::{Paused, advance, run_until_idle};
-use crate::provider::probe_lease::{ProbeCoordinator, ProbeLease, ProbeLeaseResult};
 use crate::provider::scripted_client::{fail_with, reply};
 use crate::provider::test_bench::{BenchOptions, ProviderBench};
 

@@ -6,7 +6,7 @@ use crate::config::{HealthSettings, ProbeKind};
 use crate::domain::{FaultKind, ProviderState, Timestamp};
 use crate::provider::actor::ResetBreaker;
 use crate::provider::breaker::{BreakerConfig, CallOutcome};
-use crate::provider::handle::Clock;
+use crate::provider::clock::Clock;
 use crate::provider::paused_system::{Paused, advance};
 use crate::provider::scripted_client::{ScriptStep, fail_with, hang, reply};
 use crate::provider::test_bench::{BenchOptions, ProviderBench};

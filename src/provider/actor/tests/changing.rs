@@ -124,7 +124,7 @@ async fn health_check_of_the_old_address_does_not_count() {
 #[actix_rt::test(system = "Paused")]
 async fn retired_actor_finishes_its_calls_and_stops() {
     let store = Arc::new(MemoryStore::default());
-    let clock = crate::provider::handle::Clock::start();
+    let clock = crate::provider::clock::Clock::start();
     let mut stand = ProviderBench::start(BenchOptions::new("a"), clock, Arc::clone(&store) as _);
     let first = stand.try_acquire().await.unwrap();
     let mut last = stand.try_acquire().await.unwrap();

@@ -152,3 +152,16 @@ fn three_probes() -> BreakerConfig {
         ..BreakerConfig::default()
     }
 }
+
+impl BreakerView {
+    /// Returns the snapshot, or `None` if the breaker is closed. Its times are only valid in this
+    /// process.
+    fn snapshot(&self) -> Option<BreakerSnapshot> {
+        (self.state != ProviderState::Closed).then_some(BreakerSnapshot {
+            failed_probes: self.failed_probes,
+            retry_at: self.retry_at.unwrap_or(self.since),
+            is_blocked: self.state == ProviderState::Blocked,
+            fault: self.fault,
+        })
+    }
+}

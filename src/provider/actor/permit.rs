@@ -3,13 +3,39 @@
 
 use std::time::Duration;
 
+use actix::Message;
 use tokio::time::Instant;
 
-use super::actor::{ProviderActor, RecordFirstToken, RecordMinLatency, RecordOutcome};
-use super::breaker::{CallOutcome, Ticket};
-use super::concurrency_limit::ConcurrencyPermit;
-use super::handle::AddrWatch;
+use super::ProviderActor;
+use crate::actor_exit::AddrWatch;
 use crate::domain::TokenUsage;
+use crate::provider::breaker::{CallOutcome, Ticket};
+use crate::provider::concurrency_limit::ConcurrencyPermit;
+
+/// Records how long the first token took. This is the first of an attempt's two outcomes.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RecordFirstToken {
+    pub(super) ticket: Ticket,
+    pub(super) latency: Duration,
+}
+
+/// Records a lower bound of the first-token latency, from an attempt that was abandoned for a
+/// faster one before its first token.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RecordMinLatency {
+    pub(super) waited: Duration,
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RecordOutcome {
+    pub(super) ticket: Ticket,
+    pub(super) outcome: CallOutcome,
+    pub(super) elapsed: Duration,
+    pub(super) stats: CallStats,
+}
 
 /// One admitted call. It holds a concurrency permit of the provider until it is dropped, whatever
 /// happens to the actor.
@@ -34,24 +60,21 @@ impl Permit {
     pub(super) fn new(
         ticket: Ticket,
         actor: AddrWatch<ProviderActor>,
-        place: ConcurrencyPermit,
+        concurrency_permit: ConcurrencyPermit,
     ) -> Self {
         Self {
             ticket: Some(ticket),
             actor,
             started_at: Instant::now(),
-            concurrency_permit: Some(place),
+            concurrency_permit: Some(concurrency_permit),
             stats: CallStats::default(),
         }
     }
 
     /// Reports how long the first token took. This is the first of an attempt's two outcomes.
-    pub fn record_first_token(&self, after: Duration) {
+    pub fn record_first_token(&self, latency: Duration) {
         if let (Some(ticket), Some(actor)) = (self.ticket, &*self.actor.borrow()) {
-            actor.do_send(RecordFirstToken {
-                ticket,
-                first_token: after,
-            });
+            actor.do_send(RecordFirstToken { ticket, latency });
         }
     }
 
