@@ -138,12 +138,10 @@ impl RunningTurn<'_> {
             ..
         } = attempt;
         let log = Arc::clone(self.writer.log());
+        let metrics = &self.deps.observer.metrics;
         let on_first_token = |after| {
             lease.permit.record_first_token(after);
-            self.deps
-                .observer
-                .metrics
-                .record_first_token(&lease.provider.name, after);
+            metrics.record_first_token(&lease.provider.name, after);
         };
         let cancelled = log.cancelled(self.options.orphan_grace);
         let report =
@@ -164,16 +162,10 @@ impl RunningTurn<'_> {
                 (AttemptOutcome::from(failed.failure.fault), Err(failed))
             }
         };
-        self.deps
-            .observer
-            .metrics
-            .record_attempt(&lease.provider.name, outcome, report.elapsed);
-        self.summary
-            .record_attempt(&mut lease, &report, outcome, &request);
+        self.record_attempt(&mut lease, &report, outcome, &request);
         // A continuation of another attempt's text has no score of its own.
-        if let Some(score) = self
-            .quality_score(&report)
-            .filter(|_| !limits.is_continuation)
+        if !limits.is_continuation
+            && let Some(score) = self.quality_score(&report)
         {
             lease.permit.record_quality(score);
         }
@@ -185,6 +177,19 @@ impl RunningTurn<'_> {
             record_outcome(lease, &report);
         }
         result
+    }
+
+    /// Adds an attempt that has ended to the metrics and to the turn's report.
+    pub(super) fn record_attempt(
+        &mut self,
+        lease: &mut ProviderLease,
+        report: &AttemptReport,
+        outcome: AttemptOutcome,
+        request: &ChatRequest,
+    ) {
+        let metrics = &self.deps.observer.metrics;
+        metrics.record_attempt(&lease.provider.name, outcome, report.elapsed);
+        self.summary.record_attempt(lease, report, outcome, request);
     }
 
     /// The quality score of the answer. `None` if there is no answer to judge.

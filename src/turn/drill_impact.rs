@@ -18,6 +18,7 @@ struct ObserverState {
     /// Turns started so far, which is also the number of the newest one.
     turns_started: u64,
     turns_running: u64,
+    drills_started: u64,
     drills: Vec<ObservedDrill>,
 }
 
@@ -66,12 +67,8 @@ impl DrillObserver {
         let mut state = self.0.lock();
         state.turns_started += 1;
         state.turns_running += 1;
-        for drill in state
-            .drills
-            .iter_mut()
-            .filter(|drill| drill.last_turn.is_none())
-        {
-            drill.impact.under_way += 1;
+        for drill in &mut state.drills {
+            drill.impact.under_way += u64::from(drill.last_turn.is_none());
         }
         state.turns_started
     }
@@ -80,37 +77,30 @@ impl DrillObserver {
     pub(super) fn turn_finished(&self, number: u64, record: Option<&TurnRecord>, restarts: usize) {
         let mut state = self.0.lock();
         state.turns_running = state.turns_running.saturating_sub(1);
-        for drill in state
-            .drills
-            .iter_mut()
-            .filter(|drill| drill.last_turn.is_none_or(|last| number <= last))
-        {
-            drill.impact.add_turn(record, restarts, &drill.provider);
+        for drill in &mut state.drills {
+            if drill.last_turn.is_none_or(|last| number <= last) {
+                drill.impact.add_turn(record, restarts, &drill.provider);
+            }
         }
     }
 
     pub fn observe(&self, provider: Arc<str>) -> DrillObservation {
         let mut state = self.0.lock();
-        let number = state
-            .drills
-            .iter()
-            .map(|drill| drill.id)
-            .max()
-            .unwrap_or_default()
-            + 1;
+        state.drills_started += 1;
+        let id = state.drills_started;
         let seen = DrillImpact {
             under_way: state.turns_running,
             ..DrillImpact::default()
         };
         state.drills.push(ObservedDrill {
-            id: number,
+            id,
             provider,
             last_turn: None,
             impact: seen,
         });
         DrillObservation {
             observer: self.clone(),
-            id: number,
+            id,
         }
     }
 }

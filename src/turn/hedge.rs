@@ -125,17 +125,8 @@ impl RunningTurn<'_> {
             elapsed: attempt.call.started_at.elapsed(),
             caused_by_local_stall: false,
         };
-        self.deps.observer.metrics.record_attempt(
-            &attempt.lease.provider.name,
-            AttemptOutcome::STOPPED,
-            report.elapsed,
-        );
-        self.summary.record_attempt(
-            &mut attempt.lease,
-            &report,
-            AttemptOutcome::STOPPED,
-            &attempt.request,
-        );
+        let ActiveAttempt { lease, request, .. } = &mut attempt;
+        self.record_attempt(lease, &report, AttemptOutcome::STOPPED, request);
     }
 }
 

@@ -33,6 +33,12 @@ pub struct TextSource {
     pub provider: Arc<str>,
 }
 
+impl TextSource {
+    pub fn new(attempt: u32, provider: Arc<str>) -> Self {
+        Self { attempt, provider }
+    }
+}
+
 /// The way an attempt deals with the text that is already shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContinuationMode {

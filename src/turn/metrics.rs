@@ -92,60 +92,59 @@ impl TurnMetrics {
     /// # Errors
     /// Only if a metric's name or label below is invalid.
     pub fn new<'p>(providers: impl IntoIterator<Item = &'p Arc<str>>) -> prometheus::Result<Self> {
-        let started = IntCounter::new(
-            "failsoft_turns_started_total",
-            "Turns begun since the start.",
-        )?;
-        let in_flight =
-            IntGauge::new("failsoft_turns_in_flight", "Turns that are being answered.")?;
-        let cache = counter_vec(
-            "failsoft_cache_total",
-            "Looks at the saved answers: hit, joined (another's, just being told), miss, stale (old, in an outage).",
-            &["result"],
-        )?;
-        let turns = counter_vec(
-            "failsoft_turns_total",
-            "Turns ended, by source and end.",
-            &["source", "finish"],
-        )?;
-        let attempts = counter_vec(
-            "failsoft_attempts_total",
-            "Attempts ended, by provider and outcome.",
-            &["provider", "outcome"],
-        )?;
-        let restarts = counter_vec(
-            "failsoft_restarts_total",
-            "Shown text that was voided, by whose it was, who follows, and why.",
-            &["from", "to", "reason"],
-        )?;
-        let first_tokens = histogram_vec(
-            "failsoft_first_token_seconds",
-            "From an attempt's beginning to its first token, thinking included.",
-            &FIRST_TOKEN_BUCKETS_S,
-        )?;
-        let totals = histogram_vec(
-            "failsoft_attempt_seconds",
-            "From an attempt's beginning to its end, however.",
-            &ATTEMPT_BUCKETS_S,
-        )?;
-        for source in AnswerSource::ALL {
-            turns.get_metric_with_label_values(&[source.as_str(), FinishReason::Stop.as_str()])?;
-        }
-        for outcome in CacheOutcome::ALL {
-            cache.get_metric_with_label_values(&[outcome.as_str()])?;
-        }
         let metrics = Self {
-            turns_started: started,
-            turns_in_flight: in_flight,
-            turns_ended: turns,
-            attempts,
-            restarts,
-            cache_lookups: cache,
-            first_token_seconds: first_tokens,
-            attempt_seconds: totals,
+            turns_started: IntCounter::new(
+                "failsoft_turns_started_total",
+                "Turns begun since the start.",
+            )?,
+            turns_in_flight: IntGauge::new(
+                "failsoft_turns_in_flight",
+                "Turns that are being answered.",
+            )?,
+            cache_lookups: counter_vec(
+                "failsoft_cache_total",
+                "Looks at the saved answers: hit, joined (another's, just being told), miss, stale (old, in an outage).",
+                &["result"],
+            )?,
+            turns_ended: counter_vec(
+                "failsoft_turns_total",
+                "Turns ended, by source and end.",
+                &["source", "finish"],
+            )?,
+            attempts: counter_vec(
+                "failsoft_attempts_total",
+                "Attempts ended, by provider and outcome.",
+                &["provider", "outcome"],
+            )?,
+            restarts: counter_vec(
+                "failsoft_restarts_total",
+                "Shown text that was voided, by whose it was, who follows, and why.",
+                &["from", "to", "reason"],
+            )?,
+            first_token_seconds: histogram_vec(
+                "failsoft_first_token_seconds",
+                "From an attempt's beginning to its first token, thinking included.",
+                &FIRST_TOKEN_BUCKETS_S,
+            )?,
+            attempt_seconds: histogram_vec(
+                "failsoft_attempt_seconds",
+                "From an attempt's beginning to its end, however.",
+                &ATTEMPT_BUCKETS_S,
+            )?,
             provider_histograms: RwLock::default(),
             removed_providers: Mutex::default(),
         };
+        let stop = FinishReason::Stop.as_str();
+        for source in AnswerSource::ALL {
+            let labels = [source.as_str(), stop];
+            metrics.turns_ended.get_metric_with_label_values(&labels)?;
+        }
+        for outcome in CacheOutcome::ALL {
+            let labels = [outcome.as_str()];
+            metrics
+                .cache_lookups
+                .get_metric_with_label_values(&labels)?;
+        }
         metrics.set_providers(providers);
         Ok(metrics)
     }
@@ -183,16 +182,13 @@ impl TurnMetrics {
 
     fn register_provider(&self, name: &str) -> prometheus::Result<ProviderHistograms> {
         for outcome in outcomes() {
-            self.attempts
-                .get_metric_with_label_values(&[name, outcome])?;
+            let labels = [name, outcome];
+            self.attempts.get_metric_with_label_values(&labels)?;
         }
-        let first_token = self
-            .first_token_seconds
-            .get_metric_with_label_values(&[name])?;
-        let total = self.attempt_seconds.get_metric_with_label_values(&[name])?;
+        let first_tokens = &self.first_token_seconds;
         Ok(ProviderHistograms {
-            first_token,
-            attempt: total,
+            first_token: first_tokens.get_metric_with_label_values(&[name])?,
+            attempt: self.attempt_seconds.get_metric_with_label_values(&[name])?,
         })
     }
 

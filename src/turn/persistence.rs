@@ -44,17 +44,6 @@ pub struct PreparedRequest {
     pub is_standalone: bool,
 }
 
-impl PreparedRequest {
-    fn from_caller(request: &ChatRequest) -> Self {
-        Self {
-            request: request.clone(),
-            last_provider: None,
-            is_first_message: false,
-            is_standalone: false,
-        }
-    }
-}
-
 impl Persistence {
     /// Writes the question to the store, then releases the frames.
     ///
@@ -127,7 +116,12 @@ impl Persistence {
                 prepare_request(deps, conversation, &log.record()).await
             }
             Persistence::Ephemeral(request) | Persistence::CacheRefresh(request, ..) => {
-                PreparedRequest::from_caller(request)
+                PreparedRequest {
+                    request: request.clone(),
+                    last_provider: None,
+                    is_first_message: false,
+                    is_standalone: false,
+                }
             }
         }
     }

@@ -28,19 +28,10 @@ pub fn build_request(
         .collect();
     let skip = pairs.len().saturating_sub(limits.history_turns);
     for (record, answer) in pairs.into_iter().skip(skip) {
-        messages.push(ChatMessage {
-            role: MessageRole::User,
-            text: record.question.as_str().into(),
-        });
-        messages.push(ChatMessage {
-            role: MessageRole::Assistant,
-            text: answer.into(),
-        });
+        messages.push(message(MessageRole::User, record.question.as_str()));
+        messages.push(message(MessageRole::Assistant, answer));
     }
-    messages.push(ChatMessage {
-        role: MessageRole::User,
-        text: question.into(),
-    });
+    messages.push(message(MessageRole::User, question));
     ChatRequest {
         system,
         messages: messages.into(),
@@ -48,6 +39,13 @@ pub fn build_request(
         ends_with_prefill: false,
         temperature: None,
         stop: Arc::default(),
+    }
+}
+
+fn message(role: MessageRole, text: impl Into<Arc<str>>) -> ChatMessage {
+    ChatMessage {
+        role,
+        text: text.into(),
     }
 }
 
@@ -81,10 +79,7 @@ pub fn with_repeat_instruction(request: &ChatRequest, shown: &str) -> ChatReques
          to its end. No greeting, no apology, no comment, and do not begin again. Its last {OVERLAP_CHARS} characters are:\n{}",
         overlap_tail(shown)
     );
-    let instruction = ChatMessage {
-        role: MessageRole::User,
-        text: instruction.into(),
-    };
+    let instruction = message(MessageRole::User, instruction);
     let messages = append_partial(request, shown)
         .chain([instruction])
         .collect();
@@ -107,11 +102,12 @@ fn append_partial(request: &ChatRequest, shown: &str) -> impl Iterator<Item = Ch
         other => ("", other),
     };
     // Providers reject a partial answer that ends with white space.
-    let text = format!("{partial}{}", shown.trim_end()).into();
-    before.iter().chain(last).cloned().chain([ChatMessage {
-        role: MessageRole::Assistant,
-        text,
-    }])
+    let text = format!("{partial}{}", shown.trim_end());
+    before
+        .iter()
+        .chain(last)
+        .cloned()
+        .chain([message(MessageRole::Assistant, text)])
 }
 
 /// The request for a provider that supports prefill: a caller's partial answer at the end of the

@@ -159,11 +159,8 @@ impl TurnService {
 
     fn ephemeral_log(&self, request: &ChatRequest, append_only: bool) -> LogWriter {
         let now = self.clock.wall();
-        let question = request
-            .messages
-            .last()
-            .map(|message| message.text.to_string())
-            .unwrap_or_default();
+        let last = request.messages.last();
+        let question = last.map_or_else(String::new, |message| message.text.to_string());
         let turn = TurnId::next_after(None, now.0, (self.random_u64)());
         let record = TurnRecord::new(turn, ClientMsgId::for_turn(turn), now, question, None);
         LogWriter::without_frames(record, append_only)

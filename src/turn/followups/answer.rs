@@ -11,6 +11,7 @@ use crate::domain::{
 };
 use crate::provider::handle::Provider;
 use crate::store::StoreError;
+use crate::store::redis::turn_streams::TurnMessage;
 use crate::turn::deps::{TurnDeps, TurnOptions};
 use crate::turn::log::{Cancel, Follower, TurnLog};
 use crate::turn::persistence;
@@ -51,7 +52,7 @@ pub(super) async fn answer_pending(
         ..service.default_options()
     };
     if let Some(sharing) = &service.replication
-        && !sharing.claim_followup(followup.turn).await
+        && !sharing.streams.claim_followup(followup.turn).await
     {
         return FollowupOutcome::Skipped;
     }
@@ -93,9 +94,9 @@ pub(super) async fn answer_pending(
     }
     tracing::info!(turn = %followup.turn, provider = %late.provider, "follow-up answered");
     if let Some(sharing) = &service.replication {
-        sharing
-            .publish_followup(followup.conversation, followup.turn, late.clone())
-            .await;
+        let message =
+            TurnMessage::FollowupReady(followup.conversation, followup.turn, late.clone());
+        sharing.streams.publish(&message).await;
     }
     conversation.publish_followup(followup.turn, late);
     FollowupOutcome::Answered

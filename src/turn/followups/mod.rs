@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 pub use self::queue::RetryPacing;
-use self::queue::{FollowupOrder, FollowupOutcome, PendingFollowup};
+use self::queue::{FollowupOrder, PendingFollowup};
 use crate::domain::{ConversationId, TurnId};
 use crate::store::Store;
 
@@ -106,21 +106,6 @@ impl FollowupQueue {
             clear_pending(store, dropped);
         }
         self.changed.notify_one();
-    }
-
-    fn start_next(&self, now: Duration) -> Option<PendingFollowup> {
-        self.order.lock().start_next(now, (self.random_unit)())
-    }
-
-    fn record_outcome(
-        &self,
-        followup: PendingFollowup,
-        outcome: FollowupOutcome,
-        now: Duration,
-    ) -> bool {
-        self.order
-            .lock()
-            .record_outcome(followup, outcome, now, (self.random_unit)())
     }
 }
 

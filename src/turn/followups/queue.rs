@@ -155,17 +155,13 @@ impl FollowupOrder {
     /// Returns the next turn to answer, if one may start now. It counts as running until its
     /// outcome is recorded.
     pub fn start_next(&mut self, now: Duration, random: f64) -> Option<PendingFollowup> {
-        let under_way = self.slots.values().filter(|slot| slot.is_running).count();
         if now < self.next_at.max(self.backoff_until)
-            || under_way >= MAX_CONCURRENT.min(1 + self.consecutive_answers)
+            || self.running().count() >= MAX_CONCURRENT.min(1 + self.consecutive_answers)
         {
             return None;
         }
         // Only the oldest turn of each conversation is eligible, and none while one is running.
-        let mut seen: BTreeSet<_> = self
-            .running()
-            .map(|followup| followup.conversation)
-            .collect();
+        let mut seen: BTreeSet<_> = self.running().map(|one| one.conversation).collect();
         let firsts = self
             .slots
             .iter_mut()
@@ -232,10 +228,8 @@ impl FollowupOrder {
     }
 
     fn running(&self) -> impl Iterator<Item = &PendingFollowup> {
-        self.slots
-            .iter()
-            .filter(|(_, slot)| slot.is_running)
-            .map(|(followup, _)| followup)
+        let running = self.slots.iter().filter(|(_, slot)| slot.is_running);
+        running.map(|(followup, _)| followup)
     }
 }
 

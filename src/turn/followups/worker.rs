@@ -92,16 +92,18 @@ async fn answer_loop(service: &Arc<TurnService>) -> Infallible {
                 .providers
                 .iter()
                 .any(|provider| answer::can_serve(service, provider));
-        let next = is_available
-            .then(|| outbox.start_next(service.clock.now()))
-            .flatten();
-        if let Some(followup) = next {
+        let now = service.clock.now();
+        let random = (outbox.random_unit)();
+        if is_available && let Some(followup) = outbox.order.lock().start_next(now, random) {
             running.push(catch_panic(service, followup));
             continue;
         }
         tokio::select! {
             Some((followup, outcome)) = running.next() => {
-                let is_over = outbox.record_outcome(followup, outcome, service.clock.now());
+                let now = service.clock.now();
+                let mut order = outbox.order.lock();
+                let is_over = order.record_outcome(followup, outcome, now, (outbox.random_unit)());
+                drop(order);
                 // An answer is stored together with the removal from the pending turns.
                 if is_over && outcome != FollowupOutcome::Answered {
                     clear_pending(&*service.store, followup);

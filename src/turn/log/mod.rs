@@ -4,7 +4,6 @@
 //! A slow follower costs nothing: it holds a number, and reads a snapshot if the frames that it
 //! missed are gone. Frames are held back until the question is on disk (`LogWriter::release`).
 
-mod follower;
 mod replica;
 mod state;
 mod writer;
@@ -13,20 +12,18 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-pub use follower::Follower;
 pub use replica::ReplicaLog;
 pub use state::encode_frame;
 pub use writer::LogWriter;
 
 use state::LogState;
 
-use crate::domain::{
-    AnswerSource, ClientMsgId, Failure, TurnId, TurnRecord, TurnState, TurnUpdate,
-};
+use crate::domain::{AnswerSource, ClientMsgId, Failure, TurnId, TurnRecord, TurnUpdate};
 
 /// The longest wait for the write of a question: slightly longer than the store's own limit.
 const DURABILITY_TIMEOUT: Duration = Duration::from_millis(300);
@@ -97,7 +94,7 @@ impl TurnLog {
     }
 
     pub fn is_finished(&self) -> bool {
-        self.state.lock().record.state != TurnState::Running
+        self.state.lock().is_finished()
     }
 
     /// Returns the turn as it stands, for the store and the history.
@@ -108,8 +105,7 @@ impl TurnLog {
     /// Returns the record of an ended turn if `wanted` accepts it. It is cloned only then.
     pub fn finished_record(&self, wanted: impl FnOnce(&TurnRecord) -> bool) -> Option<TurnRecord> {
         let state = self.state.lock();
-        (state.record.state != TurnState::Running && wanted(&state.record))
-            .then(|| state.record.clone())
+        (state.is_finished() && wanted(&state.record)).then(|| state.record.clone())
     }
 
     /// The number of attempts started so far.
@@ -144,7 +140,7 @@ impl TurnLog {
             provider: span.and_then(|span| span.provider.clone()),
             model: span.and_then(|span| span.model.clone()),
             source: span.map_or(AnswerSource::Ai, |span| span.source),
-            is_final: !state.is_held_back && state.record.state != TurnState::Running,
+            is_final: !state.is_held_back && state.is_finished(),
         }
     }
 
@@ -191,7 +187,12 @@ impl TurnLog {
 
     fn follow_from(self: &Arc<Self>, cursor: Option<u64>) -> Follower {
         self.control.send_modify(|control| control.followers += 1);
-        Follower::new(Arc::clone(self), self.published_seq.subscribe(), cursor)
+        Follower {
+            log: Arc::clone(self),
+            published: self.published_seq.subscribe(),
+            cursor,
+            is_finished: false,
+        }
     }
 
     /// Ends the turn now: the writer drops the attempt, which closes the provider's connection.
@@ -249,11 +250,7 @@ impl TurnLog {
             frames.push(encode_frame(&DurabilityNote { durable }));
         }
         let lines: Vec<&str> = frames.iter().map(|frame| &**frame).collect();
-        Some((
-            lines.join("\n"),
-            end,
-            state.record.state != TurnState::Running,
-        ))
+        Some((lines.join("\n"), end, state.is_finished()))
     }
 
     /// Restarts the orphan timeout: another instance reports that somebody follows the turn there.
@@ -288,5 +285,55 @@ impl TurnLog {
             self.published_seq.send_replace(seq);
         }
         out
+    }
+}
+
+/// One reader of a turn's log.
+pub struct Follower {
+    log: Arc<TurnLog>,
+    published: watch::Receiver<u64>,
+    /// The last frame read. `None` if the next read has to be a snapshot.
+    cursor: Option<u64>,
+    is_finished: bool,
+}
+
+impl Follower {
+    /// Waits for the next encoded frames. Returns `None` after the end of the turn. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<ByteString>> {
+        while !self.is_finished {
+            // Mark the current value as seen before reading, so that no later change is missed.
+            self.published.borrow_and_update();
+            let mut frames = Vec::new();
+            let state = self.log.state.lock();
+            if !state.is_held_back {
+                self.is_finished = state.is_finished();
+                if self.cursor != Some(state.seq) {
+                    let (unread, seq) = state.frames_after(self.cursor);
+                    frames = unread;
+                    self.cursor = Some(seq);
+                }
+            }
+            drop(state);
+            if !frames.is_empty() {
+                return Some(frames);
+            }
+            if !self.is_finished && self.published.changed().await.is_err() {
+                return None;
+            }
+        }
+        None
+    }
+
+    pub fn log(&self) -> &Arc<TurnLog> {
+        &self.log
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.log.control.send_modify(|control| {
+            control.followers = control.followers.saturating_sub(1);
+            control.orphaned_since = Instant::now();
+        });
     }
 }

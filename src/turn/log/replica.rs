@@ -60,7 +60,7 @@ impl LogState {
         // A snapshot or the end may skip numbers, other frames may not.
         let next =
             seq == self.seq + 1 || (snapshot || matches!(frame, Frame::Done(_))) && seq > self.seq;
-        if self.record.state != TurnState::Running || !next {
+        if self.is_finished() || !next {
             return;
         }
         match &frame {
@@ -79,23 +79,12 @@ impl LogState {
             }
             Frame::Token { attempt, text, .. } => {
                 let provider = self.record.provider.clone().unwrap_or_else(|| "".into());
-                self.merger.append_replica(
-                    TextSource {
-                        attempt: *attempt,
-                        provider,
-                    },
-                    text,
-                );
+                self.merger
+                    .append_replica(TextSource::new(*attempt, provider), text);
             }
             Frame::Restart { attempt, to, .. } => {
                 let provider = to.clone().unwrap_or_else(|| "".into());
-                let _ = self.merger.replace(
-                    TextSource {
-                        attempt: *attempt,
-                        provider,
-                    },
-                    "",
-                );
+                let _ = self.merger.replace(TextSource::new(*attempt, provider), "");
                 if to.is_none() {
                     self.record.provider = None;
                     self.record.model = None;
@@ -112,18 +101,13 @@ impl LogState {
                 self.record.attempts = self.record.attempts.max(*attempt);
                 self.record.provider.clone_from(provider);
                 self.record.model.clone_from(model);
-                let owner = TextSource {
-                    attempt: *attempt,
-                    provider: provider.clone().unwrap_or_else(|| "".into()),
-                };
+                let owner =
+                    TextSource::new(*attempt, provider.clone().unwrap_or_else(|| "".into()));
                 self.merger.restore(owner, text.clone(), drafts.clone());
             }
             Frame::Done(done) => {
                 let provider = done.provider.clone().unwrap_or_else(|| "".into());
-                let owner = TextSource {
-                    attempt: done.attempts,
-                    provider,
-                };
+                let owner = TextSource::new(done.attempts, provider);
                 self.merger
                     .restore(owner, done.text.clone(), done.drafts.clone());
                 self.record = record_from_done(&self.record, done);

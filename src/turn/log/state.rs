@@ -71,9 +71,13 @@ impl LogState {
         state
     }
 
+    pub(super) fn is_finished(&self) -> bool {
+        self.record.state != TurnState::Running
+    }
+
     pub(super) fn current_record(&self) -> TurnRecord {
         let mut record = self.record.clone();
-        if record.state != TurnState::Running {
+        if self.is_finished() {
             return record;
         }
         self.merger.shown().clone_into(&mut record.text);
@@ -82,7 +86,7 @@ impl LogState {
     }
 
     pub(super) fn append_frame(&mut self, frame: impl FnOnce(TurnId, u64) -> Frame) {
-        if self.record.state != TurnState::Running {
+        if self.is_finished() {
             return;
         }
         self.seq += 1;
@@ -189,7 +193,7 @@ impl LogState {
             );
         }
         // Too far behind: send a snapshot. It takes the number before `done`, which follows it.
-        let ended = self.record.state != TurnState::Running;
+        let ended = self.is_finished();
         let seq = if ended { self.seq - 1 } else { self.seq };
         let mut frames = vec![encode_frame(&self.snapshot_frame(seq))];
         frames.extend(

@@ -10,7 +10,6 @@ use super::state::LogState;
 use super::{Control, TurnLog};
 use crate::domain::{
     AnswerSource, AttemptOutcome, Failure, FinishReason, Frame, PreviousFailure, TurnRecord,
-    TurnState,
 };
 use crate::turn::merge::{ContinuationMode, MergeResult, TextMerger, TextSource};
 use crate::turn::metrics::RestartEvent;
@@ -67,13 +66,9 @@ impl LogWriter {
         start: ContinuationMode,
     ) {
         self.0.update(|state| {
-            state.merger.start_attempt(
-                TextSource {
-                    attempt,
-                    provider: Arc::clone(&provider),
-                },
-                start,
-            );
+            state
+                .merger
+                .start_attempt(TextSource::new(attempt, Arc::clone(&provider)), start);
             state.record.attempts = attempt;
             state.record.provider = Some(Arc::clone(&provider));
             state.record.model = Some(Arc::clone(&model));
@@ -134,13 +129,9 @@ impl LogWriter {
     pub fn replace_text(&mut self, source: AnswerSource, text: &str) {
         self.0.update(|state| {
             let previous_source = state.merger.owner().cloned();
-            let result = state.merger.replace(
-                TextSource {
-                    attempt: 0,
-                    provider: source.as_str().into(),
-                },
-                text,
-            );
+            let result = state
+                .merger
+                .replace(TextSource::new(0, source.as_str().into()), text);
             state.record.source = Some(source);
             state.record.degraded = source.is_degraded();
             state.record.provider = None;
@@ -182,7 +173,7 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         self.0.update(|state| {
-            if state.record.state == TurnState::Running {
+            if !state.is_finished() {
                 state.is_held_back = false;
                 let mut record = state.current_record().into_interrupted();
                 record.finish = Some(FinishReason::Interrupted);

@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 use super::conversations::{LiveConversation, NewMessage};
 use super::log::{ReplicaLog, TurnLog, encode_frame};
-use crate::domain::{ConversationId, Followup, Frame, Timestamp, TurnId};
-use crate::store::redis::turn_streams::{ClaimReply, TurnMessage, TurnStreams};
+use crate::domain::{ConversationId, Frame, Timestamp, TurnId};
+use crate::store::redis::turn_streams::{ClaimReply, TurnStreams};
 
 /// The running turns that this instance shares with others.
 pub struct TurnReplication {
-    streams: TurnStreams,
+    pub(super) streams: TurnStreams,
     local_turns: Mutex<HashMap<TurnId, LocalTurn>>,
     remote_turns: Mutex<HashMap<TurnId, RemoteTurn>>,
 }
@@ -180,22 +180,5 @@ impl TurnReplication {
             .find_map(|line| ReplicaLog::from_start_frame(&serde_json::from_str(line).ok()?))?;
         lines.for_each(|line| replica.apply_lines(line));
         Some((replica, position))
-    }
-
-    /// Claims a follow-up for this instance. Returns `false` if another instance answers it.
-    pub async fn claim_followup(&self, turn: TurnId) -> bool {
-        self.streams.claim_followup(turn).await
-    }
-
-    /// Publishes a follow-up that is in the store.
-    pub async fn publish_followup(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-        late: Followup,
-    ) {
-        self.streams
-            .publish(&TurnMessage::FollowupReady(conversation, turn, late))
-            .await;
     }
 }

@@ -135,12 +135,8 @@ async fn read_loop(sharing: &TurnReplication) -> Infallible {
             .iter()
             .map(|(id, turn)| (*id, turn.stream_position.clone()))
             .collect();
-        for (id, parts) in sharing
-            .streams
-            .read_new_frames(&positions)
-            .await
-            .unwrap_or_default()
-        {
+        let batches = sharing.streams.read_new_frames(&positions).await;
+        for (id, parts) in batches.unwrap_or_default() {
             if let Some(turn) = sharing.remote_turns.lock().get_mut(&id) {
                 for (position, lines) in parts {
                     turn.replica.apply_lines(&lines);
@@ -186,16 +182,11 @@ fn collect_messages(sharing: &TurnReplication) -> Vec<TurnMessage> {
 
 /// Ends a replica, and evicts its log a little later.
 fn release_replica(turn: RemoteTurn) {
-    let RemoteTurn {
-        conversation: room,
-        replica: mirror,
-        ..
-    } = turn;
-    let turn = mirror.log().turn();
-    drop(mirror);
+    let id = turn.replica.log().turn();
+    drop(turn.replica);
     tokio::spawn(async move {
         sleep(REPLICA_TTL).await;
-        room.evict_log(turn);
+        turn.conversation.evict_log(id);
     });
 }
 
