@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::spend_share::{PublishedSpend, SpendShare};
 use super::{Cluster, redis_key};
 use crate::provider::actor::SetPeerSpend;
+use crate::provider::handle::Provider;
+use crate::router::runtime_config::RuntimeConfig;
 use crate::session::rate_limit::{RateLimiter, UnsyncedUsage};
 use crate::session::service::ChatService;
 use crate::store::redis::client::{BACKGROUND_TIMEOUT, RedisClient};
@@ -87,10 +89,10 @@ struct SpendCounter {
 }
 
 impl SharedCounters {
-    pub fn new(fleet: Cluster, lobby: Arc<ChatService>) -> Self {
+    pub fn new(cluster: Cluster, chat: Arc<ChatService>) -> Self {
         let mut counters = Self {
-            cluster: fleet,
-            chat: lobby,
+            cluster,
+            chat,
             spend_counters: HashMap::new(),
         };
         counters.track_providers();
@@ -101,11 +103,7 @@ impl SharedCounters {
     /// Redis is unavailable.
     fn track_providers(&mut self) {
         let config = self.chat.turns.config();
-        for provider in config
-            .providers
-            .iter()
-            .filter(|provider| provider.prices.is_some())
-        {
+        for provider in priced_providers(&config) {
             self.spend_counters
                 .entry(Arc::clone(&provider.name))
                 .or_insert_with(|| SpendCounter {
@@ -140,11 +138,7 @@ impl SharedCounters {
         let wall = self.cluster.clock.wall();
         let config = self.chat.turns.config();
         let mut due = Vec::new();
-        for provider in config
-            .providers
-            .iter()
-            .filter(|provider| provider.prices.is_some())
-        {
+        for provider in priced_providers(&config) {
             let spent = provider.status.borrow().spend_today;
             let Some(account) = self.spend_counters.get(&provider.name) else {
                 continue;
@@ -161,19 +155,11 @@ impl SharedCounters {
         let mut script = SPEND_SCRIPT.prepare_invoke();
         script.arg(&*self.cluster.instance_id).arg(SPEND_TTL_MS);
         for (provider, written) in &due {
-            script
-                .key(redis_key(
-                    "spent",
-                    &format!("{}:{}", written.day, provider.name),
-                ))
-                .arg(written.nanos);
+            let of = format!("{}:{}", written.day, provider.name);
+            script.key(redis_key("spent", &of)).arg(written.nanos);
         }
-        let Ok(sums) = self
-            .cluster
-            .redis
-            .script::<Vec<i64>>(BACKGROUND_TIMEOUT, &script)
-            .await
-        else {
+        let redis = &self.cluster.redis;
+        let Ok(sums) = redis.script::<Vec<i64>>(BACKGROUND_TIMEOUT, &script).await else {
             return;
         };
         for ((provider, written), sum) in due.into_iter().zip(sums) {
@@ -196,6 +182,11 @@ impl SharedCounters {
     }
 }
 
+fn priced_providers(config: &RuntimeConfig) -> impl Iterator<Item = &Arc<Provider>> {
+    let providers = config.providers.iter();
+    providers.filter(|provider| provider.prices.is_some())
+}
+
 /// Adds accepted messages to the shared buckets and applies the resulting debts.
 async fn sync_rate_limits(link: &RedisClient, rates: &RateLimiter) {
     loop {
@@ -204,19 +195,12 @@ async fn sync_rate_limits(link: &RedisClient, rates: &RateLimiter) {
             return;
         }
         let mut script = RATE_SCRIPT.prepare_invoke();
-        for UnsyncedUsage {
-            key: of,
-            quota: pace,
-            count,
-        } in &usage
-        {
-            let [interval, max_debt] =
-                [pace.interval(), pace.max_debt()].map(|time| time.as_micros().to_string());
+        for UnsyncedUsage { key, quota, count } in &usage {
             script
-                .key(redis_key("rate", &of.hashed_name()))
-                .arg(interval)
+                .key(redis_key("rate", &key.hashed_name()))
+                .arg(quota.interval().as_micros().to_string())
                 .arg(*count)
-                .arg(max_debt);
+                .arg(quota.max_debt().as_micros().to_string());
         }
         // Never retry: the script may have run, and messages would count twice.
         let Ok(debts) = link.script::<Vec<i64>>(BACKGROUND_TIMEOUT, &script).await else {

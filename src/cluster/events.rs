@@ -4,19 +4,20 @@
 //! for as long as it matters. Instances that join read the keys, and all read them again from time
 //! to time in case a message was lost.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{Pipeline, RedisResult, Value};
+use parking_lot::Mutex;
+use redis::{RedisResult, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::Cluster;
+use super::event_keys::{EventKind, store_current};
 use super::message::ClusterMessage;
 use super::peer_state::{MessageDedup, PeerState, StaggeredRecovery};
-use super::{Cluster, redis_key};
 use crate::provider::actor::ApplyPeerEvent;
 use crate::provider::event::ProviderEvent;
 use crate::provider::handle::Provider;
@@ -24,10 +25,6 @@ use crate::store::redis::client::{BACKGROUND_TIMEOUT, PREFIX, RedisHealth};
 use crate::turn::service::TurnService;
 
 const CHANNEL: &str = "fleet:news";
-
-/// The extra TTL of an "opened" key, so that an instance that joins during a probe waits for its
-/// result.
-const PROBE_GRACE: Duration = Duration::from_secs(30);
 
 /// The interval at which the keys are read again, ±20 %.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
@@ -47,14 +44,13 @@ pub struct EventBus {
 }
 
 impl EventBus {
-    pub fn start(fleet: Cluster, service: Arc<TurnService>) {
-        let bus = Self {
-            cluster: fleet,
+    pub fn start(cluster: Cluster, service: Arc<TurnService>) {
+        let bus = Arc::new(Self {
+            cluster,
             service,
             peer_state: Mutex::default(),
             next_number: AtomicU64::new(1),
-        };
-        let bus = Arc::new(bus);
+        });
         actix::spawn(Arc::clone(&bus).receive());
         actix::spawn(bus.publish_all());
     }
@@ -68,28 +64,22 @@ impl EventBus {
         let mut published = self.service.config_watch.clone();
         let mut started: Vec<Weak<Provider>> = Vec::new();
         loop {
-            let backends = Arc::clone(&published.borrow_and_update().providers);
+            let providers = Arc::clone(&published.borrow_and_update().providers);
             started.retain(|provider| provider.strong_count() > 0);
-            for backend in backends.iter() {
-                if started
-                    .iter()
-                    .all(|started| started.as_ptr() != Arc::as_ptr(backend))
-                {
-                    started.push(Arc::downgrade(backend));
-                    let account = Arc::clone(&backend.account_id);
-                    let voice = backend.events.clone();
-                    actix::spawn(Arc::clone(&self).publish_account(account, voice));
+            for provider in providers.iter() {
+                let provider_ptr = Arc::as_ptr(provider);
+                if started.iter().all(|other| other.as_ptr() != provider_ptr) {
+                    started.push(Arc::downgrade(provider));
+                    let account = Arc::clone(&provider.account_id);
+                    let events = provider.events.clone();
+                    actix::spawn(Arc::clone(&self).publish_account(account, events));
                 }
             }
-            drop(backends);
+            drop(providers);
             if published.changed().await.is_err() {
                 return;
             }
         }
-    }
-
-    fn peer_state(&self) -> MutexGuard<'_, PeerState> {
-        self.peer_state.lock()
     }
 
     /// Publishes the events of one account as they occur, and the last one again after a reconnect
@@ -97,19 +87,19 @@ impl EventBus {
     async fn publish_account(
         self: Arc<Self>,
         account: Arc<str>,
-        mut voice: watch::Receiver<Option<ProviderEvent>>,
+        mut events: watch::Receiver<Option<ProviderEvent>>,
     ) {
         let mut health = self.cluster.redis.health();
         let mut up = is_up(&health);
         let mut last: Option<(ProviderEvent, Instant)> = None;
         loop {
             tokio::select! {
-                changed = voice.changed() => {
+                changed = events.changed() => {
                     if changed.is_err() {
                         // The provider was removed.
                         return;
                     }
-                    let event = *voice.borrow_and_update();
+                    let event = *events.borrow_and_update();
                     last = event.map(|event| (event, Instant::now()));
                     if let Some(event) = event {
                         self.publish(&account, event).await;
@@ -133,13 +123,12 @@ impl EventBus {
 
     async fn publish(&self, account: &str, event: ProviderEvent) {
         let now = self.cluster.clock.now();
-        if self.peer_state().already_known(account, event, now) {
+        if self.peer_state.lock().already_known(account, event, now) {
             return;
         }
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let from = self.cluster.instance_id.to_string();
         let message = ClusterMessage {
-            sender: from,
+            sender: self.cluster.instance_id.to_string(),
             number,
             account: account.to_owned(),
             event,
@@ -153,17 +142,11 @@ impl EventBus {
             .arg(format!("{PREFIX}{CHANNEL}"))
             .arg(&message)
             .ignore();
-        match self
-            .cluster
-            .redis
-            .pipeline::<()>(BACKGROUND_TIMEOUT, &commands)
-            .await
-        {
-            Ok(()) => self.peer_state().record(account, event, now),
+        let redis = &self.cluster.redis;
+        match redis.pipeline::<()>(BACKGROUND_TIMEOUT, &commands).await {
+            Ok(()) => self.peer_state.lock().record(account, event, now),
             // Peers find out by their own calls; what still matters is repeated after a reconnect.
-            Err(error) => {
-                tracing::debug!(%error, "failed to publish provider event")
-            }
+            Err(error) => tracing::debug!(%error, "failed to publish provider event"),
         }
     }
 
@@ -225,7 +208,7 @@ impl EventBus {
         recovery: &mut StaggeredRecovery,
     ) {
         let now = self.cluster.clock.now();
-        self.peer_state().record(account, event, now);
+        self.peer_state.lock().record(account, event, now);
         match event {
             ProviderEvent::Recovered => recovery.schedule(
                 account,
@@ -248,7 +231,7 @@ impl EventBus {
         let mut commands = redis::pipe();
         for provider in providers.iter() {
             for kind in EventKind::ALL {
-                let key = redis_key(kind.key_name(), &provider.account_id);
+                let key = kind.key(&provider.account_id);
                 commands.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
             }
         }
@@ -275,21 +258,22 @@ impl EventBus {
                 .ok()
                 .and_then(|text| ClusterMessage::decode(&text));
             let is_own = |message: &ClusterMessage| *message.sender == *self.cluster.instance_id;
-            if let Some(message) = message
-                .filter(|message| message.account == *provider.account_id && !is_own(message))
-            {
-                // The message has the original duration; the key's TTL has what is left of it.
-                let left = Duration::from_millis(left.max(0).unsigned_abs())
-                    .saturating_sub(kind.extra_ttl());
-                let event = message.event.truncated_to(left);
-                let now = self.cluster.clock.now();
-                if !self
-                    .peer_state()
-                    .already_known(&provider.account_id, event, now)
-                {
-                    self.peer_state().record(&provider.account_id, event, now);
-                    self.dispatch(&provider.account_id, event);
-                }
+            let account = &*provider.account_id;
+            let Some(message) =
+                message.filter(|message| message.account == *account && !is_own(message))
+            else {
+                continue;
+            };
+            // The message has the original duration; the key's TTL has what is left of it.
+            let left = Duration::from_millis(left.max(0).unsigned_abs());
+            let event = message
+                .event
+                .truncated_to(left.saturating_sub(kind.extra_ttl()));
+            let now = self.cluster.clock.now();
+            let mut peer_state = self.peer_state.lock();
+            if !peer_state.already_known(account, event, now) {
+                peer_state.record(account, event, now);
+                self.dispatch(account, event);
             }
         }
         true
@@ -299,30 +283,21 @@ impl EventBus {
     async fn count_instances(&self) -> u32 {
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(format!("{PREFIX}{CHANNEL}"));
-        let reply = self
-            .cluster
-            .redis
-            .command::<Vec<(String, i64)>>(BACKGROUND_TIMEOUT, &command);
-        let reply = timeout(Duration::from_millis(200), reply).await;
-        let count = reply
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|counts| counts.first().map(|(_, count)| *count));
-        count
-            .and_then(|count| u32::try_from(count).ok())
-            .unwrap_or(1)
-            .max(1)
+        let redis = &self.cluster.redis;
+        let reply = redis.command::<Vec<(String, u32)>>(BACKGROUND_TIMEOUT, &command);
+        match timeout(Duration::from_millis(200), reply).await {
+            Ok(Ok(counts)) => counts.first().map_or(1, |(_, count)| (*count).max(1)),
+            _ => 1,
+        }
     }
 
     /// Sends an event to the actors of all providers of this account. An actor that is restarting
     /// or overloaded misses it and finds out by its own calls.
     fn dispatch(&self, account: &str, event: ProviderEvent) {
-        for provider in self
-            .providers()
-            .iter()
-            .filter(|provider| *provider.account_id == *account)
-        {
-            if let Some(actor) = provider.actor.borrow().as_ref() {
+        for provider in self.providers().iter() {
+            if *provider.account_id == *account
+                && let Some(actor) = &*provider.actor.borrow()
+            {
                 let _ = actor.try_send(ApplyPeerEvent(event));
             }
         }
@@ -338,61 +313,6 @@ fn is_up(health: &watch::Receiver<RedisHealth>) -> bool {
 fn reconnected(up: &mut bool, health: &mut watch::Receiver<RedisHealth>) -> bool {
     let is_up_now = health.borrow_and_update().is_up();
     !std::mem::replace(up, is_up_now) && is_up_now
-}
-
-#[derive(Clone, Copy)]
-enum EventKind {
-    Opened,
-    RateLimited,
-    Warning,
-}
-
-impl EventKind {
-    const ALL: [Self; 3] = [Self::Opened, Self::RateLimited, Self::Warning];
-
-    fn key_name(self) -> &'static str {
-        match self {
-            Self::Opened => "trip",
-            Self::RateLimited => "hold",
-            Self::Warning => "hint",
-        }
-    }
-
-    /// The extra TTL of the key, beyond the duration of the event.
-    fn extra_ttl(self) -> Duration {
-        match self {
-            Self::Opened => PROBE_GRACE,
-            Self::RateLimited | Self::Warning => Duration::ZERO,
-        }
-    }
-}
-
-/// Stores an event under its key, and deletes the keys of the events that it ends.
-fn store_current(commands: &mut Pipeline, account: &str, event: ProviderEvent, message: &[u8]) {
-    let (kind, ended): (_, &[EventKind]) = match event {
-        ProviderEvent::Opened { .. } if event.is_authoritative() => (Some(EventKind::Opened), &[]),
-        ProviderEvent::Opened { .. } => (Some(EventKind::Warning), &[]),
-        ProviderEvent::RateLimited { .. } => (Some(EventKind::RateLimited), &[]),
-        ProviderEvent::Recovered => (None, &[EventKind::Opened, EventKind::Warning]),
-        ProviderEvent::Reset => (None, &EventKind::ALL),
-    };
-    if let Some(kind) = kind {
-        let ttl_ms = (event.ttl() + kind.extra_ttl()).as_millis().max(1);
-        let ttl_ms = u64::try_from(ttl_ms).unwrap_or(u64::MAX);
-        commands
-            .cmd("SET")
-            .arg(redis_key(kind.key_name(), account))
-            .arg(message)
-            .arg("PX")
-            .arg(ttl_ms)
-            .ignore();
-    }
-    for kind in ended {
-        commands
-            .cmd("DEL")
-            .arg(redis_key(kind.key_name(), account))
-            .ignore();
-    }
 }
 
 #[cfg(test)]

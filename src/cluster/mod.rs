@@ -6,9 +6,10 @@
 //! Redis is unavailable each instance relies on its own observations. Nothing is buffered for
 //! Redis, so nothing has to be replayed when it is back.
 //!
-//! - `message`, `known` and `share` are pure: the wire format, what the peers know, and the share
-//!   of a day's cost.
-//! - `exchange` publishes and receives events, `lease` grants probes, `counters` syncs counters.
+//! - `message`, `peer_state` and `spend_share` are pure: the wire format, what the peers know, and
+//!   the share of a day's cost.
+//! - `events` publishes and receives events and `event_keys` stores them, `probe_lease` grants
+//!   probes, `counters` syncs counters.
 //! - `simulation` runs a thousand instances with the real rules through an outage.
 //!
 //! Keys, all with the common prefix: `fleet:trip:`, `fleet:hold:` and `fleet:hint:` with an account
@@ -17,6 +18,7 @@
 //! key expires. The channel is `fleet:news`.
 
 mod counters;
+mod event_keys;
 mod events;
 mod message;
 mod peer_state;

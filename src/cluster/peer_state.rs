@@ -118,28 +118,20 @@ impl PeerState {
         };
         // Half of the duration is enough: an instance that waits for less probes earlier, and
         // probes are one at a time.
-        let until = now
-            .saturating_add(event.ttl() / 2)
-            .max(now.saturating_add(Duration::from_millis(1)));
+        let least = (event.ttl() / 2).max(Duration::from_millis(1));
+        let until = now.saturating_add(least);
+        let open_until = state.open_until.max(state.blocked_until);
         match event {
             ProviderEvent::Opened {
                 is_blocked: true, ..
             } if event.is_authoritative() => state.blocked_until >= until,
-            ProviderEvent::Opened { .. } if event.is_authoritative() => {
-                state.open_until.max(state.blocked_until) >= until
-            }
-            ProviderEvent::Opened { .. } => {
-                state
-                    .warned_until
-                    .max(state.open_until)
-                    .max(state.blocked_until)
-                    > now
-            }
-            ProviderEvent::RateLimited { duration: lasts } => {
-                state
+            ProviderEvent::Opened { .. } if event.is_authoritative() => open_until >= until,
+            ProviderEvent::Opened { .. } => open_until.max(state.warned_until) > now,
+            ProviderEvent::RateLimited { duration } => {
+                let known = state
                     .rate_limited_until
-                    .saturating_add(RATE_LIMIT_TOLERANCE)
-                    >= now.saturating_add(lasts)
+                    .saturating_add(RATE_LIMIT_TOLERANCE);
+                known >= now.saturating_add(duration)
             }
             ProviderEvent::Recovered | ProviderEvent::Reset => false,
         }
@@ -148,15 +140,11 @@ impl PeerState {
 
 impl AccountState {
     fn is_over(&self, now: Duration) -> bool {
-        let Self {
-            open_until,
-            blocked_until,
-            rate_limited_until: hold_until,
-            warned_until: hint_until,
-        } = *self;
-        [open_until, blocked_until, hold_until, hint_until]
-            .into_iter()
-            .all(|until| until <= now)
+        let open_until = self.open_until.max(self.blocked_until);
+        open_until
+            .max(self.rate_limited_until)
+            .max(self.warned_until)
+            <= now
     }
 }
 
@@ -184,14 +172,8 @@ impl StaggeredRecovery {
     }
 
     pub fn drain_due(&mut self, now: Duration) -> Vec<String> {
-        let due: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
-        due.iter().for_each(|account| self.cancel(account));
-        due
+        let due = self.0.extract_if(.., |_, at| *at <= now);
+        due.map(|(account, _)| account).collect()
     }
 
     pub fn next_due(&self) -> Option<Duration> {

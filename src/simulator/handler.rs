@@ -1,5 +1,6 @@
 //! Handling of one request to a simulator.
 
+use std::convert::Infallible;
 use std::io;
 use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response};
@@ -32,7 +33,7 @@ pub(super) struct ServerState {
     pub call_count: AtomicU64,
 }
 
-type Body = UnsyncBoxBody<Bytes, io::Error>;
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl ServerState {
     /// # Errors
@@ -61,22 +62,17 @@ impl ServerState {
         if let Some(name) = self.dialect.request_id_header() {
             head = head.header(name, request_id(call));
         }
-        let response = match answer {
-            Ok(reply) => head
-                .header(CONTENT_TYPE, reply.content_type)
-                .body(stream_reply(reply, self.typing_speed)),
+        let (status, reply) = match answer {
+            Ok(reply) => (200, reply),
             Err(error) => {
-                let json = self.dialect.error_json(&error, call).to_string();
-                head.status(error.status())
-                    .header(CONTENT_TYPE, "application/json")
-                    .body(
-                        Full::from(json)
-                            .map_err(|never| match never {})
-                            .boxed_unsync(),
-                    )
+                let json = self.dialect.error_json(&error, call);
+                (error.status(), ScriptedReply::single_piece(&json, 0))
             }
         };
-        response.map_err(io::Error::other)
+        head.status(status)
+            .header(CONTENT_TYPE, reply.content_type)
+            .body(stream_reply(reply, self.typing_speed))
+            .map_err(io::Error::other)
     }
 
     fn render_answer(&self, chat: &SimulatedRequest, call: u64) -> ScriptedReply {

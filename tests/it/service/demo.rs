@@ -44,6 +44,7 @@ async fn break_in_mid_answer(fault: &'static str, reason: &str) {
         .wait_for_turn(&turn, |shown| shown.token_frames >= 5)
         .await;
     break_with(&app, "aurora", fault).await;
+    assert_eq!(app.status().await["drill"], Value::Null, "{fault}");
     if reason.is_empty() {
         // `slow` is no failure: the answer continues, and normally so once repaired.
         let tokens = client.page.turn(&turn).token_frames;
