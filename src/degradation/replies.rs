@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
+use crate::answer_cache::key::casefold;
 use crate::config::ConfigErrors;
-use crate::degradation::text::casefold;
 
 /// Longer questions are only examined up to this length, in bytes.
 const MAX_QUESTION_BYTES: usize = 16 * 1024;
@@ -141,7 +141,7 @@ fn normalize(text: &str) -> (String, Vec<Range<usize>>) {
             normalized.push(' ');
         }
         let start = normalized.len();
-        normalized.extend(casefold::casefold(word.as_str()));
+        normalized.extend(casefold(word.as_str()));
         positions.push(start..normalized.len());
     }
     (normalized, positions)

@@ -278,4 +278,3 @@ mod tests {
         assert_eq!(content_words("Оплата заказа"), ["оплата", "заказа"]);
     }
 }
-pub mod casefold;
