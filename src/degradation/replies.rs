@@ -59,7 +59,8 @@ pub struct Replies {
     max_phrase_words: usize,
     /// Reply number and pattern, in file order.
     patterns: Vec<(usize, Regex)>,
-    fallback: Option<Arc<str>>,
+    /// The fallback text of the file, never blank.
+    pub(super) fallback: Option<Arc<str>>,
 }
 
 impl Replies {
@@ -104,19 +105,6 @@ impl Replies {
     pub fn built_in() -> Self {
         // A test ensures that they parse. If they did not, the fixed text would still answer.
         Self::parse("built-in replies", BUILT_IN_FILE).unwrap_or_default()
-    }
-
-    pub fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
-    }
-
-    /// The fallback text of the file, never blank.
-    pub fn fallback(&self) -> Option<&Arc<str>> {
-        self.fallback.as_ref()
     }
 
     /// The text of the first matching reply, never blank.
