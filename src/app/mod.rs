@@ -246,7 +246,7 @@ impl App {
             chat: Arc::clone(&chat_service),
             is_stable: steady,
             startup_problems: opened.problems,
-            fallback_health: fallback.health(),
+            fallback_health: fallback.clone(),
             status_history: reports,
             alerts,
             hourly_history: answered.history.clone(),

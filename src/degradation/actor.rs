@@ -1,121 +1,36 @@
-//! The `DegradationActor`: loads the operator's reply rules and publishes the fallback chain.
+//! The `DegradationActor`: loads the operator's reply rules, scans the knowledge folder for changes,
+//! checks the fallback chain, and publishes all of it.
 //!
 //! The actor answers no visitor. Turns use the published chain, which exists before the actor
 //! starts and outlives it. Unreadable rules leave the chain as it is; their problems are published
-//! beside it.
+//! beside it. Scans and checks run off the actor's thread, and at most one of each runs at a time.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
     WrapFuture as _,
 };
-use tokio::sync::watch;
-
-use crate::actor_exit::CrashForTest;
-use crate::config::{ConfigErrors, DegradationSettings, Problem};
+use tokio::task::spawn_blocking;
 
 use super::fallback_chain::FallbackChain;
-use super::folder_watch::PeriodicJobs;
-use super::health::FallbackHealth;
-use super::knowledge::folder::FolderChange;
-use super::load;
-use super::replies::Replies;
+use super::knowledge::folder::{FolderChange, KnowledgeFolder};
+use super::published::FallbackWatch;
+use super::{load, self_check};
+use crate::actor_exit::CrashForTest;
 use crate::answer_cache::AnswerCache;
+use crate::config::{ConfigErrors, DegradationSettings};
 
 /// Timeout for reading the rules, so that a hanging disk does not block the actor.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The watch channels of the fallback chain and its problems.
-///
-/// Clones share the channels. A rebuilt actor gets a clone, so receivers stay connected.
-#[derive(Clone, Debug)]
-pub struct FallbackWatch {
-    chain: watch::Sender<Arc<FallbackChain>>,
-    reply_problems: watch::Sender<Arc<[Problem]>>,
-    knowledge_problems: watch::Sender<Arc<[Problem]>>,
-    failed_checks: watch::Sender<Arc<[String]>>,
-}
+/// Interval between comparisons of the folder's names, sizes and times.
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 
-impl FallbackWatch {
-    /// Starts with the built-in replies and this fixed text, so that an answer exists at once.
-    pub fn new(fallback: &str) -> Self {
-        let chain = FallbackChain::new(Replies::built_in(), fallback);
-        Self {
-            chain: watch::Sender::new(Arc::new(chain)),
-            reply_problems: watch::Sender::new(Arc::default()),
-            knowledge_problems: watch::Sender::new(Arc::default()),
-            failed_checks: watch::Sender::new(Arc::default()),
-        }
-    }
-
-    /// The current chain. A turn clones the `Arc` and keeps that chain to its end.
-    pub fn chain(&self) -> watch::Receiver<Arc<FallbackChain>> {
-        self.chain.subscribe()
-    }
-
-    /// The problems of the last attempt to read the reply rules. Empty if it succeeded.
-    pub fn reply_problems(&self) -> watch::Receiver<Arc<[Problem]>> {
-        self.reply_problems.subscribe()
-    }
-
-    pub fn health(&self) -> FallbackHealth {
-        FallbackHealth::new(
-            self.reply_problems(),
-            self.knowledge_problems.subscribe(),
-            self.failed_checks.subscribe(),
-        )
-    }
-
-    pub(super) fn publish_knowledge(&self, change: FolderChange) {
-        let passages = change.index.as_ref().map(|index| index.len());
-        tracing::info!(passages, problems = change.problems.len(), "knowledge read");
-        for problem in &change.problems {
-            tracing::warn!(%problem, "knowledge document skipped");
-        }
-        // Problems first: whoever sees the new index also sees what it lacks.
-        self.knowledge_problems.send_replace(change.problems.into());
-        if let Some(index) = change.index {
-            self.chain.send_modify(|chain| {
-                *chain = Arc::new(FallbackChain::clone(chain).with_knowledge(index))
-            });
-        }
-    }
-
-    /// Publishes the failures of a self-check and logs them if they changed.
-    pub(super) fn publish_failed_checks(&self, broken: Vec<String>) {
-        self.failed_checks.send_if_modified(|before| {
-            let is_changed = **before != *broken;
-            for failure in broken.iter().filter(|_| is_changed) {
-                tracing::error!(failure, "self-check failed");
-            }
-            *before = broken.into();
-            is_changed
-        });
-    }
-
-    /// Publishes a new chain, with the knowledge of the old one; or the problems, if there are any.
-    fn publish_chain(&self, read: Result<FallbackChain, ConfigErrors>) -> Result<(), ConfigErrors> {
-        match read {
-            Ok(chain) => {
-                let knowledge = Arc::clone(self.chain.borrow().knowledge());
-                self.chain
-                    .send_replace(Arc::new(chain.with_knowledge(knowledge)));
-                self.reply_problems.send_replace(Arc::default());
-                tracing::info!("reply rules read");
-                Ok(())
-            }
-            Err(problems) => {
-                let first = problems.0.first().map(tracing::field::display);
-                tracing::warn!(problems = problems.0.len(), first, "reply rules rejected");
-                self.reply_problems
-                    .send_replace(problems.0.as_slice().into());
-                Err(problems)
-            }
-        }
-    }
-}
+/// A scan that takes longer is reported in the status.
+const SLOW_SCAN: Duration = Duration::from_secs(60);
 
 /// Settings of the periodic self-check.
 #[derive(Clone)]
@@ -126,15 +41,6 @@ pub struct SelfCheckConfig {
     pub interval: Duration,
 }
 
-impl Default for SelfCheckConfig {
-    fn default() -> Self {
-        Self {
-            answer_cache: None,
-            interval: Self::DEFAULT_INTERVAL,
-        }
-    }
-}
-
 impl SelfCheckConfig {
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 }
@@ -142,11 +48,25 @@ impl SelfCheckConfig {
 /// Reads the rules at its start and on every `ReloadFallback`.
 pub struct DegradationActor {
     initial_settings: Option<DegradationSettings>,
-    pub(super) published: FallbackWatch,
-    pub(super) jobs: PeriodicJobs,
-    pub(super) self_check: SelfCheckConfig,
+    published: FallbackWatch,
+    self_check: SelfCheckConfig,
+    jobs: PeriodicJobs,
     /// Dropped with the actor, also after a panic, which notifies the supervisor.
     _guard: Box<dyn Send>,
+}
+
+#[derive(Default)]
+struct PeriodicJobs {
+    root: Option<PathBuf>,
+    /// `None` while a scan has it.
+    folder: Option<KnowledgeFolder>,
+    /// Start of the running scan. A hanging disk blocks one scan and prevents further ones.
+    scan_started: Option<Instant>,
+    /// The folder must be read again after the running scan.
+    must_rescan: bool,
+    is_checking: bool,
+    /// The chain was replaced during the running check.
+    must_check_again: bool,
 }
 
 impl DegradationActor {
@@ -159,17 +79,97 @@ impl DegradationActor {
         Self {
             initial_settings: Some(settings),
             published,
+            self_check: SelfCheckConfig {
+                answer_cache: None,
+                interval: SelfCheckConfig::DEFAULT_INTERVAL,
+            },
             jobs: PeriodicJobs::default(),
-            self_check: SelfCheckConfig::default(),
             _guard: Box::new(guard),
         }
     }
 
-    pub fn with_self_check(self, checks: SelfCheckConfig) -> Self {
-        Self {
-            self_check: checks,
-            ..self
+    pub fn with_self_check(self, self_check: SelfCheckConfig) -> Self {
+        Self { self_check, ..self }
+    }
+
+    /// Reads this folder now, changed or not, and watches it. `None` removes the knowledge.
+    fn watch_knowledge(&mut self, root: Option<PathBuf>, ctx: &mut Context<Self>) {
+        if root.is_none() && self.jobs.root.is_some() {
+            self.published.publish_knowledge(FolderChange {
+                index: Some(Arc::default()),
+                problems: Vec::new(),
+            });
         }
+        self.jobs.root = root;
+        self.jobs.must_rescan = true;
+        self.scan_knowledge(ctx);
+    }
+
+    fn scan_knowledge(&mut self, ctx: &mut Context<Self>) {
+        let jobs = &mut self.jobs;
+        let Some(root) = jobs.root.clone().filter(|_| jobs.scan_started.is_none()) else {
+            return;
+        };
+        // A folder of an earlier root is dropped.
+        let current = jobs.folder.take().filter(|folder| folder.root() == root);
+        let mut folder = current.unwrap_or_else(|| KnowledgeFolder::new(root));
+        if std::mem::take(&mut jobs.must_rescan) {
+            folder.force_rescan();
+        }
+        jobs.scan_started = Some(Instant::now());
+        let scan = spawn_blocking(move || (folder.scan(), folder)).into_actor(self);
+        ctx.spawn(scan.map(|result, actor, ctx| {
+            let jobs = &mut actor.jobs;
+            jobs.scan_started = None;
+            match result {
+                Ok((change, folder)) if jobs.root.as_deref() == Some(folder.root()) => {
+                    jobs.folder = Some(folder);
+                    if let Some(change) = change {
+                        actor.published.publish_knowledge(change);
+                        actor.run_self_check(ctx);
+                    }
+                }
+                // The root has changed meanwhile; the folder of the old one is dropped.
+                Ok(_) => {}
+                // The next scan starts without a folder.
+                Err(_) => tracing::error!("knowledge scan panicked"),
+            }
+            if actor.jobs.must_rescan {
+                actor.scan_knowledge(ctx);
+            }
+        }));
+    }
+
+    /// Checks the current chain and the answer cache. If a check runs already, repeats it after.
+    fn run_self_check(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.jobs.is_checking, true) {
+            self.jobs.must_check_again = true;
+            return;
+        }
+        let chain = Arc::clone(&self.published.chain().borrow());
+        let cache = self.self_check.answer_cache.clone();
+        let check = async move {
+            let result = spawn_blocking(move || self_check::check_chain(&chain)).await;
+            let mut failures = result.unwrap_or_else(|_| vec!["Self-check: it failed.".to_owned()]);
+            if let Some(cache) = cache {
+                failures.extend(self_check::check_cache(&cache).await);
+            }
+            failures
+        };
+        ctx.spawn(check.into_actor(self).map(|mut failures, actor, ctx| {
+            let jobs = &mut actor.jobs;
+            jobs.is_checking = false;
+            let scan_started = jobs.scan_started;
+            if scan_started.is_some_and(|since| since.elapsed() > SLOW_SCAN) {
+                let message =
+                    "Knowledge: the folder does not answer; what was read before still does.";
+                failures.push(message.to_owned());
+            }
+            actor.published.publish_failed_checks(failures);
+            if std::mem::take(&mut jobs.must_check_again) {
+                actor.run_self_check(ctx);
+            }
+        }));
     }
 }
 
@@ -181,7 +181,8 @@ impl Actor for DegradationActor {
             return;
         };
         self.watch_knowledge(settings.knowledge.clone(), ctx);
-        self.start_jobs(ctx);
+        ctx.run_interval(SCAN_INTERVAL, Self::scan_knowledge);
+        ctx.run_interval(self.self_check.interval, Self::run_self_check);
         // Blocks the mailbox: a `ReloadFallback` in it is newer and must be handled afterwards.
         let first = read_rules(settings).into_actor(self);
         ctx.wait(first.map(|read, actor, ctx| {
@@ -236,7 +237,7 @@ impl Handler<CrashForTest> for DegradationActor {
 /// responds.
 async fn read_rules(settings: DegradationSettings) -> Result<FallbackChain, ConfigErrors> {
     let for_reader = settings.clone();
-    let reading = tokio::task::spawn_blocking(move || load::load_chain(&for_reader));
+    let reading = spawn_blocking(move || load::load_chain(&for_reader));
     let what = match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(read)) => return read,
         Ok(Err(_)) => "cannot be read: the reader failed".to_owned(),
@@ -247,155 +248,4 @@ async fn read_rules(settings: DegradationSettings) -> Result<FallbackChain, Conf
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use tempfile::TempDir;
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::domain::AnswerSource;
-
-    const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";
-
-    fn rules(folder: &TempDir, file: &str) -> DegradationSettings {
-        let path = folder.path().join("replies.toml");
-        fs::write(&path, file).unwrap();
-        settings_with(&path)
-    }
-
-    fn settings_with(path: &Path) -> DegradationSettings {
-        DegradationSettings {
-            replies: Some(path.to_owned()),
-            fallback: "Later.".to_owned(),
-            ..DegradationSettings::default()
-        }
-    }
-
-    async fn wait_for_change<T>(view: &mut watch::Receiver<T>) {
-        let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, view.changed())
-            .await
-            .unwrap()
-            .unwrap();
-    }
-
-    fn fallback_for(published: &FallbackWatch, question: &str) -> String {
-        let chain = Arc::clone(&published.chain().borrow());
-        chain.answer(question).text.to_string()
-    }
-
-    #[actix::test]
-    async fn built_in_replies_answer_until_the_actor_has_read_the_rules() {
-        let folder = tempfile::tempdir().unwrap();
-        let published = FallbackWatch::new("Later.");
-        let before = published.chain().borrow().answer("what is the price?");
-        assert_eq!(before.source, AnswerSource::Template);
-        assert_eq!(fallback_for(&published, "xyzzy"), "Later.");
-        let mut view = published.chain();
-        let _actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
-        wait_for_change(&mut view).await;
-        assert_eq!(
-            fallback_for(&published, "what is the price?"),
-            "See /pricing."
-        );
-    }
-
-    #[actix::test]
-    async fn invalid_rules_at_the_start_are_reported_and_the_built_in_replies_answer() {
-        let folder = tempfile::tempdir().unwrap();
-        let published = FallbackWatch::new("Later.");
-        let mut problems = published.reply_problems();
-        let missing = settings_with(&folder.path().join("missing.toml"));
-        let actor = DegradationActor::new(missing, published.clone(), ()).start();
-        wait_for_change(&mut problems).await;
-        let what = problems.borrow_and_update().first().unwrap().to_string();
-        assert!(what.starts_with("missing.toml: cannot be read"), "{what}");
-        assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
-        assert_eq!(
-            actor
-                .send(ReloadFallback(rules(&folder, GOOD)))
-                .await
-                .unwrap(),
-            Ok(())
-        );
-        assert!(problems.borrow().is_empty());
-    }
-
-    #[actix::test]
-    async fn reload_applies_valid_rules_and_rejects_invalid_ones() {
-        let folder = tempfile::tempdir().unwrap();
-        let published = FallbackWatch::new("Later.");
-        let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), ()).start();
-        let other = "fallback = 'Soon.'\n[[reply]]\nmatch = ['price']\ntext = 'New.'";
-        assert_eq!(
-            actor
-                .send(ReloadFallback(rules(&folder, other)))
-                .await
-                .unwrap(),
-            Ok(())
-        );
-        assert_eq!(fallback_for(&published, "price"), "New.");
-        assert_eq!(fallback_for(&published, "xyzzy"), "Soon.");
-
-        let bad = rules(&folder, "[[reply]]\nmatch = []\ntext = ''");
-        let problems = actor.send(ReloadFallback(bad)).await.unwrap().unwrap_err();
-        let lines: Vec<_> = problems.0.iter().map(|problem| problem.line).collect();
-        assert_eq!(lines, [Some(2), Some(3)]);
-        assert_eq!(**published.reply_problems().borrow(), *problems.0);
-        assert_eq!(fallback_for(&published, "price"), "New.");
-
-        assert_eq!(
-            actor
-                .send(ReloadFallback(DegradationSettings::default()))
-                .await
-                .unwrap(),
-            Ok(())
-        );
-        assert!(published.reply_problems().borrow().is_empty());
-        assert_eq!(fallback_for(&published, "thanks"), "You are welcome!");
-    }
-
-    #[actix::test]
-    async fn last_of_many_reloads_wins() {
-        let folder = tempfile::tempdir().unwrap();
-        let published = FallbackWatch::new("Later.");
-        let actor =
-            DegradationActor::new(DegradationSettings::default(), published.clone(), ()).start();
-        let answers = (0..20).map(|n| {
-            let path = folder.path().join(format!("{n}.toml"));
-            fs::write(&path, format!("fallback = '{n}'")).unwrap();
-            actor.send(ReloadFallback(settings_with(&path)))
-        });
-        for answer in answers.collect::<Vec<_>>() {
-            assert_eq!(answer.await.unwrap(), Ok(()));
-        }
-        assert_eq!(fallback_for(&published, "xyzzy"), "19");
-    }
-
-    #[actix::test]
-    async fn crash_drops_the_guard_and_a_rebuilt_actor_publishes_to_the_same_channels() {
-        let folder = tempfile::tempdir().unwrap();
-        let published = FallbackWatch::new("Later.");
-        let mut view = published.chain();
-        let (guard, dropped) = oneshot::channel::<()>();
-        let actor = DegradationActor::new(rules(&folder, GOOD), published.clone(), guard).start();
-        wait_for_change(&mut view).await;
-        actor.do_send(CrashForTest);
-        let limit = Duration::from_secs(10);
-        assert!(tokio::time::timeout(limit, dropped).await.unwrap().is_err());
-        assert_eq!(fallback_for(&published, "price"), "See /pricing.");
-
-        // The file is invalid now: the rules that the first actor read stay.
-        let mut problems = published.reply_problems();
-        let bad = rules(&folder, "?");
-        let rebuilt = DegradationActor::new(bad, published.clone(), ()).start();
-        wait_for_change(&mut problems).await;
-        assert_eq!(fallback_for(&published, "price"), "See /pricing.");
-        let good = rules(&folder, "[[reply]]\nmatch = ['price']\ntext = 'New.'");
-        assert_eq!(rebuilt.send(ReloadFallback(good)).await.unwrap(), Ok(()));
-        wait_for_change(&mut view).await;
-        assert_eq!(view.borrow().answer("price").text.as_ref(), "New.");
-    }
-}
+mod tests;

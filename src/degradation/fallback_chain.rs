@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::config::DegradationSettings;
 use crate::domain::AnswerSource;
 
-use super::intent::{self, Intent};
+use super::intent::{Intent, detect_intent};
 use super::knowledge;
 use super::knowledge::index::PassageIndex;
 use super::replies::Replies;
@@ -17,7 +17,7 @@ use super::summary;
 /// An answer given without a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FallbackAnswer {
-    /// The step that gave it; [`Source::degraded`] is `true` for it.
+    /// The step that gave it; [`AnswerSource::is_degraded`] is `true` for it.
     pub source: AnswerSource,
     /// Never blank.
     pub text: Arc<str>,
@@ -26,40 +26,11 @@ pub struct FallbackAnswer {
 }
 
 impl FallbackAnswer {
-    fn new(source: AnswerSource, text: &Arc<str>) -> Self {
+    fn new(source: AnswerSource, text: Arc<str>) -> Self {
         Self {
             source,
-            text: Arc::clone(text),
+            text,
             age_s: None,
-        }
-    }
-}
-
-/// A step of the chain. The fixed text follows after the last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FallbackStep {
-    Template,
-    /// Quotes: a passage of the knowledge, or the key sentences of a text in the message.
-    Extractive,
-}
-
-impl FallbackStep {
-    /// All steps, best first.
-    pub const ALL: [Self; 2] = [Self::Template, Self::Extractive];
-}
-
-/// A message and its intent, detected once for all steps.
-#[derive(Clone, Copy, Debug)]
-pub struct ParsedMessage<'q> {
-    question: &'q str,
-    intent: Intent<'q>,
-}
-
-impl<'q> ParsedMessage<'q> {
-    pub fn parse(question: &'q str) -> Self {
-        Self {
-            question,
-            intent: intent::detect_intent(question),
         }
     }
 }
@@ -79,18 +50,17 @@ impl FallbackChain {
     /// Creates a chain without knowledge.
     ///
     /// The fixed text is the first that is not blank: the fallback of `replies`, `fallback`,
-    /// [`DegradationSettings::FALLBACK`].
+    /// [`DegradationSettings::DEFAULT_FALLBACK_TEXT`].
     pub fn new(replies: Replies, fallback: &str) -> Self {
-        let configured = Some(fallback.trim()).filter(|text| !text.is_empty());
-        let fallback = replies.fallback().cloned().unwrap_or_else(|| {
-            configured
-                .unwrap_or(DegradationSettings::DEFAULT_FALLBACK_TEXT)
-                .into()
-        });
+        let default = match fallback.trim() {
+            "" => DegradationSettings::DEFAULT_FALLBACK_TEXT,
+            configured => configured,
+        };
+        let own = replies.fallback.clone();
         Self {
+            fallback: own.unwrap_or_else(|| default.into()),
             replies,
             knowledge: Arc::default(),
-            fallback,
         }
     }
 
@@ -102,58 +72,47 @@ impl FallbackChain {
         &self.knowledge
     }
 
-    /// The fixed text only, which needs neither file nor settings.
-    pub fn fixed_only() -> Self {
-        Self::new(Replies::default(), "")
-    }
-
     pub fn replies(&self) -> &Replies {
         &self.replies
     }
 
     /// Answers with the first step that can.
     pub fn answer(&self, question: &str) -> FallbackAnswer {
-        let message = ParsedMessage::parse(question);
-        FallbackStep::ALL
-            .into_iter()
-            .find_map(|step| self.answer_with(step, message))
-            .unwrap_or_else(|| self.fixed_answer())
+        let intent = detect_intent(question);
+        self.template_reply(question, intent)
+            .or_else(|| self.extract(question, intent))
+            .unwrap_or_else(|| {
+                FallbackAnswer::new(AnswerSource::Fallback, Arc::clone(&self.fallback))
+            })
     }
 
-    /// Answers with this step only. `None` if it has no answer.
-    pub fn answer_with(
+    /// Answers with a text of the replies file.
+    pub(super) fn template_reply(
         &self,
-        step: FallbackStep,
-        message: ParsedMessage<'_>,
+        question: &str,
+        intent: Intent<'_>,
     ) -> Option<FallbackAnswer> {
-        match step {
-            FallbackStep::Template => self.template_reply(message),
-            FallbackStep::Extractive => self.extract(message),
-        }
-    }
-
-    fn template_reply(&self, message: ParsedMessage<'_>) -> Option<FallbackAnswer> {
         // Beside a text to summarise, only the instruction is matched: a price somewhere in the
         // text does not make it a question about prices.
-        let asked = match message.intent {
+        let asked = match intent {
             Intent::Summarize { instruction, .. } => instruction,
-            _ => message.question,
+            _ => question,
         };
         let text = self.replies.find(asked)?;
-        Some(FallbackAnswer::new(AnswerSource::Template, text))
+        Some(FallbackAnswer::new(
+            AnswerSource::Template,
+            Arc::clone(text),
+        ))
     }
 
-    fn extract(&self, message: ParsedMessage<'_>) -> Option<FallbackAnswer> {
-        let text = match message.intent {
+    /// Quotes a passage of the knowledge, or the key sentences of a text in the message.
+    pub(super) fn extract(&self, question: &str, intent: Intent<'_>) -> Option<FallbackAnswer> {
+        let text = match intent {
             Intent::Summarize { instruction, text } => summary::summarize(instruction, text)?,
-            Intent::Question => knowledge::answer(&self.knowledge, message.question)?,
+            Intent::Question => knowledge::answer(&self.knowledge, question)?,
             Intent::Generate => return None,
         };
-        Some(FallbackAnswer::new(AnswerSource::Extractive, &text.into()))
-    }
-
-    fn fixed_answer(&self) -> FallbackAnswer {
-        FallbackAnswer::new(AnswerSource::Fallback, &self.fallback)
+        Some(FallbackAnswer::new(AnswerSource::Extractive, text.into()))
     }
 }
 
@@ -200,7 +159,7 @@ mod tests {
             DegradationSettings::DEFAULT_FALLBACK_TEXT
         );
         assert_eq!(
-            &*FallbackChain::fixed_only().answer("x").text,
+            &*FallbackChain::new(Replies::default(), "").answer("x").text,
             DegradationSettings::DEFAULT_FALLBACK_TEXT
         );
     }

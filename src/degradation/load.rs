@@ -1,12 +1,12 @@
 //! Loads the replies file that the settings name, within limits.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::Path;
 
-use crate::config::{ConfigErrors, DegradationSettings, Problem};
+use crate::config::{ConfigErrors, DegradationSettings};
 
 use super::fallback_chain::FallbackChain;
+use super::knowledge::folder::{file_problem, read_text_file};
 use super::replies::Replies;
 
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -30,16 +30,8 @@ pub fn load_chain(settings: &DegradationSettings) -> Result<FallbackChain, Confi
 
 /// A problem of the replies file as a whole.
 pub(super) fn rules_problem(settings: &DegradationSettings, what: String) -> ConfigErrors {
-    ConfigErrors(vec![Problem {
-        file: settings
-            .replies
-            .as_deref()
-            .map(file_name)
-            .unwrap_or_default(),
-        line: None,
-        key: String::new(),
-        message: what,
-    }])
+    let name = settings.replies.as_deref().map(file_name);
+    ConfigErrors(vec![file_problem(name.unwrap_or_default(), what)])
 }
 
 fn file_name(path: &Path) -> String {
@@ -48,21 +40,12 @@ fn file_name(path: &Path) -> String {
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let unreadable = |error| format!("cannot be read: {error}");
     // Checked before it is opened: opening a named pipe waits for its writer.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+    let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if !metadata.is_file() {
         return Err("not a regular file".to_owned());
     }
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(MAX_FILE_BYTES).map_or(u64::MAX, |bytes| bytes + 1);
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(format!("larger than {MAX_FILE_BYTES} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
+    read_text_file(path, MAX_FILE_BYTES)
 }
 
 #[cfg(test)]

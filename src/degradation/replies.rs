@@ -1,23 +1,35 @@
 //! Template replies: selects a prepared text for a question.
 //!
-//! Pure: reads no file and knows no path.
-
-mod file;
+//! Pure: reads no file and knows no path. Parsing reports every problem at once, with line, key and
+//! what is expected.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+use toml::de::DeValue;
 
-use crate::config::ConfigErrors;
-use crate::degradation::text::casefold;
+use crate::answer_cache::key::casefold;
+use crate::config::{ConfigErrors, TableReader, read_toml, type_mismatch};
 
 /// Longer questions are only examined up to this length, in bytes.
 const MAX_QUESTION_BYTES: usize = 16 * 1024;
 
 /// Phrases that the self-test looks up; few, so that it takes next to no time.
 const MAX_SELF_TEST_PHRASES: usize = 20;
+
+const MAX_REPLIES: usize = 1_000;
+/// The longest text, in bytes.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// The most entries of a `match`.
+const MAX_ENTRIES: usize = 100;
+const MAX_ENTRY_WORDS: usize = 8;
+/// The largest compiled pattern, in bytes: fits several Unicode classes, but not `\w{1,1000}`.
+const MAX_PATTERN_BYTES: usize = 512 * 1024;
+/// The largest lazy DFA cache of a pattern, in bytes. Beyond it the regex crate uses a slower
+/// engine, which is still linear.
+const MAX_DFA_CACHE_BYTES: usize = 128 * 1024;
 
 /// The replies file compiled into the program.
 const BUILT_IN_FILE: &str = include_str!("../../templates/replies.toml");
@@ -47,7 +59,8 @@ pub struct Replies {
     max_phrase_words: usize,
     /// Reply number and pattern, in file order.
     patterns: Vec<(usize, Regex)>,
-    fallback: Option<Arc<str>>,
+    /// The fallback text of the file, never blank.
+    pub(super) fallback: Option<Arc<str>>,
 }
 
 impl Replies {
@@ -68,26 +81,30 @@ impl Replies {
     ///
     /// Every problem, in file order, under `file_name`.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, ConfigErrors> {
-        file::parse_file(file_name, text)
+        read_toml(file_name, text, |root| {
+            let mut replies = Self::default();
+            root.read("fallback", &mut replies.fallback, |value| {
+                parse_text(value).map(Some)
+            });
+            let mut count = 0;
+            root.read_tables("reply", |table| {
+                parse_reply(table, &mut replies);
+                count += 1;
+            });
+            if count > MAX_REPLIES {
+                root.add_problem(
+                    "reply",
+                    format!("{count} of them; at most {MAX_REPLIES} may stand here"),
+                );
+            }
+            replies
+        })
     }
 
     /// The built-in replies, which suit any site and have no fallback.
     pub fn built_in() -> Self {
         // A test ensures that they parse. If they did not, the fixed text would still answer.
         Self::parse("built-in replies", BUILT_IN_FILE).unwrap_or_default()
-    }
-
-    pub fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
-    }
-
-    /// The fallback text of the file, never blank.
-    pub fn fallback(&self) -> Option<&Arc<str>> {
-        self.fallback.as_ref()
     }
 
     /// The text of the first matching reply, never blank.
@@ -124,12 +141,6 @@ impl Replies {
         });
         runs.filter_map(|run| self.phrases.get(run)).min().copied()
     }
-
-    /// Adds a phrase of `words` words. A phrase of an earlier reply stays with that reply.
-    fn insert_phrase(&mut self, normalized: String, words: usize, reply: usize) {
-        self.max_phrase_words = self.max_phrase_words.max(words);
-        self.phrases.entry(normalized).or_insert(reply);
-    }
 }
 
 /// Returns the case-folded words of a text, joined by one space, and their byte ranges in that.
@@ -141,10 +152,98 @@ fn normalize(text: &str) -> (String, Vec<Range<usize>>) {
             normalized.push(' ');
         }
         let start = normalized.len();
-        normalized.extend(casefold::casefold(word.as_str()));
+        normalized.extend(casefold(word.as_str()));
         positions.push(start..normalized.len());
     }
     (normalized, positions)
+}
+
+/// Parses one reply and adds it. A text is pushed even if it is invalid, to keep the numbers right.
+fn parse_reply(table: &mut TableReader<'_, '_, '_>, replies: &mut Replies) {
+    let number = replies.texts.len();
+    let mut entries = Vec::new();
+    table.read_one_or_many("match", &mut entries, parse_entry);
+    if let Some(value) = table.lookup("pattern") {
+        match compile_pattern(value) {
+            Ok(pattern) => replies.patterns.push((number, pattern)),
+            Err(what) => table.add_problem("pattern", what),
+        }
+    }
+    if !table.contains("pattern") {
+        table.require(
+            "match",
+            "list the words that call for this reply, or give a pattern",
+        );
+    }
+    if entries.len() > MAX_ENTRIES {
+        let what = format!(
+            "{} entries; at most {MAX_ENTRIES} may stand here",
+            entries.len()
+        );
+        table.add_problem("match", what);
+    }
+    table.require("text", "say what the visitor reads");
+    let mut text = Arc::default();
+    table.read("text", &mut text, parse_text);
+    replies.texts.push(text);
+    for (phrase, words) in entries {
+        replies.max_phrase_words = replies.max_phrase_words.max(words);
+        // A phrase of an earlier reply stays with that reply.
+        replies.phrases.entry(phrase).or_insert(number);
+    }
+}
+
+/// Parses a text for visitors.
+fn parse_text(value: &DeValue<'_>) -> Result<Arc<str>, String> {
+    match value.as_str().map(str::trim) {
+        None => Err(type_mismatch(value, "text in quotes")),
+        Some("") => Err("empty; say what the visitor reads".to_owned()),
+        Some(text) if text.len() > MAX_TEXT_BYTES => Err(format!(
+            "{} bytes; a text may have at most {MAX_TEXT_BYTES}",
+            text.len()
+        )),
+        Some(text) => Ok(text.into()),
+    }
+}
+
+/// Parses an entry of `match`: the normalised phrase and its number of words.
+fn parse_entry(value: &DeValue<'_>) -> Result<(String, usize), String> {
+    let text = value.as_str();
+    let text = text.ok_or_else(|| type_mismatch(value, "text in quotes"))?;
+    let (phrase, positions) = normalize(text);
+    match positions.len() {
+        0 => Err("no letter and no digit in it; name a word, or use pattern".to_owned()),
+        words @ 1..=MAX_ENTRY_WORDS => Ok((phrase, words)),
+        words => Err(format!(
+            "{words} words; it may have at most {MAX_ENTRY_WORDS}, or use pattern"
+        )),
+    }
+}
+
+fn compile_pattern(value: &DeValue<'_>) -> Result<Regex, String> {
+    let Some(text) = value.as_str() else {
+        return Err(type_mismatch(value, "a regular expression in quotes"));
+    };
+    let mut builder = RegexBuilder::new(text);
+    builder
+        .size_limit(MAX_PATTERN_BYTES)
+        .dfa_size_limit(MAX_DFA_CACHE_BYTES);
+    match builder.build() {
+        Ok(pattern) if pattern.is_match("") => {
+            Err("matches every question; make it ask for something, or use fallback".to_owned())
+        }
+        Ok(pattern) => Ok(pattern),
+        Err(regex::Error::CompiledTooBig(_)) => Err(format!(
+            "more than {MAX_PATTERN_BYTES} bytes when compiled; shorten its repetitions"
+        )),
+        Err(error) => {
+            // The lines above the last one draw the pattern.
+            let report = error.to_string();
+            let last = report.lines().last().unwrap_or_default().trim();
+            let reason = last.trim_start_matches("error: ");
+            Err(format!("no regular expression: {reason}"))
+        }
+    }
 }
 
 #[cfg(test)]

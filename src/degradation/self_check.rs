@@ -4,10 +4,12 @@
 //! able to answer: the words of the replies, the beginning of a passage, a text to summarise. Then
 //! the whole chain is asked and timed.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::fallback_chain::{FallbackAnswer, FallbackChain, FallbackStep, ParsedMessage};
+use super::fallback_chain::{FallbackAnswer, FallbackChain};
+use super::intent::detect_intent;
 use crate::answer_cache::{AnswerCache, CACHE_READ_TIMEOUT, CacheProbeError};
 
 /// Maximum time for an answer without a provider.
@@ -54,23 +56,22 @@ pub(super) async fn check_cache(answer_cache: &AnswerCache) -> Option<String> {
 
 /// The failures of the chain, as messages for the status. Blocks while the questions are answered.
 pub(super) fn check_chain(chain: &FallbackChain) -> Vec<String> {
-    let mut failures = Vec::new();
-    if !passes(|| chain.replies().self_test()) {
-        failures.push("Self-check: the template replies do not find their own words.".to_owned());
-    }
-    if !passes(|| chain.knowledge().self_test()) {
-        failures.push("Self-check: the knowledge does not find its own passages.".to_owned());
-    }
-    if !passes(|| {
-        chain
-            .answer_with(
-                FallbackStep::Extractive,
-                ParsedMessage::parse(SUMMARY_REQUEST),
-            )
-            .is_some()
-    }) {
-        failures.push("Self-check: a text is not summed up.".to_owned());
-    }
+    let checks: [(&str, &dyn Fn() -> bool); 3] = [
+        ("the template replies do not find their own words", &|| {
+            chain.replies().self_test()
+        }),
+        ("the knowledge does not find its own passages", &|| {
+            chain.knowledge().self_test()
+        }),
+        ("a text is not summed up", &|| {
+            let intent = detect_intent(SUMMARY_REQUEST);
+            chain.extract(SUMMARY_REQUEST, intent).is_some()
+        }),
+    ];
+    let failed = checks.into_iter().filter(|(_, check)| !passes(check));
+    let mut failures: Vec<_> = failed
+        .map(|(what, _)| format!("Self-check: {what}."))
+        .collect();
     failures.extend(check_answers(
         |question| chain.answer(question),
         |question| slowest_step(chain, question),
@@ -87,56 +88,42 @@ fn passes(check: impl Fn() -> bool) -> bool {
 fn check_answers(
     answer: impl Fn(&str) -> FallbackAnswer,
     slowest: impl Fn(&str) -> &'static str,
-) -> Vec<String> {
-    let questions = sample_questions();
-    let mut failures: Vec<_> = questions
-        .iter()
-        .filter_map(|question| failure_for(&answer, &slowest, question))
-        .collect();
-    failures.sort();
-    failures.dedup();
-    failures
-}
-
-fn failure_for(
-    answer: impl Fn(&str) -> FallbackAnswer,
-    slowest: impl Fn(&str) -> &'static str,
-    question: &str,
-) -> Option<String> {
-    let mut best = Duration::MAX;
-    for _ in 0..MAX_TRIES {
-        let started = Instant::now();
-        match catch_unwind(AssertUnwindSafe(|| answer(question))) {
-            Err(_) => return Some("Self-check: answering without a provider failed.".to_owned()),
-            Ok(reply) if reply.text.trim().is_empty() => {
-                return Some("Self-check: an answer without a provider was blank.".to_owned());
-            }
-            Ok(_) => best = best.min(started.elapsed()),
+) -> BTreeSet<String> {
+    let failure = |question: &String| {
+        for _ in 0..MAX_TRIES {
+            let started = Instant::now();
+            let what = match catch_unwind(AssertUnwindSafe(|| answer(question))) {
+                Err(_) => "answering without a provider failed",
+                Ok(reply) if reply.text.trim().is_empty() => {
+                    "an answer without a provider was blank"
+                }
+                Ok(_) if started.elapsed() <= ANSWER_DEADLINE => return None,
+                Ok(_) => continue,
+            };
+            return Some(format!("Self-check: {what}."));
         }
-        if best <= ANSWER_DEADLINE {
-            return None;
-        }
-    }
-    let limit = ANSWER_DEADLINE.as_millis();
-    let most = slowest(question);
-    Some(format!(
-        "Self-check: an answer without a provider took more than {limit} ms; most of it went to {most}."
-    ))
+        let limit = ANSWER_DEADLINE.as_millis();
+        let most = slowest(question);
+        Some(format!(
+            "Self-check: an answer without a provider took more than {limit} ms; most of it went to {most}."
+        ))
+    };
+    sample_questions().iter().filter_map(failure).collect()
 }
 
 /// Names the step that takes the most time for this question.
 fn slowest_step(chain: &FallbackChain, question: &str) -> &'static str {
-    let message = ParsedMessage::parse(question);
-    let took = |step: FallbackStep| {
+    let intent = detect_intent(question);
+    let time = |step: &dyn Fn() -> Option<FallbackAnswer>| {
         let started = Instant::now();
-        let _ = catch_unwind(AssertUnwindSafe(|| chain.answer_with(step, message)));
+        let _ = catch_unwind(AssertUnwindSafe(step));
         started.elapsed()
     };
-    match FallbackStep::ALL.into_iter().max_by_key(|step| took(*step)) {
-        Some(FallbackStep::Template) => {
-            "the template replies; look for a pattern that repeats much"
-        }
-        Some(FallbackStep::Extractive) | None => "the knowledge or the summary of a text",
+    let template = time(&|| chain.template_reply(question, intent));
+    if template > time(&|| chain.extract(question, intent)) {
+        "the template replies; look for a pattern that repeats much"
+    } else {
+        "the knowledge or the summary of a text"
     }
 }
 
@@ -161,12 +148,15 @@ mod tests {
     }
 
     fn failures(answer: impl Fn(&str) -> FallbackAnswer) -> Vec<String> {
-        check_answers(answer, |_| "a test")
+        check_answers(answer, |_| "a test").into_iter().collect()
     }
 
     #[test]
     fn intact_chain_passes() {
-        assert_eq!(check_chain(&FallbackChain::fixed_only()), [""; 0]);
+        assert_eq!(
+            check_chain(&FallbackChain::new(Replies::default(), "")),
+            [""; 0]
+        );
         let index = PassageIndex::build(passages::split_passages(
             "a.md",
             "# The\nand\n# Tea\nPour the tea after four minutes.",

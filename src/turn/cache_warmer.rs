@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::prompt::{self, PromptLimits};
 use super::service::TurnService;
 use crate::answer_cache::RefreshJob;
-use crate::answer_cache::policy::warming;
+use crate::answer_cache::policy;
 use crate::config::Settings;
 use crate::domain::{ProviderState, Timestamp};
 use crate::router::runtime_config::RuntimeConfig;
@@ -40,7 +40,7 @@ pub async fn run_warmer(service: Arc<TurnService>) {
         asked.retain(|question, _| settings.cache.warm.contains(question));
         if is_ordered {
             for question in &settings.cache.warm {
-                if let Some(renewal) = service.answer_cache.forced_refresh(question, now).await {
+                if let Some(renewal) = service.answer_cache.warming_job(question, now, true).await {
                     asked.insert(question.clone(), Instant::now());
                     ask_question(&service, settings, question, renewal);
                     tokio::time::sleep(ORDERED_INTERVAL).await;
@@ -48,7 +48,7 @@ pub async fn run_warmer(service: Arc<TurnService>) {
             }
             continue;
         }
-        if !warming::is_in_warm_window(now, &settings.cache) || !are_providers_idle(&table, now) {
+        if !policy::is_in_warm_window(now, &settings.cache) || !are_providers_idle(&table, now) {
             continue;
         }
         // Ask the first question that is due. The next tick checks again whether providers are
@@ -60,7 +60,7 @@ pub async fn run_warmer(service: Arc<TurnService>) {
             {
                 continue;
             }
-            let Some(renewal) = service.answer_cache.due_refresh(question, now).await else {
+            let Some(renewal) = service.answer_cache.warming_job(question, now, false).await else {
                 continue;
             };
             asked.insert(question.clone(), Instant::now());

@@ -31,7 +31,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::config::Settings;
-use crate::degradation::FallbackHealth;
+use crate::degradation::FallbackWatch;
 use crate::ops::alerts::watcher::Alerts;
 use crate::ops::audit::AuditLog;
 use crate::ops::drills::DrillService;
@@ -60,7 +60,7 @@ pub struct AppState {
     chat: Arc<ChatService>,
     is_stable: watch::Receiver<bool>,
     startup_problems: Arc<[String]>,
-    fallback_health: FallbackHealth,
+    fallback_health: FallbackWatch,
     status_history: watch::Receiver<Arc<StatusHistory>>,
     alerts: Alerts,
     hourly_history: watch::Receiver<Arc<HourlyHistory>>,
@@ -84,7 +84,7 @@ pub struct AppStateParts {
     /// Problems found at the start, in sentences that anyone may read.
     pub startup_problems: Vec<String>,
     /// The health of the answers that need no provider.
-    pub fallback_health: FallbackHealth,
+    pub fallback_health: FallbackWatch,
     pub status_history: watch::Receiver<Arc<StatusHistory>>,
     pub alerts: Alerts,
     /// The hourly answer counts of the last month.

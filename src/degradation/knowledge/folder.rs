@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::index::PassageIndex;
-use super::passages::{self, Passage};
+use super::passages::{Passage, split_passages};
 use crate::config::Problem;
 
+use listing::Document;
 pub use listing::FolderLimits;
-use listing::{Document, FolderListing};
 
 /// The knowledge folder and the result of its last scan.
 #[derive(Debug)]
@@ -62,104 +62,104 @@ impl KnowledgeFolder {
     /// Compares names, sizes, times and permissions with the last scan, and reads all files if any
     /// differs. `None` if nothing has changed.
     pub fn scan(&mut self) -> Option<FolderChange> {
-        match listing::list_documents(&self.root, &self.limits) {
-            Err(what) => {
-                let lost = ScanState::Unreadable(what.clone());
-                let is_changed = self.last_scan != lost;
-                self.last_scan = lost;
-                is_changed.then(|| FolderChange {
-                    index: None,
-                    problems: vec![self.folder_problem(what)],
-                })
-            }
-            Ok(FolderListing {
-                documents: entries,
-                problems,
-            }) => {
-                if matches!(&self.last_scan, ScanState::Files(seen) if *seen == entries) {
-                    return None;
-                }
-                let change = self.read_documents(&entries, problems);
-                self.last_scan = ScanState::Files(entries);
-                Some(change)
-            }
+        let listing = listing::list_documents(&self.root, &self.limits);
+        let (state, problems) = match listing {
+            Err(what) => (ScanState::Unreadable(what.clone()), vec![what]),
+            Ok((documents, problems)) => (ScanState::Files(documents), problems),
+        };
+        if self.last_scan == state {
+            return None;
         }
-    }
-
-    fn read_documents(&self, entries: &[Document], problems: Vec<String>) -> FolderChange {
-        let mut problems: Vec<_> = problems
+        self.last_scan = state;
+        let mut problems = problems
             .into_iter()
             .map(|what| self.folder_problem(what))
             .collect();
-        let mut found_passages: Vec<Passage> = Vec::new();
+        let index = match &self.last_scan {
+            ScanState::Files(documents) => Some(self.read_documents(documents, &mut problems)),
+            _ => None,
+        };
+        Some(FolderChange { index, problems })
+    }
+
+    fn read_documents(
+        &self,
+        documents: &[Document],
+        problems: &mut Vec<Problem>,
+    ) -> Arc<PassageIndex> {
+        let limits = &self.limits;
+        let mut passages: Vec<Passage> = Vec::new();
         let mut bytes = 0;
-        for entry in entries {
-            let file_problem = |what: String| Problem {
-                file: entry.name.clone(),
-                line: None,
-                key: String::new(),
-                message: what,
-            };
-            match read_document(entry, self.limits.max_file_bytes) {
-                Err(what) => problems.push(file_problem(what)),
-                Ok(text) if bytes + text.len() > self.limits.max_total_bytes => {
-                    let what = format!(
-                        "the folder holds more than {} bytes",
-                        self.limits.max_total_bytes
-                    );
-                    problems.push(file_problem(what));
+        for document in documents {
+            let read = read_document(document, limits.max_file_bytes).and_then(|text| {
+                if bytes + text.len() > limits.max_total_bytes {
+                    let max = limits.max_total_bytes;
+                    return Err(format!("the folder holds more than {max} bytes"));
                 }
+                Ok(text)
+            });
+            match read {
+                Err(what) => problems.push(file_problem(document.name.clone(), what)),
                 Ok(text) => {
                     bytes += text.len();
-                    found_passages.extend(passages::split_passages(&entry.name, &text));
+                    passages.extend(split_passages(&document.name, &text));
                 }
             }
         }
-        let max = self.limits.max_passages;
-        if let Some(first) = found_passages.get(max) {
+        let max = limits.max_passages;
+        if let Some(first) = passages.get(max) {
             let what = format!(
                 "the folder holds more than {max} passages; those from {} on are left out",
                 first.file
             );
             problems.push(self.folder_problem(what));
-            found_passages.truncate(max);
+            passages.truncate(max);
         }
-        if found_passages.is_empty() {
+        if passages.is_empty() {
             problems.push(self.folder_problem("holds no text that could answer".to_owned()));
         }
-        FolderChange {
-            index: Some(Arc::new(PassageIndex::build(found_passages))),
-            problems,
-        }
+        Arc::new(PassageIndex::build(passages))
     }
 
     fn folder_problem(&self, what: String) -> Problem {
         let name = self.root.file_name().unwrap_or(self.root.as_os_str());
-        Problem {
-            file: listing::printable_name(name),
-            line: None,
-            key: String::new(),
-            message: what,
-        }
+        file_problem(listing::printable_name(name), what)
     }
 }
 
-fn read_document(entry: &Document, limit: usize) -> Result<String, String> {
-    let path = entry.path.as_ref().map_err(Clone::clone)?;
-    let unreadable = |error| format!("cannot be read: {error}");
+/// A problem of a file as a whole.
+pub(in crate::degradation) fn file_problem(file: String, message: String) -> Problem {
+    Problem {
+        file,
+        line: None,
+        key: String::new(),
+        message,
+    }
+}
+
+fn read_document(document: &Document, max_bytes: usize) -> Result<String, String> {
+    let text = read_text_file(document.path.as_ref().map_err(Clone::clone)?, max_bytes)?;
+    if text.contains('\0') {
+        return Err("not UTF-8 text".to_owned());
+    }
+    Ok(text)
+}
+
+/// Reads a text of at most so many bytes. The error names no path.
+pub(in crate::degradation) fn read_text_file(
+    path: &Path,
+    max_bytes: usize,
+) -> Result<String, String> {
     let mut bytes = Vec::new();
     // One byte more than allowed shows that the file is too large.
-    let read_limit = u64::try_from(limit).map_or(u64::MAX, |bytes| bytes + 1);
+    let limit = u64::try_from(max_bytes).map_or(u64::MAX, |bytes| bytes + 1);
     File::open(path)
-        .and_then(|file| file.take(read_limit).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    if bytes.len() > limit {
-        return Err(format!("larger than {limit} bytes"));
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() > max_bytes {
+        return Err(format!("larger than {max_bytes} bytes"));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err("not UTF-8 text".to_owned()),
-    }
+    String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn first_matching_reply_wins_whatever_its_kind() {
             "{question}"
         );
     }
-    assert_eq!((replies.len(), replies.find("d")), (4, None));
+    assert_eq!((replies.texts.len(), replies.find("d")), (4, None));
 }
 
 #[test]
@@ -96,8 +96,8 @@ fn texts_are_trimmed() {
     let replies =
         parse("fallback = ' later '\n[[reply]]\nmatch = ['a']\ntext = \"\"\"\n two\nlines\n\"\"\"");
     assert_eq!(replies.find("a").map(|text| &**text), Some("two\nlines"));
-    assert_eq!(replies.fallback().map(|text| &**text), Some("later"));
-    assert!(parse("").is_empty() && parse("").fallback().is_none());
+    assert_eq!(replies.fallback.as_deref(), Some("later"));
+    assert!(parse("").texts.is_empty() && parse("").fallback.is_none());
 }
 
 #[test]
@@ -177,13 +177,13 @@ fn wrong_structure_is_reported() {
 #[test]
 fn sizes_are_bounded() {
     let file_with = |n| "[[reply]]\nmatch = ['a']\ntext = 'b'\n".repeat(n);
-    assert_eq!(parse(&file_with(1_000)).len(), 1_000);
+    assert_eq!(parse(&file_with(1_000)).texts.len(), 1_000);
     assert_eq!(
         problems(&file_with(1_001)),
         ["r.toml:1: reply: 1001 of them; at most 1000 may stand here"]
     );
     let file_with_text = |n| format!("[[reply]]\nmatch = ['a']\ntext = '{}'", "x".repeat(n));
-    assert_eq!(parse(&file_with_text(16 * 1024)).len(), 1);
+    assert_eq!(parse(&file_with_text(16 * 1024)).texts.len(), 1);
     assert_eq!(
         problems(&file_with_text(16 * 1024 + 1)),
         ["r.toml:3: reply[0].text: 16385 bytes; a text may have at most 16384"]
@@ -198,8 +198,8 @@ fn sizes_are_bounded() {
 #[test]
 fn built_in_replies_parse_and_answer_common_questions() {
     let replies = Replies::parse("templates/replies.toml", BUILT_IN_FILE).unwrap();
-    assert_eq!(replies.len(), Replies::built_in().len());
-    assert_eq!(replies.fallback(), None);
+    assert_eq!(replies.texts.len(), Replies::built_in().texts.len());
+    assert_eq!(replies.fallback, None);
     for (question, expected) in [
         ("Hi!", Some("Hello!")),
         ("Good morning, everyone", Some("Hello!")),

@@ -4,8 +4,8 @@
 mod sharing;
 
 use super::*;
+use crate::answer_cache::key::{CacheScope, cache_key};
 use crate::answer_cache::policy::CacheMode;
-use crate::answer_cache::policy::key::{CacheScope, cache_key};
 use crate::config::{CacheSettings, CacheSharing};
 use crate::store::flaky::StoreFault;
 use crate::store::{CacheKey, CachedAnswer, Store as _};

@@ -167,7 +167,7 @@ pub(crate) fn problems(state: &AppState) -> Vec<String> {
             provider.name
         )
     }));
-    problems.extend(state.fallback_health.messages());
+    problems.extend(state.fallback_health.problem_messages());
     problems.extend(state.alerts.problems());
     problems.extend(state.drills.problems());
     problems

@@ -1,6 +1,6 @@
 //! The answer cache: which turns are answered from it, and which call a provider.
 
-use failsoft::answer_cache::policy::key::{CacheScope, cache_key};
+use failsoft::answer_cache::key::{CacheScope, cache_key};
 use failsoft::config::{CacheSharing, Settings};
 use failsoft::domain::Timestamp;
 use failsoft::store::{CacheKey, CachedAnswer};

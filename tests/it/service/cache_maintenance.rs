@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use failsoft::answer_cache::policy::key::{CacheScope, cache_key};
+use failsoft::answer_cache::key::{CacheScope, cache_key};
 use failsoft::config::{CacheSharing, Settings};
 use serde_json::json;
 

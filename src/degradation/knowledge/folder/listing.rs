@@ -46,36 +46,34 @@ pub(super) struct Document {
     permissions: Option<Permissions>,
 }
 
-#[derive(Default)]
-pub(super) struct FolderListing {
-    pub(super) documents: Vec<Document>,
-    /// Problems of the folder as a whole.
-    pub(super) problems: Vec<String>,
-}
-
-/// Lists the `.md` and `.txt` files of a folder and its subfolders in the order of their names.
-/// Names that begin with a dot are skipped.
+/// Lists the `.md` and `.txt` files of a folder and its subfolders in the order of their names, and
+/// the problems of the folder as a whole. Names that begin with a dot are skipped.
 ///
 /// # Errors
 /// The reason why the folder cannot be read, without its path.
-pub(super) fn list_documents(root: &Path, limits: &FolderLimits) -> Result<FolderListing, String> {
+pub(super) fn list_documents(
+    root: &Path,
+    limits: &FolderLimits,
+) -> Result<(Vec<Document>, Vec<String>), String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let root = fs::canonicalize(root).map_err(unreadable)?;
     let mut walk = FolderWalk {
         root: &root,
         limits,
         names_seen: 0,
-        listing: FolderListing::default(),
+        documents: Vec::new(),
+        problems: Vec::new(),
     };
     walk.visit_folder(&root, "", 0).map_err(unreadable)?;
-    Ok(walk.listing)
+    Ok((walk.documents, walk.problems))
 }
 
 struct FolderWalk<'a> {
     root: &'a Path,
     limits: &'a FolderLimits,
     names_seen: usize,
-    listing: FolderListing,
+    documents: Vec<Document>,
+    problems: Vec<String>,
 }
 
 impl FolderWalk<'_> {
@@ -145,48 +143,37 @@ impl FolderWalk<'_> {
         path: Result<PathBuf, String>,
         metadata: Option<Metadata>,
     ) {
-        if self.listing.documents.len() == self.limits.max_files {
+        if self.documents.len() == self.limits.max_files {
             self.add_problem(format!(
                 "holds more than {} documents; the last by name are left out",
                 self.limits.max_files
             ));
             return;
         }
-        self.listing.documents.push(Document {
+        self.documents.push(Document {
             name,
             path,
             len: metadata.as_ref().map_or(0, Metadata::len),
-            modified: metadata
-                .as_ref()
-                .and_then(|metadata| metadata.modified().ok()),
-            permissions: metadata.map(|metadata| metadata.permissions()),
+            modified: metadata.as_ref().and_then(|known| known.modified().ok()),
+            permissions: metadata.map(|known| known.permissions()),
         });
     }
 
     fn add_problem(&mut self, what: String) {
-        if !self.listing.problems.contains(&what) {
-            self.listing.problems.push(what);
+        if !self.problems.contains(&what) {
+            self.problems.push(what);
         }
     }
 }
 
 fn is_document(name: &OsStr) -> bool {
     let extension = Path::new(name).extension();
-    extension.is_some_and(|extension| {
-        extension.eq_ignore_ascii_case("md") || extension.eq_ignore_ascii_case("txt")
-    })
+    ["md", "txt"]
+        .iter()
+        .any(|known| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known)))
 }
 
 /// Replaces control characters, so that a name is safe in the log, the status and answers.
 pub(super) fn printable_name(name: &OsStr) -> String {
-    let name = name.to_string_lossy();
-    name.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
+    name.to_string_lossy().replace(char::is_control, "\u{fffd}")
 }

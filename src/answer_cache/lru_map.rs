@@ -1,4 +1,4 @@
-//! A map with a maximum number of entries, which evicts the least recently used one.
+//! A map with a maximum number of entries, which evicts the least recently used one. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,10 +15,10 @@ pub struct LruMap<V> {
 }
 
 impl<V: Default> LruMap<V> {
-    /// Creates a map for at most `most` keys, but at least one.
-    pub fn new(most: usize) -> Self {
+    /// Creates a map for at most `capacity` keys, but at least one.
+    pub fn new(capacity: usize) -> Self {
         Self {
-            capacity: most.max(1),
+            capacity: capacity.max(1),
             entries: HashMap::new(),
             keys_by_last_use: BTreeMap::new(),
             use_count: 0,
@@ -29,14 +29,7 @@ impl<V: Default> LruMap<V> {
     /// it.
     pub fn touch(&mut self, key: CacheKey) -> (&mut V, Option<CacheKey>) {
         let is_full = self.entries.len() >= self.capacity && !self.entries.contains_key(&key);
-        let evicted = if is_full {
-            self.keys_by_last_use.pop_first().map(|(_, key)| key)
-        } else {
-            None
-        };
-        if let Some(evicted) = &evicted {
-            self.entries.remove(evicted);
-        }
+        let evicted = if is_full { self.evict_oldest() } else { None };
         self.use_count += 1;
         let (last_use, value) = self.entries.entry(key).or_default();
         self.keys_by_last_use.remove(last_use);
@@ -45,29 +38,26 @@ impl<V: Default> LruMap<V> {
         (value, evicted)
     }
 
+    fn evict_oldest(&mut self) -> Option<CacheKey> {
+        let (_, key) = self.keys_by_last_use.pop_first()?;
+        self.entries.remove(&key);
+        Some(key)
+    }
+
     /// Returns the key used next after use number `last`, and the number of that use.
     ///
     /// After the most recently used key it starts over, so repeated calls visit every key.
     pub fn next_after(&self, last: u64) -> Option<(u64, CacheKey)> {
-        let next = self
-            .keys_by_last_use
-            .range(last.saturating_add(1)..)
-            .next()
-            .or_else(|| self.keys_by_last_use.iter().next());
+        let mut later = self.keys_by_last_use.range(last.saturating_add(1)..);
+        let next = later.next().or_else(|| self.keys_by_last_use.iter().next());
         next.map(|(last_use, key)| (*last_use, *key))
     }
 
     /// Sets the capacity, at least one. Returns the evicted keys.
-    pub fn set_capacity(&mut self, most: usize) -> Vec<CacheKey> {
-        self.capacity = most.max(1);
-        let mut evicted = Vec::new();
-        while self.entries.len() > self.capacity
-            && let Some((_, key)) = self.keys_by_last_use.pop_first()
-        {
-            self.entries.remove(&key);
-            evicted.push(key);
-        }
-        evicted
+    pub fn set_capacity(&mut self, capacity: usize) -> Vec<CacheKey> {
+        self.capacity = capacity.max(1);
+        let excess = self.entries.len().saturating_sub(self.capacity);
+        (0..excess).filter_map(|_| self.evict_oldest()).collect()
     }
 
     /// Returns the value of a key. This does not count as a use.
@@ -84,14 +74,6 @@ impl<V: Default> LruMap<V> {
         if let Some((last_use, _)) = self.entries.remove(key) {
             self.keys_by_last_use.remove(&last_use);
         }
-    }
-
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 
@@ -113,7 +95,7 @@ mod tests {
         assert_eq!(map.touch(key(4)).1, Some(key(2)));
         assert_eq!(map.touch(key(5)).1, Some(key(3)));
         assert_eq!(map.touch(key(1)), (&mut 7, None));
-        assert_eq!((map.len(), map.keys_by_last_use.len()), (3, 3));
+        assert_eq!((map.entries.len(), map.keys_by_last_use.len()), (3, 3));
     }
 
     #[test]
@@ -125,9 +107,9 @@ mod tests {
         map.remove(&key(1));
         map.remove(&key(9));
         assert_eq!(map.touch(key(3)).1, None);
-        assert_eq!((map.len(), map.keys_by_last_use.len()), (2, 2));
+        assert_eq!((map.entries.len(), map.keys_by_last_use.len()), (2, 2));
         assert_eq!(map.touch(key(4)).1, Some(key(2)));
-        assert!(!map.is_empty());
+        assert!(!map.entries.is_empty());
     }
 
     #[test]
@@ -139,11 +121,15 @@ mod tests {
         map.touch(key(1));
         assert_eq!(map.set_capacity(1), [key(2), key(3)]);
         assert_eq!(
-            (map.len(), map.keys_by_last_use.len(), map.set_capacity(5)),
+            (
+                map.entries.len(),
+                map.keys_by_last_use.len(),
+                map.set_capacity(5)
+            ),
             (1, 1, vec![])
         );
         map.clear();
-        assert_eq!((map.len(), map.keys_by_last_use.len()), (0, 0));
+        assert_eq!((map.entries.len(), map.keys_by_last_use.len()), (0, 0));
     }
 
     #[test]

@@ -1,12 +1,58 @@
-//! Rules for sharing answers: an answer served to another visitor must contain nothing personal.
+//! The rules of the answer cache: how long an answer is fresh, who may receive it, and when it is
+//! asked for ahead of time. Pure.
+//!
+//! An answer served to another visitor must contain nothing personal.
+
+use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::pii;
 use crate::config::{CacheSettings, CacheSharing};
-use crate::domain::{AnswerSource, FinishReason, TurnRecord, TurnState};
+use crate::domain::{AnswerSource, FinishReason, Timestamp, TurnRecord, TurnState};
 use crate::store::CachedAnswer;
 
 /// The longest answer that is cached, in bytes.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// The use of the answer cache for a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheMode {
+    #[default]
+    Use,
+    /// Do not read the cache, but save the new answer.
+    Refresh,
+    Off,
+}
+
+/// The states of a cached answer as it ages, in the words of RFC 5861.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Served without a call to a provider.
+    Fresh,
+    /// Served, and refreshed in the background.
+    StaleWhileRevalidate,
+    /// Served only if no provider can answer.
+    StaleIfError,
+    Expired,
+}
+
+/// Returns the freshness of an answer of this age.
+///
+/// All limits count from when the answer was given. At a limit it counts as exceeded, so a limit of
+/// zero disables its state.
+pub fn freshness(age: Duration, settings: &CacheSettings) -> Freshness {
+    if age < settings.ttl {
+        Freshness::Fresh
+    } else if age < settings.ttl.saturating_add(settings.revalidate) {
+        Freshness::StaleWhileRevalidate
+    } else if age < settings.stale_for {
+        Freshness::StaleIfError
+    } else {
+        Freshness::Expired
+    }
+}
 
 /// Returns `true` if a question may share its answer with other conversations.
 ///
@@ -18,11 +64,10 @@ pub fn is_shareable_question(question: &str, first: bool, anonymous: bool) -> bo
 
 /// Returns `true` if a turn's answer may be cached: complete, from a provider, not too long.
 pub fn is_cacheable(record: &TurnRecord) -> bool {
-    let is_complete = record.state == TurnState::Done && record.finish == Some(FinishReason::Stop);
-    let text = record.text.trim();
-    is_complete
+    record.state == TurnState::Done
+        && record.finish == Some(FinishReason::Stop)
         && record.source == Some(AnswerSource::Ai)
-        && !text.is_empty()
+        && !record.text.trim().is_empty()
         && record.text.len() <= MAX_ANSWER_BYTES
 }
 
@@ -51,11 +96,78 @@ pub fn is_popular(asker_count: u32, settings: &CacheSettings) -> bool {
     }
 }
 
+/// Returns `true` if a warm question should be asked again. `age` is that of its saved answer,
+/// `None` if there is none.
+///
+/// That is after `warm_interval`, or earlier if the answer would expire: it is refreshed with a
+/// tenth of its lifetime to spare.
+pub fn is_refresh_due(age: Option<Duration>, settings: &CacheSettings) -> bool {
+    let served_for = settings.ttl.saturating_add(settings.revalidate);
+    let lifetime = served_for.max(settings.stale_for);
+    let latest = lifetime.saturating_sub(lifetime / 10);
+    age.is_none_or(|age| age >= settings.warm_interval.min(latest))
+}
+
+/// Returns `true` within `cache.warm_hours`, which are in UTC.
+pub fn is_in_warm_window(now: Timestamp, settings: &CacheSettings) -> bool {
+    const MINUTES_PER_DAY: u64 = 24 * 60;
+    let minute = u16::try_from(now.0 / 60_000 % MINUTES_PER_DAY).unwrap_or_default();
+    let hours = settings.warm_hours;
+    hours.is_none_or(|hours| hours.contains(minute))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{ConversationId, Draft, Timestamp, TurnId};
+    use crate::config::DailyWindow;
+    use crate::domain::{ConversationId, Draft, TurnId};
+
+    fn settings(ttl: u64, revalidate: u64, stale_for: u64) -> CacheSettings {
+        let [ttl, revalidate, stale_for] = [ttl, revalidate, stale_for].map(Duration::from_secs);
+        CacheSettings {
+            ttl,
+            revalidate,
+            stale_for,
+            ..CacheSettings::default()
+        }
+    }
+
+    #[test]
+    fn freshness_decreases_at_each_limit() {
+        let settings = settings(10, 5, 100);
+        for (seconds, expected) in [
+            (0, Freshness::Fresh),
+            (9, Freshness::Fresh),
+            (10, Freshness::StaleWhileRevalidate),
+            (14, Freshness::StaleWhileRevalidate),
+            (15, Freshness::StaleIfError),
+            (99, Freshness::StaleIfError),
+            (100, Freshness::Expired),
+        ] {
+            assert_eq!(
+                freshness(Duration::from_secs(seconds), &settings),
+                expected,
+                "{seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn limit_of_zero_disables_its_state() {
+        assert_eq!(
+            freshness(Duration::from_secs(10), &settings(10, 0, 0)),
+            Freshness::Expired
+        );
+        assert_eq!(
+            freshness(Duration::ZERO, &settings(0, 0, 9)),
+            Freshness::StaleIfError
+        );
+        assert_eq!(
+            freshness(Duration::MAX, &settings(10, 0, 100)),
+            Freshness::Expired
+        );
+    }
 
     fn answered() -> TurnRecord {
         let turn = TurnId::next_after(None, 1, 1);
@@ -169,5 +281,41 @@ mod tests {
             ..saved(0)
         };
         assert!(may_share(&warmed, 1, &settings(CacheSharing::Never)));
+    }
+
+    #[test]
+    fn question_is_due_before_its_answer_expires() {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        let default = CacheSettings::default();
+        let short_lived = CacheSettings {
+            stale_for: Duration::ZERO,
+            ..CacheSettings::default()
+        };
+        for (settings, age, due) in [
+            (&default, None, true),
+            (&default, Some(minutes(359)), false),
+            (&default, Some(minutes(360)), true),
+            (&short_lived, Some(minutes(53)), false),
+            (&short_lived, Some(minutes(54)), true),
+        ] {
+            assert_eq!(is_refresh_due(age, settings), due, "{age:?}");
+        }
+    }
+
+    #[test]
+    fn warm_hours_are_in_utc() {
+        let night = CacheSettings {
+            warm_hours: Some(DailyWindow {
+                start_minute: 120,
+                end_minute: 300,
+            }),
+            ..CacheSettings::default()
+        };
+        // 2026-11-18 00:00 UTC.
+        let at = |minute: u64| Timestamp(1_794_960_000_000 + minute * 60_000);
+        for (minute, within) in [(119, false), (120, true), (299, true), (300, false)] {
+            assert_eq!(is_in_warm_window(at(minute), &night), within, "{minute}");
+            assert!(is_in_warm_window(at(minute), &CacheSettings::default()));
+        }
     }
 }

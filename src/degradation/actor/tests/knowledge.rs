@@ -7,9 +7,8 @@ use actix::{Actor as _, Addr};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::*;
+use super::super::*;
 use crate::config::DegradationSettings;
-use crate::degradation::{FallbackChain, FallbackWatch, ReloadFallback};
 use crate::domain::AnswerSource;
 
 struct Stand {
@@ -55,12 +54,22 @@ impl Stand {
         );
     }
 
+    async fn wait_for_problems(&self, problems: usize) {
+        let limit = Duration::from_secs(20);
+        let mut view = self.published.knowledge_problems.subscribe();
+        let there = view.wait_for(|found| found.len() == problems);
+        assert!(
+            tokio::time::timeout(limit, there).await.is_ok(),
+            "never {problems} problems"
+        );
+    }
+
     fn source(&self, question: &str) -> AnswerSource {
         self.view.borrow().answer(question).source
     }
 
     fn problems(&self) -> Vec<String> {
-        self.published.health().messages()
+        self.published.problem_messages()
     }
 }
 
@@ -128,13 +137,12 @@ async fn problems_are_reported_while_they_last() {
     let mut stand = Stand::new(&[TEA]);
     fs::write(stand.folder.path().join("bad.md"), b"\xff").unwrap();
     stand.wait_for_passages(1).await;
-    let mut problems = stand.published.health();
-    problems.wait_for_knowledge_problems(1).await;
+    stand.wait_for_problems(1).await;
     assert_eq!(stand.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
     for n in 0..12 {
         fs::write(stand.folder.path().join(format!("bad{n:02}.md")), b"\xff").unwrap();
     }
-    problems.wait_for_knowledge_problems(13).await;
+    stand.wait_for_problems(13).await;
     assert_eq!(stand.problems().len(), 11);
     assert_eq!(
         stand.problems().last().unwrap(),

@@ -1,6 +1,6 @@
 //! Concurrent changes: every saved answer can be found, and their number stays within the limit.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
