@@ -211,9 +211,9 @@ mod tests {
         let chat = joined(CHAT, &scripts);
         for part in [
             "class Session",
-            "class Transcript",
+            "class Transcript {",
             "class Outbox",
-            "class Log",
+            "class TranscriptView",
             "export function mount",
         ] {
             assert_eq!(chat.matches(part).count(), 1, "{part}");
@@ -229,7 +229,7 @@ mod tests {
         assert!(
             imports
                 .iter()
-                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
+                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./i18n.js';"))
         );
         // Two things of one name would be an error in the browser. What is not indented stands at a module's top.
         let mut names = std::collections::BTreeSet::new();

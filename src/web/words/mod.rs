@@ -1,6 +1,6 @@
 //! What the pages say that are drawn here, in the visitor's language: one file a language, with all words in it. What only the operator sees is
 //! English.
-//! The chat's own words stand in `static/words`, since it may be shown where this page is not.
+//! The chat's own words stand in `static/locales`, since it may be shown where this page is not.
 
 mod ar;
 mod de;

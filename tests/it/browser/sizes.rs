@@ -85,7 +85,7 @@ async fn launcher_and_chat_are_small() {
     );
     let mut all = with_imports(&site, "markdown.js").await;
     all.extend(chat);
-    all.extend(with_imports(&site, "words/en.js").await);
+    all.extend(with_imports(&site, "locales/en.js").await);
     assert!(
         all.contains_key("vendor/marked.esm.js") && all.contains_key("vendor/purify.esm.js"),
         "{all:#?}"

@@ -124,7 +124,7 @@ async fn a_forged_or_expired_token_opens_nothing() {
         assert_eq!(tab.eval("refused.code").await, "unauthorized", "{what}");
         let said = tab.string("witness.part('notice').textContent").await;
         assert!(
-            said.starts_with("Your sign-in is not valid any more."),
+            said.starts_with("You are no longer signed in."),
             "{said}"
         );
         let frames = "witness.frames.map(({ frame }) => frame.type)";

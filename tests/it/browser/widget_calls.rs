@@ -193,7 +193,7 @@ async fn a_site_that_is_not_allowed_opens_no_session_and_is_told_why() {
         .await;
     tab.until("witness.part('notice')").await;
     let said = tab.string("witness.part('notice').textContent").await;
-    assert_eq!(said, "The chat is not open to this site.");
+    assert_eq!(said, "This chat is not available on this site.");
     assert_eq!(tab.eval("witness.frames.length").await, 0);
     assert_eq!(
         tab.eval("heard.find(([name]) => name === 'error')[1].code")
