@@ -4,7 +4,7 @@ import { button, h, setText, statusIcon } from './dom.js';
 import { t } from './i18n.js';
 
 const STATE_ICONS = { closed: 'dot', half_open: 'ring', open: 'square', blocked: 'square', disabled: 'off' };
-// The panel is for operators and in English only.
+// In English only: the panel exists only on a demo server.
 const TEXTS = {
   lead: 'Three real servers on this machine. Break one while it answers and watch what happens.',
   fault: (name) => `Fault for ${name}`,
