@@ -313,7 +313,7 @@ async fn an_operator_switches_a_provider_off_and_on() {
     give("wrong").await;
     tab.within(
         SEEN,
-        "document.querySelector('output').textContent.includes('not the right one')",
+        "document.querySelector('output').textContent.includes('not valid')",
     )
     .await;
     assert_eq!(

@@ -236,7 +236,7 @@ async fn a_service_that_is_gone_leaves_the_site_as_it_is_and_the_widget_says_so(
     // Gone after the launcher came, before the chat did.
     site.kill().await;
     tab.click_on(LAUNCHER).await;
-    tab.until("witness.part('panel')?.textContent.includes('cannot be reached')")
+    tab.until("witness.part('panel')?.textContent.includes('is unavailable')")
         .await;
     assert_eq!(
         tab.eval("heard.find(([name]) => name === 'error')[1].code")
