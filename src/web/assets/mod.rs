@@ -211,9 +211,9 @@ mod tests {
         let chat = bundle(CHAT_ENTRY, &scripts);
         for part in [
             "class Session",
-            "class Transcript",
+            "class Transcript {",
             "class Outbox",
-            "class Log",
+            "class TranscriptView",
             "export function mount",
         ] {
             assert_eq!(chat.matches(part).count(), 1, "{part}");
@@ -229,7 +229,7 @@ mod tests {
         assert!(
             imports
                 .iter()
-                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
+                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./i18n.js';"))
         );
         // Duplicate top-level names are an error in the browser. Top-level code is not indented.
         let mut names = std::collections::BTreeSet::new();

@@ -1,7 +1,7 @@
 //! The texts of the server-rendered pages in the visitor's language, one file per language. Texts
 //! that only the operator sees are English.
 //!
-//! The chat has its own texts in `static/words`, since it also runs on other sites.
+//! The chat has its own texts in `static/locales`, since it also runs on other sites.
 
 mod ar;
 mod de;
