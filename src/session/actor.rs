@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::frame_guard::is_frame_too_large;
+use super::outgoing::Outgoing;
 use super::protocol::{ClientError, ErrorCode, HEARTBEAT_S};
-use super::run::{Outgoing, run_session};
+use super::run::run_session;
 use super::service::ChatService;
 
 /// The client frames that may wait for the session task. Frames beyond it are rejected.

@@ -31,7 +31,7 @@ pub fn limit_frames(
     )
 }
 
-/// Returns `true` if the decoder's error stems from [`limit_frames`](bounded). The decoder only
+/// Returns `true` if the decoder's error stems from [`limit_frames`]. The decoder only
 /// keeps the text of the error.
 pub fn is_frame_too_large(error: &io::Error) -> bool {
     error.to_string() == PayloadError::Overflow.to_string()

@@ -26,14 +26,6 @@ pub const MAX_HISTORY_TURNS: usize = 100;
 /// The time that a session waits for the store before it continues without an answer.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessError {
-    /// The conversation belongs to another visitor, or its stored owner is unreadable.
-    NotOwner,
-    /// The store does not answer, and no live session knows the owner.
-    OwnerUnknown,
-}
-
 impl ChatService {
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.turns.config_watch.borrow().settings)
@@ -51,7 +43,9 @@ impl ChatService {
     }
 
     /// Opens a conversation by id, whether or not it exists. Anyone may open an anonymous
-    /// conversation; a conversation with an owner is for that visitor only.
+    /// conversation; a conversation with an owner is for that visitor only. Fails with
+    /// `unauthorized` for another visitor's conversation, and with `internal` if the owner is
+    /// unknown.
     ///
     /// If the store does not answer, the owner known from a live session decides. If there is none,
     /// access is denied. Without `widget.identity_secret` no conversation has an owner, so a store
@@ -60,25 +54,26 @@ impl ChatService {
         &self,
         id: ConversationId,
         subject: Option<&str>,
-    ) -> Result<Arc<LiveConversation>, AccessError> {
+    ) -> Result<Arc<LiveConversation>, ClientError> {
         let conversation = self.turns.conversations.get_or_create(id);
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.turns.store.conversation(id)).await;
         match stored {
             Ok(Ok(Some(record))) => conversation.set_owner(record.subject.as_deref()),
             // There is a record, so there may be an owner.
-            Ok(Err(StoreError::Damaged(_))) => return Err(AccessError::NotOwner),
+            Ok(Err(StoreError::Damaged(_))) => return Err(not_owner()),
             // New, or its record is not written yet; then the live conversation knows the owner.
             Ok(Ok(None)) => {}
             Ok(Err(_)) | Err(_) => {
                 if conversation.owner().is_none()
                     && self.settings().widget.identity_secret.is_some()
                 {
-                    return Err(AccessError::OwnerUnknown);
+                    let message = "the owner of this conversation cannot be checked right now; try again, or start a new one";
+                    return Err(ClientError::new(ErrorCode::Internal, message).retry_after(2));
                 }
             }
         }
         match conversation.owner() {
-            Some(Some(owner)) if subject != Some(&*owner) => Err(AccessError::NotOwner),
+            Some(Some(owner)) if subject != Some(&*owner) => Err(not_owner()),
             _ => {
                 self.turns.follow_remote_turn(&conversation).await;
                 Ok(conversation)
@@ -175,4 +170,24 @@ impl ChatService {
             }
         }
     }
+}
+
+fn not_owner() -> ClientError {
+    ClientError::new(
+        ErrorCode::Unauthorized,
+        "this conversation belongs to a signed-in visitor; start a new one",
+    )
+}
+
+/// Generates a conversation id from the operating system's random source.
+///
+/// Knowing the id is what gives access to an anonymous conversation. Without a random source no id
+/// is safe, so the result is `None`.
+pub fn random_conversation_id() -> Option<ConversationId> {
+    let mut bytes = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        tracing::error!(%error, "no random bytes for a conversation id");
+        return None;
+    }
+    Some(ConversationId::from_random(bytes))
 }

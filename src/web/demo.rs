@@ -11,7 +11,7 @@ use serde_json::json;
 use super::AppState;
 use super::access;
 use super::admin::providers;
-use super::error::{error_response, method_not_allowed, not_found};
+use super::error::{bad_request, error_response, method_not_allowed, not_found};
 use super::extract;
 use crate::config::{DrillSettings, parse_duration};
 use crate::provider::actor::ResetBreaker;
@@ -33,29 +33,18 @@ pub async fn handle_command(
         return not_found().await;
     }
     if access::check_own_origin(&request, &state.settings().server).is_err() {
-        return error_response(
-            StatusCode::FORBIDDEN,
-            "forbidden_origin",
-            "only the demo's own page may control it",
-        );
+        let message = "only the demo's own page may control it";
+        return error_response(StatusCode::FORBIDDEN, "forbidden_origin", message);
     }
     let command: DemoCommand = match extract::read_json(body).await {
         Ok(command) => command,
         Err(response) => return response,
     };
-    let Some(simulator) = state
-        .simulators
-        .iter()
-        .find(|simulator| simulator.name() == name.as_str())
-    else {
-        return error_response(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "no simulated provider has that name",
-        );
+    let mut simulators = state.simulators.iter();
+    let Some(simulator) = simulators.find(|simulator| simulator.name() == name.as_str()) else {
+        let message = "no simulated provider has that name";
+        return error_response(StatusCode::NOT_FOUND, "not_found", message);
     };
-    let bad_request =
-        |message: &str| error_response(StatusCode::BAD_REQUEST, "bad_request", message);
     let duration = match command.r#for.as_deref().map(parse_fault_duration) {
         None => None,
         Some(Ok(duration)) => Some(duration),

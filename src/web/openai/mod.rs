@@ -18,6 +18,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::access::{self, AccessDenied};
+use super::client_address::client_address;
 use super::extract;
 use super::{API_ORPHAN_GRACE, AppState};
 use crate::answer_cache::policy::CacheMode;
@@ -180,10 +181,10 @@ fn authorize(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
 /// Checks the rate limit of the address. Local programs are exempt, since they all share one
 /// address.
 fn check_rate(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
-    if access::is_local(http) {
+    if access::is_loopback_by_name(http) {
         return Ok(());
     }
-    let address = access::client_address(http, &state.settings().server.trusted_proxies);
+    let address = client_address(http, &state.settings().server.trusted_proxies);
     state
         .chat
         .rate_limiter
