@@ -111,10 +111,8 @@ impl Session {
 
     async fn stop_turn(&self, turn: TurnId) -> Result<(), ClientError> {
         if self.conversation.log(turn).is_none() {
-            self.service
-                .turns
-                .follow_remote_turn(&self.conversation)
-                .await;
+            let turns = &self.service.turns;
+            turns.follow_remote_turn(&self.conversation).await;
         }
         match self.conversation.log(turn) {
             Some(log) => log.cancel(Cancel::Stopped),
@@ -126,10 +124,9 @@ impl Session {
 
     /// Checks the rate limit of frames that use the store without starting a turn.
     fn check_secondary_rate(&self) -> Result<(), ClientError> {
-        let id = self.conversation.id();
-        self.service
-            .rate_limiter
-            .check_secondary(id)
+        let limiter = &self.service.rate_limiter;
+        limiter
+            .check_secondary(self.conversation.id())
             .map_err(|wait| {
                 let message = "too many frames of this kind; wait a little";
                 ClientError::new(ErrorCode::RateLimited, message)

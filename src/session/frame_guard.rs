@@ -61,15 +61,13 @@ impl FrameLimiter {
         if matches!(self.state, FrameState::Ended) {
             return None;
         }
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => return Some(Err(error)),
-        };
-        let passed = self.advance(&chunk);
-        Some(match self.state {
-            FrameState::Ended => Err(PayloadError::Overflow),
-            _ => Ok(chunk.slice(..passed)),
-        })
+        Some(chunk.and_then(|chunk| {
+            let passed = self.advance(&chunk);
+            match self.state {
+                FrameState::Ended => Err(PayloadError::Overflow),
+                _ => Ok(chunk.slice(..passed)),
+            }
+        }))
     }
 
     /// Advances over the chunk and returns how many of its bytes the decoder may see.
@@ -88,9 +86,8 @@ impl FrameLimiter {
                         }
                         Some(length) => {
                             passed = chunk.len() - rest.len();
-                            let can_discard =
-                                length <= self.max_bytes.saturating_mul(DISCARD_FACTOR);
-                            self.state = if can_discard {
+                            let max_discarded = self.max_bytes.saturating_mul(DISCARD_FACTOR);
+                            self.state = if length <= max_discarded {
                                 FrameState::Oversized(length)
                             } else {
                                 FrameState::Ended

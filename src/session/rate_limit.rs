@@ -99,9 +99,9 @@ impl RateLimiter {
         Self {
             origin: Instant::now(),
             quotas: Mutex::new(Quotas::per_minute(conversation, address)),
-            conversations: KeyedBuckets::default(),
-            addresses: KeyedBuckets::default(),
-            secondary: KeyedBuckets::default(),
+            conversations: KeyedBuckets::new(),
+            addresses: KeyedBuckets::new(),
+            secondary: KeyedBuckets::new(),
             unsynced: Mutex::new(None),
             sync_needed: Notify::new(),
         }
@@ -210,13 +210,11 @@ impl RateLimiter {
 
 struct KeyedBuckets<K>(Mutex<HashMap<K, GcraBucket>>);
 
-impl<K> Default for KeyedBuckets<K> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-}
-
 impl<K: Eq + Hash> KeyedBuckets<K> {
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
     fn check(&self, key: K, quota: Quota, now: Duration) -> Result<(), Duration> {
         let mut buckets = self.0.lock();
         let has_space = buckets.len() < MAX_BUCKETS;
@@ -277,25 +275,15 @@ mod tests {
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(limiter.check_message(a, here), Ok(()));
         assert_eq!(limiter.check_message(a, here), Ok(()));
-        assert!(
-            limiter
-                .check_message(a, here)
-                .is_err_and(|wait| wait <= Duration::from_secs(30))
-        );
-        assert_eq!(
-            limiter.check_message(b, here),
-            Ok(()),
-            "the flood took nothing more from the address"
-        );
-        assert!(
-            limiter.check_message(b, here).is_err(),
-            "three from this address"
-        );
+        let wait = limiter.check_message(a, here).unwrap_err();
+        assert!(wait <= Duration::from_secs(30));
+        let sent = limiter.check_message(b, here);
+        assert_eq!(sent, Ok(()), "the flood took nothing more from the address");
+        let sent = limiter.check_message(b, here);
+        assert!(sent.is_err(), "three from this address");
         let c = ConversationId::from_random([3; 16]);
-        assert_eq!(
-            limiter.check_message(c, "192.0.2.2".parse().unwrap()),
-            Ok(())
-        );
+        let elsewhere = "192.0.2.2".parse().unwrap();
+        assert_eq!(limiter.check_message(c, elsewhere), Ok(()));
     }
 
     #[test]
@@ -365,23 +353,15 @@ mod tests {
         let id = ConversationId::from_random([7; 16]);
         let v6 = SharedKey::Address("2001:db8::1".parse().unwrap()).hashed_name();
         let v4 = SharedKey::Address("192.0.2.1".parse().unwrap()).hashed_name();
-        let names = [
-            SharedKey::Conversation(id).hashed_name(),
-            v4.clone(),
-            v6.clone(),
-        ];
-        assert!(
-            names
-                .iter()
-                .all(|name| name.len() == 33 && !name.contains("192.")),
-            "{names:?}"
-        );
         assert_ne!(v4, v6);
+        for name in [SharedKey::Conversation(id).hashed_name(), v4, v6] {
+            assert!(name.len() == 33 && !name.contains("192."), "{name}");
+        }
     }
 
     #[test]
     fn full_buckets_are_swept_and_the_map_is_bounded() {
-        let buckets = KeyedBuckets::default();
+        let buckets = KeyedBuckets::new();
         let quota = Quota::per_minute(60);
         let now = Duration::from_secs(9);
         (0..MAX_BUCKETS).for_each(|key| buckets.check(key, quota, now).unwrap());

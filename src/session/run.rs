@@ -187,10 +187,8 @@ impl Session {
     /// Ends the session because its conversation was deleted, after delivering what is finished.
     async fn close_deleted(&mut self) -> Result<(), Disconnected> {
         self.flush().await?;
-        let error = ClientError::new(
-            ErrorCode::NotFound,
-            "this conversation was deleted; start a new one",
-        );
+        let message = "this conversation was deleted; start a new one";
+        let error = ClientError::new(ErrorCode::NotFound, message);
         self.outgoing.send_error(&error).await?;
         let reason = "the conversation was deleted";
         Err(self.outgoing.close(1008, reason).await)
@@ -283,10 +281,9 @@ impl Session {
         record: TurnRecord,
         after_seq: u64,
     ) -> Result<(), Disconnected> {
-        let record = if record.state == TurnState::Running {
-            record.into_interrupted()
-        } else {
-            record
+        let record = match record.state {
+            TurnState::Running => record.into_interrupted(),
+            _ => record,
         };
         let snapshot = Frame::Snapshot {
             turn: record.turn,

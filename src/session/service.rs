@@ -139,9 +139,9 @@ impl ChatService {
         }
         let read = self.turns.store.turns(conversation.id(), None, 1);
         if let Ok(Ok(turns)) = tokio::time::timeout(STORE_TIMEOUT, read).await {
-            turns
-                .iter()
-                .for_each(|turn| conversation.observe_turn_id(turn.turn));
+            for turn in turns {
+                conversation.observe_turn_id(turn.turn);
+            }
         }
     }
 
@@ -160,10 +160,10 @@ impl ChatService {
         let read = self.turns.store.turn(conversation.id(), turn);
         match tokio::time::timeout(STORE_TIMEOUT, read).await {
             Ok(Ok(Some(record))) => Ok(record),
-            Ok(Ok(None)) => Err(ClientError::new(
-                ErrorCode::NotFound,
-                "this conversation has no such turn",
-            )),
+            Ok(Ok(None)) => {
+                let message = "this conversation has no such turn";
+                Err(ClientError::new(ErrorCode::NotFound, message))
+            }
             Ok(Err(_)) | Err(_) => {
                 let message = "the store does not answer at the moment; try again";
                 Err(ClientError::new(ErrorCode::Internal, message).retry_after(5))
@@ -173,10 +173,8 @@ impl ChatService {
 }
 
 fn not_owner() -> ClientError {
-    ClientError::new(
-        ErrorCode::Unauthorized,
-        "this conversation belongs to a signed-in visitor; start a new one",
-    )
+    let message = "this conversation belongs to a signed-in visitor; start a new one";
+    ClientError::new(ErrorCode::Unauthorized, message)
 }
 
 /// Generates a conversation id from the operating system's random source.

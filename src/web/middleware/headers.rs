@@ -2,13 +2,12 @@
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web;
 
-use crate::web::error::error_response;
-use crate::web::{AppState, openai};
+use crate::web::AppState;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,16 +37,8 @@ pub async fn limit_headers<B: MessageBody + 'static>(
         return Ok(next.call(request).await?.map_into_left_body());
     }
     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    let code = "headers_too_large";
     let message = "the request's headers are too large: at most 16 KiB in all";
-    let mut response = if request.path().starts_with("/v1/") {
-        openai::error_response(status, code, message)
-    } else {
-        error_response(status, code, message)
-    };
-    response
-        .head_mut()
-        .set_connection_type(ConnectionType::Close);
+    let response = super::closing_error(request.path(), status, "headers_too_large", message);
     Ok(request.into_response(response).map_into_right_body())
 }
 

@@ -29,9 +29,9 @@ const MAX_STOP_SEQUENCES: usize = 4;
 /// Parses a body. The error names the first field that is invalid or not supported.
 pub fn parse(body: &[u8]) -> Result<CompletionRequest, ApiError> {
     let value: Value = serde_json::from_slice(body)
-        .map_err(|error| ApiError::invalid_body(format!("the body is not JSON: {error}")))?;
+        .map_err(|error| ApiError::new(400, None, format!("the body is not JSON: {error}")))?;
     let Value::Object(fields) = value else {
-        return Err(ApiError::invalid_body("the body is not a JSON object"));
+        return Err(ApiError::new(400, None, "the body is not a JSON object"));
     };
     reject_unsupported(&fields)?;
     let Some(Value::String(model)) = present(&fields, "model") else {
