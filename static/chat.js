@@ -1,72 +1,72 @@
-// The chat: one module for the full page and the widget. It joins the parts; each of them knows one thing.
+// The chat, for the full page and the widget. It connects the session with the views.
 //
-//     await speak();
+//     await loadLocale();
 //     const chat = mount(root, { title: 'Chat' });
 //
-// `root` is an element or a shadow root; what it held is replaced. The style sheet is the caller's to bring: a <link> on
-// a page, `adoptedStyleSheets` in a shadow root. Options, all optional:
-//   base         the service's address; by default where this module came from
-//   title, greeting, suggestions   instead of the service's own
+// `root` is an element or a shadow root, whose content is replaced. The caller provides style.css: a <link> on a page,
+// `adoptedStyleSheets` in a shadow root. All options are optional:
+//   base         the service's address; by default the one that served this module
+//   title, greeting, suggestions   replace those of the service
 //   token        the visitor's JWT
-//   demo         false: no demo panel here, only its label
-//   theme        light | dark; else as the system has it
-//   focus        true: the keyboard goes to the composer
-//   tools        elements to stand at the end of the header
+//   demo         false: only the demo label, no demo panel
+//   theme        light | dark; by default the system's
+//   focus        true: focus the composer
+//   tools        elements for the end of the header
 //   on           (event, detail): `ready`, `message`, `status`, `error`
-// What is given back has `send(text, options)`, `identify(token)`, `fresh()`, `focus()`, `destroy()`.
-// Every element with data-role="message" has the property `rawText`: the text that is shown there, to the letter.
+// `mount` returns an object with `send(text, options)`, `identify(token)`, `fresh()`, `focus()` and `destroy()`.
+// Every element with data-role="message" has the property `rawText`: the exact text shown there.
 
-import { Announcer } from './announce.js';
-import { Banner, SHAPES } from './banner.js';
+import { Banner, MODE_ICONS } from './banner.js';
 import { Composer } from './composer.js';
-import { button, copyText, h, iconButton, setText, shape, wordButton } from './dom.js';
-import { describe } from './outbox.js';
-import { Log } from './render.js';
+import { button, copyText, h, iconButton, setText, statusIcon, textButton } from './dom.js';
+import { formatAge, t } from './i18n.js';
+import { LiveRegion } from './live_region.js';
+import { loadMarkdown } from './markdown_loader.js';
+import { describeEntry } from './outbox.js';
 import { Session } from './session.js';
-import { loadMarkdown } from './prose.js';
 import { openStorage } from './storage.js';
-import { age, texts } from './texts.js';
-import { unavailable } from './transcript.js';
+import { failedProviders } from './transcript.js';
+import { TranscriptView } from './transcript_view.js';
 
 const PREFIX = 'failsoft:';
-const BLIP_MS = 1_000; // away for less is not worth a word
-const COPIED_MS = 1_500;
-const GREETING = 'Hello! How can I help?'; // where the service's owner wrote none: then each in their language
+const RECONNECT_NOTICE_DELAY_MS = 1_000; // a shorter interruption is not shown
+const COPIED_LABEL_MS = 1_500;
+const DEFAULT_GREETING = 'Hello! How can I help?'; // the service's default, shown in the visitor's language
 
 export function mount(root, options = {}) {
   return new Chat(root, options);
 }
 
 class Chat {
-  #lostAt = Date.now(); // null: the line is open
-  #leaving = new AbortController();
+  #disconnectedAt = Date.now(); // null while the connection is open
+  #listeners = new AbortController();
 
   constructor(root, options) {
     this.options = options;
     this.base = new URL(options.base ?? '..', import.meta.url);
     this.storage = openStorage();
-    this.announcer = new Announcer();
+    this.liveRegion = new LiveRegion();
     this.session = new Session({
       base: this.base,
       storage: this.storage,
       prefix: PREFIX,
       token: options.token,
-      tell: (event, detail) => this.#heard(event, detail),
+      onEvent: (event, detail) => this.#onEvent(event, detail),
     });
     this.#layout(root);
-    const { signal } = this.#leaving;
-    addEventListener('pagehide', () => this.session.keep(true), { signal });
+    const { signal } = this.#listeners;
+    addEventListener('pagehide', () => this.session.savePartial(true), { signal });
     addEventListener('offline', () => this.#update(), { signal });
     addEventListener('online', () => this.#update(), { signal });
-    loadMarkdown().catch(() => {}); // until then, and without it, text is plain
-    // What was shown before a reload is there with the first paint, before the line is open.
-    this.log.draw();
-    this.session.line.start();
+    loadMarkdown().catch(() => {}); // text stays plain without it
+    // Draws what was shown before a reload, ahead of the connection.
+    this.view.draw();
+    this.session.connection.start();
     if (options.focus) this.focus();
   }
 
   send(text, options) {
-    this.log.follow();
+    this.view.follow();
     this.session.send(text, options);
   }
 
@@ -75,10 +75,11 @@ class Chat {
     this.session.identify(token);
   }
 
+  /** Starts a new conversation. */
   fresh() {
     this.notice.hidden = true;
-    this.log.clear();
-    this.session.fresh();
+    this.view.clear();
+    this.session.startNewConversation();
     this.focus();
   }
 
@@ -87,197 +88,197 @@ class Chat {
   }
 
   destroy() {
-    this.#leaving.abort();
-    clearTimeout(this.blip);
+    this.#listeners.abort();
+    clearTimeout(this.timer);
     this.session.close();
-    this.log.destroy();
+    this.view.destroy();
     this.el.remove();
   }
 
   #layout(root) {
     const { options, session, storage } = this;
-    const statusUrl = new URL(`status?lang=${texts.lang}`, this.base).href;
+    const statusUrl = new URL(`status?lang=${t.lang}`, this.base).href;
     this.banner = new Banner({
       statusUrl,
       storage,
       key: `${PREFIX}dismissed`,
-      onRetry: () => session.line.connect(),
+      onRetry: () => session.connection.connect(),
       onChange: () => this.#update(),
     });
     this.greeting = h('p', { class: 'fs-greeting', dir: 'auto' });
-    this.log = new Log({
+    this.view = new TranscriptView({
       model: () => this.#model(),
       empty: h(
         'section', { class: 'fs-empty', hidden: true, data: { role: 'empty' } }, this.greeting,
-        ...(options.suggestions ?? texts.suggestions).map((text) =>
+        ...(options.suggestions ?? t.suggestions).map((text) =>
           button('fs-suggestion', () => this.#ask(text), { dir: 'auto', data: { role: 'suggestion' } }, text)),
       ),
-      onEarlier: () => session.loadEarlier() && setText(this.log.earlier, texts.loading),
-      onDrawn: () => session.keep(),
+      onEarlier: () => session.loadEarlier() && setText(this.view.earlier, t.loading),
+      onDrawn: () => session.savePartial(),
       onRetry: (id) => {
-        this.log.follow();
+        this.view.follow();
         session.retry(id);
         this.focus();
       },
       onFeedback: (id, value) => session.feedback(id, value),
-      onCopy: (text, near) => this.#copy(text, near),
-      onAct: (id, act) => this.#act(id, act),
+      onCopy: (text, trigger) => this.#copy(text, trigger),
+      onAction: (id, action) => this.#handleRefused(id, action),
     });
-    this.log.el.addEventListener('click', ({ target }) => {
-      const near = target.closest('[data-copy]');
-      if (near) this.#copy(near.closest('.fs-code').lastChild.textContent, near);
+    this.view.el.addEventListener('click', ({ target }) => {
+      const trigger = target.closest('[data-copy]');
+      if (trigger) this.#copy(trigger.closest('.fs-code').lastChild.textContent, trigger);
     });
-    const desk = openStorage(() => sessionStorage); // what is being written belongs to this tab alone
+    const tabStorage = openStorage(() => sessionStorage); // the draft belongs to this tab
     this.composer = new Composer({
-      text: desk.get(`${PREFIX}writing`) ?? '',
-      onInput: (text) => desk.set(`${PREFIX}writing`, text),
+      text: tabStorage.get(`${PREFIX}writing`) ?? '',
+      onInput: (text) => tabStorage.set(`${PREFIX}writing`, text),
       onSend: (text) => this.send(text),
       onStop: () => session.stop(),
     });
     this.title = h('h1', {}, options.title);
-    this.label = h('p', { class: 'fs-demo-still', hidden: true }, texts.demo);
-    this.health = h('a', { class: 'fs-status', href: statusUrl, target: '_blank', rel: 'noopener', title: texts.status });
+    this.demoLabel = h('p', { class: 'fs-demo-still', hidden: true }, t.demo);
+    this.health = h('a', { class: 'fs-status', href: statusUrl, target: '_blank', rel: 'noopener', title: t.status });
     this.notice = h('div', { class: 'fs-notice', hidden: true, data: { role: 'notice' } });
     this.el = h(
-      'div', { class: 'fs', lang: texts.lang, dir: texts.dir },
+      'div', { class: 'fs', lang: t.lang, dir: t.dir },
       h(
         'header', { class: 'fs-head' }, this.title,
         h(
           'div', { class: 'fs-head-tools' }, this.health,
-          iconButton('save', texts.save, () => this.#export(), { data: { role: 'export' } }),
-          iconButton('fresh', texts.fresh, () => this.fresh(), { data: { role: 'new' } }),
+          iconButton('download', t.exportConversation, () => this.#export(), { data: { role: 'export' } }),
+          iconButton('plus', t.newConversation, () => this.fresh(), { data: { role: 'new' } }),
           ...(options.tools ?? []),
         ),
       ),
-      this.label, this.banner.el,
-      h('div', { class: 'fs-body' }, this.log.el, this.log.jump),
-      this.notice, this.composer.el, this.announcer.el,
+      this.demoLabel, this.banner.el,
+      h('div', { class: 'fs-body' }, this.view.el, this.view.jump),
+      this.notice, this.composer.el, this.liveRegion.el,
     );
     if (options.theme) this.el.dataset.theme = options.theme;
     root.replaceChildren(this.el);
   }
 
-  /** What the log draws. */
+  /** The data that the transcript view draws. */
   #model() {
     const { session } = this;
-    const how = {
-      open: session.line.state === 'open',
-      running: session.running,
+    const context = {
+      isOpen: session.connection.state === 'open',
+      isBusy: session.running !== null,
       now: Date.now(),
-      most: session.limits.max_message_chars,
+      maxChars: session.limits.max_message_chars,
     };
     return {
       turns: session.transcript.turns,
-      frozen: session.stopping?.text ?? null,
-      entries: session.waiting.map((entry) => describe(entry, how)),
-      known: this.welcomed,
+      frozenText: session.stopRequest?.text ?? null,
+      entries: session.pending.map((entry) => describeEntry(entry, context)),
+      isLoaded: this.isReady,
     };
   }
 
-  #heard(event, detail) {
-    const { announcer, log } = this;
-    if (event === 'turn') log.touch(detail);
-    if (event === 'list') log.touch();
-    if (event === 'state') this.#lineChanged();
+  #onEvent(event, detail) {
+    const { liveRegion, view } = this;
+    if (event === 'turn') view.invalidate(detail);
+    if (event === 'list') view.invalidate();
+    if (event === 'state') this.#stateChanged();
     if (event === 'welcome') this.#welcome(detail);
-    if (event === 'error') this.#error(detail);
-    if (event === 'start') announcer.begin(texts.spoken.writing);
-    if (event === 'followup') announcer.tell(texts.spoken.later);
+    if (event === 'error') this.#showError(detail);
+    if (event === 'start') liveRegion.answerStarted(t.spoken.writing);
+    if (event === 'followup') liveRegion.announce(t.spoken.later);
     if (event === 'end') {
       const { id: turn, text, source, degraded, provider } = detail;
-      announcer.end(lastWord(detail));
+      liveRegion.answerEnded(statusLine(detail));
       this.#emit('message', { turn, text, source, degraded, provider });
     }
     if (event === 'history') {
-      setText(log.earlier, texts.earlier);
+      setText(view.earlier, t.earlier);
       this.#update();
-      if (this.exporting) this.#export();
+      if (this.isExporting) this.#export();
     }
   }
 
   #welcome({ title, greeting, demo, conversation }) {
     const { options } = this;
     setText(this.title, options.title || title);
-    setText(this.greeting, options.greeting || (greeting === GREETING ? texts.greeting : greeting));
+    setText(this.greeting, options.greeting || (greeting === DEFAULT_GREETING ? t.greeting : greeting));
     this.notice.hidden = true;
-    this.label.hidden = !demo || options.demo !== false;
+    this.demoLabel.hidden = !demo || options.demo !== false;
     if (demo && options.demo !== false) this.#openDemo();
-    if (!this.welcomed) this.#emit('ready', { conversation });
-    this.welcomed = true;
+    if (!this.isReady) this.#emit('ready', { conversation });
+    this.isReady = true;
   }
 
   async #openDemo() {
-    if (this.opening) return;
-    this.opening = true;
+    if (this.hasDemo) return;
+    this.hasDemo = true;
     const { DemoPanel } = await import('./demo.js').catch(() => ({}));
     if (!DemoPanel) {
-      this.opening = false; // it may come with the next welcome
+      this.hasDemo = false; // the next welcome tries again
       return;
     }
-    this.demo = new DemoPanel({ base: this.base, onError: (words) => this.announcer.tell(words) });
-    this.log.holding(() => this.banner.el.before(this.demo.el));
+    this.demo = new DemoPanel({ base: this.base, onError: (text) => this.liveRegion.announce(text) });
+    this.view.keepPosition(() => this.banner.el.before(this.demo.el));
     this.el.classList.add('has-demo');
     this.#update();
   }
 
-  #lineChanged() {
-    const { state } = this.session.line;
-    const open = state === 'open';
-    if (state === 'waiting' && !this.welcomed) this.#askWhy();
-    clearTimeout(this.blip);
-    if (open !== (this.#lostAt === null)) {
-      this.#lostAt = open ? null : Date.now();
-      this.log.touch();
+  #stateChanged() {
+    const { state } = this.session.connection;
+    const isOpen = state === 'open';
+    if (state === 'waiting' && !this.isReady) this.#checkOrigin();
+    clearTimeout(this.timer);
+    if (isOpen !== (this.#disconnectedAt === null)) {
+      this.#disconnectedAt = isOpen ? null : Date.now();
+      this.view.invalidate();
     }
-    if (!open) this.blip = setTimeout(() => this.#update(), this.#lostAt + BLIP_MS - Date.now());
+    if (!isOpen) this.timer = setTimeout(() => this.#update(), this.#disconnectedAt + RECONNECT_NOTICE_DELAY_MS - Date.now());
     this.#update();
   }
 
   /**
-   * A browser keeps from a page why its socket was refused. Where none has ever opened on another site, the service is
-   * asked whether it may.
+   * Asks the service whether this site may open the chat. A browser does not tell a page why its socket was refused, so this
+   * is called when the first connection from another site fails.
    */
-  async #askWhy() {
-    if (this.asking || this.base.origin === location.origin) return;
-    this.asking = true;
-    const answer = await fetch(new URL('embed/origin', this.base)).then((said) => said.json()).catch(() => null);
-    this.asking = false;
-    if (answer?.allowed !== false) return;
-    this.session.refuse();
-    const message = `${location.origin} may not open this chat; its service lists such sites in server.allowed_origins`;
+  async #checkOrigin() {
+    if (this.isCheckingOrigin || this.base.origin === location.origin) return;
+    this.isCheckingOrigin = true;
+    const result = await fetch(new URL('embed/origin', this.base)).then((response) => response.json()).catch(() => null);
+    this.isCheckingOrigin = false;
+    if (result?.allowed !== false) return;
+    this.session.denyAccess();
+    const message = `${location.origin} may not open this chat; its service lists the allowed sites in server.allowed_origins`;
     console.error(`Failsoft: ${message}`);
-    this.#error({ code: 'forbidden_origin', message });
+    this.#showError({ code: 'forbidden_origin', message });
     this.#update();
   }
 
-  /** Brings everything but the transcript in line with the state. */
+  /** Updates everything outside the transcript. */
   #update() {
-    const { session, announcer } = this;
+    const { session, liveRegion } = this;
     const { status } = session;
-    const { state, retryAt } = session.line;
+    const { state, retryAt } = session.connection;
     const now = Date.now();
-    const online = navigator.onLine;
-    const lost = this.#lostAt !== null && now - this.#lostAt >= BLIP_MS && !session.refused;
-    if (!session.running) announcer.rest();
-    this.log.holding(() => {
-      const shown = this.banner.update({ online, lost, state, retryAt, status, now });
-      if (shown && shown !== this.shown) announcer.tell(this.banner.spoken);
-      this.shown = shown;
+    const isOnline = navigator.onLine;
+    const isDisconnected = this.#disconnectedAt !== null && now - this.#disconnectedAt >= RECONNECT_NOTICE_DELAY_MS && !session.accessDenied;
+    if (!session.running) liveRegion.reset();
+    this.view.keepPosition(() => {
+      const shown = this.banner.update({ isOnline, isDisconnected, state, retryAt, status, now });
+      if (shown && shown !== this.shownBanner) liveRegion.announce(this.banner.spoken);
+      this.shownBanner = shown;
       this.demo?.update(status);
-      this.log.earlier.hidden = !session.more;
-      this.log.earlier.disabled = state !== 'open';
+      this.view.earlier.hidden = !session.hasEarlierTurns;
+      this.view.earlier.disabled = state !== 'open';
     });
-    const mode = lost ? (online ? 'unreachable' : 'offline') : status?.mode ?? '';
+    const mode = isDisconnected ? (isOnline ? 'unreachable' : 'offline') : status?.mode ?? '';
     if (mode !== this.el.dataset.mode) {
       this.el.dataset.mode = mode;
-      this.health.replaceChildren(shape(SHAPES[mode] ?? 'square'), texts.health[mode] ?? '');
+      this.health.replaceChildren(statusIcon(MODE_ICONS[mode] ?? 'square'), t.health[mode] ?? '');
       this.health.hidden = !mode;
       if (mode) this.#emit('status', { ...status, mode });
     }
     this.composer.update({
-      running: Boolean(session.running) && !session.stopping,
-      hint: mode === 'outage' ? texts.outage : '',
-      most: session.limits.max_message_chars,
+      isRunning: Boolean(session.running) && !session.stopRequest,
+      hint: mode === 'outage' ? t.outage : '',
+      maxChars: session.limits.max_message_chars,
     });
   }
 
@@ -286,50 +287,54 @@ class Chat {
     this.focus();
   }
 
-  /** What can be done with a message that was refused. */
-  #act(id, act) {
+  /** Applies the visitor's choice about a refused message. */
+  #handleRefused(id, action) {
     const { outbox } = this.session;
-    if (act === 'edit') this.composer.value = [outbox.get(id).text, this.composer.value].filter(Boolean).join('\n');
-    if (act === 'tryAgain') outbox.again(id);
+    if (action === 'edit') this.composer.value = [outbox.get(id).text, this.composer.value].filter(Boolean).join('\n');
+    if (action === 'tryAgain') outbox.retry(id);
     else outbox.remove(id);
     this.focus();
-    this.session.pump();
-    this.log.touch();
+    this.session.sendNext();
+    this.view.invalidate();
   }
 
-  /** What is the matter with a message is said beside it; here is what has none. */
-  #error({ code, message, retry }) {
-    if (code === 'forbidden_origin') this.#say(texts.errors[code]());
-    else if (code === 'unauthorized' && this.session.token) this.#say(texts.errors.signed_out());
-    else if (code === 'unauthorized') this.#say(texts.errors[code](), wordButton(texts.fresh, () => this.fresh()));
-    else if (retry) this.#say(texts.errors[code]?.() ?? message, wordButton(texts.dismiss, () => (this.notice.hidden = true)));
+  /** Shows an error that belongs to no message. A refused message shows its error beside it. */
+  #showError({ code, message, isRetry }) {
+    if (code === 'forbidden_origin') this.#showNotice(t.errors[code]());
+    else if (code === 'unauthorized' && this.session.token) this.#showNotice(t.errors.signed_out());
+    else if (code === 'unauthorized') this.#showNotice(t.errors[code](), textButton(t.newConversation, () => this.fresh()));
+    else if (isRetry) this.#showDismissible(t.errors[code]?.() ?? message);
     this.#emit('error', { code, message });
   }
 
-  #say(words, button) {
-    this.notice.replaceChildren(...[h('span', {}, words), button].filter(Boolean));
+  #showNotice(text, button) {
+    this.notice.replaceChildren(...[h('span', {}, text), button].filter(Boolean));
     this.notice.hidden = false;
-    this.announcer.tell(words);
+    this.liveRegion.announce(text);
   }
 
-  /** The whole conversation as a file: earlier pages of it are loaded first. */
+  #showDismissible(text) {
+    this.#showNotice(text, textButton(t.dismiss, () => (this.notice.hidden = true)));
+  }
+
+  /** Exports the whole conversation, after loading its earlier pages. */
   async #export() {
     const { session } = this;
-    this.exporting = session.more && session.loadEarlier();
-    if (this.exporting) return;
+    this.isExporting = session.hasEarlierTurns && session.loadEarlier();
+    if (this.isExporting) return;
     try {
       const { download, toMarkdown } = await import('./export.js');
-      download(toMarkdown(this.title.textContent, session.transcript.turns, unavailable), this.el);
+      download(toMarkdown(this.title.textContent, session.transcript.turns, failedProviders), this.el);
     } catch {
-      this.#say(texts.banner.unreachable[0], wordButton(texts.dismiss, () => (this.notice.hidden = true)));
+      this.#showDismissible(t.banner.unreachable[0]);
     }
   }
 
-  async #copy(text, near) {
+  async #copy(text, trigger) {
     if (!(await copyText(text, this.el))) return;
-    near.classList.add('is-done');
-    setTimeout(() => near.classList.remove('is-done'), COPIED_MS);
-    this.announcer.tell(texts.copied);
+    trigger.classList.add('is-done');
+    setTimeout(() => trigger.classList.remove('is-done'), COPIED_LABEL_MS);
+    this.liveRegion.announce(t.copied);
   }
 
   #emit(event, detail) {
@@ -337,10 +342,10 @@ class Chat {
   }
 }
 
-/** What is told when an answer has ended. */
-function lastWord({ state, source, provider, ...turn }) {
-  if (state !== 'done') return texts.spoken[state];
-  const failed = unavailable({ provider, ...turn });
-  const how = source === 'ai' ? failed.length && texts.answeredBy(provider, failed) : texts.sources[source]?.(age(turn.ageS));
-  return [texts.spoken.done, how].filter(Boolean).join(' ');
+/** Returns the announcement for the end of an answer. */
+function statusLine({ state, source, provider, ...turn }) {
+  if (state !== 'done') return t.spoken[state];
+  const failed = failedProviders({ provider, ...turn });
+  const origin = source === 'ai' ? failed.length && t.answeredBy(provider, failed) : t.sources[source]?.(formatAge(turn.ageS));
+  return [t.spoken.done, origin].filter(Boolean).join(' ');
 }

@@ -1,7 +1,7 @@
-// Making elements. Strings become text nodes, never markup, and no style attribute is written: a strict policy of the
-// page that embeds us has nothing to forbid.
+// Helpers that create elements. Strings become text nodes, never markup, and no style attribute is set: both work under
+// the strictest content security policy of an embedding page.
 
-/** An element. `on` holds listeners, `data` and `aria` attributes of these families; false and null are left out. */
+/** Creates an element. `on` holds listeners, `data` and `aria` hold `data-*` and `aria-*` attributes; `false` and `null` are left out. */
 export function h(tag, { on = {}, data = {}, aria = {}, ...props } = {}, ...children) {
   const el = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -14,12 +14,12 @@ export function h(tag, { on = {}, data = {}, aria = {}, ...props } = {}, ...chil
   return el;
 }
 
-/** Sets text only where it differs, so that nothing is announced or laid out anew for nothing. */
+/** Sets the text if it differs, so that an unchanged text causes no announcement and no layout. */
 export function setText(el, text) {
   if (el.textContent !== text) el.textContent = text;
 }
 
-// 20 by 20, one stroke. The thumb that points down is the same, turned by the style sheet.
+// 20 by 20, drawn with one stroke. The style sheet turns the thumb upside down for `down`.
 const THUMB = 'M7 9l3-6c2 0 2 1 1.5 5H15c1 0 1.5 1 1 2l-1 5c0 .5-.5 1-1 1H7zM7 9H4v7h3';
 const PATHS = {
   send: 'M10 16V4M5 9l5-5 5 5',
@@ -29,11 +29,11 @@ const PATHS = {
   up: THUMB,
   down: THUMB,
   close: 'M5 5l10 10M15 5L5 15',
-  fresh: 'M10 4v12M4 10h12',
-  save: 'M10 3v10M6 9l4 4 4-4M4 17h12',
+  plus: 'M10 4v12M4 10h12',
+  download: 'M10 3v10M6 9l4 4 4-4M4 17h12',
 };
 
-/** An icon; it says nothing by itself: its button has the words. */
+/** Creates an icon. It is hidden from assistive technology; the button around it carries the label. */
 export function icon(name) {
   const make = (tag, props) => {
     const el = document.createElementNS('http://www.w3.org/2000/svg', tag);
@@ -45,38 +45,37 @@ export function icon(name) {
   return svg;
 }
 
-/** A button; `words` are its name where `children` have none, and its tooltip. */
-export function button(kind, click, { words, aria = {}, ...props }, ...children) {
-  const named = words ? { title: words, aria: { label: words, ...aria } } : { aria };
-  return h('button', { type: 'button', class: kind, on: { click }, ...named, ...props }, ...children);
+/** Creates a button. `label` is its accessible name and tooltip, for buttons whose children have no text. */
+export function button(className, click, { label, aria = {}, ...props }, ...children) {
+  const named = label ? { title: label, aria: { label, ...aria } } : { aria };
+  return h('button', { type: 'button', class: className, on: { click }, ...named, ...props }, ...children);
 }
 
-/** A small button with an icon alone. */
-export function iconButton(name, words, click, props) {
-  return button('fs-tool', click, { words, ...props }, icon(name));
+export function iconButton(name, label, click, props) {
+  return button('fs-tool', click, { label, ...props }, icon(name));
 }
 
-/** A button that looks like a link. */
-export function wordButton(words, click, props = {}) {
-  return button('fs-link', click, props, words);
+/** Creates a button that looks like a link. */
+export function textButton(text, click, props = {}) {
+  return button('fs-link', click, props, text);
 }
 
-/** The shape of a state, beside its word: `dot`, `ring`, `triangle`, `square`, `off`. Colour is never alone. */
-export function shape(form) {
-  return h('span', { class: 'fs-shape', data: { shape: form }, aria: { hidden: 'true' } });
+/** Creates the shape beside a state's name: `dot`, `ring`, `triangle`, `square` or `off`. Colour alone never tells a state. */
+export function statusIcon(shape) {
+  return h('span', { class: 'fs-shape', data: { shape }, aria: { hidden: 'true' } });
 }
 
-/** Puts text on the clipboard, also where the page is not served securely. `near`: where a helper element may stand. */
-export async function copyText(text, near) {
+/** Copies text, also on pages without HTTPS. `parent` briefly holds the textarea that this needs. */
+export async function copyText(text, parent) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    const area = h('textarea', { class: 'fs-hidden', tabindex: '-1', aria: { hidden: 'true' } }, text);
-    near.append(area);
-    area.select();
-    const done = document.execCommand('copy');
-    area.remove();
-    return done;
+    const textarea = h('textarea', { class: 'fs-hidden', tabindex: '-1', aria: { hidden: 'true' } }, text);
+    parent.append(textarea);
+    textarea.select();
+    const copied = document.execCommand('copy');
+    textarea.remove();
+    return copied;
   }
 }

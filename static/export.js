@@ -1,32 +1,32 @@
-// A conversation as a Markdown file. Loaded when it is asked for.
+// Exports a conversation as a Markdown file. Loaded on demand.
 
 import { h } from './dom.js';
-import { age, texts } from './texts.js';
+import { formatAge, t } from './i18n.js';
 
-/** Pure. `turns` oldest first; `unavailable(turn)` names who failed on it. */
-export function toMarkdown(title, turns, unavailable) {
+/** Pure. `turns` are oldest first; `failedProviders(turn)` returns the providers that failed on a turn. */
+export function toMarkdown(title, turns, failedProviders) {
   const parts = [`# ${title}`];
   for (const turn of turns) {
-    parts.push(`## ${[texts.you, turn.at].filter(Boolean).join(' · ')}`, turn.question, `## ${texts.answer}`, turn.text);
-    const said = notes(turn, unavailable).join(' · ');
-    if (said) parts.push(`_${said}_`);
+    parts.push(`## ${[t.you, turn.at].filter(Boolean).join(' · ')}`, turn.question, `## ${t.answer}`, turn.text);
+    const notes = describeAnswer(turn, failedProviders).join(' · ');
+    if (notes) parts.push(`_${notes}_`);
     const { followup } = turn;
-    if (followup) parts.push(`## ${texts.later(followup.provider, followup.at)}`, followup.text);
+    if (followup) parts.push(`## ${t.later(followup.provider, followup.at)}`, followup.text);
   }
   return `${parts.filter(Boolean).join('\n\n')}\n`;
 }
 
-function notes(turn, unavailable) {
-  const source = texts.sources[turn.source]?.(age(turn.ageS));
-  const chip = turn.source === 'ai' && turn.provider && texts.answeredBy(turn.provider, unavailable(turn));
-  return [source ?? chip, texts.endings[turn.state] ?? texts.endings[turn.finish]].filter(Boolean);
+function describeAnswer(turn, failedProviders) {
+  const source = t.sources[turn.source]?.(formatAge(turn.ageS));
+  const chip = turn.source === 'ai' && turn.provider && t.answeredBy(turn.provider, failedProviders(turn));
+  return [source ?? chip, t.endings[turn.state] ?? t.endings[turn.finish]].filter(Boolean);
 }
 
-/** Hands the file to the browser's downloads. `near`: where the link may stand meanwhile. */
-export function download(text, near) {
+/** Downloads a text as a file. `parent` briefly holds the link that this needs. */
+export function download(text, parent) {
   const href = URL.createObjectURL(new Blob([text], { type: 'text/markdown' }));
   const link = h('a', { href, hidden: true, download: `conversation-${new Date().toISOString().slice(0, 10)}.md` });
-  near.append(link);
+  parent.append(link);
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(href), 10_000);

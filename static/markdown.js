@@ -1,11 +1,11 @@
-// Model output to elements. It is strangers' text: nothing in it is taken for HTML, every render passes DOMPurify with a
-// short list of tags, links lead to http, https and mailto alone, and nothing is ever loaded for it.
+// Renders model output, which is untrusted: HTML in it is shown as text, every render passes DOMPurify with a short list of
+// tags, links may use http, https and mailto only, and no image or other resource is ever loaded.
 //
-// A growing answer is parsed from its last block on. The blocks before it are settled: their elements are not touched
-// again, so the cost of a frame does not grow with the answer.
+// A growing answer is parsed from its last block on. The elements of the blocks before it are final, so the cost of a draw
+// does not grow with the answer.
 
 import { h, iconButton } from './dom.js';
-import { texts } from './texts.js';
+import { t } from './i18n.js';
 import { Marked } from './vendor/marked.esm.js';
 import createPurifier from './vendor/purify.esm.js';
 
@@ -14,7 +14,7 @@ const escape = (text) => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt
 const marked = new Marked({
   breaks: true,
   tokenizer: {
-    // "Use a <div> here" shall show the words; a line break is the one tag that models write on purpose.
+    // In "Use a <div> here" the tag is shown as text. Only line breaks are taken as HTML, because models use them.
     html() {},
     tag(src) {
       const raw = /^<br\s*\/?>/i.exec(src)?.[0];
@@ -22,7 +22,7 @@ const marked = new Marked({
     },
   },
   renderer: {
-    // All at one level under the message's own heading, whatever level the model began with; the class has the size.
+    // All headings have one level, below the message's own heading. The class sets the size.
     heading({ tokens, depth }) {
       return `<h3 class="fs-h${depth}">${this.parser.parseInline(tokens)}</h3>`;
     },
@@ -32,20 +32,20 @@ const marked = new Marked({
   },
 });
 
-const RULES = {
+const SANITIZE_OPTIONS = {
   ALLOWED_TAGS: 'p br h3 strong em del code pre blockquote ul ol li hr a table thead tbody tr th td'.split(' '),
   ALLOWED_ATTR: ['href', 'title', 'class', 'start', 'align'],
-  ADD_URI_SAFE_ATTR: ['start', 'align'], // they hold no address, so the rule for addresses is not theirs
+  ADD_URI_SAFE_ATTR: ['start', 'align'], // not addresses, so exempt from ALLOWED_URI_REGEXP
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
   RETURN_DOM_FRAGMENT: true,
 };
-const CLASS = /^(?:fs-h[1-6]|language-[\w+#.-]{1,30})$/;
+const ALLOWED_CLASS = /^(?:fs-h[1-6]|language-[\w+#.-]{1,30})$/;
 
 const purify = createPurifier(window);
 purify.addHook('uponSanitizeAttribute', (_, attribute) => {
-  if (attribute.attrName === 'class' && !CLASS.test(attribute.attrValue)) attribute.keepAttr = false;
+  if (attribute.attrName === 'class' && !ALLOWED_CLASS.test(attribute.attrValue)) attribute.keepAttr = false;
 });
 purify.addHook('afterSanitizeAttributes', (node) => {
   if (!node.hasAttribute('href')) return;
@@ -53,10 +53,10 @@ purify.addHook('afterSanitizeAttributes', (node) => {
   node.setAttribute('target', '_blank');
 });
 
-function build(tokens) {
-  const fragment = purify.sanitize(marked.parser(tokens), RULES);
+function render(tokens) {
+  const fragment = purify.sanitize(marked.parser(tokens), SANITIZE_OPTIONS);
   for (const block of fragment.querySelectorAll('p, ul, ol, h3, blockquote, th, td')) block.dir = 'auto';
-  // What may be wider than the page scrolls by itself, by keyboard too.
+  // Wide tables and code scroll on their own, also by keyboard (hence the tabindex).
   for (const table of fragment.querySelectorAll('table')) {
     const frame = h('div', { class: 'fs-scroll', tabindex: '0' });
     table.replaceWith(frame);
@@ -67,7 +67,7 @@ function build(tokens) {
       'div', { class: 'fs-code', dir: 'ltr' },
       h('div', { class: 'fs-code-head' },
         h('span', {}, pre.firstChild.className.replace('language-', '')),
-        iconButton('copy', texts.copyCode, null, { data: { copy: 'code' } })),
+        iconButton('copy', t.copyCode, null, { data: { copy: 'code' } })),
     );
     pre.replaceWith(frame);
     pre.tabIndex = 0;
@@ -76,43 +76,46 @@ function build(tokens) {
   return fragment;
 }
 
-/** Has the code in it coloured, some time soon: it grows no more. */
-function colour(fragment) {
+/** Starts highlighting the code in a fragment that does not grow any more. */
+function highlight(fragment) {
   const blocks = [...fragment.querySelectorAll('pre > code[class]')];
-  // Without colours it is code all the same.
-  if (blocks.length) import('./code.js').then(({ paint }) => Promise.all(blocks.map(paint))).catch(() => {});
+  // A failure leaves the code readable, just without colours.
+  if (blocks.length) import('./highlight.js').then(({ highlightCode }) => Promise.all(blocks.map(highlightCode))).catch(() => {});
   return fragment;
 }
 
-/** One Markdown text in an element, as it grows. */
+/** A Markdown text that may grow, in an element. */
 export class MarkdownView {
   constructor(el) {
     this.el = el;
     this.#reset();
   }
 
-  /** Shows `text`; `whole`: it grows no more. Where it continues what was shown, only the last block is made anew. */
-  update(text, whole) {
-    if (text === this.text && whole === this.whole) return;
-    // A link's definition at the end may be meant for blocks long settled.
-    const defines = whole && this.settled > 0 && /^ {0,3}\[[^\]\n]+\]:/m.test(text);
-    if (!text.startsWith(this.text) || defines) this.#reset();
-    Object.assign(this, { text, whole });
+  /**
+   * Shows `text`. `isComplete` means that it does not grow any more. If it continues the text shown, only the last block is
+   * rendered again.
+   */
+  update(text, isComplete) {
+    if (text === this.text && isComplete === this.isComplete) return;
+    // A link definition at the end may belong to a settled block, so everything is rendered again.
+    const hasDefinitions = isComplete && this.settledLength > 0 && /^ {0,3}\[[^\]\n]+\]:/m.test(text);
+    if (!text.startsWith(this.text) || hasDefinitions) this.#reset();
+    Object.assign(this, { text, isComplete });
     const source = text.replace(/\r\n?/g, '\n');
-    const tokens = marked.lexer(source.slice(this.settled));
+    const tokens = marked.lexer(source.slice(this.settledLength));
     const last = tokens.findLastIndex((token) => token.type !== 'space');
     const raw = tokens.slice(0, Math.max(last, 0)).map((token) => token.raw).join('');
-    // Settled is only what the lexer gives back to the letter; otherwise the tail just stays longer.
-    if (raw !== '' && source.startsWith(raw, this.settled)) {
-      this.tail.before(colour(build(tokens.splice(0, last))));
-      this.settled += raw.length;
+    // Blocks are settled only if the lexer returns their exact source. Otherwise they stay in the tail.
+    if (raw !== '' && source.startsWith(raw, this.settledLength)) {
+      this.tail.before(highlight(render(tokens.splice(0, last))));
+      this.settledLength += raw.length;
     }
-    const rest = build(tokens);
-    this.tail.replaceChildren(whole ? colour(rest) : rest);
+    const rest = render(tokens);
+    this.tail.replaceChildren(isComplete ? highlight(rest) : rest);
   }
 
   #reset() {
-    Object.assign(this, { text: '', whole: false, settled: 0 });
+    Object.assign(this, { text: '', isComplete: false, settledLength: 0 });
     this.tail = h('div', { class: 'fs-tail' });
     this.el.replaceChildren(this.tail);
   }

@@ -1,241 +1,239 @@
-// The conversation and its line, without a page: what arrives changes the transcript, what is to go waits in the outbox,
-// and whoever presents it is told what changed.
+// The chat session: connection, transcript and outbox, independent of the DOM. Emits events for the user interface.
 
+import { Connection } from './connection.js';
 import { Outbox } from './outbox.js';
-import { Connection } from './protocol.js';
-import { Kept, randomId } from './storage.js';
+import { PartialAnswers, randomId } from './storage.js';
 import { Transcript } from './transcript.js';
 
-const FULL_PAGE = 100; // a page of the history with so many turns may have another before it
+const PAGE_SIZE = 100; // a page of the history with this many turns may have another page before it
 
 export class Session {
   /**
-   * `base`: the service's address. `token`: the visitor's JWT, if any. `tell(event, detail)` hears
-   * `turn` (that one changed), `list` (what waits changed, or the order), `state` (the line, the status, who runs),
-   * `welcome`, `start`, `end`, `followup`, `history` and `error`.
+   * `base` is the service's address and `token` the visitor's JWT, if any. `onEvent(event, detail)` receives `turn` (a
+   * turn changed), `list` (the pending messages or the order changed), `state` (the connection, the service's status or
+   * the running turn changed), `welcome`, `start`, `end`, `followup`, `history` and `error`.
    */
-  constructor({ base, storage, prefix, token, tell }) {
-    Object.assign(this, { storage, ours: prefix, tell });
+  constructor({ base, storage, prefix, token, onEvent }) {
+    Object.assign(this, { storage, basePrefix: prefix, emit: onEvent });
     this.transcript = new Transcript();
-    this.stopping = null; // {id, text}: Stop was pressed on that turn, at that text
-    this.arriving = null; // an accepted entry whose turn has not come yet
-    this.refused = false; // the server does not let us into this conversation
-    this.more = false; // the history has turns before the first one here
+    this.stopRequest = null; // {id, text}: the turn that the visitor stopped, and its text at that moment
+    this.awaitingStart = null; // the accepted entry whose turn has not started yet
+    this.accessDenied = false;
+    this.hasEarlierTurns = false;
     this.status = null;
     this.limits = {};
     const url = new URL('ws', base);
     url.protocol = url.protocol.replace('http', 'ws');
-    this.line = new Connection({
+    this.connection = new Connection({
       url: url.href,
       hello: () => ({
-        // A visitor's newest conversation may have been begun elsewhere.
-        conversation: this.returning ? null : this.conversation,
-        resume: this.returning ? null : this.transcript.position(),
+        conversation: this.resumesLatest ? null : this.conversation,
+        resume: this.resumesLatest ? null : this.transcript.resumePosition(),
         token: this.token ?? undefined,
       }),
-      onFrame: (frame) => (ON[frame.type] ?? turnFrame)(this, frame),
+      onFrame: (frame) => (frameHandlers[frame.type] ?? handleTurnFrame)(this, frame),
       onState: () => {
-        if (this.line.state !== 'open') this.outbox.lineLost();
-        tell('state');
+        if (this.connection.state !== 'open') this.outbox.requeueSent();
+        this.emit('state');
       },
     });
-    this.#become(token);
+    this.#setVisitor(token);
   }
 
   close() {
     clearTimeout(this.timer);
-    this.keep(true);
-    this.line.close();
+    this.savePartial(true);
+    this.connection.close();
   }
 
   get running() {
     return this.transcript.running ?? null;
   }
 
-  /** What was written and has no turn yet, oldest first. */
-  get waiting() {
-    return [this.arriving, ...this.outbox.entries].filter(Boolean);
+  /** The messages that have no turn yet, oldest first. */
+  get pending() {
+    return [this.awaitingStart, ...this.outbox.entries].filter(Boolean);
   }
 
   send(text, options) {
-    this.#put({ text, options });
+    this.#enqueue({ text, options });
   }
 
-  /** Asks that turn's question again; once, however often it is pressed. */
+  /** Asks the question of a turn again. Does nothing while a retry of that turn is pending. */
   retry(id) {
-    if (!this.waiting.some((entry) => entry.turn === id)) this.#put({ turn: id });
+    if (!this.pending.some((entry) => entry.turn === id)) this.#enqueue({ turn: id });
   }
 
   stop() {
     const { running } = this;
     if (!running) return;
-    this.stopping = { id: running.id, text: running.text };
-    this.line.send({ type: 'stop', turn: running.id });
-    this.tell('turn', running);
-    this.tell('state');
+    this.stopRequest = { id: running.id, text: running.text };
+    this.connection.send({ type: 'stop', turn: running.id });
+    this.emit('turn', running);
+    this.emit('state');
   }
 
   feedback(id, value) {
-    if (!this.line.send({ type: 'feedback', turn: id, value })) return;
+    if (!this.connection.send({ type: 'feedback', turn: id, value })) return;
     const turn = this.transcript.get(id);
     turn.feedback = value;
-    this.tell('turn', turn);
+    this.emit('turn', turn);
   }
 
-  /** Whether the turns before the first one were asked for. */
+  /** Requests the turns before the first one. Returns `true` if the request was sent. */
   loadEarlier() {
     const first = this.transcript.turns[0];
-    return Boolean(first) && this.line.send({ type: 'history', before: first.id });
+    return Boolean(first) && this.connection.send({ type: 'history', before: first.id });
   }
 
-  /** A new conversation; what waits to be sent goes with it. */
-  fresh() {
-    this.storage.remove(this.kept.key);
-    this.returning = false;
-    this.enter(randomId());
+  /** Starts a new conversation. Pending messages move into it. */
+  startNewConversation() {
+    this.storage.remove(this.partials.key);
+    this.resumesLatest = false;
+    this.switchConversation(randomId());
     for (const entry of this.outbox.entries) {
-      // An answer of the old conversation cannot be asked for again in this one.
+      // A retry refers to a turn of the old conversation, so it cannot move.
       if (entry.turn) this.outbox.remove(entry.id);
-      else this.outbox.again(entry.id);
+      else this.outbox.retry(entry.id);
     }
-    this.outbox.adopt(this.conversation);
-    this.line.connect();
-    this.tell('list');
-    this.tell('state');
+    this.outbox.setConversation(this.conversation);
+    this.connection.connect();
+    this.emit('list');
+    this.emit('state');
   }
 
-  /** Leaves the conversation for another one, of which nothing is known yet. */
-  enter(conversation) {
+  /** Switches to another conversation, whose history is not known yet. */
+  switchConversation(conversation) {
     this.transcript.clear();
-    Object.assign(this, { stopping: null, arriving: null, refused: false, more: false });
-    this.#name(conversation);
+    Object.assign(this, { stopRequest: null, awaitingStart: null, accessDenied: false, hasEarlierTurns: false });
+    this.#setConversation(conversation);
   }
 
-  /** From now on, as this visitor; null: as nobody in particular. A new token of the same visitor changes nothing else. */
+  /** Sets the visitor; `null` is an anonymous one. A new token for the same visitor keeps the conversation. */
   identify(token) {
-    if (visitor(token) === visitor(this.token)) this.token = token;
-    else this.#become(token);
-    this.refused = false;
-    this.line.connect();
-    this.tell('list');
-    this.tell('state');
+    if (tokenSubject(token) === tokenSubject(this.token)) this.token = token;
+    else this.#setVisitor(token);
+    this.accessDenied = false;
+    this.connection.connect();
+    this.emit('list');
+    this.emit('state');
   }
 
-  /** The server does not let us in: no further try. */
-  refuse() {
-    this.refused = true;
-    this.line.hold();
+  /** Stops reconnecting, because the server refuses this visitor or site. */
+  denyAccess() {
+    this.accessDenied = true;
+    this.connection.pause();
   }
 
-  /** Keeps the running turn's text as the page has shown it. */
-  keep(force = false) {
+  /** Saves the text of the running turn as shown. */
+  savePartial(force = false) {
     const { running } = this;
-    if (running?.text) this.kept.save(running, Date.now(), force);
+    if (running?.text) this.partials.save(running, Date.now(), force);
   }
 
-  /** Sends what may be sent now, and comes back when a hold of the server's ends. */
-  pump() {
+  /** Sends the next pending message if possible, and schedules itself for the end of a pause that the server asked for. */
+  sendNext() {
     clearTimeout(this.timer);
     const now = Date.now();
-    const frame = this.outbox.next({ open: this.line.state === 'open', running: this.running ?? this.arriving, now });
-    if (frame && !this.line.send(frame)) this.outbox.lineLost();
-    const hold = this.outbox.heldUntil - now;
-    if (hold <= 0 || !this.outbox.entries.length) return;
+    const isBusy = Boolean(this.running ?? this.awaitingStart);
+    const frame = this.outbox.next({ isOpen: this.connection.state === 'open', isBusy, now });
+    if (frame && !this.connection.send(frame)) this.outbox.requeueSent();
+    const pause = this.outbox.pausedUntil - now;
+    if (pause <= 0 || !this.outbox.entries.length) return;
     this.timer = setTimeout(() => {
-      this.pump();
-      this.tell('list'); // its countdown
-    }, Math.min(1_000, hold));
+      this.sendNext();
+      this.emit('list'); // updates the countdown
+    }, Math.min(1_000, pause));
   }
 
-  /** After a turn changed, whatever told it. */
-  changed(turn) {
-    this.outbox.accepted(turn.mid);
-    if (this.arriving?.id === turn.mid) this.arriving = null;
+  /** Updates what depends on a turn after a frame or the history has changed it. */
+  turnChanged(turn) {
+    this.outbox.accept(turn.mid);
+    if (this.awaitingStart?.id === turn.mid) this.awaitingStart = null;
     if (turn.state !== 'running') {
-      if (this.stopping?.id === turn.id) this.stopping = null;
-      if (turn.ahead) this.kept.save(turn, Date.now(), true);
-      else this.kept.drop(turn.id);
+      if (this.stopRequest?.id === turn.id) this.stopRequest = null;
+      if (turn.localOnly) this.partials.save(turn, Date.now(), true);
+      else this.partials.delete(turn.id);
     }
-    this.tell('turn', turn);
+    this.emit('turn', turn);
   }
 
-  #put(what) {
-    this.outbox.add({ ...what, conversation: this.conversation, now: Date.now() });
-    this.pump();
-    this.tell('list');
+  #enqueue(message) {
+    this.outbox.add({ ...message, conversation: this.conversation, now: Date.now() });
+    this.sendNext();
+    this.emit('list');
   }
 
-  /** What is kept for one visitor is not shown to another who uses the same browser. */
-  #become(token) {
-    const { storage, ours } = this;
+  /** Each visitor has storage keys of their own, so that people who share a browser do not see each other's data. */
+  #setVisitor(token) {
+    const { storage, basePrefix } = this;
     this.token = token ?? null;
-    this.returning = Boolean(token);
-    this.prefix = token ? `${ours}~${visitor(token)}:` : ours;
+    // A signed-in visitor may have started a newer conversation elsewhere; the server knows which.
+    this.resumesLatest = Boolean(token);
+    this.prefix = token ? `${basePrefix}~${tokenSubject(token)}:` : basePrefix;
     this.outbox = new Outbox({ storage, prefix: `${this.prefix}out:`, newId: randomId });
-    this.enter(storage.get(`${this.prefix}conversation`));
+    this.switchConversation(storage.get(`${this.prefix}conversation`));
     this.outbox.load(this.conversation);
   }
 
-  #name(conversation) {
+  #setConversation(conversation) {
     this.conversation = conversation;
     if (conversation) this.storage.set(`${this.prefix}conversation`, conversation);
-    this.kept = new Kept(this.storage, `${this.prefix}shown:${conversation}`);
-    for (const turn of this.kept.all()) this.transcript.recall(turn);
+    this.partials = new PartialAnswers(this.storage, `${this.prefix}shown:${conversation}`);
+    for (const turn of this.partials.all()) this.transcript.restore(turn);
   }
 }
 
-/** What is done with each type of frame that is not a turn's. */
-const ON = {
+/** The handlers of all frames that do not belong to a turn, by type. */
+const frameHandlers = {
   welcome(session, frame) {
-    const { transcript, outbox, line } = session;
+    const { transcript, outbox, connection } = session;
     const { conversation, history, limits, status } = frame;
-    if (conversation !== session.conversation) session.enter(conversation);
-    Object.assign(session, { limits, status, arriving: null, refused: false, returning: false });
+    if (conversation !== session.conversation) session.switchConversation(conversation);
+    Object.assign(session, { limits, status, awaitingStart: null, accessDenied: false, resumesLatest: false });
     outbox.load(conversation);
-    outbox.adopt(conversation);
-    const changed = transcript.welcome(history);
-    if (history[0]?.turn === transcript.turns[0]?.id) session.more = history.length >= FULL_PAGE;
-    // Among it is what had arrived when the line was lost before `accepted` came back.
-    for (const turn of changed) session.changed(turn);
-    if (session.stopping) line.send({ type: 'stop', turn: session.stopping.id });
-    session.pump();
-    session.tell('list');
-    session.tell('welcome', frame);
-    session.tell('state');
+    outbox.setConversation(conversation);
+    const changed = transcript.applyWelcome(history);
+    if (history[0]?.turn === transcript.turns[0]?.id) session.hasEarlierTurns = history.length >= PAGE_SIZE;
+    // This also settles messages that the server accepted while the connection was lost before `accepted` arrived.
+    for (const turn of changed) session.turnChanged(turn);
+    if (session.stopRequest) connection.send({ type: 'stop', turn: session.stopRequest.id });
+    session.sendNext();
+    session.emit('list');
+    session.emit('welcome', frame);
+    session.emit('state');
   },
   accepted(session, { client_msg_id: id, turn }) {
-    const entry = session.outbox.accepted(id);
-    // Until its `start` comes, the words stay where they are.
-    if (entry && !session.transcript.get(turn)) session.arriving = { ...entry, state: 'arriving' };
-    session.tell('list');
+    const entry = session.outbox.accept(id);
+    // The message stays visible until the turn's `start` frame arrives.
+    if (entry && !session.transcript.get(turn)) session.awaitingStart = { ...entry, state: 'arriving' };
+    session.emit('list');
   },
   status(session, frame) {
     session.status = frame;
-    session.tell('state');
+    session.emit('state');
   },
   history(session, { turns }) {
-    session.more = turns.length >= FULL_PAGE;
-    for (const turn of session.transcript.earlier(turns)) session.tell('turn', turn);
-    session.tell('history');
+    session.hasEarlierTurns = turns.length >= PAGE_SIZE;
+    for (const turn of session.transcript.applyHistory(turns)) session.emit('turn', turn);
+    session.emit('history');
   },
   error(session, { code, message, retry_after_s: retryAfterS, client_msg_id: id }) {
-    const entry = session.outbox.failed({ code, retryAfterS, id, now: Date.now() });
-    const retry = Boolean(entry?.turn) && entry.state === 'refused';
-    if (retry) session.outbox.remove(id); // there is no message to show it by
-    else if (code === 'unauthorized') {
-      // No further try can help: the way on is another conversation.
-      session.refuse();
-    }
-    session.pump();
-    session.tell('list');
-    session.tell('error', { code, message, retry });
-    session.tell('state');
+    const entry = session.outbox.fail({ code, retryAfterS, id, now: Date.now() });
+    const isRetry = Boolean(entry?.turn) && entry.state === 'refused';
+    // A refused retry has no message that could show the error. Without access only another conversation helps.
+    if (isRetry) session.outbox.remove(id);
+    else if (code === 'unauthorized') session.denyAccess();
+    session.sendNext();
+    session.emit('list');
+    session.emit('error', { code, message, isRetry });
+    session.emit('state');
   },
-  heartbeat: (session) => session.pump(),
+  heartbeat: (session) => session.sendNext(),
 };
 
-/** Who a token says it is for; the service alone can tell whether that is true. */
-function visitor(token) {
+/** Returns the subject that a token claims. Only the service can verify it. */
+function tokenSubject(token) {
   if (!token) return '';
   try {
     return String(JSON.parse(atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))).sub);
@@ -244,16 +242,16 @@ function visitor(token) {
   }
 }
 
-function turnFrame(session, frame) {
+function handleTurnFrame(session, frame) {
   const { transcript, running } = session;
   const { turn, gap } = transcript.apply(frame) ?? {};
-  if (gap) session.line.lost(true);
+  if (gap) session.connection.reconnect(true);
   if (!turn) return;
-  session.changed(turn);
+  session.turnChanged(turn);
   const event = { start: 'start', done: 'end', followup: 'followup' }[frame.type];
-  if (event) session.tell(event, turn);
+  if (event) session.emit(event, turn);
   if (running === session.running) return;
-  session.pump();
-  session.tell('list');
-  session.tell('state');
+  session.sendNext();
+  session.emit('list');
+  session.emit('state');
 }

@@ -1,175 +1,178 @@
-// The status page, kept fresh: the same page is fetched again and its main part takes the place of the old one, so what is shown is what the
-// server draws and nothing else. Also: moments in the reader's own time, countdowns, and what an operator may do.
+// Keeps the status page up to date: fetches the same page again and replaces `main`, so that everything shown comes from
+// the server. It also localises times, updates countdowns, and sends an operator's actions.
 
-const EVERY_MS = 1500; // with what a look takes, a change is seen within two seconds
-const OLD_MS = 6000; // some looks missed
-const KEY = 'failsoft:admin';
+const POLL_INTERVAL_MS = 1500; // with the time of a request, a change shows within two seconds
+const STALE_AFTER_MS = 6000;
+const TOKEN_KEY = 'failsoft:admin';
 
-let heard = performance.now();
-let ahead = 0; // of the server's clock before ours
+let receivedAt = performance.now();
+let clockOffset = 0; // server clock minus browser clock, in milliseconds
 let timer = null;
-let asking = null;
+let request = null;
 
 const form = document.querySelector('form.key');
 const age = document.querySelector('[data-role="age"]');
-const { dataset: words } = document.body; // what is said here, in the page's language
-// Moments as the reader's own place writes them, where it speaks the page's language.
+const { dataset: texts } = document.body; // in the language of the page
+// Times use the browser's regional format if it has the language of the page.
 const { lang } = document.documentElement;
-const locale = navigator.languages.find((one) => one.split('-')[0] === lang) ?? lang;
-const token = () => sessionStorage.getItem(KEY);
+const locale = navigator.languages.find((tag) => tag.split('-')[0] === lang) ?? lang;
+const token = () => sessionStorage.getItem(TOKEN_KEY);
 
 function headers() {
   return token() ? { authorization: `Bearer ${token()}` } : {};
 }
 
-/** Moments in the reader's own words and zone. */
-function localise(root) {
+/** Shows times in the browser's format and zone. */
+function localizeTimes(root) {
   for (const el of root.querySelectorAll('time[datetime]')) {
-    const at = new Date(el.dateTime);
-    const today = at.toDateString() === new Date().toDateString();
+    const date = new Date(el.dateTime);
+    const isToday = date.toDateString() === new Date().toDateString();
     el.title = el.dateTime;
-    el.textContent = today
-      ? at.toLocaleTimeString(locale, { hour: '2-digit', minute: '2-digit' })
-      : at.toLocaleString(locale, { dateStyle: 'medium', timeStyle: 'short' });
+    el.textContent = isToday
+      ? date.toLocaleTimeString(locale, { hour: '2-digit', minute: '2-digit' })
+      : date.toLocaleString(locale, { dateStyle: 'medium', timeStyle: 'short' });
   }
 }
 
-/** What changes with time alone. */
-function tick() {
-  const now = Date.now() + ahead;
+/** Updates the countdowns and the age of the page. */
+function updateAges() {
+  const now = Date.now() + clockOffset;
   for (const el of document.querySelectorAll('[data-until]')) {
-    const left = Math.ceil((new Date(el.dataset.until) - now) / 1000);
-    const said = left > 0 ? words.againIn.replace('{n}', left) : words.againNow;
-    if (el.textContent !== said) el.textContent = said;
+    const seconds = Math.ceil((new Date(el.dataset.until) - now) / 1000);
+    const text = seconds > 0 ? texts.againIn.replace('{n}', seconds) : texts.againNow;
+    if (el.textContent !== text) el.textContent = text;
   }
-  const silent = performance.now() - heard;
-  const old = silent > OLD_MS;
-  document.body.classList.toggle('is-old', old);
-  const said = old ? words.old.replace('{n}', Math.round(silent / 1000)) : words.live;
-  if (age.textContent !== said) age.textContent = said;
+  const silentMs = performance.now() - receivedAt;
+  const isStale = silentMs > STALE_AFTER_MS;
+  document.body.classList.toggle('is-old', isStale);
+  const text = isStale ? texts.old.replace('{n}', Math.round(silentMs / 1000)) : texts.live;
+  if (age.textContent !== text) age.textContent = text;
 }
 
 const cardOf = (el) => el.closest('[data-name]');
 const card = (name) => document.querySelector(`[data-name="${name}"]`);
 
-/** Where the keyboard is, so that it stays there when the page is drawn anew. */
-function place() {
+/** Returns the focused control as a provider's name and a selector, to restore the focus after `main` is replaced. */
+function focusedControl() {
   const el = document.activeElement?.closest?.('[data-order], .begin [name]');
-  return el && { name: cardOf(el).dataset.name, by: el.name ? `[name="${el.name}"]` : `[data-order="${el.dataset.order}"]` };
+  return el && { name: cardOf(el).dataset.name, selector: el.name ? `[name="${el.name}"]` : `[data-order="${el.dataset.order}"]` };
 }
 
-/** What an operator has chosen in the forms, and what went wrong, by provider: kept when the page is drawn anew. */
-const chosen = new Map();
-const failed = new Map();
+// By provider, and kept when `main` is replaced: the values of the drill forms, and the error of the last action.
+const formValues = new Map();
+const actionErrors = new Map();
 
-function fill(main) {
-  for (const el of main.querySelectorAll('[data-name]')) {
-    const begin = el.querySelector('.begin');
-    for (const [name, value] of Object.entries(begin ? (chosen.get(el.dataset.name) ?? {}) : {})) begin[name].value = value;
-    const told = el.querySelector('[data-role="failed"]');
-    if (told) told.textContent = failed.get(el.dataset.name) ?? '';
+function restoreForms(root) {
+  for (const el of root.querySelectorAll('[data-name]')) {
+    const { name } = el.dataset;
+    const drillForm = el.querySelector('.begin');
+    for (const [field, value] of Object.entries(drillForm ? (formValues.get(name) ?? {}) : {})) drillForm[field].value = value;
+    const error = el.querySelector('[data-role="failed"]');
+    if (error) error.textContent = actionErrors.get(name) ?? '';
   }
 }
 
-function show(main) {
+/** Returns the markup of `main` without what changes by itself. */
+function comparable(main) {
+  const copy = main.cloneNode(true);
+  delete copy.dataset.now;
+  for (const countdown of copy.querySelectorAll('[data-until]')) countdown.textContent = '';
+  return copy.innerHTML;
+}
+
+function render(main) {
   const old = document.querySelector('main');
-  ahead = new Date(main.dataset.now) - Date.now();
-  heard = performance.now();
-  localise(main);
-  fill(main);
-  const compared = (el) => {
-    const copy = el.cloneNode(true);
-    delete copy.dataset.now;
-    for (const until of copy.querySelectorAll('[data-until]')) until.textContent = '';
-    return copy.innerHTML;
-  };
-  if (compared(old) !== compared(main)) {
-    const at = place();
+  clockOffset = new Date(main.dataset.now) - Date.now();
+  receivedAt = performance.now();
+  localizeTimes(main);
+  restoreForms(main);
+  if (comparable(old) !== comparable(main)) {
+    const focused = focusedControl();
     old.replaceWith(main);
-    if (at) card(at.name)?.querySelector(at.by)?.focus();
+    if (focused) card(focused.name)?.querySelector(focused.selector)?.focus();
   } else {
     old.dataset.now = main.dataset.now;
     old.dataset.operator = main.dataset.operator;
   }
   if (form) form.hidden = main.dataset.operator === 'true';
-  tick();
+  updateAges();
 }
 
-async function look() {
+async function refresh() {
   clearTimeout(timer);
-  asking?.abort();
-  asking = new AbortController();
-  const limit = setTimeout(() => asking.abort(), EVERY_MS * 2);
+  request?.abort();
+  request = new AbortController();
+  const timeout = setTimeout(() => request.abort(), POLL_INTERVAL_MS * 2);
   try {
-    const answer = await fetch(location.pathname + location.search, { headers: headers(), cache: 'no-store', signal: asking.signal });
-    if (!answer.ok) throw new Error(answer.status);
-    const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
-    show(document.adoptNode(page.querySelector('main')));
+    const response = await fetch(location.pathname + location.search, { headers: headers(), cache: 'no-store', signal: request.signal });
+    if (!response.ok) throw new Error(response.status);
+    const page = new DOMParser().parseFromString(await response.text(), 'text/html');
+    render(document.adoptNode(page.querySelector('main')));
   } catch {
-    tick(); // it says how old the page is
+    updateAges(); // shows that the page is stale
   }
-  clearTimeout(limit);
-  if (!document.hidden) timer = setTimeout(look, EVERY_MS);
+  clearTimeout(timeout);
+  if (!document.hidden) timer = setTimeout(refresh, POLL_INTERVAL_MS);
 }
 
-/** What an order is over HTTP. */
-function request(name, order) {
+/** Returns the path, method and body of an action's request. */
+function actionRequest(name, action) {
   const provider = encodeURIComponent(name);
-  if (order === 'end-drill') return [`/admin/drills?provider=${provider}`, 'DELETE'];
-  if (order !== 'begin-drill') return [`/admin/providers/${provider}`, 'POST', { action: order }];
+  if (action === 'end-drill') return [`/admin/drills?provider=${provider}`, 'DELETE'];
+  if (action !== 'begin-drill') return [`/admin/providers/${provider}`, 'POST', { action }];
   const { fault, minutes } = card(name).querySelector('.begin');
   return ['/admin/drills', 'POST', { provider: name, fault: fault.value, for: `${minutes.value}m` }];
 }
 
-async function order(button) {
+async function sendAction(button) {
   const { name } = cardOf(button).dataset;
-  const [path, method, body] = request(name, button.dataset.order);
+  const [path, method, body] = actionRequest(name, button.dataset.order);
   button.disabled = true;
-  const answer = await fetch(path, {
+  const response = await fetch(path, {
     method,
     headers: { ...headers(), ...(body && { 'content-type': 'application/json' }) },
     body: body && JSON.stringify(body),
   }).catch(() => null);
   button.disabled = false;
-  failed.delete(name);
-  if (!answer?.ok) {
-    const said = await answer?.json().catch(() => null);
-    failed.set(name, said?.error?.message ?? 'That did not work; try again.');
+  actionErrors.delete(name);
+  if (!response?.ok) {
+    const result = await response?.json().catch(() => null);
+    actionErrors.set(name, result?.error?.message ?? 'That did not work. Try again.');
   }
-  fill(document);
-  await look();
+  restoreForms(document);
+  await refresh();
 }
 
 document.addEventListener('click', ({ target }) => {
   const button = target.closest('[data-order]');
-  if (button?.type === 'button') order(button);
+  if (button?.type === 'button') sendAction(button);
 });
 
 document.addEventListener('submit', (event) => {
-  const begin = event.target.closest('.begin');
-  if (!begin) return;
+  const drillForm = event.target.closest('.begin');
+  if (!drillForm) return;
   event.preventDefault();
-  order(begin.querySelector('button'));
+  sendAction(drillForm.querySelector('button'));
 });
 
 document.addEventListener('input', ({ target }) => {
-  const begin = target.closest('.begin');
-  if (!begin) return;
-  chosen.set(cardOf(begin).dataset.name, { fault: begin.fault.value, minutes: begin.minutes.value });
+  const drillForm = target.closest('.begin');
+  if (!drillForm) return;
+  formValues.set(cardOf(drillForm).dataset.name, { fault: drillForm.fault.value, minutes: drillForm.minutes.value });
 });
 
 form?.addEventListener('submit', async (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, form.token.value);
-  await look();
-  const right = document.querySelector('main').dataset.operator === 'true';
-  form.querySelector('output').textContent = right ? '' : 'That token is not the right one.';
-  if (!right) sessionStorage.removeItem(KEY);
+  sessionStorage.setItem(TOKEN_KEY, form.token.value);
+  await refresh();
+  const isAccepted = document.querySelector('main').dataset.operator === 'true';
+  form.querySelector('output').textContent = isAccepted ? '' : 'This token is not valid.';
+  if (!isAccepted) sessionStorage.removeItem(TOKEN_KEY);
   form.token.value = '';
 });
 
-document.addEventListener('visibilitychange', () => !document.hidden && look());
+document.addEventListener('visibilitychange', () => !document.hidden && refresh());
 if (form) form.hidden = false;
-localise(document);
-setInterval(tick, 1000);
-look();
+localizeTimes(document);
+setInterval(updateAges, 1000);
+refresh();

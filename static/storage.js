@@ -1,59 +1,60 @@
-// What the browser keeps for us, as JSON. Where that is forbidden or full the chat goes on: it only forgets with the page.
+// Browser storage, with values as JSON. If storage is blocked or full, the chat works on without it and forgets its state
+// when the page closes.
 
-/** `area()` gives localStorage or sessionStorage; to ask for it may throw already. */
-export function openStorage(area = () => localStorage) {
-  const attempt = (work, otherwise) => {
+/** `getStorage()` returns localStorage or sessionStorage. It is a function because even reading that property may throw. */
+export function openStorage(getStorage = () => localStorage) {
+  const attempt = (access, fallback) => {
     try {
-      return work(area());
+      return access(getStorage());
     } catch {
-      return otherwise;
+      return fallback;
     }
   };
   return {
-    get: (key) => attempt((real) => JSON.parse(real.getItem(key)), null),
-    set: (key, value) => attempt((real) => real.setItem(key, JSON.stringify(value))),
-    remove: (key) => attempt((real) => real.removeItem(key)),
-    /** The keys with this beginning. */
-    keys: (prefix) => attempt((real) => Object.keys(real).filter((key) => key.startsWith(prefix)), []),
+    get: (key) => attempt((storage) => JSON.parse(storage.getItem(key)), null),
+    set: (key, value) => attempt((storage) => storage.setItem(key, JSON.stringify(value))),
+    remove: (key) => attempt((storage) => storage.removeItem(key)),
+    keys: (prefix) => attempt((storage) => Object.keys(storage).filter((key) => key.startsWith(prefix)), []),
   };
 }
 
-/** 128 random bits in base64url: a message's id, or a conversation's. */
+/** Returns 128 random bits in base64url, for message and conversation ids. */
 export function randomId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').slice(0, 22);
 }
 
-const EVERY_MS = 250;
-const MOST = 5; // answers kept a conversation
+const SAVE_INTERVAL_MS = 250;
+const MAX_PARTIALS = 5; // per conversation
 
 /**
- * What this browser has shown of answers that are not whole. A reload paints it at once; and where the server went down,
- * the page may have shown more than had reached its disk.
+ * Unfinished answers as this browser showed them. A reload paints them at once. After a server crash they may hold more
+ * text than the server had written to disk.
  */
-export class Kept {
+export class PartialAnswers {
   constructor(storage, key) {
-    Object.assign(this, { storage, key, saved: 0 });
+    Object.assign(this, { storage, key, savedAt: 0 });
   }
 
-  /** Kept turns, oldest first. */
+  /** The saved turns, oldest first. */
   all() {
     return this.storage.get(this.key) ?? [];
   }
 
-  /** Keeps a turn as shown: while it runs at most four times a second, unless `force`. */
+  /** Saves a turn as shown, at most four times a second unless `force` is set. */
   save(turn, now, force = false) {
-    if (!force && now - this.saved < EVERY_MS) return;
-    this.saved = now;
+    if (!force && now - this.savedAt < SAVE_INTERVAL_MS) return;
+    this.savedAt = now;
+    // The field names are part of the stored format.
     const { id, mid, at, question, text, drafts, provider, model, retryOf, state } = turn;
-    const others = this.all().filter((one) => one.id !== id);
-    this.storage.set(this.key, [...others, { id, mid, at, question, text, drafts, provider, model, retryOf, state }].slice(-MOST));
+    const others = this.all().filter((saved) => saved.id !== id);
+    this.storage.set(this.key, [...others, { id, mid, at, question, text, drafts, provider, model, retryOf, state }].slice(-MAX_PARTIALS));
   }
 
-  /** The server has all of it. */
-  drop(id) {
+  /** Deletes a turn, once the server has all of it. */
+  delete(id) {
     const turns = this.all();
-    const others = turns.filter((one) => one.id !== id);
+    const others = turns.filter((turn) => turn.id !== id);
     if (others.length < turns.length) this.storage.set(this.key, others);
   }
 }

@@ -1,7 +1,7 @@
-// The conversation as this page knows it: turns, and the frames that change them. Pure: no page, no clock, no socket.
+// The conversation as this page knows it: its turns, and how frames change them. Pure: no DOM, no clock, no socket.
 //
-// A frame is applied only if it is its turn's last plus one; an older one is dropped, a later one is a gap, and the page
-// resumes. A snapshot always applies. Only a restart takes text away, and keeps it as a draft.
+// A frame is applied only if its `seq` is the turn's last one plus one. Older frames are dropped; a later one is a gap, and
+// the session resumes. A snapshot always applies. Only a restart removes text, and it keeps that text as a draft.
 
 export class Transcript {
   /** Oldest first. */
@@ -12,18 +12,18 @@ export class Transcript {
     return this.#byId.get(id);
   }
 
-  /** The turn that is being answered, if any; a conversation has one at most. */
+  /** The running turn, if any. A conversation has at most one. */
   get running() {
     return this.turns.findLast((turn) => turn.state === 'running');
   }
 
-  /** Where to resume: the running turn and the last frame applied; or null. */
-  position() {
+  /** The position to resume from: the running turn and its last applied frame, or `null`. */
+  resumePosition() {
     const { running } = this;
     return running ? { turn: running.id, seq: running.seq } : null;
   }
 
-  /** Applies a frame. Gives `{turn}` if it changed one, `{gap: turn}` if frames are missing before it, or null. */
+  /** Applies a frame. Returns `{turn}` if a turn changed, `{gap: turn}` if frames before it are missing, else `null`. */
   apply(frame) {
     if (frame.type === 'followup') {
       const turn = this.get(frame.turn);
@@ -31,13 +31,13 @@ export class Transcript {
       turn.followup = frame;
       return { turn };
     }
-    const step = FRAMES[frame.type];
-    if (!step) return null;
-    const turn = this.#open(frame.turn);
-    if (frame.type === 'snapshot' && turn.ahead) return null; // the server has less of it, and no more will come
+    const reduce = frameReducers[frame.type];
+    if (!reduce) return null;
+    const turn = this.#getOrCreate(frame.turn);
+    if (frame.type === 'snapshot' && turn.localOnly) return null; // the server has less text, and sends no more
     if (frame.type !== 'snapshot') {
       if (turn.state !== 'running') {
-        // The history told the end already; only what each attempt came to may be news.
+        // The history has already ended this turn. Only the outcomes of its attempts can be new.
         if (frame.type === 'done') turn.tried = frame.tried;
         return frame.type === 'done' ? { turn } : null;
       }
@@ -45,40 +45,40 @@ export class Transcript {
       if (frame.seq !== turn.seq + 1) return { gap: turn };
     }
     turn.seq = frame.seq;
-    if (frame.type !== 'attempt') turn.paused = false;
-    step(turn, frame);
+    if (frame.type !== 'attempt') turn.isPaused = false;
+    reduce(turn, frame);
     return { turn };
   }
 
   /**
-   * Takes over a welcome's history. A running turn whose frames this page holds stays as it is: what it lacks comes as
-   * frames. One that the server does not know any more is interrupted. Gives the changed turns.
+   * Applies the history of a welcome and returns the changed turns. A running turn that this page already has stays as it
+   * is, since the missing part follows as frames. A turn that the server no longer knows becomes interrupted.
    */
-  welcome(history) {
-    const changed = this.earlier(history);
-    const told = new Set(changed);
+  applyWelcome(history) {
+    const changed = this.applyHistory(history);
+    const known = new Set(changed);
     const first = history[0]?.turn ?? '';
-    for (const turn of this.turns.filter((one) => !told.has(one))) {
-      if (turn.recalled && turn.id < first) {
-        // Of an older page of the history; it comes with that.
+    for (const turn of this.turns.filter((other) => !known.has(other))) {
+      if (turn.isRestored && turn.id < first) {
+        // It belongs to an older page of the history and comes back with that.
         this.#byId.delete(turn.id);
         this.turns.splice(this.turns.indexOf(turn), 1);
       } else if (turn.state === 'running') {
-        Object.assign(turn, { state: 'interrupted', ahead: true });
+        Object.assign(turn, { state: 'interrupted', localOnly: true });
         changed.push(turn);
       }
     }
     return changed;
   }
 
-  /** Takes over a page of the history. Gives its turns. */
-  earlier(history) {
-    return history.map((record) => this.#record(record));
+  /** Applies a page of the history and returns its turns. */
+  applyHistory(history) {
+    return history.map((record) => this.#applyRecord(record));
   }
 
-  /** Puts back what this browser showed of a turn before a reload; the server's word replaces it. */
-  recall(kept) {
-    Object.assign(this.#open(kept.id), kept, { recalled: true });
+  /** Restores a turn as this browser showed it before a reload. The server's version replaces it. */
+  restore(saved) {
+    Object.assign(this.#getOrCreate(saved.id), saved, { isRestored: true });
   }
 
   clear() {
@@ -86,20 +86,20 @@ export class Transcript {
     this.#byId.clear();
   }
 
-  #open(id) {
+  #getOrCreate(id) {
     let turn = this.get(id);
     if (turn) return turn;
-    turn = blank(id);
+    turn = newTurn(id);
     this.#byId.set(id, turn);
-    // Ids are in the order of turns, and a new one is nearly always the last.
-    const before = this.turns.findLastIndex((one) => one.id < id);
+    // Ids sort in the order of the turns, and a new turn is nearly always the last.
+    const before = this.turns.findLastIndex((other) => other.id < id);
     this.turns.splice(before + 1, 0, turn);
     return turn;
   }
 
-  #record(record) {
+  #applyRecord(record) {
     const known = this.get(record.turn);
-    const turn = this.#open(record.turn);
+    const turn = this.#getOrCreate(record.turn);
     turn.mid = record.client_msg_id;
     turn.at = record.at;
     turn.question = record.question;
@@ -107,14 +107,14 @@ export class Transcript {
     turn.feedback = record.feedback ?? turn.feedback;
     turn.followup = record.followup ?? turn.followup;
     if (known && record.state === 'running') return turn;
-    turn.ahead = Boolean(known) && record.state === 'interrupted' && isAhead(turn, record);
-    if (!turn.ahead) Object.assign(turn, { text: record.text, drafts: record.drafts });
-    end(turn, record, record.state);
+    turn.localOnly = Boolean(known) && record.state === 'interrupted' && hasMoreText(turn, record);
+    if (!turn.localOnly) Object.assign(turn, { text: record.text, drafts: record.drafts });
+    applyResult(turn, record, record.state);
     return turn;
   }
 }
 
-const FRAMES = {
+const frameReducers = {
   start(turn, frame) {
     turn.mid = frame.client_msg_id;
     turn.question = frame.text;
@@ -125,8 +125,8 @@ const FRAMES = {
   },
   attempt(turn, frame) {
     if (frame.after) turn.failed.push(frame.after.provider);
-    turn.paused = turn.text !== '';
-    turn.pausedFrom = turn.provider;
+    turn.isPaused = turn.text !== '';
+    turn.pausedProvider = turn.provider;
     turn.provider = frame.provider;
     turn.model = frame.model;
   },
@@ -145,33 +145,33 @@ const FRAMES = {
   done(turn, frame) {
     turn.text = frame.text;
     turn.drafts = frame.drafts;
-    end(turn, frame, 'done');
+    applyResult(turn, frame, 'done');
   },
 };
 
-/** What a `done` frame and a turn of the history say alike. `state` is the history's word. */
-function end(turn, said, state) {
-  const { source, degraded, provider, model, finish, tried } = said;
-  Object.assign(turn, { source, degraded, provider, model, finish, tried, ageS: said.age_s ?? null, paused: false });
+/** Applies the fields that a `done` frame and a history record share. `state` is the record's state. */
+function applyResult(turn, result, state) {
+  const { source, degraded, provider, model, finish, tried } = result;
+  Object.assign(turn, { source, degraded, provider, model, finish, tried, ageS: result.age_s ?? null, isPaused: false });
   turn.state = finish === 'stopped' || finish === 'interrupted' ? finish : state;
 }
 
-function blank(id) {
+function newTurn(id) {
   return {
     id,
-    mid: null,
+    mid: null, // the question's `client_msg_id`
     at: null,
     question: '',
     retryOf: null,
     seq: 0,
     state: 'running', // running | done | stopped | interrupted
-    ahead: false, // interrupted, and this page has seen more of it than the server kept
+    localOnly: false, // interrupted, and this page saw more text than the server saved
     text: '',
     drafts: [],
     provider: null,
     model: null,
-    paused: false, // another attempt runs while text of the one before stands
-    failed: [], // providers that `attempt` frames said had failed
+    isPaused: false, // a new attempt has started and the text of the previous one is still shown
+    failed: [], // the providers that failed, according to `attempt` frames
     tried: null,
     source: null,
     degraded: false,
@@ -182,21 +182,20 @@ function blank(id) {
   };
 }
 
-/** Whether this page saw more than the server had on disk: its text and more, or a later attempt with it as a draft. */
-function isAhead(turn, { text, drafts }) {
+/** Returns `true` if the page saw more than the server saved: a longer text, or a later attempt with that text as a draft. */
+function hasMoreText(turn, { text, drafts }) {
   if (turn.drafts.length > drafts.length) return turn.drafts.some((draft) => draft.text.startsWith(text));
   return turn.drafts.length === drafts.length && turn.text.length > text.length && turn.text.startsWith(text);
 }
 
-/** The providers that were asked for this answer and failed, each once, in order. */
-export function unavailable({ tried, failed, drafts, provider }) {
+/** Returns the providers that failed on this turn, in order and without duplicates. */
+export function failedProviders({ tried, failed, drafts, provider }) {
   const names = tried?.length
-    ? tried.filter(({ outcome }) => outcome !== 'ok' && outcome !== 'stopped').map((one) => one.provider)
+    ? tried.filter(({ outcome }) => outcome !== 'ok' && outcome !== 'stopped').map((attempt) => attempt.provider)
     : [...failed, ...drafts.map((draft) => draft.provider)];
   return [...new Set(names)].filter((name) => name !== provider);
 }
 
-/** How many words a text has. */
-export function words(text) {
+export function countWords(text) {
   return text.split(/\s+/).filter(Boolean).length;
 }

@@ -1,37 +1,37 @@
-// The launcher: what a site embeds. A round button now; the chat itself is fetched at the first hover, focus or opening.
+// The script that a site embeds. It shows the launcher button; the chat itself loads on the first hover, focus or opening.
 //
 //     <script src="https://chat.example.com/widget.js" async data-title="Help" data-accent="#0a7" data-theme="auto"
 //       data-position="right" data-locale="de" data-greeting="Hello!" data-open></script>
 //
-// It stands in a shadow root with style sheets of script's making: a strict policy of the host page has nothing to forbid,
-// and its style sheets nothing to change. The one global is `Failsoft`:
+// Everything is in a shadow root with constructed style sheets: a strict content security policy of the host page does not
+// block it, and the host's style sheets do not change it. The only global is `Failsoft`:
 //   open(), close(), toggle(), send(text), identify(token), destroy()
-//   on(event, listener)   `ready` (once, also for who listens late), `open`, `close`, `message`, `status`, `error`;
-//                         gives a function that ends it
-// What is called before the chat is there waits for it. Before this script is there, a list takes the calls:
+//   on(event, listener)   `ready` (once, also for late listeners), `open`, `close`, `message`, `status`, `error`;
+//                         returns a function that removes the listener
+// Calls made before the chat has loaded are queued. Before this script has loaded, an array takes the calls:
 //     (window.Failsoft ??= []).push(['open']);
 (() => {
   'use strict';
-  const early = window.Failsoft;
-  if (typeof early?.open === 'function') return; // the page has one already
+  const earlyCalls = window.Failsoft;
+  if (typeof earlyCalls?.open === 'function') return; // the page has a widget already
   const script = document.currentScript ?? document.querySelector('script[src*="/widget.js"]');
   const base = new URL('.', script.src).href;
   const { title, accent, theme, position, locale, open: opened, greeting } = script.dataset;
 
-  const WORDS = {
-    en: ['Open the chat', 'Close the chat', 'The chat cannot be reached at the moment.', 'Try again', 'Loading the chat'],
-    de: ['Chat öffnen', 'Chat schließen', 'Der Chat ist im Moment nicht erreichbar.', 'Erneut versuchen', 'Der Chat wird geladen'],
-    es: ['Abrir el chat', 'Cerrar el chat', 'El chat no está disponible en este momento.', 'Reintentar', 'Cargando el chat'],
-    fr: ['Ouvrir le chat', 'Fermer le chat', 'Le chat est injoignable pour le moment.', 'Réessayer', 'Chargement du chat'],
-    ar: ['فتح المحادثة', 'إغلاق المحادثة', 'لا يمكن الوصول إلى المحادثة حاليًا.', 'إعادة المحاولة', 'جارٍ تحميل المحادثة'],
+  const TEXTS = {
+    en: ['Open chat', 'Close chat', 'The chat is unavailable at the moment.', 'Try again', 'Loading chat…'],
+    de: ['Chat öffnen', 'Chat schließen', 'Der Chat ist im Moment nicht erreichbar.', 'Erneut versuchen', 'Der Chat wird geladen …'],
+    es: ['Abrir el chat', 'Cerrar el chat', 'El chat no está disponible en este momento.', 'Reintentar', 'Cargando el chat…'],
+    fr: ['Ouvrir le chat', 'Fermer le chat', 'Le chat est injoignable pour le moment.', 'Réessayer', 'Chargement du chat…'],
+    ar: ['فتح المحادثة', 'إغلاق المحادثة', 'لا يمكن الوصول إلى المحادثة حاليًا.', 'إعادة المحاولة', 'جارٍ تحميل المحادثة…'],
   };
-  const wanted = [locale, ...navigator.languages].filter(Boolean).map((one) => one.toLowerCase().split(/[-_]/)[0]);
-  const language = wanted.find((one) => Object.hasOwn(WORDS, one)) ?? 'en';
-  const [OPEN, CLOSE, UNREACHABLE, AGAIN, LOADING] = WORDS[language];
-  const NARROW = '(max-width: 479.98px)';
+  const preferred = [locale, ...navigator.languages].filter(Boolean).map((tag) => tag.toLowerCase().split(/[-_]/)[0]);
+  const language = preferred.find((tag) => Object.hasOwn(TEXTS, tag)) ?? 'en';
+  const [OPEN, CLOSE, UNAVAILABLE, TRY_AGAIN, LOADING] = TEXTS[language];
+  const NARROW = '(max-width: 479.98px)'; // the panel fills the screen
 
-  // In pixels: the root font size is the host's. What the host says of this element itself, however important, loses
-  // against what is important here.
+  // Sizes are in pixels, because the root font size belongs to the host page. Important rules in a shadow root win over
+  // important rules of the host page.
   const CSS = [
     ':host { all: initial !important; display: contents !important; }',
     '.fsw { color-scheme: light dark; --a: var(--fs-accent, #3056d3); font: 400 16px/1.5 system-ui, -apple-system, "Segoe UI",',
@@ -58,9 +58,9 @@
     '.fsw-bar { display: flex; align-items: center; justify-content: space-between; gap: 12px; min-height: 52px; padding: 0 12px 0 16px;',
     '  border-bottom: 1px solid light-dark(#e2e3e8, #303338); font-weight: 600; }',
     '.fsw-bar button { display: grid; place-items: center; width: 32px; height: 32px; border-radius: 8px; background: none; color: light-dark(#5b5f68, #a3a8b1); }',
-    '.fsw-said { display: grid; place-items: center; align-content: center; gap: 16px; flex: 1; padding: 24px; text-align: center; color: light-dark(#5b5f68, #a3a8b1); }',
-    '.fsw-said p { margin: 0; }',
-    '.fsw-said button { height: 36px; padding: 0 16px; border: 1px solid light-dark(#8b8f98, #6f747d); border-radius: 8px; background: none; color: light-dark(#1b1d21, #e9eaec); }',
+    '.fsw-notice { display: grid; place-items: center; align-content: center; gap: 16px; flex: 1; padding: 24px; text-align: center; color: light-dark(#5b5f68, #a3a8b1); }',
+    '.fsw-notice p { margin: 0; }',
+    '.fsw-notice button { height: 36px; padding: 0 16px; border: 1px solid light-dark(#8b8f98, #6f747d); border-radius: 8px; background: none; color: light-dark(#1b1d21, #e9eaec); }',
     '.fsw-wait button:focus-visible { outline: 2px solid light-dark(#1b1d21, #e9eaec); outline-offset: 2px; }',
     `@media ${NARROW} {`,
     '  .fsw[data-position] > .fsw-panel { inset: 0; width: 100%; max-width: none; height: 100dvh; max-height: none; border: 0; border-radius: 0; }',
@@ -80,169 +80,171 @@
     svg.append(path);
     return svg;
   };
-  const make = (tag, props, ...children) => {
+  const h = (tag, props, ...children) => {
     const el = document.createElement(tag);
     for (const key in props) el.setAttribute(key, props[key]);
     el.append(...children);
     return el;
   };
-  const button = (kind, name, click, ...children) => {
-    const el = make('button', { type: 'button', class: kind, ...(name && { 'aria-label': name, title: name }) }, ...children);
-    el.addEventListener('click', click);
+  const button = (className, label, onClick, ...children) => {
+    const el = h('button', { type: 'button', class: className, ...(label && { 'aria-label': label, title: label }) }, ...children);
+    el.addEventListener('click', onClick);
     return el;
   };
 
-  const listeners = new Map();
-  const leaving = new AbortController();
-  let host; // once the page has a body
-  let parts; // the promise of the chat's modules
-  let tries = 0;
-  let starting;
+  const listeners = new Map(); // event -> set of listeners
+  const destroyed = new AbortController();
+  let host; // the <failsoft-chat> element, once the page has a body
+  let modules; // promise of the chat's modules and style sheet
+  let failedLoads = 0;
+  let mounting; // promise, while the chat loads
   let chat;
   let token = null;
-  let back = null; // who had the focus when the panel opened
-  const waiting = []; // what is to be done when the element is there
-  const unsent = []; // what is to be sent when the chat is there
-  const behind = []; // of the host's, what cannot be reached while the panel fills the screen
+  let focusedBefore = null; // the focused element when the panel opened
+  const queuedCalls = []; // run once `host` exists
+  const unsentTexts = []; // sent once `chat` exists
+  const inertElements = []; // elements of the host page that are inert while the panel fills the screen
 
   const emit = (event, detail = {}) => {
     for (const listener of listeners.get(event) ?? []) {
       try {
         listener(detail);
       } catch (error) {
-        reportError(error); // the host's own
+        reportError(error); // an error of the host page must not stop the widget
       }
     }
   };
-  const run = (work) => (host ? work() : waiting.push(work));
+  const whenAttached = (call) => (host ? call() : queuedCalls.push(call));
 
   const launcher = button('fsw-launcher', OPEN, () => api.toggle(), icon('chat', 26));
   launcher.dataset.role = 'launcher';
-  const room = make('div', { class: 'fsw-chat' });
-  const panel = make('section', { class: 'fsw-panel', role: 'dialog', tabindex: '-1', 'aria-label': title || 'Chat', hidden: '', 'data-role': 'panel' }, room);
-  const frame = make('div', { class: 'fsw', lang: language, dir: language === 'ar' ? 'rtl' : 'ltr', 'data-position': position === 'left' ? 'left' : 'right' }, launcher, panel);
-  if (theme === 'light' || theme === 'dark') frame.dataset.theme = theme;
+  const content = h('div', { class: 'fsw-chat' });
+  const panel = h('section', { class: 'fsw-panel', role: 'dialog', tabindex: '-1', 'aria-label': title || 'Chat', hidden: '', 'data-role': 'panel' }, content);
+  const root = h('div', { class: 'fsw', lang: language, dir: language === 'ar' ? 'rtl' : 'ltr', 'data-position': position === 'left' ? 'left' : 'right' }, launcher, panel);
+  if (theme === 'light' || theme === 'dark') root.dataset.theme = theme;
   const style = new CSSStyleSheet();
-  const shown = () => !panel.hidden;
+  const isOpen = () => !panel.hidden;
 
-  const flush = () => unsent.splice(0).forEach((text) => chat.send(text));
+  const sendUnsent = () => unsentTexts.splice(0).forEach((text) => chat.send(text));
 
-  /** Something in the chat's place. */
-  const say = (words, ...more) => {
-    const bar = make('div', { class: 'fsw-bar' }, make('span', { dir: 'auto' }, title || 'Chat'), button('', CLOSE, () => api.close(), icon('close', 18)));
-    room.replaceChildren(make('div', { class: 'fsw-wait' }, bar, make('div', { class: 'fsw-said', role: 'status' }, make('p', {}, words), ...more)));
+  /** Shows a message in place of the chat. */
+  const showNotice = (text, ...actions) => {
+    const bar = h('div', { class: 'fsw-bar' }, h('span', { dir: 'auto' }, title || 'Chat'), button('', CLOSE, () => api.close(), icon('close', 18)));
+    content.replaceChildren(h('div', { class: 'fsw-wait' }, bar, h('div', { class: 'fsw-notice', role: 'status' }, h('p', {}, text), ...actions)));
   };
 
-  /** Fetches the chat, once; again if that failed, under another name: a browser may remember the failure. */
-  const fetchParts = () => {
-    const again = tries ? `?again=${tries}` : '';
-    parts ??= Promise.all([
-      import(`${base}static/chat.js${again}`),
-      import(`${base}static/texts.js`).then((texts) => texts.speak(locale)),
-      fetch(`${base}static/style.css`).then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(answer.statusText)))),
+  /** Loads the chat once. After a failure the URL changes, because a browser may cache a failed import. */
+  const loadModules = () => {
+    const query = failedLoads ? `?again=${failedLoads}` : '';
+    modules ??= Promise.all([
+      import(`${base}static/chat.js${query}`),
+      import(`${base}static/i18n.js`).then(({ loadLocale }) => loadLocale(locale)),
+      fetch(`${base}static/style.css`).then((response) => (response.ok ? response.text() : Promise.reject(new Error(response.statusText)))),
     ]).catch((error) => {
-      parts = null;
-      tries += 1;
+      modules = null;
+      failedLoads += 1;
       throw error;
     });
-    return parts;
+    return modules;
   };
 
-  /** The chat in the panel. */
-  const start = () => {
-    if (chat || starting || leaving.signal.aborted) return;
-    say(LOADING);
-    starting = fetchParts().then(([{ mount }, , css]) => {
-      if (leaving.signal.aborted) return;
+  /** Mounts the chat in the panel. */
+  const mountChat = () => {
+    if (chat || mounting || destroyed.signal.aborted) return;
+    showNotice(LOADING);
+    mounting = loadModules().then(([{ mount }, , css]) => {
+      if (destroyed.signal.aborted) return;
       const sheet = new CSSStyleSheet();
       sheet.replaceSync(css);
       host.shadowRoot.adoptedStyleSheets = [style, sheet];
       const close = button('fs-tool', CLOSE, () => api.close(), icon('close', 18));
-      const focus = shown() && host.shadowRoot.activeElement !== null;
-      chat = mount(room, {
-        base, title, greeting, token, focus, demo: false, theme: frame.dataset.theme, tools: [close],
+      const focus = isOpen() && host.shadowRoot.activeElement !== null;
+      chat = mount(content, {
+        base, title, greeting, token, focus, demo: false, theme: root.dataset.theme, tools: [close],
         on: (event, detail) => event !== 'ready' && emit(event, detail),
       });
-      flush();
+      sendUnsent();
     }).catch((error) => {
-      say(UNREACHABLE, button('', '', () => start(), AGAIN));
-      console.error('Failsoft: the chat cannot be loaded.', error);
+      showNotice(UNAVAILABLE, button('', '', () => mountChat(), TRY_AGAIN));
+      console.error('Failsoft: the chat failed to load.', error);
       emit('error', { code: 'unreachable', message: String(error) });
     }).finally(() => {
-      starting = null;
+      mounting = null;
     });
   };
 
-  /** On a phone the panel is all there is: above the keyboard, and nothing behind it can be reached. */
-  const fit = () => {
+  /** On a phone the panel fills the screen above the keyboard, and the page behind it becomes inert. */
+  const fitToScreen = () => {
     const { height, offsetTop } = visualViewport;
-    const whole = shown() && !leaving.signal.aborted && matchMedia(NARROW).matches;
-    panel.style.height = whole ? `${height}px` : '';
-    panel.style.top = whole ? `${offsetTop}px` : '';
-    if (whole === panel.hasAttribute('aria-modal')) return;
-    panel.toggleAttribute('aria-modal', whole);
-    if (whole) {
+    const isFullScreen = isOpen() && !destroyed.signal.aborted && matchMedia(NARROW).matches;
+    panel.style.height = isFullScreen ? `${height}px` : '';
+    panel.style.top = isFullScreen ? `${offsetTop}px` : '';
+    if (isFullScreen === panel.hasAttribute('aria-modal')) return;
+    panel.toggleAttribute('aria-modal', isFullScreen);
+    if (isFullScreen) {
       panel.setAttribute('aria-modal', 'true');
-      behind.push(...[...document.body.children].filter((el) => el !== host && !el.inert));
+      inertElements.push(...[...document.body.children].filter((el) => el !== host && !el.inert));
     }
-    for (const el of whole ? behind : behind.splice(0)) el.inert = whole;
+    for (const el of isFullScreen ? inertElements : inertElements.splice(0)) el.inert = isFullScreen;
   };
 
-  /** Where the panel is all there is, the keyboard goes round in it. */
-  const cycle = (event) => {
-    const stops = [...panel.querySelectorAll('a[href], button, select, summary, textarea, [tabindex="0"]')]
+  /** Keeps the Tab key within a panel that fills the screen. */
+  const trapFocus = (event) => {
+    const focusable = [...panel.querySelectorAll('a[href], button, select, summary, textarea, [tabindex="0"]')]
       .filter((el) => !el.disabled && el.checkVisibility({ visibilityProperty: true }));
-    const at = stops.indexOf(host.shadowRoot.activeElement);
-    const next = event.shiftKey ? at <= 0 && stops.at(-1) : at === stops.length - 1 && stops[0];
+    const index = focusable.indexOf(host.shadowRoot.activeElement);
+    const next = event.shiftKey ? index <= 0 && focusable.at(-1) : index === focusable.length - 1 && focusable[0];
     if (!next) return;
     event.preventDefault();
     next.focus();
   };
 
-  /** `calm`: nobody asked for it, so the focus stays where it is. */
-  const show = (calm = false) => {
-    if (shown()) return;
-    back = document.activeElement;
+  const updateLauncher = () => {
+    const label = isOpen() ? CLOSE : OPEN;
+    launcher.setAttribute('aria-expanded', isOpen());
+    launcher.setAttribute('aria-label', label);
+    launcher.title = label;
+    launcher.replaceChildren(icon(isOpen() ? 'close' : 'chat', 26));
+  };
+
+  /** `keepFocus`: the visitor did not open the panel, so the focus does not move. */
+  const show = (keepFocus = false) => {
+    if (isOpen()) return;
+    focusedBefore = document.activeElement;
     panel.hidden = false;
-    launcher.setAttribute('aria-expanded', 'true');
-    launcher.setAttribute('aria-label', CLOSE);
-    launcher.title = CLOSE;
-    launcher.replaceChildren(icon('close', 26));
-    fit();
+    updateLauncher();
+    fitToScreen();
     if (chat) chat.focus();
-    else if (!calm) panel.focus();
-    start();
+    else if (!keepFocus) panel.focus();
+    mountChat();
     emit('open');
   };
 
   const hide = () => {
-    if (!shown()) return;
-    const within = host.shadowRoot.activeElement;
+    if (!isOpen()) return;
+    const hadFocus = host.shadowRoot.activeElement;
     panel.hidden = true;
-    launcher.setAttribute('aria-expanded', 'false');
-    launcher.setAttribute('aria-label', OPEN);
-    launcher.title = OPEN;
-    launcher.replaceChildren(icon('chat', 26));
-    fit();
-    // Back to where it came from; who is elsewhere by now stays there.
-    const away = back && back !== host && back !== document.body && back.isConnected;
-    if (within) (away ? back : launcher).focus();
+    updateLauncher();
+    fitToScreen();
+    // The focus returns to where it was, unless it has left the panel.
+    const canReturn = focusedBefore && focusedBefore !== host && focusedBefore !== document.body && focusedBefore.isConnected;
+    if (hadFocus) (canReturn ? focusedBefore : launcher).focus();
     emit('close');
   };
 
   const api = {
-    open: () => run(() => show()),
-    close: () => run(hide),
-    toggle: () => run(() => (shown() ? hide() : show())),
-    /** Sends as the visitor; the panel stays as it is. */
-    send: (text) => run(() => {
-      unsent.push(...[String(text ?? '').trim()].filter(Boolean));
-      if (chat) flush();
-      else start();
+    open: () => whenAttached(() => show()),
+    close: () => whenAttached(hide),
+    toggle: () => whenAttached(() => (isOpen() ? hide() : show())),
+    /** Sends a message as the visitor. Does not open the panel. */
+    send: (text) => whenAttached(() => {
+      unsentTexts.push(...[String(text ?? '').trim()].filter(Boolean));
+      if (chat) sendUnsent();
+      else mountChat();
     }),
-    /** From now on, the visitor of this token; null: nobody in particular. */
-    identify: (given) => run(() => {
-      token = given ?? null;
+    /** Sets the visitor by a token; `null` is an anonymous visitor. */
+    identify: (newToken) => whenAttached(() => {
+      token = newToken ?? null;
       chat?.identify(token);
     }),
     on: (event, listener) => {
@@ -251,47 +253,47 @@
       if (event === 'ready' && host) queueMicrotask(() => listener({}));
       return () => listeners.get(event).delete(listener);
     },
-    destroy: () => run(() => {
-      leaving.abort();
-      fit();
+    destroy: () => whenAttached(() => {
+      destroyed.abort();
+      fitToScreen();
       chat?.destroy();
       host.remove();
       listeners.clear();
       if (window.Failsoft === api) delete window.Failsoft;
     }),
-    /** What the list of early calls takes. */
+    /** Makes calls in the form of the early-call array. */
     push: (...calls) => calls.forEach(([name, ...args]) => api[name]?.(...args)),
   };
   window.Failsoft = api;
 
-  const place = () => {
+  const attach = () => {
     if (!customElements.get('failsoft-chat')) customElements.define('failsoft-chat', class extends HTMLElement {});
     const el = document.createElement('failsoft-chat');
     const shadow = el.attachShadow({ mode: 'open' });
     style.replaceSync(CSS);
     shadow.adoptedStyleSheets = [style];
-    shadow.append(frame);
+    shadow.append(root);
     launcher.setAttribute('aria-expanded', 'false');
     if (accent && window.CSS.supports('color', accent)) el.style.setProperty('--fs-accent', accent);
     document.body.append(el);
     host = el;
-    const { signal } = leaving;
+    const { signal } = destroyed;
     for (const event of ['pointerenter', 'focus', 'touchstart']) {
-      launcher.addEventListener(event, () => fetchParts().catch(() => {}), { signal, passive: true });
+      launcher.addEventListener(event, () => loadModules().catch(() => {}), { signal, passive: true });
     }
     shadow.addEventListener('keydown', (event) => {
-      if (event.key === 'Tab' && panel.hasAttribute('aria-modal')) cycle(event);
-      if (event.key !== 'Escape' || event.isComposing || !shown()) return;
+      if (event.key === 'Tab' && panel.hasAttribute('aria-modal')) trapFocus(event);
+      if (event.key !== 'Escape' || event.isComposing || !isOpen()) return;
       event.stopPropagation();
       hide();
     }, { signal });
-    for (const event of ['resize', 'scroll']) visualViewport.addEventListener(event, fit, { signal });
+    for (const event of ['resize', 'scroll']) visualViewport.addEventListener(event, fitToScreen, { signal });
     emit('ready');
-    for (const work of waiting.splice(0)) work();
+    for (const call of queuedCalls.splice(0)) call();
     if (opened !== undefined && opened !== 'false') show(true);
   };
 
-  if (Array.isArray(early)) api.push(...early);
-  if (document.body) place();
-  else document.addEventListener('DOMContentLoaded', place);
+  if (Array.isArray(earlyCalls)) api.push(...earlyCalls);
+  if (document.body) attach();
+  else document.addEventListener('DOMContentLoaded', attach);
 })();

@@ -51,7 +51,7 @@ use crate::turn::observer::TurnObserver;
 use crate::turn::replication::{self as turn_sharing, TurnReplication};
 use crate::turn::retention::run_retention;
 use crate::turn::service::TurnService;
-use crate::web::{self, AppState, AppStateParts, ConnectionLimiter};
+use crate::web::{self, AppState, ConnectionLimiter};
 
 use provider_registry::ProviderRegistry;
 use providers::RestoredState;
@@ -241,11 +241,15 @@ impl App {
         });
         let audit: Arc<AuditLog> = Arc::default();
         let (reloads, reload_requests) = ReloadHandle::new();
-        let parts = AppStateParts {
+        let limits = &settings.limits;
+        let connections = ConnectionLimiter::new(limits.connections, limits.connections_per_ip);
+        let connections = Arc::new(connections);
+        let state = AppState {
             instance_id: instance,
             chat: Arc::clone(&chat_service),
+            connections: Arc::clone(&connections),
             is_stable: steady,
-            startup_problems: opened.problems,
+            startup_problems: opened.problems.into(),
             fallback_health: fallback.clone(),
             status_history: reports,
             alerts,
@@ -253,9 +257,9 @@ impl App {
             drills,
             audit_log: Arc::clone(&audit),
             reloads: reloads.clone(),
+            started_at: std::time::Instant::now(),
+            started_at_s: chat_service.turns.clock.wall().0 / 1000,
         };
-        let state = AppState::new(parts);
-        let connections = state.connections();
         let server = web::serve(listener, state)?;
         let reload_worker = ReloadWorker {
             loader: read,

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, StreamHandler};
+use actix_http::ws::Item;
 use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext};
 use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::frame_guard::is_frame_too_large;
-use super::protocol::{ClientError, ErrorCode, HEARTBEAT_S};
-use super::run::{Outgoing, run_session};
+use super::outgoing::Outgoing;
+use super::protocol::{self, ClientError, ErrorCode, HEARTBEAT_S};
+use super::run::run_session;
 use super::service::ChatService;
 
 /// The client frames that may wait for the session task. Frames beyond it are rejected.
@@ -22,6 +24,12 @@ const INBOX_CAPACITY: usize = 64;
 /// The batches of frames that may wait for the socket. It is small because a follower stops reading
 /// its turn's log while the outbox is full.
 const OUTBOX_CAPACITY: usize = 2;
+
+const TOO_LARGE: &str = "the message is too large";
+
+const NOT_TEXT: &str = "frames are JSON text, not binary";
+
+const NOT_UTF_8: &str = "the message is not UTF-8";
 
 pub struct SessionActor {
     service: Arc<ChatService>,
@@ -62,15 +70,10 @@ impl SessionActor {
     fn on_text(&mut self, text: ByteString, ctx: &mut Context) {
         let Some(inbox) = &self.inbox else { return };
         if let Err(mpsc::error::TrySendError::Full(text)) = inbox.try_send(text) {
-            let error = ClientError::new(
-                ErrorCode::RateLimited,
-                "too many frames at once; send this one again later",
-            );
-            let error = match super::protocol::client_msg_id(&text) {
-                Some(id) => error.with_message_id(&id),
-                None => error,
-            };
-            ctx.text(ByteString::from(&error.retry_after(1)));
+            let message = "too many frames at once; send this one again later";
+            let mut error = ClientError::new(ErrorCode::RateLimited, message).retry_after(1);
+            error.client_msg_id = protocol::client_msg_id(&text).map(|id| id.to_string());
+            ctx.text(ByteString::from(&error));
         }
     }
 
@@ -78,7 +81,7 @@ impl SessionActor {
     fn on_fragment(&mut self, bytes: &[u8], last: bool, ctx: &mut Context) {
         let mut message = self.fragments.take().unwrap_or_default();
         if message.len() + bytes.len() > self.frame_bytes {
-            return close(ctx, CloseCode::Size, "the message is too large");
+            return close(ctx, CloseCode::Size, TOO_LARGE);
         }
         message.extend_from_slice(bytes);
         if !last {
@@ -87,7 +90,7 @@ impl SessionActor {
         }
         match String::from_utf8(message) {
             Ok(text) => self.on_text(text.into(), ctx),
-            Err(_) => close(ctx, CloseCode::Invalid, "the message is not UTF-8"),
+            Err(_) => close(ctx, CloseCode::Invalid, NOT_UTF_8),
         }
     }
 
@@ -143,27 +146,20 @@ impl StreamHandler<Outgoing> for SessionActor {
 
 impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Context) {
-        use actix_web_actors::ws::Message as M;
+        use Message as M;
         self.last_seen = Instant::now();
         match message {
             Ok(M::Text(text)) => self.on_text(text, ctx),
             Ok(M::Binary(_)) => {
-                let error =
-                    ClientError::new(ErrorCode::BadRequest, "frames are JSON text, not binary");
+                let error = ClientError::new(ErrorCode::BadRequest, NOT_TEXT);
                 ctx.text(ByteString::from(&error));
             }
-            Ok(M::Continuation(item)) => {
-                use actix_http::ws::Item;
-                match item {
-                    Item::FirstText(bytes) => self.on_fragment(&bytes, false, ctx),
-                    Item::Continue(bytes) => self.on_fragment(&bytes, false, ctx),
-                    Item::Last(bytes) => self.on_fragment(&bytes, true, ctx),
-                    Item::FirstBinary(_) => close(
-                        ctx,
-                        CloseCode::Unsupported,
-                        "frames are JSON text, not binary",
-                    ),
-                }
+            Ok(M::Continuation(Item::FirstText(bytes) | Item::Continue(bytes))) => {
+                self.on_fragment(&bytes, false, ctx);
+            }
+            Ok(M::Continuation(Item::Last(bytes))) => self.on_fragment(&bytes, true, ctx),
+            Ok(M::Continuation(Item::FirstBinary(_))) => {
+                close(ctx, CloseCode::Unsupported, NOT_TEXT);
             }
             Ok(M::Ping(bytes)) => ctx.pong(&bytes),
             Ok(M::Pong(_) | M::Nop) => {}
@@ -174,13 +170,13 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
                 }));
                 ctx.stop();
             }
-            Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, "the message is too large"),
+            Err(ProtocolError::Overflow) => close(ctx, CloseCode::Size, TOO_LARGE),
             Err(ProtocolError::Io(error)) if is_frame_too_large(&error) => {
-                close(ctx, CloseCode::Size, "the message is too large");
+                close(ctx, CloseCode::Size, TOO_LARGE);
             }
             // The decoder reports text that is not UTF-8 as an I/O error of its own making.
             Err(ProtocolError::Io(error)) if error.to_string().contains("utf-8") => {
-                close(ctx, CloseCode::Invalid, "the message is not UTF-8");
+                close(ctx, CloseCode::Invalid, NOT_UTF_8);
             }
             Err(_) => close(ctx, CloseCode::Protocol, "not the WebSocket protocol"),
         }

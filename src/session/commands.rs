@@ -1,8 +1,9 @@
 //! The commands of a client: one handler for each of its frames.
 
 use super::messages::{self, AcceptedMessage};
+use super::outgoing::{Disconnected, SessionError};
 use super::protocol::{ClientError, ClientFrame, ErrorCode, ServerFrame, decode};
-use super::run::{Disconnected, Session};
+use super::run::Session;
 use super::service::STORE_TIMEOUT;
 use crate::domain::{Feedback, TurnId, TurnState, TurnUpdate};
 use crate::turn::conversations::NewMessage;
@@ -11,49 +12,34 @@ use crate::turn::service::CHAT_ORPHAN_GRACE;
 
 impl Session {
     pub(super) async fn on_text(&mut self, text: &str) -> Result<(), Disconnected> {
-        let result = match decode(text) {
-            Ok(frame) => self.handle(frame).await?,
-            Err(error) => Err(error),
-        };
-        match result {
+        match self.handle(text).await {
             Ok(()) => Ok(()),
-            Err(error) => self.send_error(&error).await,
+            Err(SessionError::Rejected(error)) => self.outgoing.send_error(&error).await,
+            Err(SessionError::Disconnected) => Err(Disconnected),
         }
     }
 
-    /// Handles one client frame. The inner error is sent to the client; the outer one ends the
-    /// session.
-    async fn handle(
-        &mut self,
-        frame: ClientFrame,
-    ) -> Result<Result<(), ClientError>, Disconnected> {
-        match frame {
-            ClientFrame::Hello { .. } => Ok(Err(ClientError::new(
-                ErrorCode::BadRequest,
-                "hello is only allowed as the first frame of a session",
-            ))),
-            ClientFrame::Ping => self.send(&ServerFrame::Pong).await.map(Ok),
-            ClientFrame::Stop { turn } => Ok(self.stop_turn(turn).await),
-            ClientFrame::Feedback { turn, value } => Ok(self.save_feedback(turn, value).await),
+    async fn handle(&mut self, text: &str) -> Result<(), SessionError> {
+        match decode(text)? {
+            ClientFrame::Hello { .. } => {
+                let message = "hello is only allowed as the first frame of a session";
+                return Err(ClientError::new(ErrorCode::BadRequest, message).into());
+            }
+            ClientFrame::Ping => self.outgoing.send(&ServerFrame::Pong).await?,
+            ClientFrame::Stop { turn } => self.stop_turn(turn).await?,
+            ClientFrame::Feedback { turn, value } => self.save_feedback(turn, value).await?,
             ClientFrame::History { before } => {
-                if let Err(error) = self.check_secondary_rate() {
-                    return Ok(Err(error));
-                }
+                self.check_secondary_rate()?;
                 let turns = self.service.history(&self.conversation, Some(before)).await;
-                self.send(&ServerFrame::History { turns: &turns })
-                    .await
-                    .map(Ok)
+                let history = ServerFrame::History { turns: &turns };
+                self.outgoing.send(&history).await?;
             }
             ClientFrame::Send {
                 client_msg_id,
                 text,
                 options,
             } => {
-                let options =
-                    match messages::visitor_options(&self.service, options, &client_msg_id) {
-                        Ok(options) => options,
-                        Err(error) => return Ok(Err(error)),
-                    };
+                let options = messages::visitor_options(&self.service, options, &client_msg_id)?;
                 let message = NewMessage {
                     client_msg_id,
                     text,
@@ -66,8 +52,8 @@ impl Session {
                     message,
                     options,
                 )
-                .await;
-                self.acknowledge(accepted).await
+                .await?;
+                self.acknowledge(accepted).await?;
             }
             ClientFrame::Retry {
                 turn,
@@ -81,58 +67,52 @@ impl Session {
                     client_msg_id,
                     CHAT_ORPHAN_GRACE,
                 )
-                .await;
-                self.acknowledge(accepted).await
+                .await?;
+                self.acknowledge(accepted).await?;
             }
         }
+        Ok(())
     }
 
     /// Acknowledges a message as soon as it is known whether it is on disk.
-    async fn acknowledge(
-        &mut self,
-        accepted: Result<AcceptedMessage, ClientError>,
-    ) -> Result<Result<(), ClientError>, Disconnected> {
+    async fn acknowledge(&mut self, accepted: AcceptedMessage) -> Result<(), Disconnected> {
         let (log, duplicate) = match accepted {
-            Ok(AcceptedMessage::Started(log)) => (log, false),
-            Ok(AcceptedMessage::Duplicate(log)) => (log, true),
-            Ok(AcceptedMessage::AlreadyStored(record)) => {
+            AcceptedMessage::Started(log) => (log, false),
+            AcceptedMessage::Duplicate(log) => (log, true),
+            AcceptedMessage::AlreadyStored(record) => {
                 let turn = record.turn;
-                self.send(&ServerFrame::Accepted {
+                let frame = ServerFrame::Accepted {
                     client_msg_id: &record.client_msg_id,
                     turn,
                     duplicate: true,
                     durable: self.service.turns.store.is_durable(),
-                })
-                .await?;
+                };
+                self.outgoing.send(&frame).await?;
                 if !self.delivered.contains(&turn) {
                     self.replay_finished(*record, 0).await?;
                 }
-                return Ok(Ok(()));
+                return Ok(());
             }
-            Err(error) => return Ok(Err(error)),
         };
         let turn = log.turn();
-        let durable = log.await_durability().await;
-        self.send(&ServerFrame::Accepted {
+        let frame = ServerFrame::Accepted {
             client_msg_id: log.client_msg_id(),
             turn,
             duplicate,
-            durable,
-        })
-        .await?;
+            durable: log.await_durability().await,
+        };
+        self.outgoing.send(&frame).await?;
         // A running turn is followed through its `NewTurn` event; a finished one has no such event.
         if duplicate && log.is_finished() && !self.delivers_turn(turn) {
             self.queued.push_back(log.resume(0));
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     async fn stop_turn(&self, turn: TurnId) -> Result<(), ClientError> {
         if self.conversation.log(turn).is_none() {
-            self.service
-                .turns
-                .follow_remote_turn(&self.conversation)
-                .await;
+            let turns = &self.service.turns;
+            turns.follow_remote_turn(&self.conversation).await;
         }
         match self.conversation.log(turn) {
             Some(log) => log.cancel(Cancel::Stopped),
@@ -144,10 +124,9 @@ impl Session {
 
     /// Checks the rate limit of frames that use the store without starting a turn.
     fn check_secondary_rate(&self) -> Result<(), ClientError> {
-        let id = self.conversation.id();
-        self.service
-            .rate_limiter
-            .check_secondary(id)
+        let limiter = &self.service.rate_limiter;
+        limiter
+            .check_secondary(self.conversation.id())
             .map_err(|wait| {
                 let message = "too many frames of this kind; wait a little";
                 ClientError::new(ErrorCode::RateLimited, message)

@@ -31,7 +31,7 @@ pub fn limit_frames(
     )
 }
 
-/// Returns `true` if the decoder's error stems from [`limit_frames`](bounded). The decoder only
+/// Returns `true` if the decoder's error stems from [`limit_frames`]. The decoder only
 /// keeps the text of the error.
 pub fn is_frame_too_large(error: &io::Error) -> bool {
     error.to_string() == PayloadError::Overflow.to_string()
@@ -61,15 +61,13 @@ impl FrameLimiter {
         if matches!(self.state, FrameState::Ended) {
             return None;
         }
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => return Some(Err(error)),
-        };
-        let passed = self.advance(&chunk);
-        Some(match self.state {
-            FrameState::Ended => Err(PayloadError::Overflow),
-            _ => Ok(chunk.slice(..passed)),
-        })
+        Some(chunk.and_then(|chunk| {
+            let passed = self.advance(&chunk);
+            match self.state {
+                FrameState::Ended => Err(PayloadError::Overflow),
+                _ => Ok(chunk.slice(..passed)),
+            }
+        }))
     }
 
     /// Advances over the chunk and returns how many of its bytes the decoder may see.
@@ -88,9 +86,8 @@ impl FrameLimiter {
                         }
                         Some(length) => {
                             passed = chunk.len() - rest.len();
-                            let can_discard =
-                                length <= self.max_bytes.saturating_mul(DISCARD_FACTOR);
-                            self.state = if can_discard {
+                            let max_discarded = self.max_bytes.saturating_mul(DISCARD_FACTOR);
+                            self.state = if length <= max_discarded {
                                 FrameState::Oversized(length)
                             } else {
                                 FrameState::Ended

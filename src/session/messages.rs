@@ -39,7 +39,7 @@ pub async fn submit_message(
     options: TurnOptions,
 ) -> Result<AcceptedMessage, ClientError> {
     let id = message.client_msg_id.clone();
-    let reject = |code, text: &str| ClientError::new(code, text).with_message_id(&id);
+    let reject = |code, text: &str| reject(&id, code, text);
     if message.text.trim().is_empty() {
         return Err(reject(ErrorCode::BadRequest, "the message is empty"));
     }
@@ -137,9 +137,7 @@ pub async fn retry_turn(
         .map_err(|error| error.with_message_id(&client_msg_id))?;
     if record.state == TurnState::Running && conversation.log(turn).is_some() {
         let text = "that answer is still being written; stop it first";
-        return Err(ClientError::new(ErrorCode::Busy, text)
-            .with_message_id(&client_msg_id)
-            .retry_after(1));
+        return Err(reject(&client_msg_id, ErrorCode::Busy, text).retry_after(1));
     }
     let id = client_msg_id.clone();
     let message = NewMessage {
@@ -159,7 +157,7 @@ pub async fn retry_turn(
     };
     if retry_of != Some(turn) {
         let text = "this client_msg_id was used for another message; a retry needs a new one";
-        return Err(ClientError::new(ErrorCode::BadRequest, text).with_message_id(&id));
+        return Err(reject(&id, ErrorCode::BadRequest, text));
     }
     Ok(accepted)
 }
@@ -184,22 +182,15 @@ pub fn resolve_options(
     let Some(options) = options else {
         return Ok(service.turns.default_options());
     };
-    let first = match options.provider {
-        None => None,
-        Some(name) => match service.turns.config().provider(&name) {
-            Some(provider) => Some(Arc::clone(&provider.name)),
-            None => {
-                let text = "no provider has that name";
-                return Err(ClientError::new(ErrorCode::BadRequest, text).with_message_id(id));
-            }
-        },
-    };
-    // `failover: false` has no meaning without a provider to stay with.
-    let only_first = first.is_some() && options.failover == Some(false);
+    let table = service.turns.config();
+    let unknown = || reject(id, ErrorCode::BadRequest, "no provider has that name");
+    let find = |name: String| table.provider(&name).ok_or_else(unknown);
+    let preferred = options.provider.map(find).transpose()?;
     let defaults = service.turns.default_options();
     Ok(TurnOptions {
-        preferred_provider: first,
-        no_failover: only_first,
+        // `failover: false` has no meaning without a provider to stay with.
+        no_failover: preferred.is_some() && options.failover == Some(false),
+        preferred_provider: preferred.map(|provider| Arc::clone(&provider.name)),
         mid_stream: options.mid_stream.unwrap_or(defaults.mid_stream),
         cache_mode: options.cache.unwrap_or(defaults.cache_mode),
         ..defaults
@@ -208,7 +199,11 @@ pub fn resolve_options(
 
 fn conflicting_text(id: &ClientMsgId) -> ClientError {
     let text = "this client_msg_id was used for another text; a new message needs a new one";
-    ClientError::new(ErrorCode::BadRequest, text).with_message_id(id)
+    reject(id, ErrorCode::BadRequest, text)
+}
+
+fn reject(id: &ClientMsgId, code: ErrorCode, text: &str) -> ClientError {
+    ClientError::new(code, text).with_message_id(id)
 }
 
 pub fn ceil_seconds(wait: Duration) -> u64 {
@@ -226,14 +221,10 @@ async fn find_stored_turn(
     if conversation.complete_logs().is_some() {
         return None;
     }
-    let read = service
-        .turns
-        .store
-        .turn_by_message(conversation.id(), id.clone());
-    tokio::time::timeout(service.turns.store_timeout(STORE_TIMEOUT), read)
-        .await
-        .ok()?
-        .ok()?
+    let turns = &service.turns;
+    let read = turns.store.turn_by_message(conversation.id(), id.clone());
+    let timeout = turns.store_timeout(STORE_TIMEOUT);
+    tokio::time::timeout(timeout, read).await.ok()?.ok()?
 }
 
 /// Writes the record of a new conversation, without waiting for it.

@@ -110,7 +110,7 @@ pub enum ErrorCode {
 }
 
 /// The reason for rejecting a client's frame, sent as an `error` frame.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClientError {
     pub code: ErrorCode,
     /// The reason in a sentence, and what to do about it.
@@ -131,18 +131,14 @@ impl ClientError {
         }
     }
 
-    pub fn with_message_id(self, message: &ClientMsgId) -> Self {
-        Self {
-            client_msg_id: Some(message.to_string()),
-            ..self
-        }
+    pub fn with_message_id(mut self, message: &ClientMsgId) -> Self {
+        self.client_msg_id = Some(message.to_string());
+        self
     }
 
-    pub fn retry_after(self, seconds: u64) -> Self {
-        Self {
-            retry_after_s: Some(seconds),
-            ..self
-        }
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
     }
 }
 
@@ -173,12 +169,7 @@ pub enum ServerFrame<'a> {
     Status(&'a StatusView),
     Heartbeat,
     Pong,
-    Error {
-        code: ErrorCode,
-        message: &'a str,
-        retry_after_s: Option<u64>,
-        client_msg_id: Option<&'a str>,
-    },
+    Error(&'a ClientError),
 }
 
 #[derive(Debug, Serialize)]
@@ -209,13 +200,7 @@ impl ServerFrame<'_> {
 
 impl From<&ClientError> for ByteString {
     fn from(error: &ClientError) -> ByteString {
-        ServerFrame::Error {
-            code: error.code,
-            message: &error.message,
-            retry_after_s: error.retry_after_s,
-            client_msg_id: error.client_msg_id.as_deref(),
-        }
-        .encode()
+        ServerFrame::Error(error).encode()
     }
 }
 

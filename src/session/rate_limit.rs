@@ -6,7 +6,6 @@
 
 mod bucket;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -14,6 +13,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ pub use bucket::Quota;
 const SECONDARY_PER_MINUTE: u32 = 120;
 
 /// The maximum number of buckets of one kind, about 20 MB. When all are in use, a new key has to
-/// wait for [`OVERLOAD_WAIT`](FULL).
+/// wait for [`OVERLOAD_WAIT`].
 const MAX_BUCKETS: usize = 200_000;
 
 const OVERLOAD_WAIT: Duration = Duration::from_secs(5);
@@ -53,6 +53,15 @@ pub struct RateLimiter {
 struct Quotas {
     conversation: Quota,
     address: Quota,
+}
+
+impl Quotas {
+    fn per_minute(conversation: NonZeroU32, address: NonZeroU32) -> Self {
+        Self {
+            conversation: Quota::per_minute(conversation.get()),
+            address: Quota::per_minute(address.get()),
+        }
+    }
 }
 
 /// The key of a bucket that instances share.
@@ -87,16 +96,12 @@ impl SharedKey {
 impl RateLimiter {
     /// Creates a limiter for messages per minute. As many may come at once after a pause.
     pub fn per_minute(conversation: NonZeroU32, address: NonZeroU32) -> Self {
-        let quota = |count: NonZeroU32| Quota::per_minute(count.get());
         Self {
             origin: Instant::now(),
-            quotas: Mutex::new(Quotas {
-                conversation: quota(conversation),
-                address: quota(address),
-            }),
-            conversations: KeyedBuckets::default(),
-            addresses: KeyedBuckets::default(),
-            secondary: KeyedBuckets::default(),
+            quotas: Mutex::new(Quotas::per_minute(conversation, address)),
+            conversations: KeyedBuckets::new(),
+            addresses: KeyedBuckets::new(),
+            secondary: KeyedBuckets::new(),
             unsynced: Mutex::new(None),
             sync_needed: Notify::new(),
         }
@@ -104,11 +109,7 @@ impl RateLimiter {
 
     /// Changes the limits. Earlier messages keep their weight.
     pub fn set_per_minute(&self, conversation: NonZeroU32, address: NonZeroU32) {
-        let quota = |count: NonZeroU32| Quota::per_minute(count.get());
-        *lock(&self.quotas) = Quotas {
-            conversation: quota(conversation),
-            address: quota(address),
-        };
+        *self.quotas.lock() = Quotas::per_minute(conversation, address);
     }
 
     /// Counts a message, or returns the time to wait.
@@ -117,22 +118,17 @@ impl RateLimiter {
         conversation: ConversationId,
         address: IpAddr,
     ) -> Result<(), Duration> {
-        let now = self.now();
-        let quotas = *lock(&self.quotas);
-        let address = subnet(address);
+        let quota = self.quotas.lock().conversation;
         // The conversation first: one that floods must not use up the share of others behind the
         // same address.
-        self.conversations
-            .check(conversation, quotas.conversation, now)?;
+        self.conversations.check(conversation, quota, self.now())?;
         self.record_unsynced(SharedKey::Conversation(conversation));
-        self.addresses.check(address, quotas.address, now)?;
-        self.record_unsynced(SharedKey::Address(address));
-        Ok(())
+        self.check_address(address)
     }
 
     /// Counts a call that belongs to no conversation, or returns the time to wait.
     pub fn check_address(&self, address: IpAddr) -> Result<(), Duration> {
-        let quota = lock(&self.quotas).address;
+        let quota = self.quotas.lock().address;
         let address = subnet(address);
         self.addresses.check(address, quota, self.now())?;
         self.record_unsynced(SharedKey::Address(address));
@@ -141,11 +137,8 @@ impl RateLimiter {
 
     /// Counts a frame that uses the store without starting a turn, or returns the time to wait.
     pub fn check_secondary(&self, conversation: ConversationId) -> Result<(), Duration> {
-        self.secondary.check(
-            conversation,
-            Quota::per_minute(SECONDARY_PER_MINUTE),
-            self.now(),
-        )
+        let quota = Quota::per_minute(SECONDARY_PER_MINUTE);
+        self.secondary.check(conversation, quota, self.now())
     }
 
     /// Removes full buckets. Call it periodically.
@@ -158,7 +151,7 @@ impl RateLimiter {
 
     /// Starts or stops recording usage for other instances.
     pub fn set_sync(&self, on: bool) {
-        let mut unsynced = lock(&self.unsynced);
+        let mut unsynced = self.unsynced.lock();
         if unsynced.is_some() != on {
             *unsynced = on.then(HashMap::new);
         }
@@ -170,22 +163,19 @@ impl RateLimiter {
 
     /// Removes and returns the usage of up to `max` keys.
     pub fn drain_unsynced(&self, max: usize) -> Vec<UnsyncedUsage> {
-        let quotas = *lock(&self.quotas);
-        let mut unsynced = lock(&self.unsynced);
+        let quotas = *self.quotas.lock();
+        let mut unsynced = self.unsynced.lock();
         let Some(map) = unsynced.as_mut() else {
             return Vec::new();
         };
         let keys: Vec<_> = map.keys().take(max).copied().collect();
-        let usage = keys.into_iter().filter_map(|of| {
-            let pace = match of {
+        let usage = keys.into_iter().filter_map(|key| {
+            let quota = match key {
                 SharedKey::Conversation(_) => quotas.conversation,
                 SharedKey::Address(_) => quotas.address,
             };
-            map.remove(&of).map(|count| UnsyncedUsage {
-                key: of,
-                quota: pace,
-                count,
-            })
+            let count = map.remove(&key)?;
+            Some(UnsyncedUsage { key, quota, count })
         });
         usage.collect()
     }
@@ -208,7 +198,7 @@ impl RateLimiter {
     }
 
     fn record_unsynced(&self, key: SharedKey) {
-        if let Some(unsynced) = lock(&self.unsynced).as_mut()
+        if let Some(unsynced) = self.unsynced.lock().as_mut()
             && (unsynced.len() < MAX_UNSYNCED || unsynced.contains_key(&key))
         {
             let count = unsynced.entry(key).or_default();
@@ -220,15 +210,13 @@ impl RateLimiter {
 
 struct KeyedBuckets<K>(Mutex<HashMap<K, GcraBucket>>);
 
-impl<K> Default for KeyedBuckets<K> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-}
-
 impl<K: Eq + Hash> KeyedBuckets<K> {
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
     fn check(&self, key: K, quota: Quota, now: Duration) -> Result<(), Duration> {
-        let mut buckets = lock(&self.0);
+        let mut buckets = self.0.lock();
         let has_space = buckets.len() < MAX_BUCKETS;
         match buckets.entry(key) {
             Entry::Occupied(mut bucket) => bucket.get_mut().check(quota, now),
@@ -242,23 +230,19 @@ impl<K: Eq + Hash> KeyedBuckets<K> {
     /// Raises the debt of a bucket. A missing bucket was full when it was swept, and is left alone:
     /// it learns of the debt with its next message.
     fn raise_debt(&self, key: K, quota: Quota, debt: Duration, now: Duration) {
-        if let Some(bucket) = lock(&self.0).get_mut(&key) {
+        if let Some(bucket) = self.0.lock().get_mut(&key) {
             bucket.raise_debt(debt, quota, now);
         }
     }
 
     fn sweep(&self, now: Duration) {
-        let mut buckets = lock(&self.0);
+        let mut buckets = self.0.lock();
         buckets.retain(|_, bucket| !bucket.is_full(now));
         // Release the memory that a flood has taken.
         if buckets.capacity() > 4 * buckets.len().max(1_024) {
             buckets.shrink_to_fit();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// Returns the address that limits count by: the /64 network of an IPv6 address, since a site has
@@ -291,25 +275,15 @@ mod tests {
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(limiter.check_message(a, here), Ok(()));
         assert_eq!(limiter.check_message(a, here), Ok(()));
-        assert!(
-            limiter
-                .check_message(a, here)
-                .is_err_and(|wait| wait <= Duration::from_secs(30))
-        );
-        assert_eq!(
-            limiter.check_message(b, here),
-            Ok(()),
-            "the flood took nothing more from the address"
-        );
-        assert!(
-            limiter.check_message(b, here).is_err(),
-            "three from this address"
-        );
+        let wait = limiter.check_message(a, here).unwrap_err();
+        assert!(wait <= Duration::from_secs(30));
+        let sent = limiter.check_message(b, here);
+        assert_eq!(sent, Ok(()), "the flood took nothing more from the address");
+        let sent = limiter.check_message(b, here);
+        assert!(sent.is_err(), "three from this address");
         let c = ConversationId::from_random([3; 16]);
-        assert_eq!(
-            limiter.check_message(c, "192.0.2.2".parse().unwrap()),
-            Ok(())
-        );
+        let elsewhere = "192.0.2.2".parse().unwrap();
+        assert_eq!(limiter.check_message(c, elsewhere), Ok(()));
     }
 
     #[test]
@@ -379,23 +353,15 @@ mod tests {
         let id = ConversationId::from_random([7; 16]);
         let v6 = SharedKey::Address("2001:db8::1".parse().unwrap()).hashed_name();
         let v4 = SharedKey::Address("192.0.2.1".parse().unwrap()).hashed_name();
-        let names = [
-            SharedKey::Conversation(id).hashed_name(),
-            v4.clone(),
-            v6.clone(),
-        ];
-        assert!(
-            names
-                .iter()
-                .all(|name| name.len() == 33 && !name.contains("192.")),
-            "{names:?}"
-        );
         assert_ne!(v4, v6);
+        for name in [SharedKey::Conversation(id).hashed_name(), v4, v6] {
+            assert!(name.len() == 33 && !name.contains("192."), "{name}");
+        }
     }
 
     #[test]
     fn full_buckets_are_swept_and_the_map_is_bounded() {
-        let buckets = KeyedBuckets::default();
+        let buckets = KeyedBuckets::new();
         let quota = Quota::per_minute(60);
         let now = Duration::from_secs(9);
         (0..MAX_BUCKETS).for_each(|key| buckets.check(key, quota, now).unwrap());
@@ -406,7 +372,7 @@ mod tests {
             "known keys are still served"
         );
         buckets.sweep(now + Duration::from_secs(1));
-        assert_eq!(lock(&buckets.0).len(), 1);
+        assert_eq!(buckets.0.lock().len(), 1);
         assert_eq!(buckets.check(MAX_BUCKETS, quota, now), Ok(()));
     }
 

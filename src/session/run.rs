@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::events::{SessionEvent, SessionEvents};
 use super::handshake::{Handshake, await_handshake};
 use super::messages::MessageSender;
+use super::outgoing::{Disconnected, FrameSender, Outgoing};
 use super::protocol::{
     ClientError, ClientLimits, ErrorCode, HEARTBEAT_S, PROTOCOL_VERSION, ResumePoint, ServerFrame,
     Welcome,
@@ -23,17 +24,6 @@ use crate::domain::{Frame, TurnId, TurnRecord, TurnState};
 use crate::turn::conversations::{LiveConversation, TurnEvent};
 use crate::turn::log::{Follower, TurnLog, encode_frame};
 use crate::turn::poll_on_wake::PollOnWake;
-
-/// A message of the session task to its socket.
-#[derive(Debug)]
-pub enum Outgoing {
-    Frames(Vec<ByteString>),
-    /// Closes the socket with a close code of RFC 6455 and a reason.
-    Close(u16, &'static str),
-}
-
-/// The socket is gone or cannot be served, so the session ends.
-pub struct Disconnected;
 
 /// The number of finished turns that a session remembers as delivered.
 const MAX_DELIVERED_TURNS: usize = 16;
@@ -45,28 +35,25 @@ pub async fn run_session(
     mut client_frames: mpsc::Receiver<ByteString>,
     outgoing: mpsc::Sender<Outgoing>,
 ) {
+    let sender = FrameSender(outgoing);
     // The short-lived futures are boxed. Otherwise the task would reserve space for them during its
     // whole life, which is mostly spent waiting.
-    match Box::pin(await_handshake(&service, &mut client_frames, &outgoing)).await {
-        Ok(Ok(handshake)) => {
-            let opened = Box::pin(Session::open(
-                service,
-                peer,
-                client_frames,
-                outgoing,
-                handshake,
-            ));
-            let Ok(mut session) = opened.await else {
-                return;
-            };
-            // The socket is gone or closing, so there is nobody to report the result to.
-            let _ = session.run().await;
-        }
-        Ok(Err(reason)) => {
-            let _ = outgoing.send(Outgoing::Close(1008, reason)).await;
-        }
-        Err(Disconnected) => {}
-    }
+    let Ok(handshake) = Box::pin(await_handshake(&service, &mut client_frames, &sender)).await
+    else {
+        return;
+    };
+    let opened = Box::pin(Session::open(
+        service,
+        peer,
+        client_frames,
+        sender,
+        handshake,
+    ));
+    let Ok(mut session) = opened.await else {
+        return;
+    };
+    // The socket is gone or closing, so there is nobody to report the result to.
+    let _ = session.run().await;
 }
 
 /// A session after its handshake, with an open conversation.
@@ -74,7 +61,7 @@ pub(super) struct Session {
     pub(super) service: Arc<ChatService>,
     pub(super) sender: MessageSender,
     events: SessionEvents,
-    pub(super) outgoing: mpsc::Sender<Outgoing>,
+    pub(super) outgoing: FrameSender,
     pub(super) conversation: Arc<LiveConversation>,
     pub(super) following: Option<Follower>,
     /// The turns to follow after the current one.
@@ -88,7 +75,7 @@ impl Session {
         service: Arc<ChatService>,
         peer: IpAddr,
         client_frames: mpsc::Receiver<ByteString>,
-        outgoing: mpsc::Sender<Outgoing>,
+        outgoing: FrameSender,
         handshake: Handshake,
     ) -> Result<Self, Disconnected> {
         let Handshake {
@@ -154,18 +141,19 @@ impl Session {
                 }
                 SessionEvent::Followup(turn, followup) => {
                     let followup = &followup;
-                    self.send(&ServerFrame::Followup { turn, followup }).await?;
+                    self.outgoing
+                        .send(&ServerFrame::Followup { turn, followup })
+                        .await?;
                 }
                 SessionEvent::ConversationDeleted => return self.close_deleted().await,
                 SessionEvent::StatusChanged(status) => {
-                    self.send(&ServerFrame::Status(&status)).await?;
+                    self.outgoing.send(&ServerFrame::Status(&status)).await?;
                 }
                 SessionEvent::ServiceClosing => {
                     self.flush().await?;
-                    let close = Outgoing::Close(1001, "the service restarts");
-                    return self.outgoing.send(close).await.map_err(|_| Disconnected);
+                    return Err(self.outgoing.close(1001, "the service restarts").await);
                 }
-                SessionEvent::HeartbeatDue => self.send(&ServerFrame::Heartbeat).await?,
+                SessionEvent::HeartbeatDue => self.outgoing.send(&ServerFrame::Heartbeat).await?,
             }
         }
     }
@@ -189,7 +177,7 @@ impl Session {
             tokio::select! {
                 event = &mut event => return Ok(Some(event)),
                 frames = next_frames(following) => match frames {
-                    Some(frames) => outgoing.send(Outgoing::Frames(frames)).await.map_err(|_| Disconnected)?,
+                    Some(frames) => outgoing.send_encoded(frames).await?,
                     None => return Ok(None),
                 },
             }
@@ -199,21 +187,19 @@ impl Session {
     /// Ends the session because its conversation was deleted, after delivering what is finished.
     async fn close_deleted(&mut self) -> Result<(), Disconnected> {
         self.flush().await?;
-        let error = ClientError::new(
-            ErrorCode::NotFound,
-            "this conversation was deleted; start a new one",
-        );
-        self.send_error(&error).await?;
-        self.outgoing
-            .send(Outgoing::Close(1008, "the conversation was deleted"))
-            .await
-            .map_err(|_| Disconnected)
+        let message = "this conversation was deleted; start a new one";
+        let error = ClientError::new(ErrorCode::NotFound, message);
+        self.outgoing.send_error(&error).await?;
+        let reason = "the conversation was deleted";
+        Err(self.outgoing.close(1008, reason).await)
     }
 
     /// Sends the conversation's current history to a client that missed a part of it.
     async fn send_history(&self) -> Result<(), Disconnected> {
         let turns = self.service.history(&self.conversation, None).await;
-        self.send(&ServerFrame::History { turns: &turns }).await
+        self.outgoing
+            .send(&ServerFrame::History { turns: &turns })
+            .await
     }
 
     /// Sends the remaining frames of finished turns.
@@ -223,7 +209,7 @@ impl Session {
                 let Some(frames) = follower.next().await else {
                     break;
                 };
-                self.send_frames(frames).await?;
+                self.outgoing.send_encoded(frames).await?;
             }
         }
         Ok(())
@@ -245,19 +231,6 @@ impl Session {
         self.delivered.contains(&turn) || followed.any(|follower| follower.log().turn() == turn)
     }
 
-    async fn send_frames(&self, frames: Vec<ByteString>) -> Result<(), Disconnected> {
-        let frames = Outgoing::Frames(frames);
-        self.outgoing.send(frames).await.map_err(|_| Disconnected)
-    }
-
-    pub(super) async fn send(&self, frame: &ServerFrame<'_>) -> Result<(), Disconnected> {
-        self.send_frames(vec![frame.encode()]).await
-    }
-
-    pub(super) async fn send_error(&self, error: &ClientError) -> Result<(), Disconnected> {
-        self.send_frames(vec![error.into()]).await
-    }
-
     async fn send_welcome(&mut self, history: &[TurnRecord]) -> Result<(), Disconnected> {
         let status = Arc::clone(&self.events.status.borrow_and_update());
         let settings = self.service.settings();
@@ -274,7 +247,9 @@ impl Session {
             greeting: &settings.chat.greeting,
             demo: settings.demo,
         };
-        self.send(&ServerFrame::Welcome(Box::new(welcome))).await
+        self.outgoing
+            .send(&ServerFrame::Welcome(Box::new(welcome)))
+            .await
     }
 
     /// Continues the turn that the client was receiving, and joins the turn that runs now.
@@ -290,7 +265,7 @@ impl Session {
                 Some(log) => self.queued.push_back(log.resume(seq)),
                 None => match self.service.find_turn(&self.conversation, turn).await {
                     Ok(record) => self.replay_finished(record, seq).await?,
-                    Err(error) => self.send_error(&error).await?,
+                    Err(error) => self.outgoing.send_error(&error).await?,
                 },
             }
         }
@@ -306,10 +281,9 @@ impl Session {
         record: TurnRecord,
         after_seq: u64,
     ) -> Result<(), Disconnected> {
-        let record = if record.state == TurnState::Running {
-            record.into_interrupted()
-        } else {
-            record
+        let record = match record.state {
+            TurnState::Running => record.into_interrupted(),
+            _ => record,
         };
         let snapshot = Frame::Snapshot {
             turn: record.turn,
@@ -322,7 +296,8 @@ impl Session {
             question: record.question.clone(),
         };
         let done = Frame::Done(Box::new(record.done_frame(after_seq.saturating_add(2))));
-        self.send_frames(vec![encode_frame(&snapshot), encode_frame(&done)])
+        self.outgoing
+            .send_encoded(vec![encode_frame(&snapshot), encode_frame(&done)])
             .await
     }
 }

@@ -25,14 +25,6 @@ pub const MAX_HISTORY_TURNS: usize = 100;
 /// The time that a session waits for the store before it continues without an answer.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessError {
-    /// The conversation belongs to another visitor, or its stored owner is unreadable.
-    NotOwner,
-    /// The store does not answer, and no live session knows the owner.
-    OwnerUnknown,
-}
-
 impl ChatService {
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.turns.config_watch.borrow().settings)
@@ -50,7 +42,9 @@ impl ChatService {
     }
 
     /// Opens a conversation by id, whether or not it exists. Anyone may open an anonymous
-    /// conversation; a conversation with an owner is for that visitor only.
+    /// conversation; a conversation with an owner is for that visitor only. Fails with
+    /// `unauthorized` for another visitor's conversation, and with `internal` if the owner is
+    /// unknown.
     ///
     /// If the store does not answer, the owner known from a live session decides. If there is none,
     /// access is denied. Without `widget.identity_secret` no conversation has an owner, so a store
@@ -59,25 +53,26 @@ impl ChatService {
         &self,
         id: ConversationId,
         subject: Option<&str>,
-    ) -> Result<Arc<LiveConversation>, AccessError> {
+    ) -> Result<Arc<LiveConversation>, ClientError> {
         let conversation = self.turns.conversations.get_or_create(id);
         let stored = tokio::time::timeout(STORE_TIMEOUT, self.turns.store.conversation(id)).await;
         match stored {
             Ok(Ok(Some(record))) => conversation.set_owner(record.subject.as_deref()),
             // There is a record, so there may be an owner.
-            Ok(Err(StoreError::Damaged(_))) => return Err(AccessError::NotOwner),
+            Ok(Err(StoreError::Damaged(_))) => return Err(not_owner()),
             // New, or its record is not written yet; then the live conversation knows the owner.
             Ok(Ok(None)) => {}
             Ok(Err(_)) | Err(_) => {
                 if conversation.owner().is_none()
                     && self.settings().widget.identity_secret.is_some()
                 {
-                    return Err(AccessError::OwnerUnknown);
+                    let message = "the owner of this conversation cannot be checked right now; try again, or start a new one";
+                    return Err(ClientError::new(ErrorCode::Internal, message).retry_after(2));
                 }
             }
         }
         match conversation.owner() {
-            Some(Some(owner)) if subject != Some(&*owner) => Err(AccessError::NotOwner),
+            Some(Some(owner)) if subject != Some(&*owner) => Err(not_owner()),
             _ => {
                 self.turns.follow_remote_turn(&conversation).await;
                 Ok(conversation)
@@ -139,9 +134,9 @@ impl ChatService {
         }
         let read = self.turns.store.turns(conversation.id(), None, 1);
         if let Ok(Ok(turns)) = tokio::time::timeout(STORE_TIMEOUT, read).await {
-            turns
-                .iter()
-                .for_each(|turn| conversation.observe_turn_id(turn.turn));
+            for turn in turns {
+                conversation.observe_turn_id(turn.turn);
+            }
         }
     }
 
@@ -160,14 +155,32 @@ impl ChatService {
         let read = self.turns.store.turn(conversation.id(), turn);
         match tokio::time::timeout(STORE_TIMEOUT, read).await {
             Ok(Ok(Some(record))) => Ok(record),
-            Ok(Ok(None)) => Err(ClientError::new(
-                ErrorCode::NotFound,
-                "this conversation has no such turn",
-            )),
+            Ok(Ok(None)) => {
+                let message = "this conversation has no such turn";
+                Err(ClientError::new(ErrorCode::NotFound, message))
+            }
             Ok(Err(_)) | Err(_) => {
                 let message = "the store does not answer at the moment; try again";
                 Err(ClientError::new(ErrorCode::Internal, message).retry_after(5))
             }
         }
     }
+}
+
+fn not_owner() -> ClientError {
+    let message = "this conversation belongs to a signed-in visitor; start a new one";
+    ClientError::new(ErrorCode::Unauthorized, message)
+}
+
+/// Generates a conversation id from the operating system's random source.
+///
+/// Knowing the id is what gives access to an anonymous conversation. Without a random source no id
+/// is safe, so the result is `None`.
+pub fn random_conversation_id() -> Option<ConversationId> {
+    let mut bytes = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        tracing::error!(%error, "no random bytes for a conversation id");
+        return None;
+    }
+    Some(ConversationId::from_random(bytes))
 }

@@ -1,16 +1,14 @@
-//! Access control: the browser's `Origin`, API keys, the loopback rule, and the client address
-//! behind trusted proxies.
+//! Access control: the browser's `Origin`, API keys, and the loopback rule.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, ORIGIN, VIA};
-use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
+use super::client_address::{header, hop_param, is_from_trusted_proxy};
 use crate::config::{Secret, ServerSettings};
 
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Headers that proxies add. A request with any of them did not come directly from its peer.
 static PROXY_HEADERS: [HeaderName; 8] = [
     FORWARDED,
@@ -41,11 +39,8 @@ pub fn check_visitor(request: &HttpRequest, server: &ServerSettings) -> Result<(
         None => check_program(request, server),
         Some(origin) => {
             let origin = origin.to_str().unwrap_or_default();
-            let allowed = server
-                .allowed_origins
-                .iter()
-                .any(|allowed| allowed == origin);
-            if allowed || is_own_origin(request, server, origin) {
+            let mut allowed = server.allowed_origins.iter();
+            if allowed.any(|allowed| allowed == origin) || is_own_origin(request, server, origin) {
                 Ok(())
             } else {
                 Err(AccessDenied::ForeignOrigin)
@@ -87,14 +82,9 @@ pub fn check_cost_access(
     server: &ServerSettings,
 ) -> Result<(), AccessDenied> {
     if is_loopback_by_name(request) {
-        Ok(())
-    } else {
-        check_admin(request, server)
+        return Ok(());
     }
-}
-
-pub fn is_local(request: &HttpRequest) -> bool {
-    is_loopback_by_name(request)
+    check_admin(request, server)
 }
 
 fn check_program(request: &HttpRequest, server: &ServerSettings) -> Result<(), AccessDenied> {
@@ -106,11 +96,7 @@ fn check_program(request: &HttpRequest, server: &ServerSettings) -> Result<(), A
                 .fold(false, |found, key| found | constant_time_eq(key, given))
         }),
     };
-    if is_admitted {
-        Ok(())
-    } else {
-        Err(AccessDenied::MissingKey)
-    }
+    is_admitted.then_some(()).ok_or(AccessDenied::MissingKey)
 }
 
 /// Compares hashes in constant time, so that timing reveals nothing of the key.
@@ -127,11 +113,11 @@ fn bearer_token(request: &HttpRequest) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Returns `true` for a direct loopback peer whose `HostSite` is `localhost` or an IP address.
+/// Returns `true` for a direct loopback peer whose `Host` is `localhost` or an IP address.
 ///
-/// The `HostSite` check stops DNS rebinding: a foreign page whose name resolves to loopback still sends
+/// The `Host` check stops DNS rebinding: a foreign page whose name resolves to loopback still sends
 /// its own name.
-fn is_loopback_by_name(request: &HttpRequest) -> bool {
+pub fn is_loopback_by_name(request: &HttpRequest) -> bool {
     let is_direct = PROXY_HEADERS
         .iter()
         .all(|name| !request.headers().contains_key(name));
@@ -184,83 +170,6 @@ fn origin_of(url: &str) -> &str {
         .and_then(|rest| rest.find('/'))
         .map_or(url.len(), |at| host + at);
     url.get(..end).unwrap_or(url)
-}
-
-/// Returns the client's address: the peer's, or the one that trusted proxies report.
-pub fn client_address(request: &HttpRequest, proxies: &[IpNet]) -> IpAddr {
-    let peer = request
-        .peer_addr()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| {
-            peer.ip().to_canonical()
-        });
-    if !is_from_trusted_proxy(request, proxies) {
-        return peer;
-    }
-    // Each proxy appends the address it received the request from. The last address that is not a
-    // trusted proxy is the client's.
-    let hops_in = |name: &HeaderName| -> Vec<String> {
-        let lists = request
-            .headers()
-            .get_all(name)
-            .filter_map(|value| value.to_str().ok());
-        lists
-            .flat_map(|list| list.split(','))
-            .map(|hop| hop.trim().to_owned())
-            .collect()
-    };
-    let mut hops = hops_in(&X_FORWARDED_FOR);
-    if hops.is_empty() {
-        hops = hops_in(&FORWARDED)
-            .iter()
-            .map(|hop| hop_param(hop, "for").unwrap_or_default().to_owned())
-            .collect();
-    }
-    let mut client = peer;
-    for hop in hops.iter().rev() {
-        // The entries before an unreadable one may be forged.
-        let Some(hop) = parse_hop_address(hop) else {
-            break;
-        };
-        client = hop;
-        if !proxies.iter().any(|net| net.contains(&hop)) {
-            break;
-        }
-    }
-    client
-}
-
-/// Returns a parameter (`for`, `host` or `proto`) of one `Forwarded` element (RFC 7239).
-fn hop_param<'h>(hop: &'h str, part: &str) -> Option<&'h str> {
-    let mut pairs = hop
-        .split(';')
-        .filter_map(|pair| pair.trim().split_once('='));
-    pairs
-        .find(|(name, _)| name.eq_ignore_ascii_case(part))
-        .map(|(_, value)| value.trim_matches('"'))
-}
-
-/// Parses an address as proxies write it: plain, with a port, or in brackets.
-fn parse_hop_address(hop: &str) -> Option<IpAddr> {
-    let bare = hop
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-        .map_or(hop, |(address, _)| address);
-    let plain = bare.parse::<IpAddr>();
-    let address = plain.or_else(|_| {
-        bare.rsplit_once(':')
-            .map_or(bare, |(address, _)| address)
-            .parse::<IpAddr>()
-    });
-    address.ok().map(|address| address.to_canonical())
-}
-
-fn is_from_trusted_proxy(request: &HttpRequest, proxies: &[IpNet]) -> bool {
-    let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
-    peer.is_some_and(|peer| proxies.iter().any(|net| net.contains(&peer)))
-}
-
-fn header<'r>(request: &'r HttpRequest, name: &HeaderName) -> Option<&'r str> {
-    request.headers().get(name)?.to_str().ok()
 }
 
 #[cfg(test)]
@@ -408,43 +317,5 @@ mod tests {
             assert!(!with(bad), "{bad}");
         }
         assert!(check_api(&request("127.0.0.1:5", &[("host", "localhost")]), &server).is_err());
-    }
-
-    #[test]
-    fn client_address_is_taken_from_trusted_proxies_only() {
-        let proxies: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let client = |peer, list| {
-            client_address(&request(peer, &[("x-forwarded-for", list)]), &proxies).to_string()
-        };
-        assert_eq!(client("192.0.2.1:5", "198.51.100.7"), "192.0.2.1");
-        assert_eq!(
-            client("10.0.0.1:5", "203.0.113.9, 198.51.100.7, 10.0.0.2"),
-            "198.51.100.7"
-        );
-        assert_eq!(client("10.0.0.1:5", "rubbish"), "10.0.0.1");
-        assert_eq!(
-            client("10.0.0.1:5", "9.9.9.9, 198.51.100.7:4711"),
-            "198.51.100.7"
-        );
-        assert_eq!(
-            client("10.0.0.1:5", "9.9.9.9, [2001:db8::7]:4711"),
-            "2001:db8::7"
-        );
-        assert_eq!(
-            client("10.0.0.1:5", "9.9.9.9, unknown"),
-            "10.0.0.1",
-            "entries before an unreadable one are ignored"
-        );
-        let forwarded = request(
-            "10.0.0.1:5",
-            &[(
-                "forwarded",
-                "for=9.9.9.9, for=\"[2001:db8::8]:80\";proto=https",
-            )],
-        );
-        assert_eq!(
-            client_address(&forwarded, &proxies).to_string(),
-            "2001:db8::8"
-        );
     }
 }

@@ -1,22 +1,20 @@
 //! `POST /api/chat`: one message and its complete answer over plain HTTP, with the same turns as
 //! the WebSocket.
 
-use std::sync::Arc;
-
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::access::{self, AccessDenied};
+use super::client_address::client_address;
 use super::error::{error_response, error_with_retry_after, method_not_allowed};
 use super::extract;
 use super::{API_ORPHAN_GRACE, AppState};
-use crate::domain::{ClientMsgId, ConversationId, FinishReason, TurnRecord};
-use crate::session::handshake::{owner_unknown_error, random_conversation_id};
+use crate::domain::{AnswerSource, ClientMsgId, ConversationId, FinishReason, TurnRecord};
 use crate::session::messages::{self, AcceptedMessage, MessageSender};
 use crate::session::protocol::{ClientError, ErrorCode, MessageOptions, deserialize_options};
-use crate::session::service::AccessError;
+use crate::session::service::random_conversation_id;
 use crate::turn::conversations::NewMessage;
 use crate::turn::deps::TurnOptions;
 
@@ -38,11 +36,8 @@ pub async fn chat(
     match access::check_api(&request, server) {
         Ok(()) => {}
         Err(AccessDenied::ForeignOrigin) => {
-            return error_response(
-                StatusCode::FORBIDDEN,
-                "forbidden_origin",
-                "pages of other sites may not use this API",
-            );
+            let message = "pages of other sites may not use this API";
+            return error_response(StatusCode::FORBIDDEN, "forbidden_origin", message);
         }
         Err(AccessDenied::MissingKey) => {
             let message = "send one of server.api_keys as Authorization: Bearer KEY; without keys only direct calls from \
@@ -51,33 +46,30 @@ pub async fn chat(
         }
     }
     let ChatApiRequest {
-        message,
+        message: text,
         conversation,
         options,
     } = match extract::read_json(body).await {
-        Ok(message) => message,
+        Ok(request) => request,
         Err(response) => return response,
     };
-    let exists = conversation.is_some();
-    let Some(conversation) = conversation.or_else(|| random_conversation_id().ok()) else {
-        return error_response(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "no conversation can be started at the moment",
-        );
+    let is_new = conversation.is_none();
+    let Some(id) = conversation.or_else(random_conversation_id) else {
+        let message = "no conversation can be started at the moment";
+        return error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal", message);
     };
-    let opened = if exists {
-        state.chat.open_conversation(conversation, None).await
+    let opened = if is_new {
+        Ok(state.chat.create_conversation(id))
     } else {
-        Ok(state.chat.create_conversation(conversation))
+        state.chat.open_conversation(id, None).await
     };
-    let room = match opened {
-        Ok(room) => room,
-        Err(AccessError::NotOwner) => {
+    let conversation = match opened {
+        Ok(conversation) => conversation,
+        Err(error) if error.code == ErrorCode::Unauthorized => {
             let message = "this conversation belongs to a signed-in visitor";
             return error_response(StatusCode::FORBIDDEN, "unauthorized", message);
         }
-        Err(AccessError::OwnerUnknown) => return client_error_response(&owner_unknown_error()),
+        Err(error) => return client_error_response(&error),
     };
     let client_msg_id = ClientMsgId::for_http_call((state.chat.turns.random_u64)());
     let options = match messages::resolve_options(&state.chat, options, &client_msg_id) {
@@ -87,29 +79,27 @@ pub async fn chat(
         },
         Err(error) => return client_error_response(&error),
     };
-    state.chat.sync_last_turn(&room).await;
-    let address = access::client_address(&request, &server.trusted_proxies);
-    let new_message = NewMessage {
+    state.chat.sync_last_turn(&conversation).await;
+    let message = NewMessage {
         client_msg_id,
-        text: message,
+        text,
         retry_of: None,
     };
     let sender = MessageSender {
-        address,
+        address: client_address(&request, &server.trusted_proxies),
         subject: None,
     };
-    let log =
-        match messages::submit_message(&state.chat, &room, &sender, new_message, options).await {
-            Ok(AcceptedMessage::Started(log) | AcceptedMessage::Duplicate(log)) => log,
-            Ok(AcceptedMessage::AlreadyStored(record)) => {
-                return answer_response(conversation, &record);
-            }
-            Err(error) => return client_error_response(&error),
-        };
-    let mut follower = log.follow();
-    while follower.next().await.is_some() {}
-    let record = Arc::clone(follower.log()).record();
-    answer_response(conversation, &record)
+    let accepted =
+        messages::submit_message(&state.chat, &conversation, &sender, message, options).await;
+    match accepted {
+        Ok(AcceptedMessage::Started(log) | AcceptedMessage::Duplicate(log)) => {
+            let mut follower = log.follow();
+            while follower.next().await.is_some() {}
+            answer_response(id, &log.record())
+        }
+        Ok(AcceptedMessage::AlreadyStored(record)) => answer_response(id, &record),
+        Err(error) => client_error_response(&error),
+    }
 }
 
 pub async fn wrong_method() -> HttpResponse {
@@ -120,13 +110,12 @@ fn answer_response(conversation: ConversationId, record: &TurnRecord) -> HttpRes
     // Programs check the status before `finish`: an interrupted answer must not look complete.
     if record.finish == Some(FinishReason::Interrupted) {
         let message = "the answer was cut off because the service restarts; send the message again";
-        return client_error_response(
-            &ClientError::new(ErrorCode::ShuttingDown, message).retry_after(2),
-        );
+        let error = ClientError::new(ErrorCode::ShuttingDown, message).retry_after(2);
+        return client_error_response(&error);
     }
     HttpResponse::Ok()
         .insert_header(("x-provider", record.provider.as_deref().unwrap_or("none")))
-        .insert_header(("x-source", source_name(record)))
+        .insert_header(("x-source", record.source.map_or("ai", AnswerSource::as_str)))
         .insert_header(("x-degraded", if record.degraded { "true" } else { "false" }))
         .insert_header(("x-attempts", record.attempts.to_string()))
         .insert_header(("x-request-id", record.turn.to_string()))
@@ -141,12 +130,6 @@ fn answer_response(conversation: ConversationId, record: &TurnRecord) -> HttpRes
             "attempts": record.attempts,
             "finish": record.finish,
         }))
-}
-
-fn source_name(record: &TurnRecord) -> &'static str {
-    record
-        .source
-        .map_or("ai", crate::domain::AnswerSource::as_str)
 }
 
 fn client_error_response(error: &ClientError) -> HttpResponse {

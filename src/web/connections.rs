@@ -1,6 +1,5 @@
 //! TCP connections: their socket options, and the limits on open WebSockets.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,6 +9,7 @@ use std::time::Duration;
 
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
+use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::sync::watch;
 
@@ -64,7 +64,7 @@ impl ConnectionLimiter {
     /// Returns `None` if either limit is reached.
     pub fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let address = subnet(address);
-        let mut per_address = self.lock();
+        let mut per_address = self.per_address.lock();
         let count = per_address.get(&address).copied().unwrap_or(0);
         if self.open_count() >= self.max_total.load(Ordering::Relaxed)
             || count >= self.max_per_address.load(Ordering::Relaxed)
@@ -101,15 +101,11 @@ impl ConnectionLimiter {
         // Cannot fail: `self` owns the sender.
         let _ = self.total.subscribe().wait_for(|open| *open == 0).await;
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.per_address.lock()
-    }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut per_address = self.limiter.lock();
+        let mut per_address = self.limiter.per_address.lock();
         self.limiter
             .total
             .send_modify(|total| *total = total.saturating_sub(1));
@@ -170,6 +166,6 @@ mod tests {
         );
         drop(fourth);
         drop((second, third));
-        assert!(connections.lock().is_empty());
+        assert!(connections.per_address.lock().is_empty());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::AppState;
 use super::access;
 use super::admin::providers;
-use super::error::{error_response, method_not_allowed, not_found};
+use super::error::{bad_request, error_response, method_not_allowed, not_found};
 use super::extract;
 use crate::config::{DrillSettings, InjectedFault, parse_duration};
 use crate::provider::actor::ResetBreaker;
@@ -36,11 +36,8 @@ pub async fn handle_command(
         return not_found().await;
     }
     if access::check_own_origin(&request, &state.settings().server).is_err() {
-        return error_response(
-            StatusCode::FORBIDDEN,
-            "forbidden_origin",
-            "only the demo's own page may control it",
-        );
+        let message = "only the demo's own page may control it";
+        return error_response(StatusCode::FORBIDDEN, "forbidden_origin", message);
     }
     let command: DemoCommand = match extract::read_json(body).await {
         Ok(command) => command,
@@ -53,7 +50,7 @@ pub async fn handle_command(
     };
     let spec = match parse_spec(&command) {
         Ok(spec) => spec,
-        Err(message) => return error_response(StatusCode::BAD_REQUEST, "bad_request", &message),
+        Err(message) => return bad_request(&message),
     };
     let fault = spec.as_ref().map(|spec| spec.fault);
     provider

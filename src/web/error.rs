@@ -13,6 +13,15 @@ pub fn error_response(status: StatusCode, code: &str, message: &str) -> HttpResp
     response.json(json!({ "error": { "code": code, "message": message } }))
 }
 
+pub fn bad_request(message: &str) -> HttpResponse {
+    error_response(StatusCode::BAD_REQUEST, "bad_request", message)
+}
+
+/// 503: the caller may repeat the request after some seconds.
+pub fn busy(message: &str, seconds: u64) -> HttpResponse {
+    error_with_retry_after(StatusCode::SERVICE_UNAVAILABLE, "busy", message, seconds)
+}
+
 pub fn error_with_retry_after(
     status: StatusCode,
     code: &str,
@@ -26,11 +35,8 @@ pub fn error_with_retry_after(
 
 pub fn method_not_allowed(allowed: &'static str) -> HttpResponse {
     let message = format!("use {allowed} for this address");
-    let mut response = error_response(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        &message,
-    );
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = error_response(status, "method_not_allowed", &message);
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));

@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::web;
 use serde::de::DeserializeOwned;
 
-use super::error::error_response;
+use super::error::{bad_request, error_response};
 
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
@@ -15,7 +15,7 @@ const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// More than [`MAX_BODY_BYTES`](MOST).
+    /// More than [`MAX_BODY_BYTES`].
     TooLarge,
     Timeout,
     /// Cut short, or framed incorrectly.
@@ -51,30 +51,17 @@ pub async fn read_json<T: DeserializeOwned>(
     let bytes = read_body(payload).await.map_err(|error| {
         let (status, message) = error.status_and_message();
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        error_response(
-            status,
-            if error == BodyError::TooLarge {
-                "too_large"
-            } else {
-                "bad_request"
-            },
-            message,
-        )
+        let code = match error {
+            BodyError::TooLarge => "too_large",
+            BodyError::Timeout | BodyError::Malformed => "bad_request",
+        };
+        error_response(status, code, message)
     })?;
-    let bad_request = |problem: &str| {
-        error_response(
-            StatusCode::BAD_REQUEST,
-            "bad_request",
-            &format!("the body is not valid here: {problem}"),
-        )
-    };
+    let invalid = |problem: &str| bad_request(&format!("the body is not valid here: {problem}"));
     // By itself serde would also take an array of the fields.
-    if bytes
-        .trim_ascii_start()
-        .first()
-        .is_some_and(|byte| *byte != b'{')
-    {
-        return Err(bad_request("a JSON object is needed"));
+    let first = bytes.trim_ascii_start().first();
+    if first.is_some_and(|byte| *byte != b'{') {
+        return Err(invalid("a JSON object is needed"));
     }
-    serde_json::from_slice(&bytes).map_err(|error| bad_request(&error.to_string()))
+    serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))
 }

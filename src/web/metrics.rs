@@ -1,6 +1,8 @@
 //! `GET /metrics`, in the text format of Prometheus (0.0.4). Gauges are read from the current state
 //! when they are scraped; turns update their counters themselves.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
 use prometheus::core::Collector;
@@ -48,42 +50,29 @@ fn collectors(
 ) -> prometheus::Result<Collectors> {
     let turns = &state.chat.turns;
     let mut collectors: Collectors = turns.observer.metrics.collectors().into();
-    collectors.push(gauge(
-        "failsoft_sessions",
-        "Open WebSockets.",
-        state.connections.open_count(),
-    )?);
-    let budget = GaugeVec::new(
-        Opts::new(
-            "failsoft_retry_budget",
-            "Retries and hedges that would be paid for now, over all providers.",
-        ),
-        &[],
-    )?;
+    let sessions = IntGauge::new("failsoft_sessions", "Open WebSockets.")?;
+    sessions.set(i64::try_from(state.connections.open_count()).unwrap_or(i64::MAX));
+    collectors.push(Box::new(sessions));
+    let help = "Retries and hedges that would be paid for now, over all providers.";
+    let budget = GaugeVec::new(Opts::new("failsoft_retry_budget", help), &[])?;
     if let Some(balance) = balance {
-        budget
-            .get_metric_with_label_values::<&str>(&[])?
-            .set(balance);
+        let gauge = budget.get_metric_with_label_values::<&str>(&[])?;
+        gauge.set(balance);
     }
     collectors.push(Box::new(budget));
-    let now = turns.clock.wall();
     let table = turns.config();
-    let providers: Vec<_> = table.providers.iter().map(|provider| &**provider).collect();
-    collectors.extend(provider_collectors(&providers, now)?);
+    collectors.extend(provider_collectors(&table.providers, turns.clock.wall())?);
     if with_costs {
         collectors.extend(usage_collectors(&table)?);
     }
     Ok(collectors)
 }
 
-fn gauge(name: &str, help: &str, value: usize) -> prometheus::Result<Box<dyn Collector>> {
-    let gauge = IntGauge::new(name, help)?;
-    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-    Ok(Box::new(gauge))
-}
-
 /// The gauges of the providers. A provider whose value is unknown has no sample.
-fn provider_collectors(providers: &[&Provider], now: Timestamp) -> prometheus::Result<Collectors> {
+fn provider_collectors(
+    providers: &[Arc<Provider>],
+    now: Timestamp,
+) -> prometheus::Result<Collectors> {
     let gauges = |name, help| GaugeVec::new(Opts::new(name, help), &["provider"]);
     let states = gauges(
         "failsoft_breaker_state",
@@ -100,16 +89,17 @@ fn provider_collectors(providers: &[&Provider], now: Timestamp) -> prometheus::R
     for provider in providers {
         let status = provider.status.borrow().clone();
         let name = &*provider.name;
-        states
-            .get_metric_with_label_values(&[name])?
-            .set(breaker_state_value(status.state));
-        if let Some(up) = is_up(&status, now) {
-            health
-                .get_metric_with_label_values(&[name])?
-                .set(f64::from(u8::from(up)));
-        }
-        if let Some(score) = status.quality_avg {
-            quality.get_metric_with_label_values(&[name])?.set(score);
+        for (gauges, value) in [
+            (&states, Some(breaker_state_value(status.state))),
+            (
+                &health,
+                is_up(&status, now).map(|up| f64::from(u8::from(up))),
+            ),
+            (&quality, status.quality_avg),
+        ] {
+            if let Some(value) = value {
+                gauges.get_metric_with_label_values(&[name])?.set(value);
+            }
         }
     }
     Ok(vec![Box::new(states), Box::new(health), Box::new(quality)])
@@ -117,18 +107,15 @@ fn provider_collectors(providers: &[&Provider], now: Timestamp) -> prometheus::R
 
 /// Token and cost counters, including those of providers that were removed from the configuration.
 fn usage_collectors(table: &RuntimeConfig) -> prometheus::Result<Collectors> {
-    let tokens = CounterVec::new(
-        Opts::new(
-            "failsoft_tokens_total",
-            "Tokens read (input) and written (output), estimated where not told.",
-        ),
+    let counters = |name, help, labels: &[&str]| CounterVec::new(Opts::new(name, help), labels);
+    let tokens = counters(
+        "failsoft_tokens_total",
+        "Tokens read (input) and written (output), estimated where not told.",
         &["provider", "direction"],
     )?;
-    let cost = CounterVec::new(
-        Opts::new(
-            "failsoft_cost_usd_total",
-            "What tokens cost in USD, of providers whose prices are configured.",
-        ),
+    let cost = counters(
+        "failsoft_cost_usd_total",
+        "What tokens cost in USD, of providers whose prices are configured.",
         &["provider"],
     )?;
     let configured = table
@@ -146,14 +133,13 @@ fn usage_collectors(table: &RuntimeConfig) -> prometheus::Result<Collectors> {
             ("input", used.input_tokens as f64),
             ("output", used.output_tokens as f64),
         ] {
-            tokens
-                .get_metric_with_label_values(&[&**name, direction])?
-                .inc_by(count);
+            let counter = tokens.get_metric_with_label_values(&[&**name, direction])?;
+            counter.inc_by(count);
         }
         if has_prices {
             // `inc_by` panics on a negative value.
-            cost.get_metric_with_label_values(&[name])?
-                .inc_by(used.cost_usd.max(0.0));
+            let counter = cost.get_metric_with_label_values(&[name])?;
+            counter.inc_by(used.cost_usd.max(0.0));
         }
     }
     Ok(vec![Box::new(tokens), Box::new(cost)])
@@ -182,12 +168,10 @@ fn encode(collectors: Collectors) -> prometheus::Result<String> {
     let mut without_samples = String::new();
     for collector in collectors {
         let families = collector.collect();
-        for family in families
+        let empty = families
             .iter()
-            .filter(|family| family.get_metric().is_empty())
-        {
-            without_samples += &family_header(family);
-        }
+            .filter(|family| family.get_metric().is_empty());
+        without_samples.extend(empty.map(family_header));
         registry.register(collector)?;
     }
     Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &without_samples)

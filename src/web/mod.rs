@@ -1,23 +1,21 @@
 //! The HTTP server: its routes and what they share. Each surface has a file of its own.
 
+mod access;
 mod admin;
 mod assets;
-mod extract;
-
-mod access;
 mod chat_api;
+mod client_address;
 mod connections;
 mod demo;
-mod embed;
-
-mod metrics;
-
 mod error;
+mod extract;
+mod locales;
+mod metrics;
+mod middleware;
 pub(crate) mod openai;
 mod pages;
+mod status;
 mod ws;
-
-mod locales;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -27,7 +25,7 @@ use actix_service::apply_fn_factory;
 use actix_web::dev::Server;
 use actix_web::http::header::X_CONTENT_TYPE_OPTIONS;
 use actix_web::middleware::{DefaultHeaders, from_fn};
-use actix_web::{App, HttpServer, Resource, Route, guard, web};
+use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, Route, guard, web};
 use tokio::sync::watch;
 
 use crate::config::Settings;
@@ -43,6 +41,9 @@ use crate::session::service::ChatService;
 
 pub use connections::ConnectionLimiter;
 
+use middleware::catch_panic::catch_panic;
+use middleware::headers;
+
 /// Connections beyond the WebSocket limit, for other requests and for rejecting further WebSockets.
 const EXTRA_CONNECTIONS: usize = 1024;
 
@@ -55,34 +56,17 @@ const STOP_TIMEOUT_S: u64 = 2;
 /// answer; the caller's disconnect must reach the provider within two seconds.
 const API_ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 
+/// The parts of a service that its web server uses.
 #[derive(Clone)]
 pub struct AppState {
-    chat: Arc<ChatService>,
-    is_stable: watch::Receiver<bool>,
-    startup_problems: Arc<[String]>,
-    fallback_health: FallbackWatch,
-    status_history: watch::Receiver<Arc<StatusHistory>>,
-    alerts: Alerts,
-    hourly_history: watch::Receiver<Arc<HourlyHistory>>,
-    drills: Arc<DrillService>,
-    connections: Arc<ConnectionLimiter>,
-    audit_log: Arc<AuditLog>,
-    reloads: ReloadHandle,
-    instance_id: Arc<str>,
-    started_at: Instant,
-    /// The start time, in Unix seconds.
-    started_at_s: u64,
-}
-
-/// The parts of a service that its web server uses.
-pub struct AppStateParts {
     /// A random name of this process, shown in the status.
     pub instance_id: Arc<str>,
     pub chat: Arc<ChatService>,
+    pub connections: Arc<ConnectionLimiter>,
     /// `false` while an actor crashes again and again.
     pub is_stable: watch::Receiver<bool>,
     /// Problems found at the start, in sentences that anyone may read.
-    pub startup_problems: Vec<String>,
+    pub startup_problems: Arc<[String]>,
     /// The health of the answers that need no provider.
     pub fallback_health: FallbackWatch,
     pub status_history: watch::Receiver<Arc<StatusHistory>>,
@@ -92,55 +76,16 @@ pub struct AppStateParts {
     pub audit_log: Arc<AuditLog>,
     pub reloads: ReloadHandle,
     pub drills: Arc<DrillService>,
+    pub started_at: Instant,
+    /// The start time, in Unix seconds.
+    pub started_at_s: u64,
 }
 
 impl AppState {
-    pub fn new(parts: AppStateParts) -> Self {
-        let AppStateParts {
-            instance_id: instance,
-            chat: lobby,
-            is_stable: steady,
-            startup_problems: problems,
-            fallback_health: degradation,
-            status_history: reports,
-            alerts,
-            hourly_history: history,
-            audit_log: audit,
-            reloads,
-            drills,
-        } = parts;
-        let settings = lobby.settings();
-        let connections = ConnectionLimiter::new(
-            settings.limits.connections,
-            settings.limits.connections_per_ip,
-        );
-        let created = lobby.turns.clock.wall().0 / 1000;
-        Self {
-            chat: lobby,
-            is_stable: steady,
-            startup_problems: problems.into(),
-            fallback_health: degradation,
-            status_history: reports,
-            alerts,
-            hourly_history: history,
-            drills,
-            connections: Arc::new(connections),
-            audit_log: audit,
-            reloads,
-            instance_id: instance,
-            started_at: Instant::now(),
-            started_at_s: created,
-        }
-    }
-
     /// Returns the current settings. A request reads them once, so that a reload cannot change them
     /// halfway through.
     fn settings(&self) -> Arc<Settings> {
         self.chat.settings()
-    }
-
-    pub fn connections(&self) -> Arc<ConnectionLimiter> {
-        Arc::clone(&self.connections)
     }
 }
 
@@ -150,9 +95,14 @@ fn get_or_head() -> Route {
 }
 
 /// A resource for reading. Other methods get 405.
-fn page_route(path: &str, route: Route) -> Resource {
+fn page_route<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
     web::resource(path)
-        .route(route)
+        .route(get_or_head().to(handler))
         .default_service(web::to(|| async { error::method_not_allowed("GET, HEAD") }))
 }
 
@@ -174,27 +124,15 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
         stall_clock::monitor_current_thread();
         let app = App::new()
             .app_data(web::Data::new(state.clone()))
-            .wrap(from_fn(crate::web::middleware::header_limit::limit_headers))
+            .wrap(from_fn(headers::limit_headers))
             // Wraps everything else, so that errors carry the header too.
             .wrap(DefaultHeaders::new().add((X_CONTENT_TYPE_OPTIONS, "nosniff")))
-            .service(page_route(
-                "/static/{file:.*}",
-                get_or_head().to(assets::static_file),
-            ))
-            .service(page_route(
-                "/widget.js",
-                get_or_head().to(assets::widget_script),
-            ))
-            .service(page_route("/embed", get_or_head().to(pages::embed_page)))
-            .service(page_route(
-                "/embed/origin",
-                get_or_head().to(embed::embed_origin),
-            ))
-            .service(page_route("/", get_or_head().to(pages::chat_page)))
-            .service(page_route(
-                "/status",
-                get_or_head().to(crate::web::status::page::status_page),
-            ))
+            .service(page_route("/static/{file:.*}", assets::static_file))
+            .service(page_route("/widget.js", assets::widget_script))
+            .service(page_route("/embed", pages::embed_page))
+            .service(page_route("/embed/origin", pages::embed_origin))
+            .service(page_route("/", pages::chat_page))
+            .service(page_route("/status", status::page::status_page))
             .service(
                 web::resource("/ws")
                     .route(web::get().to(ws::open_session))
@@ -202,17 +140,13 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
             )
             .service(
                 web::resource("/api/chat")
-                    .wrap(from_fn(
-                        crate::web::middleware::request_id::assign_request_id,
-                    ))
+                    .wrap(from_fn(headers::assign_request_id))
                     .route(web::post().to(chat_api::chat))
                     .default_service(web::to(chat_api::wrong_method)),
             )
             .service(
                 web::scope("/v1")
-                    .wrap(from_fn(
-                        crate::web::middleware::request_id::assign_request_id,
-                    ))
+                    .wrap(from_fn(headers::assign_request_id))
                     .service(
                         v1_route("/chat/completions")
                             .route(web::post().to(openai::chat_completions)),
@@ -221,19 +155,10 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
                     .service(v1_route("/models/{id:.*}").route(get_or_head().to(openai::get_model)))
                     .default_service(web::to(openai::unknown_route)),
             )
-            .service(page_route(
-                "/status.json",
-                get_or_head().to(crate::web::status::json::status_json),
-            ))
-            .service(page_route("/metrics", get_or_head().to(metrics::scrape)))
-            .service(page_route(
-                "/healthz",
-                get_or_head().to(crate::web::status::json::healthz),
-            ))
-            .service(page_route(
-                "/readyz",
-                get_or_head().to(crate::web::status::json::readyz),
-            ))
+            .service(page_route("/status.json", status::json::status_json))
+            .service(page_route("/metrics", metrics::scrape))
+            .service(page_route("/healthz", status::json::healthz))
+            .service(page_route("/readyz", status::json::readyz))
             .service(admin::routes())
             .service(
                 web::resource("/demo/providers/{name}")
@@ -241,7 +166,7 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
                     .default_service(web::to(demo::wrong_method)),
             )
             .default_service(web::to(error::not_found));
-        apply_fn_factory(app, crate::web::middleware::catch_panic::catch_panic)
+        apply_fn_factory(app, catch_panic)
     })
     .workers(workers)
     .max_connections(connections)
@@ -255,5 +180,3 @@ pub fn serve(listener: TcpListener, state: AppState) -> std::io::Result<Server> 
     .listen(listener)?;
     Ok(server.run())
 }
-mod middleware;
-mod status;

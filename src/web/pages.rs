@@ -1,15 +1,15 @@
-//! The HTML pages: the chat, and a sample site with the widget. The status page is in
-//! `status_page`.
+//! The HTML pages: the chat, and a sample site with the widget. The status page is in `status`.
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
+use serde_json::json;
 
-use super::AppState;
 use super::locales::Locale;
+use super::{AppState, access};
 
 #[derive(Template)]
 #[template(path = "chat.html")]
@@ -50,6 +50,20 @@ pub async fn embed_page(state: web::Data<AppState>) -> HttpResponse {
         version: env!("CARGO_PKG_VERSION"),
     };
     render_page(&page, &state)
+}
+
+/// `GET /embed/origin`: whether the asking page's site may open sessions, since a browser hides from
+/// a page why its WebSocket was refused.
+///
+/// Pages of any site may read the response: it reveals only what an attempt would.
+pub async fn embed_origin(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let server = &state.settings().server;
+    let allowed = access::check_own_origin(&request, server).is_ok()
+        || access::check_visitor(&request, server).is_ok();
+    HttpResponse::Ok()
+        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(json!({ "allowed": allowed }))
 }
 
 /// Renders a page, with the headers that all pages have.

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::AppState;
 use super::access::{self, AccessDenied};
-use super::error::{error_response, error_with_retry_after};
+use super::client_address::client_address;
+use super::error::{bad_request, busy, error_response};
 use crate::session::actor::SessionActor;
 use crate::session::frame_guard;
 
@@ -46,29 +47,24 @@ pub async fn open_session(
     if version.is_some_and(|version| version.as_bytes() != WEBSOCKET_VERSION.as_bytes()) {
         let message = "this WebSocket version is not supported; use 13";
         let mut response = error_response(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
-        response.headers_mut().insert(
-            SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static(WEBSOCKET_VERSION),
-        );
-        response
-            .headers_mut()
-            .insert(UPGRADE, HeaderValue::from_static("websocket"));
+        for (name, value) in [
+            (SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION),
+            (UPGRADE, "websocket"),
+        ] {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
+        }
         return response;
     }
     if !is_handshake_key(request.headers().get(SEC_WEBSOCKET_KEY))
         || request.version() < Version::HTTP_11
     {
         let message = "not a WebSocket handshake: it needs HTTP/1.1 and a Sec-WebSocket-Key of 16 bytes in Base64";
-        return error_response(StatusCode::BAD_REQUEST, "bad_request", message);
+        return bad_request(message);
     }
-    let address = access::client_address(&request, &server.trusted_proxies);
+    let address = client_address(&request, &server.trusted_proxies);
     let Some(permit) = state.connections.try_acquire(address) else {
-        return error_with_retry_after(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            "too many connections; try again soon",
-            5,
-        );
+        return busy("too many connections; try again soon", 5);
     };
     let frame_bytes = settings.limits.frame_bytes;
     let session = SessionActor::new(state.chat.clone(), address, frame_bytes, permit);
@@ -78,10 +74,6 @@ pub async fn open_session(
         .start()
     {
         Ok(response) => response,
-        Err(error) => error_response(
-            StatusCode::BAD_REQUEST,
-            "bad_request",
-            &format!("not a WebSocket handshake: {error}"),
-        ),
+        Err(error) => bad_request(&format!("not a WebSocket handshake: {error}")),
     }
 }

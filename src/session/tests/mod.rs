@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::outgoing::Outgoing;
 use super::rate_limit::RateLimiter;
-use super::run::{Outgoing, run_session};
+use super::run::run_session;
 use super::service::ChatService;
 use super::visitor_token::sign_token;
 use crate::config::Secret;

@@ -12,7 +12,7 @@ use super::with_subject;
 use crate::config::{DrillSettings, InjectedFault, parse_duration};
 use crate::ops::drills::StartDrillError;
 use crate::provider::fault_injection::DrillSpec;
-use crate::web::error::error_response;
+use crate::web::error::{bad_request, error_response};
 use crate::web::{AppState, extract};
 
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ pub async fn start_drill(body: web::Payload, state: web::Data<AppState>) -> Http
     };
     let spec = match parse_spec(&request) {
         Ok(spec) => spec,
-        Err(message) => return error_response(StatusCode::BAD_REQUEST, "bad_request", &message),
+        Err(message) => return bad_request(&message),
     };
     match state.drills.start(&request.provider, spec, false) {
         // Both the provider and the fault are known words here, not text from the caller.
@@ -58,20 +58,14 @@ pub async fn start_drill(body: web::Payload, state: web::Data<AppState>) -> Http
 
 /// `DELETE`: stops the drill of `?provider=`, or all. Responds when their effects are undone.
 pub async fn stop_drills(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let query = match web::Query::<DrillQuery>::from_query(request.query_string()) {
-        Ok(query) => query.into_inner(),
-        Err(_) => {
-            let message = "provider: the name of one provider; without it all drills end";
-            return error_response(StatusCode::BAD_REQUEST, "bad_request", message);
-        }
+    let Ok(query) = web::Query::<DrillQuery>::from_query(request.query_string()) else {
+        return bad_request("provider: the name of one provider; without it all drills end");
     };
     match state.drills.stop(query.provider.as_deref()).await {
         Ok(ended) => {
             let names: Vec<_> = ended.iter().map(|drill| &*drill.provider).collect();
-            with_subject(
-                HttpResponse::Ok().json(json!({ "ended": ended })),
-                names.join(", "),
-            )
+            let response = HttpResponse::Ok().json(json!({ "ended": ended }));
+            with_subject(response, names.join(", "))
         }
         Err(error) => drill_error(&error),
     }

@@ -1,15 +1,12 @@
 //! `/admin`: what an operator can do to a running service. 404 without a configured admin token.
 //!
-//! [`audit_middleware`](watched) checks access to all of it, including unknown routes, and writes
+//! [`audit_middleware`] checks access to all of it, including unknown routes, and writes
 //! the audit log. To add a route, add its handler, a line in [`routes`] and one in
-//! [`action_name`](action).
+//! [`action_name`].
 
-mod audit;
-mod cache;
-mod conversations;
+mod actions;
 mod drills;
 pub(super) mod providers;
-mod reload;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{HttpServiceFactory, ServiceRequest, ServiceResponse};
@@ -19,6 +16,7 @@ use actix_web::{HttpRequest, HttpResponse, Resource, web};
 
 use super::AppState;
 use super::access;
+use super::client_address::client_address;
 use super::error::{error_response, method_not_allowed, not_found};
 use crate::ops::audit::{AuditEntry, AuditOutcome, PeerKind};
 
@@ -32,14 +30,14 @@ pub fn routes() -> impl HttpServiceFactory {
                 .route(web::post().to(drills::start_drill))
                 .route(web::delete().to(drills::stop_drills)),
         )
-        .service(admin_route("/reload").route(web::post().to(reload::reload_config)))
-        .service(admin_route("/cache").route(web::delete().to(cache::clear_cache)))
-        .service(admin_route("/cache/warm").route(web::post().to(cache::warm_cache)))
+        .service(admin_route("/reload").route(web::post().to(actions::reload_config)))
+        .service(admin_route("/cache").route(web::delete().to(actions::clear_cache)))
+        .service(admin_route("/cache/warm").route(web::post().to(actions::warm_cache)))
         .service(
             admin_route("/conversations/{id}")
-                .route(web::delete().to(conversations::delete_conversation)),
+                .route(web::delete().to(actions::delete_conversation)),
         )
-        .service(admin_route("/audit").route(web::get().to(audit::list_audit)))
+        .service(admin_route("/audit").route(web::get().to(actions::list_audit)))
         .default_service(web::to(unknown_route))
 }
 
@@ -96,26 +94,18 @@ async fn audit_middleware<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, actix_web::Error> {
-    let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
-        return Ok(request
-            .into_response(not_found().await)
-            .map_into_right_body());
+    let state = request.app_data::<web::Data<AppState>>().cloned();
+    let Some(state) = state.filter(|state| state.settings().server.admin_token.is_some()) else {
+        let response = request.into_response(not_found().await);
+        return Ok(response.map_into_right_body());
     };
-    let settings = state.settings();
-    if settings.server.admin_token.is_none() {
-        return Ok(request
-            .into_response(not_found().await)
-            .map_into_right_body());
-    }
     let is_read = request.method() == Method::GET;
     let action = action_name(
         request.method(),
         request.match_pattern().as_deref().unwrap_or_default(),
     );
-    let peer = PeerKind::from_address(access::client_address(
-        request.request(),
-        &settings.server.trusted_proxies,
-    ));
+    let proxies = &state.settings().server.trusted_proxies;
+    let peer = PeerKind::from_address(client_address(request.request(), proxies));
     let response = match deny(request.request(), &state) {
         Some(denied) => request.into_response(denied).map_into_right_body(),
         None => next.call(request).await?.map_into_left_body(),
@@ -127,9 +117,8 @@ async fn audit_middleware<B: MessageBody + 'static>(
             .extensions()
             .get::<AuditSubject>()
             .map(|subject| subject.0.clone());
-        let at = state.chat.turns.clock.wall();
         state.audit_log.record(AuditEntry {
-            at,
+            at: state.chat.turns.clock.wall(),
             action,
             subject,
             outcome,
@@ -143,19 +132,13 @@ fn deny(request: &HttpRequest, state: &AppState) -> Option<HttpResponse> {
     let settings = state.settings();
     if access::check_own_origin(request, &settings.server).is_err() {
         let message = "pages of other sites may not use this API";
-        return Some(error_response(
-            StatusCode::FORBIDDEN,
-            "forbidden_origin",
-            message,
-        ));
+        let status = StatusCode::FORBIDDEN;
+        return Some(error_response(status, "forbidden_origin", message));
     }
     if access::check_admin(request, &settings.server).is_err() {
         let message = "send server.admin_token as Authorization: Bearer TOKEN";
-        return Some(error_response(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            message,
-        ));
+        let status = StatusCode::UNAUTHORIZED;
+        return Some(error_response(status, "unauthorized", message));
     }
     None
 }

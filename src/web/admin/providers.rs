@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::with_subject;
 use crate::domain::ProviderState;
-use crate::provider::actor::{ResetBreaker, SetEnabled};
+use crate::provider::actor::{ProviderActor, ResetBreaker, SetEnabled};
 use crate::provider::handle::Provider;
 use crate::router::actor::SECOND_ROUND_TIMEOUT;
 use crate::web::AppState;
-use crate::web::error::{error_response, error_with_retry_after};
+use crate::web::error::{bad_request, busy, error_response};
 use crate::web::extract;
 
 #[derive(Deserialize)]
@@ -30,11 +30,8 @@ pub async fn update_provider(
     };
     let table = state.chat.turns.config();
     let Some(provider) = table.provider(&name) else {
-        let names: Vec<_> = table
-            .providers
-            .iter()
-            .map(|provider| &*provider.name)
-            .collect();
+        let providers = table.providers.iter();
+        let names: Vec<_> = providers.map(|provider| &*provider.name).collect();
         let message = format!("no provider has that name; there are: {}", names.join(", "));
         return error_response(StatusCode::NOT_FOUND, "not_found", &message);
     };
@@ -43,22 +40,18 @@ pub async fn update_provider(
         "disable" => send_command(provider, SetEnabled(false)).await,
         "reset" => send_command(provider, ResetBreaker).await,
         _ => {
-            let message = "action: one of enable, disable, reset";
-            return with_subject(
-                error_response(StatusCode::BAD_REQUEST, "bad_request", message),
-                &*provider.name,
-            );
+            let response = bad_request("action: one of enable, disable, reset");
+            return with_subject(response, &*provider.name);
         }
     };
     let response = match new_state {
         Some(state) => {
             HttpResponse::Ok().json(json!({ "provider": provider.name, "state": state }))
         }
-        None => {
-            let message =
-                "the provider's actor does not answer; nothing may have changed, try again";
-            error_with_retry_after(StatusCode::SERVICE_UNAVAILABLE, "busy", message, 1)
-        }
+        None => busy(
+            "the provider's actor does not answer; nothing may have changed, try again",
+            1,
+        ),
     };
     // Both the name and the action are known words here, not text from the caller.
     with_subject(response, format!("{}: {}", provider.name, update.action))
@@ -70,7 +63,7 @@ pub async fn update_provider(
 pub async fn send_command<M>(provider: &Provider, command: M) -> Option<ProviderState>
 where
     M: actix::Message<Result = ()> + Send + 'static,
-    crate::provider::actor::ProviderActor: actix::Handler<M>,
+    ProviderActor: actix::Handler<M>,
 {
     let actor = provider.actor.borrow().clone()?;
     tokio::time::timeout(SECOND_ROUND_TIMEOUT, actor.send(command))

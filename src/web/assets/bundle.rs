@@ -24,11 +24,69 @@ pub fn strip_comments(text: &str) -> String {
     stripped
 }
 
+/// The characters next to which a script needs no space. `+`, `-` and `/` are not among them.
+const PUNCTUATION: [char; 16] = [
+    '{', '}', '(', ')', '[', ']', ',', ';', ':', '=', '<', '>', '?', '&', '|', '!',
+];
+
+/// Strips the spaces around punctuation from a script that [`strip_comments`] has stripped.
+///
+/// A line with a slash outside its strings is left as it is, because the slash may begin a regular
+/// expression, and so is one with a template inside a template.
+pub fn strip_spaces(script: &str) -> String {
+    let lines = script.lines();
+    lines
+        .map(|line| strip_line(line).unwrap_or_else(|| line.to_owned()) + "\n")
+        .collect()
+}
+
+fn strip_line(line: &str) -> Option<String> {
+    let has_nested_template = line.contains("${") && line.matches('`').count() > 2;
+    if line.starts_with("import ") || has_nested_template {
+        return None;
+    }
+    let mut stripped = String::with_capacity(line.len());
+    let mut quote = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(_), '\\') => {
+                stripped.push(c);
+                stripped.extend(chars.next());
+                continue;
+            }
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '/') => return None,
+            (None, '\'' | '"' | '`') => quote = Some(c),
+            (None, ' ') if stripped.ends_with(PUNCTUATION) => continue,
+            (None, _) if PUNCTUATION.contains(&c) && stripped.ends_with(' ') => {
+                stripped.pop();
+            }
+            (None, _) => {}
+        }
+        stripped.push(c);
+    }
+    Some(stripped)
+}
+
+/// Joins lines where no statement can end without a semicolon. Imports keep their lines.
+pub fn join_lines(script: &str) -> String {
+    let mut joined = String::with_capacity(script.len());
+    for line in script.lines() {
+        joined.push_str(line);
+        if line.starts_with("import ") || !line.ends_with([';', '{', ',']) {
+            joined.push('\n');
+        }
+    }
+    joined
+}
+
 /// Bundles a module with those of its imports that only it uses.
 ///
 /// A dozen small files compress a third worse than one, and each is a request. A module that others
 /// import as well stays separate, because it must exist only once. `scripts` has all own scripts by
-/// name, stripped by [`strip_comments`](lean).
+/// name, stripped by [`strip_comments`].
 pub fn bundle(entry: &str, scripts: &BTreeMap<String, String>) -> String {
     let parts = module_order(entry, scripts);
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -98,6 +156,41 @@ mod tests {
             strip_comments("/* Of\n   styles. */\n\na { b: c; }\n  @media x { }\n"),
             "a { b: c; }\n@media x { }\n"
         );
+    }
+
+    #[test]
+    fn spaces_around_punctuation_are_stripped_outside_strings() {
+        for (line, expected) in [
+            (
+                "if (a && b) { c = [d, 'e , f']; }",
+                "if(a&&b){c=[d,'e , f'];}",
+            ),
+            (
+                "return a + +b ? `x ${y , z}` : \"\\\" : \" ;",
+                "return a + +b?`x ${y , z}`:\"\\\" : \";",
+            ),
+            (
+                "const a = / , /g, b = c / d;",
+                "const a = / , /g, b = c / d;",
+            ),
+            (
+                "f(`a ${b ? `c , d` : ''}` , e);",
+                "f(`a ${b ? `c , d` : ''}` , e);",
+            ),
+            (
+                "import { a, b } from './c.js';",
+                "import { a, b } from './c.js';",
+            ),
+        ] {
+            assert_eq!(strip_spaces(line), format!("{expected}\n"));
+        }
+    }
+
+    #[test]
+    fn lines_are_joined_where_no_statement_ends() {
+        let script = "import { a } from './a.js';\nf({\na,\n}\n.b);\nclass C{\nd(){}\ne(){}\n}\n";
+        let expected = "import { a } from './a.js';\nf({a,}\n.b);class C{d(){}\ne(){}\n}\n";
+        assert_eq!(join_lines(script), expected);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The static files of pages and widget: embedded in the binary, validated by hash, compressed
 //! once.
 //!
-//! Our own scripts and styles are served without comments and indentation, and the chat's modules
-//! as one bundle: see [`script`]. Third-party files are served as published.
+//! Our own scripts and styles are served without comments and most white space, and the chat's
+//! modules as one bundle: see [`mod@bundle`]. Third-party files are served as published.
 
 mod bundle;
 
@@ -24,7 +24,7 @@ use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
-use self::bundle::{bundle, strip_comments};
+use self::bundle::{bundle, join_lines, strip_comments, strip_spaces};
 use super::error::not_found;
 
 const CHAT_ENTRY: &str = "chat.js";
@@ -116,8 +116,11 @@ fn asset(name: &str) -> Option<StaticAsset> {
         return Some(asset.clone());
     }
     let content = match name {
-        CHAT_ENTRY => Bytes::from(bundle(CHAT_ENTRY, &first_party_scripts())),
-        _ => file_content(name)?,
+        CHAT_ENTRY => Bytes::from(join_lines(&bundle(CHAT_ENTRY, &first_party_scripts()))),
+        _ => match first_party_script(name) {
+            Some(script) => Bytes::from(join_lines(&script)),
+            None => file_content(name)?,
+        },
     };
     let asset = StaticAsset {
         etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&content))),
@@ -128,23 +131,31 @@ fn asset(name: &str) -> Option<StaticAsset> {
     Some(served.entry(name.to_owned()).or_insert(asset).clone())
 }
 
-/// Returns a file, stripped of comments if it is our own script or style.
+/// Returns a file, stripped of comments if it is our own style sheet.
 fn file_content(name: &str) -> Option<Bytes> {
     let data = StaticFiles::get(name)?.data;
-    let is_own = !name.starts_with("vendor/") && (name.ends_with(".js") || name.ends_with(".css"));
     Some(match std::str::from_utf8(&data) {
-        Ok(text) if is_own => Bytes::from(strip_comments(text)),
+        Ok(text) if name.ends_with(".css") && !name.starts_with("vendor/") => {
+            Bytes::from(strip_comments(text))
+        }
         _ => Bytes::from(data.into_owned()),
     })
 }
 
-/// Returns our own scripts by name, stripped of comments.
+/// Returns one of our own scripts, stripped of comments and spaces.
+fn first_party_script(name: &str) -> Option<String> {
+    if !name.ends_with(".js") || name.starts_with("vendor/") {
+        return None;
+    }
+    let data = StaticFiles::get(name)?.data;
+    Some(strip_spaces(&strip_comments(
+        std::str::from_utf8(&data).ok()?,
+    )))
+}
+
 fn first_party_scripts() -> BTreeMap<String, String> {
-    let names =
-        StaticFiles::iter().filter(|name| name.ends_with(".js") && !name.starts_with("vendor/"));
-    let read = |name: &str| String::from_utf8(file_content(name)?.into()).ok();
-    names
-        .filter_map(|name| Some((name.to_string(), read(&name)?)))
+    StaticFiles::iter()
+        .filter_map(|name| Some((name.to_string(), first_party_script(&name)?)))
         .collect()
 }
 
@@ -211,9 +222,9 @@ mod tests {
         let chat = bundle(CHAT_ENTRY, &scripts);
         for part in [
             "class Session",
-            "class Transcript",
+            "class Transcript{",
             "class Outbox",
-            "class Log",
+            "class TranscriptView",
             "export function mount",
         ] {
             assert_eq!(chat.matches(part).count(), 1, "{part}");
@@ -229,7 +240,7 @@ mod tests {
         assert!(
             imports
                 .iter()
-                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./texts.js';"))
+                .all(|line| line.ends_with("'./dom.js';") || line.ends_with("'./i18n.js';"))
         );
         // Duplicate top-level names are an error in the browser. Top-level code is not indented.
         let mut names = std::collections::BTreeSet::new();

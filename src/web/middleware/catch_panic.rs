@@ -8,12 +8,9 @@ use actix_http::{Request, Response};
 use actix_service::Service;
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::ServiceResponse;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use actix_web::http::{ConnectionType, StatusCode};
 use futures_util::FutureExt as _;
-
-use crate::web::error::error_response;
-use crate::web::openai;
 
 /// Calls the application, around all its middleware. Without this a panic would close the
 /// connection without a response.
@@ -27,7 +24,7 @@ where
     S: Service<Request, Response = ServiceResponse<B>>,
     B: MessageBody,
 {
-    let is_api = request.path().starts_with("/v1/");
+    let path = request.path().to_owned();
     // Routing, guards and middleware run in `call` itself, before the returned future is polled.
     let called = catch_unwind(AssertUnwindSafe(|| app.call(request)));
     async move {
@@ -40,27 +37,18 @@ where
                 Ok(Response::from(response?).map_body(|_, body| EitherBody::left(body)))
             }
             // The panic hook has already logged the panic.
-            Err(_) => Ok(internal_error(is_api)),
+            Err(_) => Ok(internal_error(&path)),
         }
     }
 }
 
-fn internal_error<B>(is_api: bool) -> Response<EitherBody<B, BoxBody>> {
+fn internal_error<B>(path: &str) -> Response<EitherBody<B, BoxBody>> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let code = "internal";
     let message = "the service failed on this request; try again, or tell its operator";
-    let mut response = if is_api {
-        openai::error_response(status, code, message)
-    } else {
-        error_response(status, code, message)
-    };
+    let mut response = super::closing_error(path, status, "internal", message);
     response
         .headers_mut()
         .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // The request may have been read only in part, so the connection cannot be reused.
-    response
-        .head_mut()
-        .set_connection_type(ConnectionType::Close);
     Response::from(response).map_body(|_, body| EitherBody::right(body))
 }
 

@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use crate::domain::{Failure, FaultKind};
+use crate::domain::FaultKind;
 use crate::turn::log::{Cancel, TurnLog};
 
 /// `Retry-After` if no provider is available and none says when it will be.
@@ -15,8 +15,6 @@ const DEFAULT_RETRY_AFTER_S: u64 = 10;
 
 /// The maximum `Retry-After`: a provider may recover, or be enabled, before the announced time.
 const MAX_RETRY_AFTER_S: u64 = 60;
-
-const RESTART_RETRY_AFTER_S: u64 = 2;
 
 #[derive(Debug, PartialEq)]
 pub struct ApiError {
@@ -55,10 +53,6 @@ impl ApiError {
             code: Some("unsupported_parameter"),
             ..Self::invalid_field(param, message)
         }
-    }
-
-    pub fn invalid_body(message: impl Into<String>) -> Self {
-        Self::new(400, None, message)
     }
 
     pub fn unknown_model() -> Self {
@@ -100,24 +94,17 @@ impl ApiError {
         }
         let failure = log.last_failure();
         let rejected = failure.filter(|failure| failure.fault.recovery().is_caller_fault());
-        let Some(Failure {
-            fault,
-            detail,
-            status,
-            ..
-        }) = rejected
-        else {
+        let Some(failure) = rejected else {
             let seconds = soonest.map_or(DEFAULT_RETRY_AFTER_S, |wait| {
                 wait.as_secs().saturating_add(1).min(MAX_RETRY_AFTER_S)
             });
             return Self::unavailable("no provider can answer at the moment", seconds);
         };
-        let message = if detail.is_empty() {
-            "the provider rejected the request"
-        } else {
-            &*detail
+        let message = match &*failure.detail {
+            "" => "the provider rejected the request",
+            detail => detail,
         };
-        match (fault, status) {
+        match (failure.fault, failure.status) {
             (FaultKind::TooLong, _) => Self::new(400, Some("context_length_exceeded"), message),
             (_, Some(422)) => Self::new(422, None, message),
             _ => Self::new(400, None, message),
@@ -129,10 +116,7 @@ impl ApiError {
     pub fn shutting_down() -> Self {
         Self {
             should_retry: true,
-            ..Self::unavailable(
-                "the service is restarting; try again",
-                RESTART_RETRY_AFTER_S,
-            )
+            ..Self::unavailable("the service is restarting; try again", 2)
         }
     }
 

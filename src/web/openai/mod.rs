@@ -18,6 +18,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::access::{self, AccessDenied};
+use super::client_address::client_address;
 use super::extract;
 use super::{API_ORPHAN_GRACE, AppState};
 use crate::answer_cache::policy::CacheMode;
@@ -77,17 +78,14 @@ async fn parse_and_start(
     })?;
     let request = request::parse(&body)?;
     let options = turn_options(http, state, &request)?;
-    match state
-        .chat
-        .turns
-        .start_ephemeral_turn(request.chat_request.clone(), options)
-    {
+    let turns = &state.chat.turns;
+    match turns.start_ephemeral_turn(request.chat_request.clone(), options) {
         Ok(log) => Ok((log, request)),
         Err(OpenTurnError::Draining) => Err(ApiError::shutting_down()),
-        Err(OpenTurnError::AtCapacity | OpenTurnError::Conflict(_)) => Err(ApiError::unavailable(
-            "the service is full; try again soon",
-            5,
-        )),
+        Err(OpenTurnError::AtCapacity | OpenTurnError::Conflict(_)) => {
+            let message = "the service is full; try again soon";
+            Err(ApiError::unavailable(message, 5))
+        }
     }
 }
 
@@ -95,10 +93,8 @@ pub async fn list_models(http: HttpRequest, state: web::Data<AppState>) -> HttpR
     if let Err(error) = authorize(&http, &state) {
         return error.to_response();
     }
-    let data: Vec<_> = model_names(&state)
-        .iter()
-        .map(|name| model_json(name, &state))
-        .collect();
+    let names = model_names(&state);
+    let data: Vec<_> = names.iter().map(|name| model_json(name, &state)).collect();
     HttpResponse::Ok().json(json!({ "object": "list", "data": data }))
 }
 
@@ -110,12 +106,10 @@ pub async fn get_model(
     if let Err(error) = authorize(&http, &state) {
         return error.to_response();
     }
-    match model_names(&state)
-        .iter()
-        .find(|known| known.as_ref() == name.as_str())
-    {
-        Some(name) => HttpResponse::Ok().json(model_json(name, &state)),
-        None => ApiError::unknown_model().to_response(),
+    if model_names(&state).iter().any(|known| **known == **name) {
+        HttpResponse::Ok().json(model_json(&name, &state))
+    } else {
+        ApiError::unknown_model().to_response()
     }
 }
 
@@ -134,15 +128,10 @@ pub async fn wrong_method(http: HttpRequest) -> HttpResponse {
     } else {
         "GET, HEAD"
     };
-    let error = ApiError::new(
-        405,
-        Some("method_not_allowed"),
-        format!("use {allowed} for this address"),
-    );
-    let mut response = error.to_response();
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(allowed));
+    let message = format!("use {allowed} for this address");
+    let mut response = ApiError::new(405, Some("method_not_allowed"), message).to_response();
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
@@ -181,13 +170,12 @@ fn authorize(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
 /// Checks the rate limit of the address. Local programs are exempt, since they all share one
 /// address.
 fn check_rate(http: &HttpRequest, state: &AppState) -> Result<(), ApiError> {
-    if access::is_local(http) {
+    if access::is_loopback_by_name(http) {
         return Ok(());
     }
-    let address = access::client_address(http, &state.settings().server.trusted_proxies);
-    state
-        .chat
-        .rate_limiter
+    let address = client_address(http, &state.settings().server.trusted_proxies);
+    let limiter = &state.chat.rate_limiter;
+    limiter
         .check_address(address)
         .map_err(ApiError::rate_limited)
 }
@@ -198,36 +186,27 @@ fn turn_options(
     request: &CompletionRequest,
 ) -> Result<TurnOptions, ApiError> {
     let is_off = |name: &str| {
-        http.headers()
-            .get(name)
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+        let value = http.headers().get(name);
+        value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
     };
+    let model = &*request.model;
     let table = state.chat.turns.config();
     let providers = &table.providers;
-    let by_name = providers
+    let by_name = providers.iter().find(|provider| *provider.name == *model);
+    let mut by_model = providers
         .iter()
-        .find(|provider| *provider.name == *request.model);
-    let by_model = || {
-        providers
-            .iter()
-            .find(|provider| *provider.model == *request.model)
-    };
-    let named = match by_name.or_else(by_model) {
+        .filter(|provider| *provider.model == *model);
+    let named = match by_name.or_else(|| by_model.next()) {
         Some(provider) => Some(Arc::clone(&provider.name)),
-        None if request.model == "auto" => None,
+        None if model == "auto" => None,
         None => return Err(ApiError::unknown_model()),
     };
-    let only_first = is_off("x-failover");
+    let no_failover = is_off("x-failover");
     // Without failover and without a named provider, the first configured one is meant.
-    let first = named.or_else(|| {
-        providers
-            .first()
-            .filter(|_| only_first)
-            .map(|provider| Arc::clone(&provider.name))
-    });
+    let first = providers.first().filter(|_| no_failover);
     Ok(TurnOptions {
-        preferred_provider: first,
-        no_failover: only_first,
+        preferred_provider: named.or_else(|| first.map(|provider| Arc::clone(&provider.name))),
+        no_failover,
         orphan_grace: API_ORPHAN_GRACE,
         // Text that was sent cannot be retracted.
         mid_stream: if request.stream {
@@ -250,14 +229,10 @@ fn retry_after(state: &AppState) -> Option<Duration> {
     let turns = &state.chat.turns;
     let now = turns.clock.wall();
     let table = turns.config();
-    let retry_times = table
-        .providers
-        .iter()
-        .filter_map(|provider| provider.status.borrow().unavailable_until());
-    retry_times
-        .filter(|at| *at > now)
-        .min()
-        .map(|at| at.since(now))
+    let providers = table.providers.iter();
+    let times = providers.filter_map(|provider| provider.status.borrow().unavailable_until());
+    let next = times.filter(|at| *at > now).min()?;
+    Some(next.since(now))
 }
 
 /// Waits for the end of the turn and responds with the complete answer.
@@ -270,18 +245,12 @@ async fn respond_complete(
     let mut changes = log.changes();
     while !log.is_finished() && changes.changed().await.is_ok() {}
     let record = log.record();
-    match turn_error(log, &record, soonest) {
-        Some(error) => add_headers(
-            error.to_response(),
-            &record,
-            record.provider.as_deref(),
-            None,
-        ),
-        None => {
-            let response = HttpResponse::Ok().json(shape.completion(&record));
-            add_headers(response, &record, record.provider.as_deref(), record.source)
-        }
+    let provider = record.provider.as_deref();
+    if let Some(error) = turn_error(log, &record, soonest) {
+        return add_headers(error.to_response(), &record, provider, None);
     }
+    let response = HttpResponse::Ok().json(shape.completion(&record));
+    add_headers(response, &record, provider, record.source)
 }
 
 /// Waits for the first text, so that the headers can name the provider, then streams.
@@ -303,12 +272,8 @@ async fn respond_stream(
     let part = log.text_from(0);
     let record = log.record();
     if let Some(error) = turn_error(&log, &record, soonest).filter(|_| part.text.is_empty()) {
-        return add_headers(
-            error.to_response(),
-            &record,
-            record.provider.as_deref(),
-            None,
-        );
+        let provider = record.provider.as_deref();
+        return add_headers(error.to_response(), &record, provider, None);
     }
     let response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream; charset=utf-8"))
@@ -326,10 +291,9 @@ async fn respond_stream(
 /// Ends the response by closing the connection instead of using chunks, which HTTP/1.0 does not
 /// have.
 fn close_delimited(mut response: HttpResponse) -> HttpResponse {
-    response.head_mut().no_chunking(true);
-    response
-        .head_mut()
-        .set_connection_type(ConnectionType::Close);
+    let head = response.head_mut();
+    head.no_chunking(true);
+    head.set_connection_type(ConnectionType::Close);
     response
 }
 
@@ -358,9 +322,8 @@ fn add_headers(
         ("x-request-id", &record.turn.to_string()),
     ] {
         if let Ok(value) = HeaderValue::from_str(value) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static(name), value);
+            let headers = response.headers_mut();
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
     response

@@ -29,19 +29,14 @@ const MAX_STOP_SEQUENCES: usize = 4;
 /// Parses a body. The error names the first field that is invalid or not supported.
 pub fn parse(body: &[u8]) -> Result<CompletionRequest, ApiError> {
     let value: Value = serde_json::from_slice(body)
-        .map_err(|error| ApiError::invalid_body(format!("the body is not JSON: {error}")))?;
+        .map_err(|error| ApiError::new(400, None, format!("the body is not JSON: {error}")))?;
     let Value::Object(fields) = value else {
-        return Err(ApiError::invalid_body("the body is not a JSON object"));
+        return Err(ApiError::new(400, None, "the body is not a JSON object"));
     };
     reject_unsupported(&fields)?;
-    let model = match present(&fields, "model") {
-        Some(Value::String(model)) => model.clone(),
-        _ => {
-            return Err(ApiError::invalid_field(
-                "model",
-                "model must be a string: auto, a provider's name or a model",
-            ));
-        }
+    let Some(Value::String(model)) = present(&fields, "model") else {
+        let message = "model must be a string: auto, a provider's name or a model";
+        return Err(ApiError::invalid_field("model", message));
     };
     let stream = parse_bool(&fields, "stream")?;
     let include_usage = match present(&fields, "stream_options") {
@@ -51,7 +46,7 @@ pub fn parse(body: &[u8]) -> Result<CompletionRequest, ApiError> {
     let (system, messages) = parse_messages(&fields)?;
     let max_tokens = parse_token_limit(&fields, "max_completion_tokens")?
         .or(parse_token_limit(&fields, "max_tokens")?);
-    let ask = ChatRequest {
+    let chat_request = ChatRequest {
         system,
         messages,
         max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
@@ -60,8 +55,8 @@ pub fn parse(body: &[u8]) -> Result<CompletionRequest, ApiError> {
         stop: parse_stop(&fields)?,
     };
     Ok(CompletionRequest {
-        model,
-        chat_request: ask,
+        model: model.clone(),
+        chat_request,
         stream,
         include_usage,
     })
@@ -74,27 +69,19 @@ fn present<'f>(fields: &'f Map<String, Value>, name: &str) -> Option<&'f Value> 
 
 fn reject_unsupported(fields: &Map<String, Value>) -> Result<(), ApiError> {
     for name in ["tools", "functions"] {
-        if present(fields, name)
-            .is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty()))
-        {
-            return Err(ApiError::unsupported_field(
-                name,
-                &format!("{name} are not supported; leave the field out"),
-            ));
+        if present(fields, name).is_some_and(|list| list.as_array().is_none_or(|l| !l.is_empty())) {
+            let message = format!("{name} are not supported; leave the field out");
+            return Err(ApiError::unsupported_field(name, &message));
         }
     }
     if present(fields, "n").is_some_and(|n| n.as_u64() != Some(1)) {
-        return Err(ApiError::unsupported_field(
-            "n",
-            "n must be 1: one answer per request",
-        ));
+        let message = "n must be 1: one answer per request";
+        return Err(ApiError::unsupported_field("n", message));
     }
     let text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
     if present(fields, "response_format").is_some_and(|format| !text(format)) {
-        return Err(ApiError::unsupported_field(
-            "response_format",
-            "only the response_format text is supported; leave the field out",
-        ));
+        let message = "only the response_format text is supported; leave the field out";
+        return Err(ApiError::unsupported_field("response_format", message));
     }
     Ok(())
 }
@@ -111,28 +98,26 @@ fn parse_bool(fields: &Map<String, Value>, name: &str) -> Result<bool, ApiError>
 }
 
 fn parse_token_limit(fields: &Map<String, Value>, name: &str) -> Result<Option<u32>, ApiError> {
-    match present(fields, name) {
-        None => Ok(None),
-        Some(value) => match value.as_u64().and_then(|tokens| u32::try_from(tokens).ok()) {
-            Some(tokens) if tokens > 0 => Ok(Some(tokens)),
-            _ => Err(ApiError::invalid_field(
-                name,
-                format!("{name} must be a whole number above 0"),
-            )),
-        },
+    let Some(value) = present(fields, name) else {
+        return Ok(None);
+    };
+    match value.as_u64().and_then(|tokens| u32::try_from(tokens).ok()) {
+        Some(tokens) if tokens > 0 => Ok(Some(tokens)),
+        _ => {
+            let message = format!("{name} must be a whole number above 0");
+            Err(ApiError::invalid_field(name, message))
+        }
     }
 }
 
 fn parse_temperature(fields: &Map<String, Value>) -> Result<Option<f64>, ApiError> {
-    match present(fields, "temperature")
-        .map(|value| value.as_f64().filter(|number| (0.0..=2.0).contains(number)))
-    {
+    match present(fields, "temperature").map(Value::as_f64) {
         None => Ok(None),
-        Some(Some(temperature)) => Ok(Some(temperature)),
-        Some(None) => Err(ApiError::invalid_field(
-            "temperature",
-            "temperature must be a number from 0 to 2",
-        )),
+        Some(Some(temperature)) if (0.0..=2.0).contains(&temperature) => Ok(Some(temperature)),
+        Some(_) => {
+            let message = "temperature must be a number from 0 to 2";
+            Err(ApiError::invalid_field("temperature", message))
+        }
     }
 }
 
@@ -156,19 +141,15 @@ fn parse_stop(fields: &Map<String, Value>) -> Result<Arc<[String]>, ApiError> {
 
 /// Returns the system texts joined into one, and the other messages with alternating roles.
 fn parse_messages(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[ChatMessage]>), ApiError> {
+    let invalid = |problem: &str| ApiError::invalid_field("messages", problem);
     let list = match present(fields, "messages") {
-        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MAX_MESSAGES => list,
         Some(Value::Array(list)) if list.is_empty() => {
-            return Err(ApiError::invalid_field(
-                "messages",
-                "messages must have at least one message",
-            ));
+            return Err(invalid("messages must have at least one message"));
         }
+        Some(Value::Array(list)) if list.len() <= MAX_MESSAGES => list,
         _ => {
-            return Err(ApiError::invalid_field(
-                "messages",
-                format!("messages must be an array of 1 to {MAX_MESSAGES} messages"),
-            ));
+            let problem = format!("messages must be an array of 1 to {MAX_MESSAGES} messages");
+            return Err(invalid(&problem));
         }
     };
     let mut system: Vec<String> = Vec::new();
@@ -193,11 +174,9 @@ fn parse_messages(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[ChatMes
             }
             Some("assistant") => MessageRole::Assistant,
             _ => {
-                let expected = "must be system, developer, user or assistant";
-                return Err(ApiError::invalid_field(
-                    format!("{at}.role"),
-                    format!("{at}.role {expected}"),
-                ));
+                let name = format!("{at}.role");
+                let message = format!("{name} must be system, developer, user or assistant");
+                return Err(ApiError::invalid_field(name, message));
             }
         };
         match merged.last_mut() {
@@ -215,10 +194,7 @@ fn parse_messages(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[ChatMes
         system.clear();
     }
     if merged.iter().all(|(_, text)| text.trim().is_empty()) {
-        return Err(ApiError::invalid_field(
-            "messages",
-            "messages must have a message with text",
-        ));
+        return Err(invalid("messages must have a message with text"));
     }
     let messages = merged
         .into_iter()
@@ -233,18 +209,15 @@ fn parse_messages(fields: &Map<String, Value>) -> Result<(Arc<str>, Arc<[ChatMes
 /// Rejects tool calls. Without its calls a message would have another meaning.
 fn reject_tool_calls(message: &Value, at: &str) -> Result<(), ApiError> {
     let is_empty = |calls: &Value| calls.is_null() || calls.as_array().is_some_and(Vec::is_empty);
-    match ["tool_calls", "function_call"]
-        .iter()
-        .find(|name| message.get(**name).is_some_and(|calls| !is_empty(calls)))
-    {
-        None => Ok(()),
-        Some(name) => {
+    for name in ["tool_calls", "function_call"] {
+        if message.get(name).is_some_and(|calls| !is_empty(calls)) {
             let name = format!("{at}.{name}");
             let problem =
                 format!("{name} is a tool call, and tools are not supported; leave it out");
-            Err(ApiError::unsupported_field(&name, &problem))
+            return Err(ApiError::unsupported_field(&name, &problem));
         }
     }
+    Ok(())
 }
 
 fn parse_content(value: Option<&Value>, at: &str) -> Result<String, ApiError> {

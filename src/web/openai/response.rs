@@ -136,16 +136,11 @@ impl ResponseBuilder {
         if first {
             return self.encode_chunk(part, Some("assistant"), &part.text);
         }
-        let template = match self
-            .template
-            .take()
-            .filter(|template| template.attempt == part.attempt)
-        {
-            Some(template) => template,
-            None => {
-                ChunkTemplate::from_empty_chunk(part.attempt, &self.encode_chunk(part, None, ""))
-            }
-        };
+        let last = self.template.take();
+        let template = last.filter(|template| template.attempt == part.attempt);
+        let template = template.unwrap_or_else(|| {
+            ChunkTemplate::from_empty_chunk(part.attempt, &self.encode_chunk(part, None, ""))
+        });
         let chunk = template.with_text(&part.text);
         self.template = Some(template);
         chunk

@@ -116,13 +116,13 @@ impl ChunkStream {
             self.ending.push_back(encode_event(&error.to_json()).into());
             return;
         }
-        self.ending
-            .push_back(self.shape.finish_chunk(&record).into());
+        let finish = self.shape.finish_chunk(&record);
+        self.ending.push_back(finish.into());
         if self.shape.include_usage {
-            self.ending
-                .push_back(self.shape.usage_chunk(&record).into());
+            let usage = self.shape.usage_chunk(&record);
+            self.ending.push_back(usage.into());
         }
-        self.ending
-            .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+        let end = Bytes::from_static(b"data: [DONE]\n\n");
+        self.ending.push_back(end);
     }
 }

@@ -107,14 +107,9 @@ pub fn day_timeline(
     served: &HourlyHistory,
     now: Timestamp,
 ) -> TimelineRow {
-    let served = describe_answers(
-        words,
-        served.totals_for_last(hourly_history::HOURS_PER_DAY, now),
-    );
-    TimelineRow {
-        served,
-        ..build_row(words, (words.day, words.day_ago), report, now, DAY_BARS)
-    }
+    let answers = served.totals_for_last(hourly_history::HOURS_PER_DAY, now);
+    let names = (words.day, words.day_ago);
+    build_row(words, names, report, answers, now, DAY_BARS)
 }
 
 pub fn month_timeline(
@@ -123,26 +118,14 @@ pub fn month_timeline(
     served: &HourlyHistory,
     now: Timestamp,
 ) -> TimelineRow {
-    let served = describe_answers(
-        words,
-        served.totals_for_last(hourly_history::HOURS_PER_MONTH, now),
-    );
-    TimelineRow {
-        served,
-        ..build_row(
-            words,
-            (words.month, words.month_ago),
-            report,
-            now,
-            MONTH_BARS,
-        )
-    }
+    let answers = served.totals_for_last(hourly_history::HOURS_PER_MONTH, now);
+    let names = (words.month, words.month_ago);
+    build_row(words, names, report, answers, now, MONTH_BARS)
 }
 
 fn describe_answers(words: &Locale, sum: AnswerTotals) -> Option<String> {
-    let percent = |share: f64| format!("{:.2} %", round_down_percent(share));
-    let answered = percent(sum.answered_ratio()?);
-    let ai = percent(sum.ai_ratio()?);
+    let answered = format_percent(sum.answered_ratio()?);
+    let ai = format_percent(sum.ai_ratio()?);
     Some(interpolate(
         words.served,
         &[
@@ -157,25 +140,16 @@ fn build_row(
     words: &Locale,
     (name, start_label): (&'static str, &'static str),
     report: &StatusHistory,
+    answers: AnswerTotals,
     now: Timestamp,
     (count, bar_length): (u64, Duration),
 ) -> TimelineRow {
-    let timeline = uptime::timeline(
-        report.incidents.iter(),
-        report.lifetime,
-        now,
-        bar_length,
-        count,
-    );
-    let share = timeline.uptime.map_or_else(
-        || words.unknown.to_owned(),
-        |share| format!("{:.2} %", round_down_percent(share)),
-    );
+    let incidents = report.incidents.iter();
+    let timeline = uptime::timeline(incidents, report.lifetime, now, bar_length, count);
+    let share = timeline.uptime.map(format_percent);
     let bars_in = |mode| {
-        timeline
-            .bars
-            .iter()
-            .filter(|bar| bar.mode == Some(mode))
+        let bars = timeline.bars.iter();
+        bars.filter(|bar| bar.mode == Some(mode))
             .count()
             .to_string()
     };
@@ -189,19 +163,20 @@ fn build_row(
             ("degraded", &bars_in(ServiceMode::Degraded)),
         ],
     );
-    let availability = interpolate(words.available, &[("up", &share)]);
+    let share = share.as_deref().unwrap_or(words.unknown);
+    let availability = interpolate(words.available, &[("up", share)]);
     TimelineRow {
         name,
         start_label,
         availability,
-        served: None,
+        served: describe_answers(words, answers),
         label,
-        bars: timeline
-            .bars
-            .iter()
-            .map(|bar| build_bar(words, bar))
-            .collect(),
+        bars: (timeline.bars.iter().map(|bar| build_bar(words, bar))).collect(),
     }
+}
+
+fn format_percent(share: f64) -> String {
+    format!("{:.2} %", round_down_percent(share))
 }
 
 /// Converts a share into percent, rounded down so that less than all is never shown as 100 %.

@@ -86,7 +86,7 @@ async fn launcher_and_chat_scripts_stay_below_their_limits() {
     );
     let mut sizes = sizes_with_imports(&site, "markdown.js").await;
     sizes.extend(chat);
-    sizes.extend(sizes_with_imports(&site, "words/en.js").await);
+    sizes.extend(sizes_with_imports(&site, "locales/en.js").await);
     assert!(
         sizes.contains_key("vendor/marked.esm.js") && sizes.contains_key("vendor/purify.esm.js"),
         "{sizes:#?}"

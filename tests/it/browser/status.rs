@@ -336,7 +336,7 @@ async fn operator_disables_and_enables_a_provider() {
     submit_token("wrong").await;
     tab.wait_within(
         CHANGE_TIMEOUT,
-        "document.querySelector('output').textContent.includes('not the right one')",
+        "document.querySelector('output').textContent.includes('not valid')",
     )
     .await;
     assert_eq!(

@@ -125,7 +125,7 @@ async fn forged_or_expired_token_opens_no_conversation() {
         assert_eq!(tab.eval("refused.code").await, "unauthorized", "{kind}");
         let notice = tab.eval_string("witness.part('notice').textContent").await;
         assert!(
-            notice.starts_with("Your sign-in is not valid any more."),
+            notice.starts_with("You are no longer signed in."),
             "{notice}"
         );
         let frames = "witness.frames.map(({ frame }) => frame.type)";

@@ -204,7 +204,7 @@ async fn disallowed_site_gets_an_error_and_no_session() {
         .await;
     tab.wait_until("witness.part('notice')").await;
     let notice = tab.eval_string("witness.part('notice').textContent").await;
-    assert_eq!(notice, "The chat is not open to this site.");
+    assert_eq!(notice, "This chat is not available on this site.");
     assert_eq!(tab.eval("witness.frames.length").await, 0);
     assert_eq!(
         tab.eval("heard.find(([name]) => name === 'error')[1].code")
@@ -247,7 +247,7 @@ async fn unreachable_service_shows_a_notice_and_leaves_the_site_working() {
     // The service stops after the launcher loaded and before the chat does.
     site.kill().await;
     tab.click_on(LAUNCHER_ELEMENT).await;
-    tab.wait_until("witness.part('panel')?.textContent.includes('cannot be reached')")
+    tab.wait_until("witness.part('panel')?.textContent.includes('is unavailable')")
         .await;
     assert_eq!(
         tab.eval("heard.find(([name]) => name === 'error')[1].code")

@@ -1,7 +1,7 @@
-// Spanish.
+// The Spanish texts.
 
 const number = (value) => value.toLocaleString('es');
-const count = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
+const count = (value, singular, plural) => `${number(value)} ${value === 1 ? singular : plural}`;
 const aged = (age) => (age ? ` · de hace ${age}` : '');
 
 export default {
@@ -11,8 +11,8 @@ export default {
   demo: 'Demostración: proveedores simulados',
   status: 'Página de estado',
   health: { normal: 'Funciona', degraded: 'Limitado', outage: 'Sin IA', unreachable: 'Sin conexión', offline: 'Sin internet' },
-  save: 'Exportar la conversación',
-  fresh: 'Nueva conversación',
+  exportConversation: 'Exportar la conversación',
+  newConversation: 'Nueva conversación',
   greeting: '¡Hola! ¿En qué puedo ayudar?',
   suggestions: [
     '¿En qué puedes ayudarme?',
@@ -29,7 +29,7 @@ export default {
   loading: 'Cargando…',
   jump: '↓ Ir al final',
   ages: {
-    less: 'menos de un minuto',
+    underAMinute: 'menos de un minuto',
     minutes: (value) => count(value, 'minuto', 'minutos'),
     hours: (value) => count(value, 'hora', 'horas'),
     days: (value) => count(value, 'día', 'días'),
@@ -42,10 +42,10 @@ export default {
   down: 'Mala respuesta',
 
   answeredBy: (provider, failed) => `Respondido por ${provider}${failed.length ? ` · ${failed.join(', ')} no disponible` : ''}`,
-  switching: (from, to) => (from && from !== to ? `… ${from} se interrumpió, se pregunta a ${to}` : '… nuevo intento'),
+  switching: (from, to) => (from && from !== to ? `… ${from} ha fallado, se pregunta a ${to}` : '… nuevo intento'),
   draft: (provider, words) => `Borrador interrumpido de ${provider} · ${count(words, 'palabra', 'palabras')}`,
   later: (provider, time) => `Respuesta posterior de la IA · ${provider}${time && ` · ${time}`}`,
-  again: 'Preguntado de nuevo',
+  askedAgain: 'Preguntado de nuevo',
   endings: {
     stopped: 'Detenida',
     interrupted: 'Interrumpida',
@@ -56,36 +56,36 @@ export default {
     cache: (age) => `Respuesta guardada${aged(age)}`,
     stale_cache: (age) => `Respuesta guardada${aged(age)} · IA no disponible`,
     template: () => 'Respuesta preparada · IA no disponible',
-    extractive: () => 'Citado de un texto · IA no disponible',
+    extractive: () => 'Citado de un documento · IA no disponible',
     fallback: () => 'Respuesta automática · IA no disponible',
   },
 
   placeholder: 'Escribe un mensaje',
   send: 'Enviar',
   stop: 'Detener la respuesta',
-  outage: 'Ahora no se puede contactar con ninguna IA. Por el momento recibes una respuesta preparada.',
-  tooLong: (length, most) => `${number(length)} de ${number(most)} caracteres`,
-  toSend: 'En espera de envío',
-  toSendAfter: 'En espera de que termine la respuesta',
+  outage: 'En este momento no se puede contactar con ninguna IA. Recibirás una respuesta preparada.',
+  tooLong: (length, maxChars) => `${number(length)} de ${number(maxChars)} caracteres`,
+  waitingToSend: 'En espera de envío',
+  waitingForAnswer: 'En espera de que termine la respuesta',
   edit: 'Editar',
   discard: 'Descartar',
   tryAgain: 'Reintentar',
   errors: {
-    message_too_long: (most) => `No enviado: supera los ${count(most, 'carácter', 'caracteres')}. Acórtalo y envíalo de nuevo.`,
-    rate_limited: (seconds) => `Demasiados mensajes a la vez. Se enviará solo en ${count(seconds, 'segundo', 'segundos')}.`,
-    busy: (seconds) => `Hay muchas preguntas ahora. Se enviará solo en ${count(seconds, 'segundo', 'segundos')}.`,
-    shutting_down: () => 'El servicio se está reiniciando. Se enviará solo cuando vuelva.',
-    unauthorized: () => 'Esta conversación ya no está abierta para ti.',
-    signed_out: () => 'Tu sesión ya no es válida. Vuelve a iniciarla para continuar.',
-    forbidden_origin: () => 'El chat no está abierto a este sitio.',
-    not_found: () => 'Esa respuesta ya no se conoce y no se puede volver a pedir.',
-    bad_request: () => 'No enviado: el servicio no pudo leerlo.',
-    internal: () => 'No enviado: algo falló en el servicio.',
+    message_too_long: (maxChars) => `No enviado: supera los ${count(maxChars, 'carácter', 'caracteres')}. Acórtalo y envíalo de nuevo.`,
+    rate_limited: (seconds) => `Demasiados mensajes a la vez. Se enviará automáticamente en ${count(seconds, 'segundo', 'segundos')}.`,
+    busy: (seconds) => `El servicio está ocupado. Se enviará automáticamente en ${count(seconds, 'segundo', 'segundos')}.`,
+    shutting_down: () => 'El servicio se está reiniciando. Tu mensaje se enviará automáticamente.',
+    unauthorized: () => 'Ya no tienes acceso a esta conversación.',
+    signed_out: () => 'Ya no has iniciado sesión. Vuelve a iniciarla para continuar.',
+    forbidden_origin: () => 'Este chat no está disponible en este sitio.',
+    not_found: () => 'Esa respuesta ya no está disponible y no se puede repetir.',
+    bad_request: () => 'No enviado: el servicio no pudo leer el mensaje.',
+    internal: () => 'No enviado: algo falló en el servidor.',
   },
 
   banner: {
-    offline: ['Sin internet', 'Lo que escribas se guarda y se envía cuando vuelvas.'],
-    unreachable: ['Sin conexión', 'Lo que escribas se guarda y se envía cuando vuelva la conexión.'],
+    offline: ['Sin internet', 'Tus mensajes se guardan y se envían cuando vuelvas a tener internet.'],
+    unreachable: ['Sin conexión', 'Tus mensajes se guardan y se envían cuando vuelva la conexión.'],
     outage: ['IA no disponible', 'Sigues recibiendo respuestas guardadas y preparadas.'],
     degraded: ['Servicio limitado', 'Las respuestas vienen de un modelo de reserva.'],
     normal: ['Todo en orden', 'Las respuestas vienen de la IA como siempre.'],

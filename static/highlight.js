@@ -1,11 +1,11 @@
-// Code in colours. Loaded when a block of code has settled; each language when it is first met.
+// Syntax highlighting. Loaded when the first code block is complete; each language is loaded on its first use.
 
 import hljs from './vendor/highlight/core.min.js';
 import createPurifier from './vendor/purify.esm.js';
 
-const MOST = 20_000; // longer code stays plain: colouring it would hold up the page
+const MAX_CHARS = 20_000; // highlighting longer code would block the page
 
-/** What models call languages, where that is not the name of the file. */
+/** The names that models use for languages, where the grammar's file has another name. */
 const ALIASES = {
   'c#': 'csharp', 'c++': 'cpp', cc: 'cpp', console: 'shell', cs: 'csharp', docker: 'dockerfile', golang: 'go', h: 'c', hpp: 'cpp',
   htm: 'xml', html: 'xml', js: 'javascript', jsonc: 'json', jsx: 'javascript', kt: 'kotlin', kts: 'kotlin', md: 'markdown',
@@ -16,22 +16,22 @@ const LANGUAGES = new Set(
   ('bash c cpp csharp css diff dockerfile go ini java javascript json kotlin markdown php python ruby rust shell sql swift '
     + 'typescript xml yaml').split(' '),
 );
-const RULES = { ALLOWED_TAGS: ['span'], ALLOWED_ATTR: ['class'], RETURN_DOM_FRAGMENT: true };
+const SANITIZE_OPTIONS = { ALLOWED_TAGS: ['span'], ALLOWED_ATTR: ['class'], RETURN_DOM_FRAGMENT: true };
 
 const loading = new Map();
-// Of its own: the hooks of the other one know no classes of colours.
+// A separate instance: the hooks of the one in markdown.js remove the highlighting classes.
 const purify = createPurifier(window);
 
-/** Colours the code in this element, where its language is known. Its text stays what it is, to the letter. */
-export async function paint(code) {
+/** Highlights the code in an element if its language is known. The text itself never changes. */
+export async function highlightCode(code) {
   const name = /language-(\S+)/.exec(code.className)?.[1].toLowerCase() ?? '';
   const language = ALIASES[name] ?? name;
   const text = code.textContent;
-  if (!LANGUAGES.has(language) || text.length > MOST) return;
+  if (!LANGUAGES.has(language) || text.length > MAX_CHARS) return;
   if (!loading.has(language)) {
     loading.set(language, import(`./vendor/highlight/${language}.min.js`).then((grammar) => hljs.registerLanguage(language, grammar.default)));
   }
   await loading.get(language);
-  const painted = purify.sanitize(hljs.highlight(text, { language, ignoreIllegals: true }).value, RULES);
-  if (painted.textContent === text) code.replaceChildren(painted);
+  const highlighted = purify.sanitize(hljs.highlight(text, { language, ignoreIllegals: true }).value, SANITIZE_OPTIONS);
+  if (highlighted.textContent === text) code.replaceChildren(highlighted);
 }

@@ -1,4 +1,4 @@
-// Arabic, from right to left. Its nouns have a form for one, two, few (3 to 10), many (11 to 99) and the rest.
+// The Arabic texts, written from right to left. Nouns have forms for one, two, few (3 to 10), many (11 to 99) and other numbers.
 
 const rules = new Intl.PluralRules('ar');
 const number = (value) => value.toLocaleString('ar');
@@ -13,7 +13,7 @@ const hour = { one: 'ساعة واحدة', two: 'ساعتين', few: 'ساعات
 const day = { one: 'يوم واحد', two: 'يومين', few: 'أيام', many: 'يومًا', other: 'يوم' };
 const second = { one: 'ثانية واحدة', two: 'ثانيتين', few: 'ثوانٍ', many: 'ثانية', other: 'ثانية' };
 const word = { one: 'كلمة واحدة', two: 'كلمتان', few: 'كلمات', many: 'كلمة', other: 'كلمة' };
-const letter = { one: 'حرف واحد', two: 'حرفين', few: 'أحرف', many: 'حرفًا', other: 'حرف' };
+const character = { one: 'حرف واحد', two: 'حرفين', few: 'أحرف', many: 'حرفًا', other: 'حرف' };
 const aged = (age) => (age ? ` · منذ ${age}` : '');
 
 export default {
@@ -23,8 +23,8 @@ export default {
   demo: 'عرض تجريبي: مزوّدون مُحاكَون',
   status: 'صفحة الحالة',
   health: { normal: 'تعمل', degraded: 'خدمة محدودة', outage: 'لا ذكاء اصطناعي', unreachable: 'غير متصل', offline: 'دون إنترنت' },
-  save: 'تصدير المحادثة',
-  fresh: 'محادثة جديدة',
+  exportConversation: 'تصدير المحادثة',
+  newConversation: 'محادثة جديدة',
   greeting: 'مرحبًا! كيف يمكنني مساعدتك؟',
   suggestions: ['بماذا يمكنك مساعدتي؟', 'اشرح بكلمات بسيطة كيف يعمل الإنترنت', 'أعطني ثلاث أفكار لعطلة أسبوع هادئة'],
 
@@ -37,7 +37,7 @@ export default {
   loading: 'جارٍ التحميل…',
   jump: '↓ إلى الأحدث',
   ages: {
-    less: 'أقل من دقيقة',
+    underAMinute: 'أقل من دقيقة',
     minutes: (value) => count(value, minute),
     hours: (value) => count(value, hour),
     days: (value) => count(value, day),
@@ -50,10 +50,10 @@ export default {
   down: 'إجابة سيئة',
 
   answeredBy: (provider, failed) => `أجاب ${provider}${failed.length ? ` · ${failed.join('، ')} غير متاح` : ''}`,
-  switching: (from, to) => (from && from !== to ? `… انقطع ${from}، ويُسأل ${to}` : '… محاولة جديدة'),
+  switching: (from, to) => (from && from !== to ? `… تعطّل ${from}، ويُسأل ${to}` : '… محاولة جديدة'),
   draft: (provider, words) => `مسودة منقطعة من ${provider} · ${count(words, word)}`,
   later: (provider, time) => `إجابة لاحقة من الذكاء الاصطناعي · ${provider}${time && ` · ${time}`}`,
-  again: 'سُئل مرة أخرى',
+  askedAgain: 'سُئل مرة أخرى',
   endings: {
     stopped: 'أُوقفت',
     interrupted: 'انقطعت',
@@ -64,36 +64,36 @@ export default {
     cache: (age) => `إجابة محفوظة${aged(age)}`,
     stale_cache: (age) => `إجابة محفوظة${aged(age)} · الذكاء الاصطناعي غير متاح`,
     template: () => 'رد مُعدّ مسبقًا · الذكاء الاصطناعي غير متاح',
-    extractive: () => 'مقتبس من نص · الذكاء الاصطناعي غير متاح',
+    extractive: () => 'مقتبس من مستند · الذكاء الاصطناعي غير متاح',
     fallback: () => 'رد آلي · الذكاء الاصطناعي غير متاح',
   },
 
   placeholder: 'اكتب رسالة',
   send: 'إرسال',
   stop: 'إيقاف الإجابة',
-  outage: 'لا يمكن الوصول إلى أي ذكاء اصطناعي الآن. ستحصل مؤقتًا على رد مُعدّ مسبقًا.',
-  tooLong: (length, most) => `${number(length)} من ${number(most)} حرف`,
-  toSend: 'في انتظار الإرسال',
-  toSendAfter: 'في انتظار انتهاء الإجابة الحالية',
+  outage: 'لا يمكن الوصول إلى أي ذكاء اصطناعي الآن. ستحصل على رد مُعدّ مسبقًا.',
+  tooLong: (length, maxChars) => `${number(length)} من ${number(maxChars)} حرف`,
+  waitingToSend: 'في انتظار الإرسال',
+  waitingForAnswer: 'في انتظار انتهاء الإجابة الحالية',
   edit: 'تعديل',
   discard: 'حذف',
   tryAgain: 'إعادة المحاولة',
   errors: {
-    message_too_long: (most) => `لم تُرسل: أطول من ${count(most, letter)}. اختصرها وأرسلها من جديد.`,
+    message_too_long: (maxChars) => `لم تُرسل: أطول من ${count(maxChars, character)}. اختصرها وأرسلها من جديد.`,
     rate_limited: (seconds) => `رسائل كثيرة دفعة واحدة. ستُرسل تلقائيًا بعد ${count(seconds, second)}.`,
-    busy: (seconds) => `الأسئلة كثيرة الآن. ستُرسل تلقائيًا بعد ${count(seconds, second)}.`,
-    shutting_down: () => 'الخدمة تُعيد التشغيل. ستُرسل تلقائيًا عند عودتها.',
-    unauthorized: () => 'لم تعد هذه المحادثة مفتوحة لك.',
-    signed_out: () => 'لم يعد تسجيل دخولك صالحًا. سجّل الدخول من جديد للمتابعة.',
-    forbidden_origin: () => 'المحادثة غير متاحة لهذا الموقع.',
-    not_found: () => 'لم تعد هذه الإجابة معروفة ولا يمكن طلبها من جديد.',
-    bad_request: () => 'لم تُرسل: تعذّر على الخدمة قراءتها.',
-    internal: () => 'لم تُرسل: حدث خطأ في الخدمة.',
+    busy: (seconds) => `الخدمة مشغولة. ستُرسل تلقائيًا بعد ${count(seconds, second)}.`,
+    shutting_down: () => 'الخدمة تُعيد التشغيل. ستُرسل رسالتك تلقائيًا.',
+    unauthorized: () => 'لم يعد بإمكانك الوصول إلى هذه المحادثة.',
+    signed_out: () => 'لم تعد مسجّل الدخول. سجّل الدخول من جديد للمتابعة.',
+    forbidden_origin: () => 'هذه المحادثة غير متاحة على هذا الموقع.',
+    not_found: () => 'لم تعد هذه الإجابة متاحة ولا يمكن طلبها من جديد.',
+    bad_request: () => 'لم تُرسل: تعذّر على الخدمة قراءة الرسالة.',
+    internal: () => 'لم تُرسل: حدث خطأ في الخادم.',
   },
 
   banner: {
-    offline: ['أنت دون اتصال', 'ما تكتبه يُحفظ ويُرسل عند عودتك.'],
-    unreachable: ['غير متصل', 'ما تكتبه يُحفظ ويُرسل عند عودة الاتصال.'],
+    offline: ['أنت دون اتصال', 'رسائلك تُحفظ وتُرسل عند عودة الإنترنت.'],
+    unreachable: ['غير متصل', 'رسائلك تُحفظ وتُرسل عند عودة الاتصال.'],
     outage: ['الذكاء الاصطناعي غير متاح', 'ما زلت تحصل على ردود محفوظة ومُعدّة.'],
     degraded: ['خدمة محدودة', 'الإجابات تأتي من نموذج احتياطي.'],
     normal: ['عادت الأمور إلى طبيعتها', 'الإجابات تأتي من الذكاء الاصطناعي كالمعتاد.'],

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Renews the vendored libraries from the npm registry that npm is set up for, within the major versions that the
-# page was written for, and rewrites VENDORED.txt. Needs npm, tar and sha256sum. Run it anywhere:
-#     static/vendor/renew.sh
-# marked and highlight.js are the published ES modules, unchanged. DOMPurify publishes its minified build as UMD only (the ES module is
-# twice the size); it is kept byte for byte between two lines that give it a module scope of its own, so that it
-# neither sets a global nor speaks to an AMD loader on the page it is embedded in.
+# Updates the vendored libraries from npm's configured registry, within the major versions that the chat supports, and
+# rewrites VENDORED.txt. Needs npm, tar and sha256sum. Runs from any directory:
+#     static/vendor/update.sh
+# marked and highlight.js are the published ES modules, unchanged. DOMPurify publishes its minified build as UMD only (the
+# ES module is twice the size). Its file is unchanged too, but enclosed in two lines that give it a module scope, so that it
+# neither sets a global nor uses an AMD loader of the embedding page.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-unpack() { # name range: fills the directory NAME
+unpack() { # NAME RANGE: unpacks the package into the directory NAME
     mkdir -p "$1"
     npm pack --silent "$1@$2" > /dev/null
     tar -xzf "$(packed "$1")" -C "$1" --strip-components=1
@@ -33,7 +33,7 @@ cp marked/LICENSE "$here/LICENSE-marked"
 } > "$here/purify.esm.js"
 cp dompurify/LICENSE "$here/LICENSE-dompurify"
 
-# The languages that code.js knows.
+# The languages in LANGUAGES of highlight.js (in the folder above).
 languages='bash c cpp csharp css diff dockerfile go ini java javascript json kotlin markdown php python ruby rust shell
     sql swift typescript xml yaml'
 rm -rf "$here/highlight"
@@ -45,7 +45,7 @@ done
 cp @highlightjs/cdn-assets/LICENSE "$here/LICENSE-highlight"
 
 cat > "$here/VENDORED.txt" <<TXT
-Libraries of others, as published on npm. Renewed by renew.sh.
+Third-party libraries, as published on npm. Updated by update.sh.
 
 marked $(version marked)
   licence    MIT (LICENSE-marked)

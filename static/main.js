@@ -1,8 +1,8 @@
-// The full page: the chat in its element, at the whole window's size.
+// Entry point of the full page: mounts the chat into `#chat`, which fills the window.
 
 import { mount } from './chat.js';
-import { speak } from './texts.js';
+import { loadLocale } from './i18n.js';
 
 const root = document.getElementById('chat');
-await speak();
+await loadLocale();
 mount(root, { title: root.dataset.title, demo: root.dataset.demo === 'true', focus: matchMedia('(hover: hover)').matches });

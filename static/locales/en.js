@@ -1,7 +1,7 @@
-// Every word a visitor reads, in English, but for the demo's panel, which is loaded only there. A translation is one object
-// of this shape.
+// The English texts, and the reference for all locales: a translation is an object of the same shape. The demo panel has its
+// own texts in demo.js.
 
-const count = (number, one) => `${number.toLocaleString('en')} ${one}${number === 1 ? '' : 's'}`;
+const count = (number, noun) => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
 const aged = (age) => (age ? ` · ${age} old` : '');
 
 export default {
@@ -11,9 +11,9 @@ export default {
   demo: 'Demo: simulated providers',
   status: 'Status page',
   health: { normal: 'Working', degraded: 'Reduced', outage: 'No AI', unreachable: 'Not connected', offline: 'Offline' },
-  save: 'Export the conversation',
-  fresh: 'New conversation',
-  /** In place of the service's own default, which is this in English. */
+  exportConversation: 'Export the conversation',
+  newConversation: 'New conversation',
+  /** Replaces the service's default greeting, which is the English text. */
   greeting: 'Hello! How can I help?',
   suggestions: [
     'What can you help me with?',
@@ -29,9 +29,8 @@ export default {
   earlier: 'Load earlier messages',
   loading: 'Loading…',
   jump: '↓ Jump to latest',
-  /** The age of a saved answer. */
   ages: {
-    less: 'less than a minute',
+    underAMinute: 'less than a minute',
     minutes: (number) => count(number, 'minute'),
     hours: (number) => count(number, 'hour'),
     days: (number) => count(number, 'day'),
@@ -44,52 +43,52 @@ export default {
   down: 'Bad answer',
 
   answeredBy: (provider, failed) => `Answered by ${provider}${failed.length ? ` · ${failed.join(', ')} unavailable` : ''}`,
-  switching: (from, to) => (from && from !== to ? `… ${from} broke off, asking ${to}` : '… trying again'),
+  switching: (from, to) => (from && from !== to ? `… ${from} failed, asking ${to}` : '… trying again'),
   draft: (provider, words) => `Interrupted draft from ${provider} · ${count(words, 'word')}`,
   later: (provider, time) => `Later AI answer · ${provider}${time && ` · ${time}`}`,
-  again: 'Asked again',
-  /** How an answer ended, by state or finish, where that is worth a word. */
+  askedAgain: 'Asked again',
+  /** By the answer's state or finish reason; a normal end has no text. */
   endings: {
     stopped: 'Stopped',
     interrupted: 'Interrupted',
-    length: 'Cut at the length limit',
+    length: 'Cut off at the length limit',
     content_filter: 'Declined by the AI',
   },
   sources: {
     cache: (age) => `Saved answer${aged(age)}`,
     stale_cache: (age) => `Saved answer${aged(age)} · AI unavailable`,
     template: () => 'Prepared reply · AI unavailable',
-    extractive: () => 'Quoted from a text · AI unavailable',
+    extractive: () => 'Quoted from a document · AI unavailable',
     fallback: () => 'Automatic reply · AI unavailable',
   },
 
   placeholder: 'Write a message',
   send: 'Send',
   stop: 'Stop the answer',
-  outage: 'No AI can be reached. You get a prepared reply for now.',
-  tooLong: (length, most) => `${length.toLocaleString('en')} of ${most.toLocaleString('en')} characters`,
-  toSend: 'Waiting to send',
-  toSendAfter: 'Waiting for the current answer',
+  outage: 'No AI can be reached at the moment. You will get a prepared reply.',
+  tooLong: (length, maxChars) => `${length.toLocaleString('en')} of ${maxChars.toLocaleString('en')} characters`,
+  waitingToSend: 'Waiting to send',
+  waitingForAnswer: 'Waiting for the current answer',
   edit: 'Edit',
   discard: 'Discard',
   tryAgain: 'Try again',
   errors: {
-    message_too_long: (most) => `Not sent: longer than ${count(most, 'character')}. Shorten it and send it again.`,
-    rate_limited: (seconds) => `Too many messages at once. Sent by itself in ${count(seconds, 'second')}.`,
-    busy: (seconds) => `Much is being asked right now. Sent by itself in ${count(seconds, 'second')}.`,
-    shutting_down: () => 'The service is restarting. Sent by itself when it is back.',
-    unauthorized: () => 'This conversation is not open to you any more.',
-    signed_out: () => 'Your sign-in is not valid any more. Sign in again to go on.',
-    forbidden_origin: () => 'The chat is not open to this site.',
-    not_found: () => 'That answer is not known any more and cannot be asked for again.',
-    bad_request: () => 'Not sent: the service could not read it.',
-    internal: () => 'Not sent: something went wrong at the service.',
+    message_too_long: (maxChars) => `Not sent: it is longer than ${count(maxChars, 'character')}. Shorten it and send it again.`,
+    rate_limited: (seconds) => `Too many messages at once. It will be sent automatically in ${count(seconds, 'second')}.`,
+    busy: (seconds) => `The service is busy. It will be sent automatically in ${count(seconds, 'second')}.`,
+    shutting_down: () => 'The service is restarting. Your message will be sent automatically.',
+    unauthorized: () => 'You no longer have access to this conversation.',
+    signed_out: () => 'You are no longer signed in. Sign in again to continue.',
+    forbidden_origin: () => 'This chat is not available on this site.',
+    not_found: () => 'That answer is no longer available and cannot be retried.',
+    bad_request: () => 'Not sent: the service could not read the message.',
+    internal: () => 'Not sent: something went wrong on the server.',
   },
 
-  /** State word and sentence. */
+  /** Title and sentence. */
   banner: {
-    offline: ['You are offline', 'What you write is kept and sent when you are back.'],
-    unreachable: ['Not connected', 'What you write is kept and sent when the connection is back.'],
+    offline: ['You are offline', 'Your messages are kept and sent when you are back online.'],
+    unreachable: ['Not connected', 'Your messages are kept and sent when the connection is back.'],
     outage: ['AI unavailable', 'You still get saved and prepared replies.'],
     degraded: ['Reduced service', 'Answers come from a backup model.'],
     normal: ['Back to normal', 'Answers come from the AI as usual.'],
@@ -100,7 +99,7 @@ export default {
   nextTry: (seconds) => (seconds > 0 ? `Next try in ${seconds} s` : 'Connecting…'),
   connected: 'Connected',
 
-  /** For assistive technology alone. */
+  /** Announced to assistive technology only. */
   spoken: {
     writing: 'The answer is being written.',
     done: 'The answer is complete.',
