@@ -10,7 +10,7 @@ use crate::ops::alerts::claims::AlertClaims;
 use crate::ops::alerts::watcher::{AlertDeps, Alerts};
 use crate::ops::answer_stats::AnswerStats;
 use crate::ops::drills::{self, DrillService};
-use crate::ops::status_history::StatusHistory;
+use crate::ops::status::StatusHistory;
 use crate::session::service::ChatService;
 
 pub struct Observers {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::subject::{AlertSeverity, AlertSubject};
+use super::rules::{AlertSeverity, AlertSubject};
 use crate::store::redis::client::{HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisClient};
 
 const CLAIM_TTL: Duration = Duration::from_secs(10 * 60);

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::claims::{AlertClaims, AlertKey, AlertOwnership};
-use super::rules::{AlertChange, Notification};
-use super::subject::{AlertCondition, AlertSeverity, AlertSubject};
+use super::rules::{AlertChange, AlertCondition, AlertSeverity, AlertSubject, Notification};
 
 /// The interval at which claims are renewed and deferred alerts checked again.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });

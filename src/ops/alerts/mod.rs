@@ -17,12 +17,10 @@ mod dedup;
 pub mod payload;
 pub mod queue;
 pub mod rules;
-pub mod sign;
 pub mod sink;
 pub mod ssrf_guard;
-pub mod subject;
 pub mod watcher;
 pub mod webhook;
 
 pub use payload::Alert;
-pub use subject::{AlertCondition, AlertSubject, AnomalyMetric};
+pub use rules::{AlertCondition, AlertSubject, AnomalyMetric};

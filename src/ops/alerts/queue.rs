@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::payload::Alert;
-use super::rules::AlertChange;
-use super::subject::{AlertSeverity, AlertSubject};
+use super::rules::{AlertChange, AlertSeverity, AlertSubject};
 use crate::domain::Timestamp;
 
 pub const MAX_QUEUED: usize = 64;

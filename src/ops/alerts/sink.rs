@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::queue::{AlertQueue, DeliveredState, QueuedAlert};
-use super::subject::{AlertSeverity, AlertSubject};
+use super::rules::{AlertSeverity, AlertSubject};
 use super::webhook::{DeliveryError, WebhookClient};
 use crate::domain::Timestamp;
 use crate::provider::handle::Clock;

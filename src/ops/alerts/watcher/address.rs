@@ -1,9 +1,8 @@
 //! The sinks that the configuration defines.
 
 use crate::config::{AlertSettings, Secret, fingerprint};
-use crate::ops::alerts::sign::WebhookSigner;
 use crate::ops::alerts::sink::SinkKind;
-use crate::ops::alerts::webhook::{PayloadFormat, WebhookClient};
+use crate::ops::alerts::webhook::{PayloadFormat, WebhookClient, WebhookSigner};
 
 pub(super) struct SinkConfig {
     pub(super) kind: SinkKind,
