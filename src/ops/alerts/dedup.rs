@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::claims::{AlertClaims, AlertKey, AlertOwnership};
 use super::rules::{AlertChange, AlertCondition, AlertSeverity, AlertSubject, Notification};
 
-/// The interval at which claims are renewed and deferred alerts checked again.
-const RECHECK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+/// The default of [`AlertDedup::recheck_interval`].
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An alert is no longer deferred after this many checks in a row that Redis did not answer.
 const MAX_SILENT_CHECKS: u32 = 3;
@@ -25,6 +25,8 @@ pub struct AlertDedup<H> {
     owned: BTreeMap<AlertKey, bool>,
     deferred: Vec<DeferredAlert<H>>,
     checked_at: Duration,
+    /// The interval at which claims are renewed and deferred alerts checked again.
+    pub recheck_interval: Duration,
 }
 
 struct DeferredAlert<H> {
@@ -42,6 +44,7 @@ impl<H> AlertDedup<H> {
             owned: BTreeMap::new(),
             deferred: Vec::new(),
             checked_at: Duration::ZERO,
+            recheck_interval: RECHECK_INTERVAL,
         }
     }
 
@@ -138,7 +141,7 @@ impl<H> AlertDedup<H> {
         let Some(claims) = self
             .claims
             .as_ref()
-            .filter(|_| now.saturating_sub(self.checked_at) >= RECHECK_INTERVAL)
+            .filter(|_| now.saturating_sub(self.checked_at) >= self.recheck_interval)
         else {
             return Vec::new();
         };
