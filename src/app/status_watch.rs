@@ -52,7 +52,7 @@ impl Observers {
         let scheduled_drills = Arc::clone(&drills);
         actix::spawn(async move {
             scheduled_drills.load().await;
-            drills::keep_schedule(scheduled_drills, move || clock.wall()).await;
+            drills::run_schedule(scheduled_drills, move || clock.wall()).await;
         });
         Self {
             stats_collector: answered,

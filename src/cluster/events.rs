@@ -4,7 +4,7 @@
 //! for as long as it matters. Instances that join read the keys, and all read them again from time
 //! to time in case a message was lost.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -88,10 +88,6 @@ impl EventBus {
         }
     }
 
-    fn peer_state(&self) -> MutexGuard<'_, PeerState> {
-        self.peer_state.lock()
-    }
-
     /// Publishes the events of one account as they occur, and the last one again after a reconnect
     /// if it still matters.
     async fn publish_account(
@@ -133,7 +129,7 @@ impl EventBus {
 
     async fn publish(&self, account: &str, event: ProviderEvent) {
         let now = self.cluster.clock.now();
-        if self.peer_state().already_known(account, event, now) {
+        if self.peer_state.lock().already_known(account, event, now) {
             return;
         }
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +155,7 @@ impl EventBus {
             .pipeline::<()>(BACKGROUND_TIMEOUT, &commands)
             .await
         {
-            Ok(()) => self.peer_state().record(account, event, now),
+            Ok(()) => self.peer_state.lock().record(account, event, now),
             // Peers find out by their own calls; what still matters is repeated after a reconnect.
             Err(error) => {
                 tracing::debug!(%error, "failed to publish provider event")
@@ -225,7 +221,7 @@ impl EventBus {
         recovery: &mut StaggeredRecovery,
     ) {
         let now = self.cluster.clock.now();
-        self.peer_state().record(account, event, now);
+        self.peer_state.lock().record(account, event, now);
         match event {
             ProviderEvent::Recovered => recovery.schedule(
                 account,
@@ -284,10 +280,13 @@ impl EventBus {
                 let event = message.event.truncated_to(left);
                 let now = self.cluster.clock.now();
                 if !self
-                    .peer_state()
+                    .peer_state
+                    .lock()
                     .already_known(&provider.account_id, event, now)
                 {
-                    self.peer_state().record(&provider.account_id, event, now);
+                    self.peer_state
+                        .lock()
+                        .record(&provider.account_id, event, now);
                     self.dispatch(&provider.account_id, event);
                 }
             }

@@ -171,34 +171,23 @@ impl<H> AlertDedup<H> {
         }
         let mut due = Vec::new();
         let mut left = Vec::new();
-        for DeferredAlert {
-            key: matter,
-            pending: held,
-            silent_checks: unheard,
-        } in std::mem::take(&mut self.deferred)
-        {
-            if !is_active(&matter) {
+        for mut alert in std::mem::take(&mut self.deferred) {
+            if !is_active(&alert.key) {
                 continue;
             }
-            match claims.claim(sinks, &matter).await {
-                Some(AlertOwnership::OwnedElsewhere) => left.push(DeferredAlert {
-                    key: matter,
-                    pending: held,
-                    silent_checks: 0,
-                }),
-                None if unheard + 1 < MAX_SILENT_CHECKS => left.push(DeferredAlert {
-                    key: matter,
-                    pending: held,
-                    silent_checks: unheard + 1,
-                }),
-                verdict => due.push((matter, verdict.unwrap_or(AlertOwnership::Send), held)),
+            let verdict = claims.claim(sinks, &alert.key).await;
+            alert.silent_checks = verdict.map_or(alert.silent_checks + 1, |_| 0);
+            match verdict {
+                Some(AlertOwnership::OwnedElsewhere) => left.push(alert),
+                None if alert.silent_checks < MAX_SILENT_CHECKS => left.push(alert),
+                verdict => due.push((verdict.unwrap_or(AlertOwnership::Send), alert)),
             }
         }
         self.deferred = left;
         due.into_iter()
-            .map(|(key, verdict, held)| {
-                self.record(key, verdict);
-                (verdict, held)
+            .map(|(verdict, alert)| {
+                self.record(alert.key, verdict);
+                (verdict, alert.pending)
             })
             .collect()
     }

@@ -224,13 +224,11 @@ impl AlertRules {
             if track.may_send(level, found.is_drill, interval, now) {
                 (track.sent_severity, track.is_drill) = (level, found.is_drill);
                 track.mark_sent(level, found.is_drill, now);
-                let muted = std::mem::take(&mut track.suppressed);
-                let staged = found.is_drill;
                 return Some(Notification {
-                    condition: found,
                     previous_severity: before,
-                    suppressed: muted,
-                    is_drill: staged,
+                    suppressed: std::mem::take(&mut track.suppressed),
+                    is_drill: found.is_drill,
+                    condition: found,
                 });
             }
             track.suppressed += u32::from(worsened);
@@ -250,24 +248,21 @@ impl AlertRules {
                 }
             });
         }
-        let may_send = |track: &SubjectState, level| {
+        let is_interval_over = (1..=MAX_SEVERITY).all(|level| {
             [true, false]
                 .iter()
                 .all(|staged| track.may_send(level, *staged, interval, now))
-        };
-        let is_interval_over = (1..=MAX_SEVERITY).all(|level| may_send(track, level));
+        });
         if track.suppressed == 0 || !is_interval_over {
             return None;
         }
         // The summary counts as an alert: the next one waits for the interval again.
         (1..=MAX_SEVERITY).for_each(|level| track.mark_sent(level, found.is_drill, now));
-        let muted = std::mem::take(&mut track.suppressed);
-        let staged = found.is_drill;
         Some(Notification {
-            condition: found,
             previous_severity: before,
-            suppressed: muted,
-            is_drill: staged,
+            suppressed: std::mem::take(&mut track.suppressed),
+            is_drill: found.is_drill,
+            condition: found,
         })
     }
 }
