@@ -10,7 +10,7 @@ use crate::ops::alerts::claims::AlertClaims;
 use crate::ops::alerts::watcher::{AlertDeps, Alerts};
 use crate::ops::answer_stats::AnswerStats;
 use crate::ops::drills::{self, DrillService};
-use crate::ops::status_history::StatusHistory;
+use crate::ops::status::StatusHistory;
 use crate::session::service::ChatService;
 
 pub struct Observers {
@@ -52,7 +52,7 @@ impl Observers {
         let scheduled_drills = Arc::clone(&drills);
         actix::spawn(async move {
             scheduled_drills.load().await;
-            drills::keep_schedule(scheduled_drills, move || clock.wall()).await;
+            drills::run_schedule(scheduled_drills, move || clock.wall()).await;
         });
         Self {
             stats_collector: answered,

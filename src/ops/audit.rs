@@ -4,7 +4,7 @@
 //! Entries contain no secrets: the caller is identified by the kind of its address only, and the
 //! subject by a configured name. Entries that must outlive the process come from the log.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -105,23 +105,18 @@ pub struct AuditLog(Mutex<AuditEntries>);
 
 impl AuditLog {
     pub fn record(&self, entry: AuditEntry) {
-        let AuditEntry {
-            action,
-            outcome,
-            peer,
-            ..
-        } = entry;
-        let outcome_name = outcome.as_str();
-        let peer_name = peer.as_str();
+        let action = entry.action;
+        let outcome = entry.outcome.as_str();
+        let peer = entry.peer.as_str();
         let subject = entry.subject.as_deref();
         // `tracing` levels are static, so each level needs its own call.
-        if outcome == AuditOutcome::Done {
-            tracing::info!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "admin request");
+        if entry.outcome == AuditOutcome::Done {
+            tracing::info!(target: "audit", action, subject, outcome, peer, "admin request");
         } else {
-            tracing::warn!(target: "audit", action, subject, outcome = outcome_name, peer = peer_name, "admin request");
+            tracing::warn!(target: "audit", action, subject, outcome, peer, "admin request");
         }
-        let mut kept = self.entries();
-        let list = if outcome == AuditOutcome::Refused {
+        let mut kept = self.0.lock();
+        let list = if entry.outcome == AuditOutcome::Refused {
             &mut kept.refused
         } else {
             &mut kept.authorized
@@ -134,7 +129,7 @@ impl AuditLog {
 
     /// All kept entries, newest first. Entries of the same millisecond are in no particular order.
     pub fn recent(&self) -> Vec<AuditEntry> {
-        let kept = self.entries();
+        let kept = self.0.lock();
         let mut entries: Vec<_> = kept
             .authorized
             .iter()
@@ -144,10 +139,6 @@ impl AuditLog {
             .collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
         entries
-    }
-
-    fn entries(&self) -> MutexGuard<'_, AuditEntries> {
-        self.0.lock()
     }
 }
 

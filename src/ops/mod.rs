@@ -12,6 +12,5 @@ pub mod incidents;
 pub mod mode;
 pub mod reload;
 pub mod status;
-pub mod status_history;
 pub mod supervisor;
 pub mod uptime;

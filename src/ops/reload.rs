@@ -41,19 +41,14 @@ pub struct ConfigProblem {
 
 impl From<&Problem> for ConfigProblem {
     fn from(problem: &Problem) -> Self {
-        let Problem {
-            file,
-            line,
-            key,
-            message: what,
-        } = problem;
-        let name = std::path::Path::new(file).file_name();
-        let file = name.map_or_else(|| file.clone(), |name| name.to_string_lossy().into_owned());
+        let name = std::path::Path::new(&problem.file).file_name();
         Self {
-            file,
-            line: *line,
-            key: key.clone(),
-            what: what.clone(),
+            file: name
+                .map_or(problem.file.as_str().into(), |name| name.to_string_lossy())
+                .into_owned(),
+            line: problem.line,
+            key: problem.key.clone(),
+            what: problem.message.clone(),
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::ops::audit::AuditLog;
 use crate::ops::drills::DrillService;
 use crate::ops::hourly_history::HourlyHistory;
 use crate::ops::reload::ReloadHandle;
-use crate::ops::status_history::StatusHistory;
+use crate::ops::status::StatusHistory;
 use crate::provider::stall_clock;
 use crate::session::service::ChatService;
 

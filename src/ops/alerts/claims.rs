@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::subject::{AlertSeverity, AlertSubject};
+use super::rules::{AlertSeverity, AlertSubject};
 use crate::store::redis::client::{HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisClient};
 
 const CLAIM_TTL: Duration = Duration::from_secs(10 * 60);
 
-/// The TTL of a claim after the condition is over. The other instances notice the recovery within
-/// this time.
-const RECOVERY_CLAIM_TTL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// The default of [`AlertClaims::recovery_ttl`].
+const RECOVERY_CLAIM_TTL: Duration = Duration::from_secs(30);
 
 /// The alert that a claim is about. Alerts caused by a drill have claims of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +41,9 @@ pub enum AlertOwnership {
 pub struct AlertClaims {
     redis: RedisClient,
     instance: Arc<str>,
+    /// The TTL of a claim after the condition is over. The other instances notice the recovery
+    /// within this time.
+    pub recovery_ttl: Duration,
 }
 
 impl AlertClaims {
@@ -50,6 +52,7 @@ impl AlertClaims {
         Self {
             redis: link,
             instance,
+            recovery_ttl: RECOVERY_CLAIM_TTL,
         }
     }
 
@@ -100,7 +103,7 @@ impl AlertClaims {
         script
             .arg(&*self.instance)
             .arg(format!("{PREFIX}{HEARTBEAT_KEY}"))
-            .arg(millis(RECOVERY_CLAIM_TTL));
+            .arg(millis(self.recovery_ttl));
         self.run_script(&script)
             .await
             .unwrap_or(AlertOwnership::Send)

@@ -1,6 +1,6 @@
 //! Derives alert conditions from the observed state. Pure: the current time is passed in.
 
-use super::subject::{AlertCondition, AlertSubject};
+use super::rules::{AlertCondition, AlertSubject};
 use crate::domain::{ProviderState, ServiceMode, Timestamp};
 use crate::provider::status::ProviderStatus;
 

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::claims::{AlertClaims, AlertKey, AlertOwnership};
-use super::rules::{AlertChange, Notification};
-use super::subject::{AlertCondition, AlertSeverity, AlertSubject};
+use super::rules::{AlertChange, AlertCondition, AlertSeverity, AlertSubject, Notification};
 
-/// The interval at which claims are renewed and deferred alerts checked again.
-const RECHECK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
+/// The default of [`AlertDedup::recheck_interval`].
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An alert is no longer deferred after this many checks in a row that Redis did not answer.
 const MAX_SILENT_CHECKS: u32 = 3;
@@ -26,6 +25,8 @@ pub struct AlertDedup<H> {
     owned: BTreeMap<AlertKey, bool>,
     deferred: Vec<DeferredAlert<H>>,
     checked_at: Duration,
+    /// The interval at which claims are renewed and deferred alerts checked again.
+    pub recheck_interval: Duration,
 }
 
 struct DeferredAlert<H> {
@@ -43,6 +44,7 @@ impl<H> AlertDedup<H> {
             owned: BTreeMap::new(),
             deferred: Vec::new(),
             checked_at: Duration::ZERO,
+            recheck_interval: RECHECK_INTERVAL,
         }
     }
 
@@ -139,7 +141,7 @@ impl<H> AlertDedup<H> {
         let Some(claims) = self
             .claims
             .as_ref()
-            .filter(|_| now.saturating_sub(self.checked_at) >= RECHECK_INTERVAL)
+            .filter(|_| now.saturating_sub(self.checked_at) >= self.recheck_interval)
         else {
             return Vec::new();
         };
@@ -169,34 +171,23 @@ impl<H> AlertDedup<H> {
         }
         let mut due = Vec::new();
         let mut left = Vec::new();
-        for DeferredAlert {
-            key: matter,
-            pending: held,
-            silent_checks: unheard,
-        } in std::mem::take(&mut self.deferred)
-        {
-            if !is_active(&matter) {
+        for mut alert in std::mem::take(&mut self.deferred) {
+            if !is_active(&alert.key) {
                 continue;
             }
-            match claims.claim(sinks, &matter).await {
-                Some(AlertOwnership::OwnedElsewhere) => left.push(DeferredAlert {
-                    key: matter,
-                    pending: held,
-                    silent_checks: 0,
-                }),
-                None if unheard + 1 < MAX_SILENT_CHECKS => left.push(DeferredAlert {
-                    key: matter,
-                    pending: held,
-                    silent_checks: unheard + 1,
-                }),
-                verdict => due.push((matter, verdict.unwrap_or(AlertOwnership::Send), held)),
+            let verdict = claims.claim(sinks, &alert.key).await;
+            alert.silent_checks = verdict.map_or(alert.silent_checks + 1, |_| 0);
+            match verdict {
+                Some(AlertOwnership::OwnedElsewhere) => left.push(alert),
+                None if alert.silent_checks < MAX_SILENT_CHECKS => left.push(alert),
+                verdict => due.push((verdict.unwrap_or(AlertOwnership::Send), alert)),
             }
         }
         self.deferred = left;
         due.into_iter()
-            .map(|(key, verdict, held)| {
-                self.record(key, verdict);
-                (verdict, held)
+            .map(|(verdict, alert)| {
+                self.record(alert.key, verdict);
+                (verdict, alert.pending)
             })
             .collect()
     }

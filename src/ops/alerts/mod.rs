@@ -1,10 +1,10 @@
 //! Alerts for operators: a provider goes down or comes back, the mode changes, a budget is spent,
 //! the store fails, or a metric leaves its usual range.
 //!
-//! `watch` polls the public state, `seen` (pure) turns it into conditions, `rules` (pure) decides
-//! what to send and when, `alert` renders it, `claims` picks the instance that sends it, and each
-//! sink has a bounded queue (`line`, pure) that `sink` delivers from. Turns neither wait for alerts
-//! nor depend on them.
+//! `watcher` polls the public state, `conditions` (pure) derives conditions, `rules` (pure) decides
+//! what to send and when, `payload` renders it, `claims` picks the instance that sends it, and each
+//! sink has a bounded queue (`queue`, pure) that `sink` delivers from. Turns neither wait for
+//! alerts nor depend on them.
 //!
 //! Guarantees: at most one alert per subject and severity within `alerts.min_interval`; every alert
 //! is followed by its recovery; a sink gets no recovery of an alert that it did not get; changes
@@ -17,12 +17,10 @@ mod dedup;
 pub mod payload;
 pub mod queue;
 pub mod rules;
-pub mod sign;
 pub mod sink;
 pub mod ssrf_guard;
-pub mod subject;
 pub mod watcher;
 pub mod webhook;
 
 pub use payload::Alert;
-pub use subject::{AlertCondition, AlertSubject, AnomalyMetric};
+pub use rules::{AlertCondition, AlertSubject, AnomalyMetric};

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::rules::{AlertChange, Notification};
-use super::subject::{AlertSubject, AnomalyMetric};
+use super::rules::{AlertChange, AlertSubject, AnomalyMetric, Notification};
 use crate::domain::{ServiceMode, Timestamp};
 
 /// The JSON body of a webhook.
@@ -148,7 +147,7 @@ fn metric_subject(metric: AnomalyMetric) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::subject::AlertCondition;
+    use super::super::rules::AlertCondition;
     use super::*;
 
     fn notification(subject: AlertSubject, level: u8, before: u8, muted: u32) -> Notification {

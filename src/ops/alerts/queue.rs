@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::payload::Alert;
-use super::rules::AlertChange;
-use super::subject::{AlertSeverity, AlertSubject};
+use super::rules::{AlertChange, AlertSeverity, AlertSubject};
 use crate::domain::Timestamp;
 
 pub const MAX_QUEUED: usize = 64;
@@ -101,19 +100,12 @@ impl AlertQueue {
         if envelope.severity == 0 {
             self.delivered_states.remove(&envelope.subject);
         } else {
-            let QueuedAlert {
-                subject: cause,
-                severity: level,
-                alert,
-                ..
-            } = envelope;
-            let known = DeliveredState {
-                subject: cause.clone(),
-                severity: *level,
-                at: alert.at,
-                is_drill: alert.drill,
-            };
-            self.delivered_states.insert(cause.clone(), known);
+            self.mark_received(DeliveredState {
+                subject: envelope.subject.clone(),
+                severity: envelope.severity,
+                at: envelope.alert.at,
+                is_drill: envelope.alert.drill,
+            });
         }
     }
 
@@ -135,8 +127,8 @@ impl AlertQueue {
         }
     }
 
-    /// Records that another instance, which is gone, sent this to the sink.
-    pub fn mark_sent_elsewhere(&mut self, known: DeliveredState) {
+    /// Records what the sink received, also from another instance.
+    pub fn mark_received(&mut self, known: DeliveredState) {
         self.delivered_states.insert(known.subject.clone(), known);
     }
 
@@ -149,12 +141,8 @@ impl AlertQueue {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn waiting_count(&self) -> usize {
         self.waiting.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     /// The number of dropped alerts, and when the last one was dropped.
@@ -265,7 +253,7 @@ mod tests {
             )
         });
         queue.push(up(1_000), Timestamp(1_000));
-        assert_eq!((queue.len(), queue.dropped().0), (MAX_QUEUED, 2));
+        assert_eq!((queue.waiting_count(), queue.dropped().0), (MAX_QUEUED, 2));
         let sent = ids(&mut queue);
         assert_eq!(
             (sent.len(), sent[0].as_str()),

@@ -1,13 +1,13 @@
 //! Delivers the queue of one sink, in order, retrying each alert until it is delivered or dropped.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::queue::{AlertQueue, DeliveredState, QueuedAlert};
-use super::subject::{AlertSeverity, AlertSubject};
+use super::rules::{AlertSeverity, AlertSubject};
 use super::webhook::{DeliveryError, WebhookClient};
 use crate::domain::Timestamp;
 use crate::provider::backoff::Backoff;
@@ -79,42 +79,34 @@ impl Sink {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, AlertQueue> {
-        self.queue.lock()
-    }
-
-    fn last_error(&self) -> MutexGuard<'_, Option<DeliveryError>> {
-        self.last_error.lock()
-    }
-
     /// Moves the queue, with what the sink received, to the successor.
     pub fn take_queue(&self) -> AlertQueue {
-        std::mem::take(&mut *self.queue()).requeue()
+        std::mem::take(&mut *self.queue.lock()).requeue()
     }
 
     /// The alerts that the sink received and that are not over.
     pub fn delivered_states(&self) -> Vec<DeliveredState> {
-        self.queue().delivered_states()
+        self.queue.lock().delivered_states()
     }
 
     pub fn mark_sent_elsewhere(&self, known: DeliveredState) {
-        self.queue().mark_sent_elsewhere(known);
+        self.queue.lock().mark_received(known);
     }
 
     pub fn mark_cleared(&self, cause: &AlertSubject, level: AlertSeverity) {
-        self.queue().mark_cleared(cause, level);
+        self.queue.lock().mark_cleared(cause, level);
     }
 
     /// Queues an alert. Never waits.
     pub fn push(&self, alert: QueuedAlert, now: Timestamp) {
-        self.queue().push(alert, now);
+        self.queue.lock().push(alert, now);
         self.queued.notify_one();
     }
 
     /// Pops the next alert as if it had been delivered.
     #[cfg(test)]
     pub fn pop_delivered(&self) -> Option<super::Alert> {
-        let mut line = self.queue();
+        let mut line = self.queue.lock();
         let next = line.pop()?;
         line.mark_delivered(&next);
         Some(next.alert)
@@ -123,7 +115,7 @@ impl Sink {
     pub async fn run(&self, poster: WebhookClient, sending: SinkContext) {
         loop {
             // A separate statement, so that the lock is released before the await.
-            let next = self.queue().pop();
+            let next = self.queue.lock().pop();
             match next {
                 Some(alert) => self.deliver(&alert, &poster, &sending).await,
                 None => self.queued.notified().await,
@@ -134,11 +126,11 @@ impl Sink {
     async fn deliver(&self, alert: &QueuedAlert, poster: &WebhookClient, sending: &SinkContext) {
         for attempt in 1..=MAX_ATTEMPTS {
             let Err(error) = poster.deliver(alert, sending.clock.wall()).await else {
-                *self.last_error() = None;
-                self.queue().mark_delivered(alert);
+                *self.last_error.lock() = None;
+                self.queue.lock().mark_delivered(alert);
                 return self.save(sending);
             };
-            let is_new_error = self.last_error().replace(error) != Some(error);
+            let is_new_error = self.last_error.lock().replace(error) != Some(error);
             if is_new_error {
                 tracing::warn!(sink = self.kind.display_name(), why = %error, "alert delivery failed");
             }
@@ -157,13 +149,14 @@ impl Sink {
             event = alert.alert.event,
             "alert dropped"
         );
-        self.queue().drop_failed(alert, sending.clock.wall());
+        self.queue.lock().drop_failed(alert, sending.clock.wall());
         self.save(sending);
     }
 
     /// Saves what the sink received, so that a restart repeats no alert and loses no recovery.
     fn save(&self, sending: &SinkContext) {
-        let known = serde_json::to_string(&self.queue().delivered_states()).unwrap_or_default();
+        let known =
+            serde_json::to_string(&self.queue.lock().delivered_states()).unwrap_or_default();
         // The write is queued when the call returns. After a crash an alert may be sent twice.
         drop(
             sending
@@ -175,16 +168,15 @@ impl Sink {
     /// The sink's problems for the status page, in sentences without its address.
     pub fn problems(&self, now: Timestamp) -> Vec<String> {
         let words = self.kind.display_name();
-        let failing = *self.last_error();
+        let failing = *self.last_error.lock();
         let (waiting, (dropped, dropped_at)) = {
-            let line = self.queue();
-            (line.len(), line.dropped())
+            let line = self.queue.lock();
+            (line.waiting_count(), line.dropped())
         };
         let failing = failing.map(|error| {
-            let waiting = if waiting > 0 {
-                format!(" ({waiting} more wait)")
-            } else {
-                String::new()
+            let waiting = match waiting {
+                0 => String::new(),
+                _ => format!(" ({waiting} more wait)"),
             };
             format!("Alerts do not reach {words}: {error}{waiting}.")
         });

@@ -1,36 +1,33 @@
 //! Polls the service's state and sends the alerts that the rules decide on.
 
-mod address;
+mod sinks;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use self::address::{SinkConfig, configured_sinks};
+use self::sinks::{
+    RunningSink, delivered_everywhere, load_delivered, sinks_fingerprint, start_sinks,
+};
 use super::claims::{AlertClaims, AlertKey, AlertOwnership};
 use super::conditions;
 use super::dedup::AlertDedup;
 use super::payload::{Alert, AlertContext};
 use super::queue::{AlertQueue, DeliveredState, QueuedAlert};
-use super::rules::{AlertChange, AlertRules, Notification};
+use super::rules::{AlertChange, AlertCondition, AlertRules, AlertSubject, Notification};
 use super::sink::{Sink, SinkContext, SinkKind};
-use super::subject::{AlertCondition, AlertSubject};
 use crate::config::Settings;
 use crate::domain::{ProviderState, ServiceMode, StatusView, Timestamp};
 use crate::ops::mode::WORSEN_DELAY;
-use crate::ops::status_history::StatusHistory;
+use crate::ops::status::StatusHistory;
 use crate::provider::clock::Clock;
 use crate::router::runtime_config::ConfigWatch;
 use crate::store::Store;
 
 /// Changes shorter than this are not noticed.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-
-/// The first poll is delayed at most this long by loading what was sent before a restart.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An alert waits this long for an incident to belong to, which opens once the mode has lasted for
 /// [`WORSEN_DELAY`].
@@ -91,19 +88,6 @@ struct PendingNotification {
     notification: Notification,
     observed_at: Timestamp,
     since: Duration,
-}
-
-/// A sink and the task that delivers to it. Dropping it stops the task.
-struct RunningSink {
-    sink: Arc<Sink>,
-    config: SinkConfig,
-    task: JoinHandle<()>,
-}
-
-impl Drop for RunningSink {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 struct AlertWatcher {
@@ -171,51 +155,19 @@ impl AlertWatcher {
         watcher
     }
 
-    /// Starts the configured sinks and stops all others. Sinks whose target is unchanged continue.
-    ///
-    /// `initial_queue` returns the queue of a sink kind that had no sink before.
-    fn update_sinks(&mut self, mut initial_queue: impl FnMut(SinkKind) -> AlertQueue) {
+    /// Starts the configured sinks and stops all others. `initial_queue` returns the queue of a
+    /// sink kind that had no sink before.
+    fn update_sinks(&mut self, initial_queue: impl FnMut(SinkKind) -> AlertQueue) {
         let context = SinkContext {
             store: Arc::clone(&self.deps.store),
             clock: self.deps.clock,
             random_unit: self.deps.random_unit,
         };
-        let mut previous = std::mem::take(&mut self.running);
-        for address in configured_sinks(&self.settings.alerts) {
-            let same = previous
-                .iter()
-                .position(|running| running.config.has_same_target(&address));
-            if let Some(same) = same {
-                self.running.push(previous.swap_remove(same));
-                continue;
-            }
-            let Some(poster) = address.webhook_client() else {
-                continue;
-            };
-            let earlier = previous
-                .iter()
-                .find(|running| running.config.kind == address.kind);
-            let queue = earlier.map_or_else(
-                || initial_queue(address.kind),
-                |running| running.sink.take_queue(),
-            );
-            let sink = Arc::new(Sink::new(address.kind, queue));
-            let context = context.clone();
-            let running = Arc::clone(&sink);
-            let task = actix::spawn(async move { running.run(poster, context).await });
-            self.running.push(RunningSink {
-                sink,
-                config: address,
-                task,
-            });
-        }
-        self.sinks_fingerprint = address::sinks_fingerprint(&self.settings.alerts);
-        self.published_sinks.send_replace(
-            self.running
-                .iter()
-                .map(|running| Arc::clone(&running.sink))
-                .collect(),
-        );
+        let previous = std::mem::take(&mut self.running);
+        self.running = start_sinks(previous, &self.settings.alerts, &context, initial_queue);
+        self.sinks_fingerprint = sinks_fingerprint(&self.settings.alerts);
+        let sinks = self.running.iter().map(|running| Arc::clone(&running.sink));
+        self.published_sinks.send_replace(sinks.collect());
     }
 
     fn apply_reload(&mut self) {
@@ -440,45 +392,6 @@ impl AlertWatcher {
             .iter()
             .for_each(|running| running.sink.push(envelope.clone(), *at));
     }
-}
-
-/// Loads what a sink received before a restart. Empty if the store cannot tell.
-async fn load_delivered(store: &dyn Store, kind: SinkKind) -> Vec<DeliveredState> {
-    let read = tokio::time::timeout(
-        LOAD_TIMEOUT,
-        store.get_document(kind.document_name().to_owned()),
-    )
-    .await;
-    let text = read.ok().and_then(Result::ok).flatten();
-    text.and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
-}
-
-/// The alerts that every sink received. An alert missing at one sink is sent again, and the queues
-/// of the others skip it.
-fn delivered_everywhere(sinks: &[Arc<Sink>]) -> Vec<DeliveredState> {
-    let delivered: Vec<Vec<DeliveredState>> =
-        sinks.iter().map(|sink| sink.delivered_states()).collect();
-    let Some((first, others)) = delivered.split_first() else {
-        return Vec::new();
-    };
-    let lowest = |state: &DeliveredState| {
-        let level = |known: &Vec<DeliveredState>| {
-            known
-                .iter()
-                .find(|other| other.subject == state.subject)
-                .map_or(0, |other| other.severity)
-        };
-        let level = others
-            .iter()
-            .map(level)
-            .fold(state.severity, std::cmp::Ord::min);
-        (level > 0).then(|| DeliveredState {
-            severity: level,
-            ..state.clone()
-        })
-    };
-    first.iter().filter_map(lowest).collect()
 }
 
 #[cfg(test)]

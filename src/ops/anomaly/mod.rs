@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use self::rule::{Judgement, RangeVerdict, RatioSample, UNKNOWN};
-use super::alerts::subject::{AlertCondition, AlertSubject, AnomalyMetric};
+use super::alerts::rules::{AlertCondition, AlertSubject, AnomalyMetric};
 use crate::turn::answer_counts::{AnswerCounts, LatencyHistogram};
 
 pub const WINDOW_MINUTES: u64 = 5;

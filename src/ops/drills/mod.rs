@@ -6,10 +6,9 @@
 
 mod report;
 mod run;
-mod schedule;
 mod storage;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +17,24 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::DrillSettings;
-use crate::domain::{DrillView, ProviderState, ServiceMode, StatusView};
+use crate::domain::{DrillView, ProviderState, ServiceMode, StatusView, Timestamp};
 use crate::provider::fault_injection::DrillSpec;
 use crate::provider::handle::Provider;
 use crate::turn::service::TurnService;
 
 pub use report::{BreakerTimeline, CallCounts, DrillReport, EndedBy};
-pub use schedule::run_schedule as keep_schedule;
 
 use report::ReportLog;
 use run::DrillRun;
 
 /// The maximum wait of a stop request for the effects to be cleared.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+const MINUTE_MS: u64 = 60_000;
+
+/// The number of missed minutes that are checked later, after the machine slept or its clock was
+/// set. Nobody expects a drill that starts later than that.
+const MAX_CATCH_UP_MINUTES: u64 = 2;
 
 pub struct DrillDeps {
     /// Answers the turns, and has the providers.
@@ -75,7 +79,7 @@ pub enum StartDrillError {
 }
 
 impl DrillService {
-    /// Starts without drills. Scheduled ones run if [`keep_schedule`] runs.
+    /// Starts without drills. Scheduled ones run if [`run_schedule`] runs.
     pub fn new(means: DrillDeps) -> Arc<Self> {
         Arc::new(Self {
             deps: means,
@@ -95,7 +99,7 @@ impl DrillService {
             return Err(StartDrillError::ProviderDisabled);
         }
         let name = Arc::clone(&provider_handle.name);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(known) = state.running.get(&name) {
             return Err(StartDrillError::AlreadyRunning(known.view.clone()));
         }
@@ -137,13 +141,19 @@ impl DrillService {
     pub async fn stop(&self, provider: Option<&str>) -> Result<Vec<DrillView>, StartDrillError> {
         let chosen = match provider {
             Some(name) => {
-                let running = self.lock().running.get(name).cloned();
+                let running = self.state.lock().running.get(name).cloned();
                 if running.is_none() {
                     self.find_provider(name)?;
                 }
                 running.into_iter().collect()
             }
-            None => self.lock().running.values().cloned().collect::<Vec<_>>(),
+            None => self
+                .state
+                .lock()
+                .running
+                .values()
+                .cloned()
+                .collect::<Vec<_>>(),
         };
         for drill in &chosen {
             drill.stop.send_replace(true);
@@ -162,7 +172,8 @@ impl DrillService {
     }
 
     pub fn running(&self) -> Vec<DrillView> {
-        self.lock()
+        self.state
+            .lock()
             .running
             .values()
             .map(|drill| drill.view.clone())
@@ -170,7 +181,7 @@ impl DrillService {
     }
 
     pub fn reports(&self) -> Vec<DrillReport> {
-        self.lock().reports.newest_first()
+        self.state.lock().reports.newest_first()
     }
 
     /// Runs a scheduled drill, or adds a report that it was skipped, and why.
@@ -239,10 +250,45 @@ impl DrillService {
             .cloned()
             .ok_or_else(|| StartDrillError::UnknownProvider(names()))
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, DrillState> {
-        self.state.lock()
+/// Starts scheduled drills until the service stops: each minute of the wall clock, which `wall`
+/// reads, is checked once.
+pub async fn run_schedule(drills: Arc<DrillService>, wall: impl Fn() -> Timestamp) {
+    let mut last = minute_of(wall());
+    loop {
+        let now = wall();
+        let rest_ms = MINUTE_MS - now.0 % MINUTE_MS;
+        tokio::time::sleep(Duration::from_millis(rest_ms)).await;
+        let now = minute_of(wall());
+        // Read the configuration each time: a reload may have changed it.
+        let config = drills.deps.service.config();
+        for minute in missed_minutes(last, now) {
+            for drill in config
+                .settings
+                .drills
+                .iter()
+                .filter(|drill| drill.at.matches_at(Timestamp(minute * MINUTE_MS)))
+            {
+                drills.run_scheduled(drill);
+            }
+        }
+        last = now;
     }
+}
+
+fn minute_of(at: Timestamp) -> u64 {
+    at.0 / MINUTE_MS
+}
+
+/// The minutes to check after `last`. After a clock was set back, checks restart at `now`.
+fn missed_minutes(last: u64, now: u64) -> impl Iterator<Item = u64> {
+    let from = if now < last {
+        now
+    } else {
+        (last + 1).max(now.saturating_sub(MAX_CATCH_UP_MINUTES))
+    };
+    from..=now
 }
 
 /// Marks a drill as finished when dropped, also after a panic of its task.
@@ -254,7 +300,7 @@ struct FinishGuard {
 
 impl Drop for FinishGuard {
     fn drop(&mut self) {
-        self.service.lock().running.remove(&self.provider);
+        self.service.state.lock().running.remove(&self.provider);
         self.finished.send_replace(true);
     }
 }

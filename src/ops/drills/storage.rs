@@ -60,14 +60,14 @@ async fn load_reports(store: &dyn Store) -> Option<(Vec<(usize, DrillReport)>, B
 impl DrillService {
     /// Adds or updates a report and starts saving it. The write is queued when this returns.
     pub(super) fn add_report(&self, report: DrillReport) {
-        let slot = self.lock().reports.insert(report.clone());
+        let slot = self.state.lock().reports.insert(report.clone());
         if let Some(slot) = slot {
             self.save(slot, &report);
         }
     }
 
     fn save(&self, slot: usize, report: &DrillReport) {
-        self.lock().unreadable_slots.remove(&slot);
+        self.state.lock().unreadable_slots.remove(&slot);
         drop(
             self.deps
                 .service
@@ -90,7 +90,7 @@ impl DrillService {
             );
         }
         let unsaved = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.unreadable_slots = unread;
             state.reports.restore(found)
         };
@@ -101,7 +101,7 @@ impl DrillService {
 
     /// A problem for the status page if some reports could not be decoded.
     pub fn problems(&self) -> Option<String> {
-        let unread = self.lock().unreadable_slots.len();
+        let unread = self.state.lock().unreadable_slots.len();
         let (noun, verb) = if unread == 1 {
             ("report", "is")
         } else {

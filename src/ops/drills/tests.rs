@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Cron, InjectedFault};
-use crate::domain::{FaultKind as Failed, Timestamp};
+use crate::domain::FaultKind as Failed;
 use crate::provider::paused_system::{Paused, advance, run_until_idle};
 use crate::provider::scripted_client::{fail_with, reply};
 use crate::store::Store as _;
@@ -263,7 +263,7 @@ async fn scheduled_drills_start_at_their_minute_if_all_is_well() {
     let noon: Timestamp = serde_json::from_str("\"2026-11-18T11:59:40Z\"").unwrap();
     let clock = bench.stage.turns.clock;
     let start = clock.now();
-    actix::spawn(keep_schedule(Arc::clone(&bench.drills), move || {
+    actix::spawn(run_schedule(Arc::clone(&bench.drills), move || {
         noon.saturating_add(clock.now() - start)
     }));
     advance(MINUTE * 10).await;
@@ -368,4 +368,14 @@ async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
         (last.drills.problems(), last.drills.reports().len()),
         (None, 50)
     );
+}
+
+#[test]
+fn each_minute_is_checked_once() {
+    let minutes = |last, now| missed_minutes(last, now).collect::<Vec<_>>();
+    assert_eq!(minutes(5, 5), [0_u64; 0], "woken early");
+    assert_eq!(minutes(5, 6), [6]);
+    assert_eq!(minutes(5, 7), [6, 7]);
+    assert_eq!(minutes(5, 500), [498, 499, 500], "a machine that slept");
+    assert_eq!(minutes(500, 5), [5], "a clock that was set back");
 }

@@ -11,8 +11,7 @@ use super::timeline::{
     sparkline,
 };
 use crate::domain::{Incident, ProviderState, ServiceMode, Timestamp};
-use crate::ops::status::next_provider;
-use crate::ops::status_history::{LatencyTrend, StatusHistory};
+use crate::ops::status::{LatencyTrend, StatusHistory, next_provider};
 use crate::provider::handle::Provider;
 use crate::provider::status::ProviderStatus;
 use crate::web::AppState;

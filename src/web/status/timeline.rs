@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::{ServiceMode, Timestamp};
 use crate::ops::hourly_history::{self, AnswerTotals, HourlyHistory};
-use crate::ops::status_history::{LatencyTrend, StatusHistory};
+use crate::ops::status::{LatencyTrend, StatusHistory};
 use crate::ops::uptime;
 use crate::web::locales::{Locale, interpolate};
 

@@ -42,7 +42,7 @@ const PURE: &str = concat!(
     r"|turn/(?:merge|quality|followups/queue)\b|session/rate_limit/bucket\b",
     r"|cluster/(?:message|peer_state|spend_share|simulation)\b",
     r"|ops/(?:incidents|uptime|hourly_history|anomaly\b|drills/report)\b",
-    r"|ops/alerts/(?:payload|subject|queue|rules|conditions|sign)\b",
+    r"|ops/alerts/(?:payload|queue|rules|conditions)\b",
     r"|answer_cache/(?:key|lru_map|pii|policy)\b|degradation/(?:fallback_chain|replies|intent|summary|text)\b",
     r"|degradation/knowledge/(?:index|passages)\b)",
 );

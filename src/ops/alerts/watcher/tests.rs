@@ -2,6 +2,7 @@
 
 mod instances;
 
+use super::sinks::SinkConfig;
 use super::*;
 use crate::config::Secret;
 use crate::domain::{Incident, ProviderState, ServiceLifetime};

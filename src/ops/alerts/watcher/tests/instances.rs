@@ -18,7 +18,11 @@ async fn connected(redis: &RedisServer, name: &str) -> Watched {
         .await
         .unwrap()
         .unwrap();
-    among(Some(AlertClaims::new(link, name.into())), &[]).await
+    let mut claims = AlertClaims::new(link, name.into());
+    claims.recovery_ttl = Duration::from_secs(3);
+    let mut watched = among(Some(claims), &[]).await;
+    watched.watcher.dedup.recheck_interval = Duration::from_millis(50);
+    watched
 }
 
 impl Watched {
