@@ -99,7 +99,7 @@ impl ProviderRegistry {
                 .position(|provider| provider.settings.name == settings.name);
             let current = index.and_then(|index| Some((index, &self.running.get(index)?.settings)));
             if let Some((index, before)) = current
-                && before.same_config(settings)
+                && before == settings
             {
                 steps.push(ReconcileStep::Keep(index));
                 continue;

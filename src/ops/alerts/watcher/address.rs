@@ -13,11 +13,7 @@ pub(super) struct SinkConfig {
 
 impl SinkConfig {
     pub(super) fn has_same_target(&self, other: &Self) -> bool {
-        let secrets = match (&self.secret, &other.secret) {
-            (Some(one), Some(other)) => one.equals(other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        self.kind == other.kind && self.url.equals(&other.url) && secrets
+        self.kind == other.kind && self.url == other.url && self.secret == other.secret
     }
 
     /// Creates the HTTP client. Logs the error and returns `None` if that fails, which a valid
