@@ -10,6 +10,8 @@ mod providers;
 mod reload;
 mod restart_keys;
 mod shutdown;
+#[cfg(any(test, feature = "test-hooks"))]
+mod test_hooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

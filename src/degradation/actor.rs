@@ -13,7 +13,6 @@ use actix::{
 };
 use tokio::sync::watch;
 
-use crate::actor_exit::CrashForTest;
 use crate::config::{ConfigErrors, DegradationSettings, Problem};
 
 use super::fallback_chain::FallbackChain;
@@ -223,15 +222,6 @@ impl Handler<ReloadFallback> for DegradationActor {
     }
 }
 
-impl Handler<CrashForTest> for DegradationActor {
-    type Result = ();
-
-    #[allow(clippy::panic, reason = "simulates a crash in tests")]
-    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
-        panic!("crashed on command");
-    }
-}
-
 /// Reads on a blocking thread, with a timeout. A read that hangs keeps its thread until the disk
 /// responds.
 async fn read_rules(settings: DegradationSettings) -> Result<FallbackChain, ConfigErrors> {
@@ -255,6 +245,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::actor_exit::CrashForTest;
     use crate::domain::AnswerSource;
 
     const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";

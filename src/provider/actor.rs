@@ -25,7 +25,7 @@ use super::latency::RecentLatency;
 use super::permit::{CallStats, Permit};
 use super::probe_lease::ProbeCoordinator;
 use super::stream_event::ProviderClient;
-use crate::actor_exit::{CrashForTest, ExitGuard};
+use crate::actor_exit::ExitGuard;
 use crate::config::HealthSettings;
 use crate::domain::{FaultKind, ProviderState, Timestamp};
 use crate::store::Store;
@@ -405,15 +405,6 @@ impl Handler<SetEnabled> for ProviderActor {
     fn handle(&mut self, SetEnabled(on): SetEnabled, ctx: &mut Self::Context) {
         self.is_disabled = !on;
         self.after_change(None, ctx);
-    }
-}
-
-impl Handler<CrashForTest> for ProviderActor {
-    type Result = ();
-
-    #[allow(clippy::panic, reason = "the purpose of the message")]
-    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
-        panic!("crashed on command");
     }
 }
 
