@@ -36,7 +36,8 @@ impl Drop for ExitGuard {
     }
 }
 
-/// Makes an actor panic. Only sent by tests, to prove that the actor is rebuilt.
+/// Makes an actor panic. Exists in tests only, which prove that the actor is rebuilt.
+#[cfg(any(test, feature = "test-hooks"))]
 #[derive(Clone, Copy, Debug, actix::Message)]
 #[rtype(result = "()")]
 pub struct CrashForTest;

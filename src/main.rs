@@ -1,21 +1,20 @@
 //! The `failsoft` program. Exit codes: 0 success, 1 failure at run time, 2 invalid usage or
 //! configuration.
 
-use std::future::Future;
 use std::io::Write as _;
 use std::path::Path;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
 use failsoft::app::{App, ConfigLoader};
+use failsoft::cli::client::StatusClient;
 use failsoft::cli::{self, Cli, Command, Serve};
-use failsoft::config::{self, LoadedConfig, Secret, Settings};
+use failsoft::config::{self, ConfigErrors, LoadedConfig, Secret, Settings};
 use failsoft::degradation::load;
 use failsoft::telemetry;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 const EXIT_FAILURE: u8 = 1;
 
@@ -26,6 +25,32 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 const ADMIN_TOKEN_ENV_VAR: &str = "FAILSOFT_ADMIN_TOKEN";
 
+/// The end of a failed command: its exit code and the message for the operator.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            code: EXIT_FAILURE,
+            message: format!("failsoft: {error:#}"),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(problems: ConfigErrors) -> Self {
+        usage_failure(problems.to_string())
+    }
+}
+
+fn usage_failure(message: String) -> Failure {
+    let code = EXIT_USAGE;
+    Failure { code, message }
+}
+
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
     telemetry::init(
@@ -33,32 +58,30 @@ fn main() -> ExitCode {
         env_var("FAILSOFT_LOG").as_deref(),
     );
     telemetry::install_panic_hook();
-    match command {
-        Command::Serve(serve) => match load_config(serve.config.as_deref()) {
-            Ok(loaded) => run_service(loaded, serve),
-            Err(code) => code,
-        },
-        Command::Check(check) => match load_config(check.config.as_deref()) {
-            Ok(loaded) => print_report(&loaded),
-            Err(code) => code,
-        },
+    let result = match command {
+        Command::Serve(args) => return run_service(args),
+        Command::Check(args) => print_report(args.config.as_deref()),
         Command::Status(args) => run_status(args.url),
         Command::Drill(args) => run_drill(&args),
-    }
+    };
+    exit_code(result).into()
+}
+
+/// Prints the message of a failure. Returns the exit code.
+fn exit_code(result: Result<(), Failure>) -> u8 {
+    let Err(Failure { code, message }) = result else {
+        return 0;
+    };
+    eprintln!("{message}");
+    code
 }
 
 /// Prints the report of `failsoft check`. Also reads the files that the configuration names.
-fn print_report(loaded: &LoadedConfig) -> ExitCode {
-    match load::load_chain(&loaded.settings.degradation) {
-        Ok(_) => {
-            print(&config::report(loaded));
-            ExitCode::SUCCESS
-        }
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(EXIT_USAGE)
-        }
-    }
+fn print_report(config: Option<&Path>) -> Result<(), Failure> {
+    let loaded = load_config(config)?;
+    load::load_chain(&loaded.settings.degradation)?;
+    print(&config::report(&loaded));
+    Ok(())
 }
 
 /// Writes to stdout. A closed pipe is no error.
@@ -71,21 +94,25 @@ fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn load_config(named: Option<&Path>) -> Result<LoadedConfig, ExitCode> {
+fn load_config(named: Option<&Path>) -> Result<LoadedConfig, ConfigErrors> {
     let file = config::config_path(named, &env_var);
-    Settings::load(file.as_deref(), &env_var).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(EXIT_USAGE)
-    })
+    Settings::load(file.as_deref(), &env_var)
 }
 
-fn run_service(loaded: LoadedConfig, Serve { config, listen }: Serve) -> ExitCode {
-    let LoadedConfig {
-        mut settings,
-        warnings,
-        ..
-    } = loaded;
-    for warning in warnings {
+/// Loads the configured settings for a command that could do without. `advice` says how.
+fn settings_or_advice(advice: &str) -> Result<Settings, Failure> {
+    match load_config(None) {
+        Ok(loaded) => Ok(loaded.settings),
+        Err(problems) => Err(usage_failure(format!("{problems}\nfailsoft: {advice}"))),
+    }
+}
+
+fn run_service(Serve { config, listen }: Serve) -> ExitCode {
+    let mut loaded = match load_config(config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return exit_code(Err(problems.into())).into(),
+    };
+    for warning in loaded.warnings {
         tracing::warn!(
             line = warning.line,
             key = warning.key,
@@ -98,7 +125,7 @@ fn run_service(loaded: LoadedConfig, Serve { config, listen }: Serve) -> ExitCod
             settings.server.listen.clone_from(listen);
         }
     };
-    override_listen(&mut settings);
+    override_listen(&mut loaded.settings);
     // The path is resolved again at each reload: the default file may exist by then.
     let loader = move || {
         let file = config::config_path(config.as_deref(), &env_var);
@@ -107,16 +134,11 @@ fn run_service(loaded: LoadedConfig, Serve { config, listen }: Serve) -> ExitCod
         Ok(loaded)
     };
     let system = actix::System::new();
-    let code = match system.block_on(serve(settings, Arc::new(loader))) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("failsoft: {error:#}");
-            EXIT_FAILURE
-        }
-    };
+    let result = system.block_on(serve(loaded.settings, Arc::new(loader)));
+    let code = exit_code(result.map_err(Failure::from));
     exit_after_timeout(code);
     drop(system);
-    ExitCode::from(code)
+    code.into()
 }
 
 /// Exits the process after a delay, if it is still running.
@@ -129,101 +151,62 @@ fn exit_after_timeout(code: u8) {
         std::process::exit(code.into())
     };
     // If no thread can be started, the process just waits for the blocking calls.
-    drop(
-        std::thread::Builder::new()
-            .name("leaving".into())
-            .spawn(exit),
-    );
+    let thread = std::thread::Builder::new().name("leaving".into());
+    drop(thread.spawn(exit));
 }
 
 /// Prints the status of the given service, else of the configured one.
 ///
 /// The token of the configuration is only sent to the configured service.
-fn run_status(url: Option<String>) -> ExitCode {
+fn run_status(url: Option<String>) -> Result<(), Failure> {
     let mut token = env_token();
     let url = match url {
-        Some(url) => Ok(url),
-        None => match load_config(None) {
-            Ok(LoadedConfig { settings, .. }) => {
-                token = token.or(settings.server.admin_token);
-                cli::client::service_url(&settings.server.listen)
-            }
-            Err(code) => {
-                eprintln!("failsoft: or pass the address of the service with --url");
-                return code;
-            }
-        },
+        Some(url) => url,
+        None => {
+            let advice = "or pass the address of the service with --url";
+            let server = settings_or_advice(advice)?.server;
+            token = token.or(server.admin_token);
+            cli::client::service_url(&server.listen)?
+        }
     };
-    let table = url.and_then(|url| {
-        actix::System::new()
-            .block_on(async { cli::status::status_table(&url, token.as_ref()).await })
-    });
-    match table {
-        Ok(table) => {
-            print(&table);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("failsoft: {error:#}");
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
+    let system = actix::System::new();
+    let table = system.block_on(cli::status::status_table(&url, token.as_ref()))?;
+    print(&table);
+    Ok(())
 }
 
 /// Starts a drill on the given service, else on the configured one.
 ///
 /// The admin token comes from the environment, else from the configuration.
-fn run_drill(args: &cli::Drill) -> ExitCode {
+fn run_drill(args: &cli::Drill) -> Result<(), Failure> {
     let mut url = args.url.clone();
     let mut token = env_token();
     if url.is_none() || token.is_none() {
-        let settings = match load_config(None) {
-            Ok(loaded) => loaded.settings,
-            Err(code) => {
-                eprintln!(
-                    "failsoft: or pass the address of the service with --url, and set ${ADMIN_TOKEN_ENV_VAR}"
-                );
-                return code;
-            }
-        };
-        token = token.or(settings.server.admin_token);
-        url = match url.map_or_else(|| cli::client::service_url(&settings.server.listen), Ok) {
-            Ok(url) => Some(url),
-            Err(error) => {
-                eprintln!("failsoft: {error:#}");
-                return ExitCode::from(EXIT_USAGE);
-            }
-        };
-    }
-    let (Some(url), Some(token)) = (url, token) else {
-        eprintln!(
-            "failsoft: a drill needs the admin token: set ${ADMIN_TOKEN_ENV_VAR}, or server.admin_token in the configuration"
+        let advice = format!(
+            "or pass the address of the service with --url, and set ${ADMIN_TOKEN_ENV_VAR}"
         );
-        return ExitCode::from(EXIT_USAGE);
-    };
-    let result = actix::System::new().block_on(async {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        let service = cli::client::StatusClient {
-            url: &url,
-            token: Some(&token),
-        };
-        let print_line = |line: &str| print(&format!("{line}\n"));
-        cli::drill::run(
-            service,
-            args,
-            first_signal(terminate, interrupt),
-            print_line,
-        )
-        .await
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("failsoft: {error:#}");
-            ExitCode::from(EXIT_FAILURE)
+        let server = settings_or_advice(&advice)?.server;
+        token = token.or(server.admin_token);
+        if url.is_none() {
+            let configured = cli::client::service_url(&server.listen);
+            let configured =
+                configured.map_err(|error| usage_failure(format!("failsoft: {error:#}")))?;
+            url = Some(configured);
         }
     }
+    let (Some(url), Some(token)) = (url, token) else {
+        return Err(usage_failure(format!(
+            "failsoft: a drill needs the admin token: set ${ADMIN_TOKEN_ENV_VAR}, or server.admin_token in the configuration"
+        )));
+    };
+    let service = StatusClient {
+        url: &url,
+        token: Some(&token),
+    };
+    let print_line = |line: &str| print(&format!("{line}\n"));
+    actix::System::new()
+        .block_on(async { cli::drill::run(service, args, stop_signal()?, print_line).await })?;
+    Ok(())
 }
 
 fn env_token() -> Option<Secret> {
@@ -233,27 +216,28 @@ fn env_token() -> Option<Secret> {
 }
 
 async fn serve(settings: Settings, loader: ConfigLoader) -> anyhow::Result<()> {
-    let hangup = signal(SignalKind::hangup())?;
-    let terminate = signal(SignalKind::terminate())?;
-    let interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let stop = stop_signal()?;
     let app = App::build_with_loader(settings, loader).await?;
     print(&format!("{}\n", app.ready_line()));
     let reloader = app.reloader();
-    actix::spawn(async move { on_each_signal(hangup, || reloader.reload()).await });
-    app.run_until_stopped(first_signal(terminate, interrupt))
-        .await
+    actix::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reloader.reload().await;
+        }
+    });
+    app.run_until_stopped(stop).await
 }
 
-async fn on_each_signal<F: Future<Output = ()>>(mut signal: Signal, action: impl Fn() -> F) {
-    while signal.recv().await.is_some() {
-        action().await;
-    }
-}
-
-/// Waits for the first of two signals. Later signals have no effect, so that a second Ctrl-C does
-/// not interrupt the running turns.
-async fn first_signal(mut first: Signal, mut second: Signal) {
-    let first = pin!(first.recv());
-    let second = pin!(second.recv());
-    futures_util::future::select(first, second).await;
+/// Waits for the first SIGTERM or SIGINT. Later signals have no effect, so that a second Ctrl-C
+/// does not interrupt the running turns.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-use super::random;
+use super::random_unit;
 use crate::config::{Settings, StoreBackend};
 use crate::store::redis::client::{OutageReason, RedisClient};
 use crate::store::{OpenedStore, RetentionTerms};
@@ -26,7 +26,7 @@ pub(super) async fn connect_redis(
     if settings.store.backend != StoreBackend::Redis {
         return Ok(None);
     }
-    let link = RedisClient::open(&settings.store.redis_url, instance, random::random_unit);
+    let link = RedisClient::open(&settings.store.redis_url, instance, random_unit);
     let link = link
         .map_err(anyhow::Error::msg)
         .context("store.redis_url cannot be used")?;
@@ -44,7 +44,7 @@ pub(super) fn with_replication(
     terms: watch::Receiver<RetentionTerms>,
 ) -> OpenedStore {
     match link {
-        Some(link) => opened.replicated(link.clone(), terms, random::random_unit),
+        Some(link) => opened.replicated(link.clone(), terms, random_unit),
         None => opened,
     }
 }

@@ -1,16 +1,17 @@
 //! The running providers. Starts, reconfigures and retires them as the configuration changes.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix::Actor as _;
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::providers::{ProviderRuntime, ProviderSpec, RestoredState, restored_status};
 use crate::cluster::Cluster;
 use crate::config::ProviderSettings;
+use crate::ops::reload::ProviderChanges;
 use crate::ops::supervisor::SupervisorHandle;
 use crate::provider::actor::reconfigure::{Reconfigure, Retire};
 use crate::provider::actor::{ProviderActor, ProviderParts};
@@ -38,9 +39,7 @@ struct RunningProvider {
 }
 
 /// The steps from the running providers to a new configuration. Making a plan changes nothing.
-pub struct ReconcilePlan {
-    steps: Vec<ReconcileStep>,
-}
+pub struct ReconcilePlan(Vec<ReconcileStep>);
 
 enum ReconcileStep {
     Keep(usize),
@@ -53,13 +52,6 @@ enum ReconcileStep {
     Add(ProviderSpec),
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ReconcileChanges {
-    pub added: Vec<String>,
-    pub changed: Vec<String>,
-    pub removed: Vec<String>,
-}
-
 /// Removed providers. They can be retired once no turn can select them any more.
 pub struct RemovedProviders(Vec<RunningProvider>);
 
@@ -67,22 +59,22 @@ impl ProviderRegistry {
     pub fn new(
         store: Arc<dyn Store>,
         clock: Clock,
-        care: SupervisorHandle,
-        fleet: Option<Cluster>,
+        supervisor: SupervisorHandle,
+        cluster: Option<Cluster>,
     ) -> Self {
         Self {
             store,
             clock,
-            supervisor: care,
-            cluster: fleet,
+            supervisor,
+            cluster,
             running: Vec::new(),
         }
     }
 
     pub fn providers(&self) -> Arc<[Arc<Provider>]> {
-        self.running
-            .iter()
-            .map(|provider| Arc::clone(&provider.provider))
+        let running = self.running.iter();
+        running
+            .map(|running| Arc::clone(&running.provider))
             .collect()
     }
 
@@ -94,44 +86,35 @@ impl ProviderRegistry {
         let mut transports = TransportCache::default();
         let mut steps = Vec::new();
         for settings in providers {
-            let index = self
-                .running
-                .iter()
-                .position(|provider| provider.settings.name == settings.name);
-            let current = index.and_then(|index| Some((index, &self.running.get(index)?.settings)));
-            if let Some((index, before)) = current
-                && before.same_config(settings)
+            let mut running = self.running.iter().enumerate();
+            let current = running.find(|(_, running)| running.settings.name == settings.name);
+            if let Some((index, running)) = current
+                && running.settings == *settings
             {
                 steps.push(ReconcileStep::Keep(index));
                 continue;
             }
-            let transport = transports
-                .with_connect_timeout(settings.timeouts.connect)
-                .with_context(|| {
-                    format!(
-                        "cannot create the HTTP client of provider {}",
-                        settings.name
-                    )
-                })?;
+            let transport = transports.with_connect_timeout(settings.timeouts.connect);
+            let transport = transport.with_context(|| {
+                format!(
+                    "cannot create the HTTP client of provider {}",
+                    settings.name
+                )
+            })?;
             // A running drill survives a change of settings.
-            let drills = index.and_then(|index| {
-                Some(Arc::clone(&self.running.get(index)?.provider.fault_switch))
-            });
-            let spec =
-                ProviderSpec::new(settings.clone(), transport, self.cluster.as_ref(), drills);
+            let drills = current.map(|(_, running)| Arc::clone(&running.provider.fault_switch));
+            let cluster = self.cluster.as_ref();
+            let spec = ProviderSpec::new(settings.clone(), transport, cluster, drills);
             steps.push(match current {
-                Some((index, before)) => {
-                    let is_new_service = !before.same_endpoint(settings);
-                    ReconcileStep::Change {
-                        index,
-                        spec,
-                        is_new_service,
-                    }
-                }
+                Some((index, running)) => ReconcileStep::Change {
+                    index,
+                    spec,
+                    is_new_service: !running.settings.same_endpoint(settings),
+                },
                 None => ReconcileStep::Add(spec),
             });
         }
-        Ok(ReconcilePlan { steps })
+        Ok(ReconcilePlan(steps))
     }
 
     /// Applies a plan. New providers start with their saved state. The others' actors get their new
@@ -141,15 +124,13 @@ impl ProviderRegistry {
     /// configuration is published.
     pub async fn apply(
         &mut self,
-        plan: ReconcilePlan,
-        remembered: &RestoredState,
-    ) -> (ReconcileChanges, RemovedProviders) {
-        let mut changes = ReconcileChanges::default();
-        let mut before: Vec<_> = std::mem::take(&mut self.running)
-            .into_iter()
-            .map(Some)
-            .collect();
-        for step in plan.steps {
+        ReconcilePlan(steps): ReconcilePlan,
+        restored: &RestoredState,
+    ) -> (ProviderChanges, RemovedProviders) {
+        let mut changes = ProviderChanges::default();
+        let before = std::mem::take(&mut self.running);
+        let mut before: Vec<_> = before.into_iter().map(Some).collect();
+        for step in steps {
             let mut take = |index: usize| before.get_mut(index).and_then(Option::take);
             let running = match step {
                 ReconcileStep::Keep(index) => take(index),
@@ -164,90 +145,78 @@ impl ProviderRegistry {
                 }),
                 ReconcileStep::Add(spec) => {
                     changes.added.push(spec.settings.name.clone());
-                    Some(self.start(spec, remembered).await)
+                    Some(self.start(spec, restored).await)
                 }
             };
             self.running.extend(running);
         }
-        let leaving: Vec<_> = before.into_iter().flatten().collect();
-        changes.removed = leaving
-            .iter()
-            .map(|provider| provider.settings.name.clone())
-            .collect();
-        (changes, RemovedProviders(leaving))
+        let removed: Vec<_> = before.into_iter().flatten().collect();
+        let names = removed.iter().map(|running| running.settings.name.clone());
+        changes.removed = names.collect();
+        (changes, RemovedProviders(removed))
     }
 
     /// Retires providers that can no longer be selected. Their actors end after the running calls.
-    pub async fn remove(&self, RemovedProviders(leaving): RemovedProviders) {
-        for provider in leaving {
-            self.supervisor.release(provider.child_name).await;
-            if let Some(actor) = &*provider.provider.actor.borrow() {
+    pub async fn remove(&self, RemovedProviders(removed): RemovedProviders) {
+        for running in removed {
+            self.supervisor.release(running.child_name).await;
+            if let Some(actor) = &*running.provider.actor.borrow() {
                 actor.do_send(Retire);
             }
         }
     }
 
-    async fn start(&self, spec: ProviderSpec, remembered: &RestoredState) -> RunningProvider {
-        let vitals = Arc::new(watch::Sender::new(restored_status(
-            &spec.settings.name,
-            remembered,
-        )));
+    async fn start(&self, spec: ProviderSpec, restored: &RestoredState) -> RunningProvider {
+        let name = &spec.settings.name;
+        let child_name: Arc<str> = format!("provider {name}").into();
         let (address, actor) = watch::channel(None);
-        let voice = Arc::new(watch::Sender::new(None));
-        let lasting = ProviderRuntime {
+        let runtime = ProviderRuntime {
             actor,
-            status: vitals,
-            events: voice,
+            status: Arc::new(watch::Sender::new(restored_status(name, restored))),
+            events: Arc::new(watch::Sender::new(None)),
             concurrency: Arc::default(),
             store: Arc::clone(&self.store),
             clock: self.clock,
         };
-        let backend = Arc::new(spec.provider(&lasting));
-        let seed = Arc::new(Mutex::new(spec.parts(lasting.clone())));
-        let child: Arc<str> = format!("provider {}", spec.settings.name).into();
-        let current_seed = Arc::clone(&seed);
+        let provider = Arc::new(spec.provider(&runtime));
+        let actor_parts = Arc::new(Mutex::new(spec.parts(runtime.clone())));
+        let parts = Arc::clone(&actor_parts);
         let build = move |guard| {
-            address.send_replace(Some(
-                ProviderActor::new(lock_parts(&current_seed).clone(), guard).start(),
-            ));
+            let parts = parts.lock().clone();
+            address.send_replace(Some(ProviderActor::new(parts, guard).start()));
         };
-        self.supervisor.supervise(Arc::clone(&child), build).await;
+        self.supervisor
+            .supervise(Arc::clone(&child_name), build)
+            .await;
         RunningProvider {
             settings: spec.settings,
-            provider: backend,
-            runtime: lasting,
-            actor_parts: seed,
-            child_name: child,
+            provider,
+            runtime,
+            actor_parts,
+            child_name,
         }
     }
 }
 
 impl RunningProvider {
     fn reconfigure(&mut self, spec: ProviderSpec, is_new_service: bool) {
-        let mut backend = spec.provider(&self.runtime);
+        let mut provider = spec.provider(&self.runtime);
         // Whether the server supports prefill was learned from this very service.
         if !is_new_service && self.settings.prefill == spec.settings.prefill {
-            backend.supports_prefill = self
-                .provider
-                .supports_prefill
-                .load(Ordering::Relaxed)
-                .into();
+            let learned = self.provider.supports_prefill.load(Ordering::Relaxed);
+            provider.supports_prefill = learned.into();
         }
-        self.provider = Arc::new(backend);
-        let seed = spec.parts(self.runtime.clone());
-        lock_parts(&self.actor_parts).clone_from(&seed);
+        self.provider = Arc::new(provider);
+        let parts = spec.parts(self.runtime.clone());
+        self.actor_parts.lock().clone_from(&parts);
         self.settings = spec.settings;
         // An actor that is being rebuilt already uses the new parts, or gets this message
         // afterwards.
         if let Some(actor) = &*self.provider.actor.borrow() {
             actor.do_send(Reconfigure {
-                parts: seed,
+                parts,
                 discards_state: is_new_service,
             });
         }
     }
-}
-
-fn lock_parts(seed: &Mutex<ProviderParts>) -> MutexGuard<'_, ProviderParts> {
-    seed.lock()
 }

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::random;
+use super::random_unit;
 use crate::actor_exit::AddrWatch;
 use crate::cluster::Cluster;
-use crate::config::{
-    BreakerSettings, ConfigEnum as _, Dialect, Prefill, ProviderSettings, fingerprint,
-};
+use crate::config::{ConfigEnum as _, Dialect, Prefill, ProviderSettings, Secret, fingerprint};
 use crate::domain::{FaultKind, ProviderState};
 use crate::ops::status::RestoredHistory;
 use crate::provider::actor::probes::ProbeCoordinator;
@@ -32,9 +30,11 @@ use crate::store::{BreakerRecord, DailySpendRecord, Store};
 /// A probe permit counts as lost this long after the maximum duration of an attempt.
 const PROBE_LEASE_MARGIN: Duration = Duration::from_secs(10);
 
+const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
+
 pub struct ProviderSpec {
     pub settings: ProviderSettings,
-    upstream: Arc<HttpProviderClient>,
+    client: Arc<HttpProviderClient>,
     fault_switch: Arc<FaultSwitch>,
     account_id: Arc<str>,
     probe_coordinator: Option<Arc<dyn ProbeCoordinator>>,
@@ -52,96 +52,86 @@ pub struct ProviderRuntime {
 }
 
 impl ProviderSpec {
-    /// `fleet` coordinates probes with other instances. `drills` keeps a running drill active
-    /// across a change of settings; `None` creates a new switch.
+    /// `cluster` coordinates probes with other instances. `fault_switch` keeps a running drill
+    /// active across a change of settings; `None` creates a new switch.
     pub fn new(
         settings: ProviderSettings,
         transport: Transport,
-        fleet: Option<&Cluster>,
-        drills: Option<Arc<FaultSwitch>>,
+        cluster: Option<&Cluster>,
+        fault_switch: Option<Arc<FaultSwitch>>,
     ) -> Self {
-        let drills = drills.unwrap_or_else(|| Arc::new(FaultSwitch::new(random::random_unit)));
+        let fault_switch = fault_switch.unwrap_or_else(|| Arc::new(FaultSwitch::new(random_unit)));
         let dialect = dialect::new_dialect(dialect_kind(settings.dialect), model_config(&settings));
-        let upstream = Arc::new(HttpProviderClient::new(
+        let client = HttpProviderClient::new(
             &settings.base_url,
             dialect.into(),
             transport,
-            Arc::clone(&drills),
-        ));
-        let account = account_id(&settings);
-        let probing = fleet.map(|fleet| fleet.probe_coordinator(&account));
+            Arc::clone(&fault_switch),
+        );
+        let account_id = account_id(&settings);
         Self {
             settings,
-            upstream,
-            fault_switch: drills,
-            account_id: account,
-            probe_coordinator: probing,
+            client: Arc::new(client),
+            fault_switch,
+            probe_coordinator: cluster.map(|cluster| cluster.probe_coordinator(&account_id)),
+            account_id,
         }
     }
 
     fn prices(&self) -> Option<(f64, f64)> {
-        self.settings
-            .prices
-            .as_ref()
-            .map(|prices| (prices.input, prices.output))
+        let prices = self.settings.prices?;
+        Some((prices.input, prices.output))
     }
 
-    pub fn provider(&self, lasting: &ProviderRuntime) -> Provider {
+    pub fn provider(&self, runtime: &ProviderRuntime) -> Provider {
         let provider = &self.settings;
+        let timeouts = &provider.timeouts;
         Provider {
             name: provider.name.as_str().into(),
             model: provider.model.as_str().into(),
             dialect: provider.dialect.as_str(),
             context_tokens: context_tokens(provider),
-            timeouts: call_timeouts(provider),
+            timeouts: AttemptTimeouts {
+                first_token: timeouts.first_token.clone(),
+                stall: timeouts.stall,
+                total: timeouts.attempt,
+            },
             retry: provider.retry.clone(),
             supports_prefill: AtomicBool::new(provider.prefill != Prefill::Off),
             weight: provider.weight,
             prices: self.prices(),
             has_daily_budget: provider.daily_budget_usd.is_some(),
-            client: self.upstream.clone(),
-            actor: lasting.actor.clone(),
+            client: self.client.clone(),
+            actor: runtime.actor.clone(),
             account_id: Arc::clone(&self.account_id),
-            events: lasting.events.subscribe(),
-            status: lasting.status.subscribe(),
+            events: runtime.events.subscribe(),
+            status: runtime.status.subscribe(),
             fault_switch: Arc::clone(&self.fault_switch),
         }
     }
 
     /// The parts from which the provider's actor is built, also after a panic.
-    pub fn parts(&self, lasting: ProviderRuntime) -> ProviderParts {
-        let ProviderRuntime {
-            actor,
-            status: vitals,
-            events: voice,
-            concurrency: places,
-            store,
-            clock,
-        } = lasting;
+    pub fn parts(&self, runtime: ProviderRuntime) -> ProviderParts {
         let provider = &self.settings;
         ProviderParts {
             name: provider.name.as_str().into(),
-            breaker_config: breaker_config(
-                &provider.breaker,
-                provider.health.recovery_probe,
-                provider.timeouts.attempt,
-            ),
+            breaker_config: breaker_config(provider),
             probe_timeout: provider.timeouts.first_token_timeout(0),
             health_settings: provider.health.clone(),
             pricing: ProviderPricing {
                 prices: self.prices(),
                 daily_budget_usd: provider.daily_budget_usd,
             },
-            client: self.upstream.clone(),
+            client: self.client.clone(),
             fault_switch: Arc::clone(&self.fault_switch),
-            concurrency: places,
+            concurrency: runtime.concurrency,
             max_concurrent: provider.max_concurrent,
-            status: vitals,
-            actor,
-            store,
-            clock,
-            random_unit: random::random_unit,
-            events: voice,
+            status: runtime.status,
+            actor: runtime.actor,
+            store: runtime.store,
+            clock: runtime.clock,
+            random_unit,
+            events: runtime.events,
             probe_coordinator: self.probe_coordinator.clone(),
         }
     }
@@ -156,59 +146,71 @@ pub struct RestoredState {
     pub history: RestoredHistory,
 }
 
+impl RestoredState {
+    /// Loads the saved state. If that fails or takes too long, everything starts afresh.
+    pub async fn load(store: &dyn Store) -> Self {
+        let reads = async {
+            futures_util::try_join!(
+                store.breakers(),
+                store.daily_spend(),
+                store.incidents(),
+                store.service_lifetime()
+            )
+        };
+        let read = tokio::time::timeout(LOAD_TIMEOUT, reads).await;
+        let Ok(Ok((breakers, daily_spend, incidents, lifetime))) = read else {
+            tracing::warn!("saved breakers, daily spend and incidents not loaded");
+            return Self::default();
+        };
+        Self {
+            breakers,
+            daily_spend,
+            history: RestoredHistory {
+                incidents,
+                lifetime,
+            },
+        }
+    }
+}
+
 /// The initial status of a provider: its saved spend, and its breaker if that was not closed.
-pub fn restored_status(provider: &str, remembered: &RestoredState) -> ProviderStatus {
-    let spent = remembered
-        .daily_spend
-        .iter()
-        .find(|record| record.provider == provider);
-    let spent = spent.map(|record| DailySpend {
+pub fn restored_status(provider: &str, restored: &RestoredState) -> ProviderStatus {
+    let mut spend = restored.daily_spend.iter();
+    let spend = spend.find(|record| record.provider == provider);
+    let spend = spend.map(|record| DailySpend {
         day: record.utc_day,
         usd: record.usd,
         estimated: record.is_estimated,
     });
-    let vitals = ProviderStatus {
-        spend_today: spent.unwrap_or_default(),
+    let mut status = ProviderStatus {
+        spend_today: spend.unwrap_or_default(),
         ..ProviderStatus::default()
     };
-    let Some(record) = remembered
-        .breakers
-        .iter()
-        .find(|record| record.provider == provider)
-    else {
-        return vitals;
-    };
-    // Records of earlier versions only have the wire name, which several faults share.
-    let fault_by_wire_name = || {
-        FaultKind::ALL
-            .into_iter()
-            .find(|fault| fault.wire_name() == record.reason)
-    };
-    let fault = record.fault.or_else(fault_by_wire_name);
-    ProviderStatus {
-        state: if record.is_blocked {
+    let mut breakers = restored.breakers.iter();
+    if let Some(record) = breakers.find(|record| record.provider == provider) {
+        // Records of earlier versions only have the wire name, which several faults share.
+        let has_wire_name = |fault: &FaultKind| fault.wire_name() == record.reason;
+        let fault = record
+            .fault
+            .or_else(|| FaultKind::ALL.into_iter().find(has_wire_name));
+        status.state = if record.is_blocked {
             ProviderState::Blocked
         } else {
             ProviderState::Open
-        },
-        retry_at: Some(record.retry_at),
-        last_fault: fault,
-        failed_probes: record.failed_probes,
-        ..vitals
+        };
+        status.retry_at = Some(record.retry_at);
+        status.last_fault = fault;
+        status.failed_probes = record.failed_probes;
     }
+    status
 }
 
 /// A stable id of the account in use: a hash of dialect, base URL, model and key. Instances with
 /// the same account share breaker events.
 fn account_id(provider: &ProviderSettings) -> Arc<str> {
-    let key = provider.api_key.as_ref().map_or("", |key| key.expose());
-    fingerprint([
-        provider.dialect.as_str(),
-        &provider.base_url,
-        &provider.model,
-        key,
-    ])
-    .into()
+    let key = provider.api_key.as_ref().map_or("", Secret::expose);
+    let dialect = provider.dialect.as_str();
+    fingerprint([dialect, &provider.base_url, &provider.model, key]).into()
 }
 
 fn dialect_kind(dialect: Dialect) -> DialectKind {
@@ -222,9 +224,8 @@ fn dialect_kind(dialect: Dialect) -> DialectKind {
 }
 
 fn context_tokens(provider: &ProviderSettings) -> u32 {
-    provider
-        .context_tokens
-        .map_or(0, |tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
+    let tokens = provider.context_tokens.unwrap_or(0);
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 fn model_config(provider: &ProviderSettings) -> ModelConfig {
@@ -247,20 +248,8 @@ fn model_config(provider: &ProviderSettings) -> ModelConfig {
     }
 }
 
-fn call_timeouts(provider: &ProviderSettings) -> AttemptTimeouts {
-    let timeouts = &provider.timeouts;
-    AttemptTimeouts {
-        first_token: timeouts.first_token.clone(),
-        stall: timeouts.stall,
-        total: timeouts.attempt,
-    }
-}
-
-fn breaker_config(
-    breaker: &BreakerSettings,
-    recovery_probe: bool,
-    attempt: Duration,
-) -> BreakerConfig {
+fn breaker_config(provider: &ProviderSettings) -> BreakerConfig {
+    let breaker = &provider.breaker;
     BreakerConfig {
         consecutive_failures: breaker.consecutive_failures,
         failure_rate: breaker.failure_rate,
@@ -273,8 +262,8 @@ fn breaker_config(
         open_max: breaker.open_max,
         blocked_for: breaker.blocked_for,
         probes: breaker.probes,
-        recovery_probe,
-        probe_lease: attempt + PROBE_LEASE_MARGIN,
+        recovery_probe: provider.health.recovery_probe,
+        probe_lease: provider.timeouts.attempt + PROBE_LEASE_MARGIN,
     }
 }
 

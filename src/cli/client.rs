@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -42,22 +42,13 @@ impl StatusClient<'_> {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> anyhow::Result<HttpReply> {
+    ) -> Result<HttpReply> {
         let reply = tokio::time::timeout(REQUEST_TIMEOUT, self.send(method, path, body)).await;
-        reply.unwrap_or_else(|_| {
-            Err(anyhow::anyhow!(
-                "no answer within {} s",
-                REQUEST_TIMEOUT.as_secs()
-            ))
-        })
+        let seconds = REQUEST_TIMEOUT.as_secs();
+        reply.map_err(|_| anyhow::anyhow!("no answer within {seconds} s"))?
     }
 
-    async fn send(
-        self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<HttpReply> {
+    async fn send(self, method: Method, path: &str, body: Option<&Value>) -> Result<HttpReply> {
         let transport = Transport::new(CONNECT_TIMEOUT).context("cannot create the HTTP client")?;
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let mut request = http::Request::builder().method(method).uri(url);
@@ -94,11 +85,29 @@ impl StatusClient<'_> {
     }
 }
 
+/// A list in a reply. Empty if it is missing.
+pub(super) fn as_list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The value as a single line without control characters.
+pub(super) fn single_line(value: &Value) -> String {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    without_controls(&text)
+}
+
+/// Replaces control characters, which could move the cursor.
+pub(super) fn without_controls(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// The URL under which this machine reaches a service with the given `server.listen`.
 ///
 /// # Errors
 /// The port is 0, so it is only known to the running service.
-pub fn service_url(listen: &str) -> anyhow::Result<String> {
+pub fn service_url(listen: &str) -> Result<String> {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
     anyhow::ensure!(
         port != "0",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Drill;
-use super::client::{HttpReply, StatusClient};
+use super::client::{HttpReply, StatusClient, as_list, single_line};
 use crate::config::format_duration;
 
 const DRILLS_PATH: &str = "/admin/drills";
@@ -40,24 +40,20 @@ pub async fn run(
         "for": format_duration(drill.duration()),
         "share": drill.share,
     });
-    let started = &check_reply(
-        service,
-        service
-            .request(Method::POST, DRILLS_PATH, Some(&body))
-            .await,
-    )
-    .with_context(|| format!("the drill was not started at {}", service.url))?;
+    let started = &call(service, Method::POST, DRILLS_PATH, Some(&body))
+        .await
+        .with_context(|| format!("the drill was not started at {}", service.url))?;
     let ends = Instant::now() + drill.duration();
-    let share = if drill.share < 1.0 {
-        format!(", for {} of calls", drill.share)
-    } else {
-        String::new()
+    let share = match drill.share {
+        share if share < 1.0 => format!(", for {share} of calls"),
+        _ => String::new(),
     };
+    let until = single_line(&started["until"]);
+    let Drill {
+        provider, fault, ..
+    } = drill;
     print(&format!(
-        "Outage drill at {}: {}{share}, until {}.",
-        drill.provider,
-        drill.fault,
-        single_line(&started["until"])
+        "Outage drill at {provider}: {fault}{share}, until {until}."
     ));
     print("Ctrl-C ends it early.");
     let mut stop = pin!(stop);
@@ -66,35 +62,23 @@ pub async fn run(
         () = wait_until_ended(service, drill, started, ends) => false,
     };
     if stopped_early {
-        let path = format!("{DRILLS_PATH}?provider={}", drill.provider);
-        check_reply(service, service.request(Method::DELETE, &path, None).await).with_context(
-            || {
-                format!(
-                    "the drill was not ended; it ends by itself at {}",
-                    single_line(&started["until"])
-                )
-            },
-        )?;
+        let path = format!("{DRILLS_PATH}?provider={provider}");
+        let stopped = call(service, Method::DELETE, &path, None).await;
+        stopped
+            .with_context(|| format!("the drill was not ended; it ends by itself at {until}"))?;
     }
     let report = tokio::time::timeout(REPORT_TIMEOUT, wait_for_report(service, started)).await;
-    match &report {
-        Ok(report) => {
-            let summary = match (stopped_early, report["ended_by"].as_str()) {
-                (true, _) => "The drill was ended early.",
-                (false, Some("operator")) => "The drill was ended early, by someone else.",
-                (false, _) => "The drill ended by itself.",
-            };
-            print(summary);
-            format_report(report).iter().for_each(|line| print(line));
-            Ok(())
-        }
-        Err(_) => {
-            anyhow::bail!(
-                "the drill is over, but the service at {} returns no report",
-                service.url
-            )
-        }
-    }
+    let Ok(report) = report else {
+        let url = service.url;
+        anyhow::bail!("the drill is over, but the service at {url} returns no report");
+    };
+    print(match report["ended_by"].as_str() {
+        _ if stopped_early => "The drill was ended early.",
+        Some("operator") => "The drill was ended early, by someone else.",
+        _ => "The drill ended by itself.",
+    });
+    format_report(&report).iter().for_each(|line| print(line));
+    Ok(())
 }
 
 /// Waits until the drill has ended. If the service is unreachable, waits for the scheduled end.
@@ -109,16 +93,10 @@ async fn wait_until_ended(
         if Instant::now() >= ends {
             return;
         }
-        let Ok(list) = &check_reply(
-            service,
-            service.request(Method::GET, DRILLS_PATH, None).await,
-        ) else {
-            continue;
-        };
-        let running = list["running"].as_array().map_or(&[][..], Vec::as_slice);
-        if !running
-            .iter()
-            .any(|entry| entry["provider"] == drill.provider && entry["from"] == started["from"])
+        let is_ours =
+            |entry: &Value| entry["provider"] == drill.provider && entry["from"] == started["from"];
+        if let Ok(list) = call(service, Method::GET, DRILLS_PATH, None).await
+            && !as_list(&list["running"]).iter().any(is_ours)
         {
             return;
         }
@@ -129,18 +107,15 @@ async fn wait_until_ended(
 async fn wait_for_report(service: StatusClient<'_>, started: &Value) -> Value {
     let accept_unfinished_at = Instant::now() + REPORT_TIMEOUT / 2;
     loop {
-        if let Ok(list) = &check_reply(
-            service,
-            service.request(Method::GET, DRILLS_PATH, None).await,
-        ) {
-            let reports = list["reports"].as_array().map_or(&[][..], Vec::as_slice);
+        if let Ok(list) = call(service, Method::GET, DRILLS_PATH, None).await {
             let is_ours = |report: &&Value| {
                 report["provider"] == started["provider"] && report["from"] == started["from"]
             };
-            let found = reports.iter().find(is_ours);
-            if let Some(report) = found.filter(|report| {
-                unfinished_turns(report) == 0 || Instant::now() >= accept_unfinished_at
-            }) {
+            let is_complete = |report: &Value| {
+                number(&report["turns"]["under_way"]) == 0 || Instant::now() >= accept_unfinished_at
+            };
+            let report = as_list(&list["reports"]).iter().find(is_ours);
+            if let Some(report) = report.filter(|report| is_complete(report)) {
                 return report.clone();
             }
         }
@@ -148,29 +123,29 @@ async fn wait_for_report(service: StatusClient<'_>, started: &Value) -> Value {
     }
 }
 
-fn unfinished_turns(report: &Value) -> u64 {
-    report
-        .pointer("/turns/under_way")
-        .and_then(Value::as_u64)
-        .unwrap_or_default()
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+async fn call(
+    service: StatusClient<'_>,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    check_reply(service, service.request(method, path, body).await?)
 }
 
 /// Returns the JSON body of a successful reply. An error says what the operator can do.
-fn check_reply(
-    service: StatusClient<'_>,
-    answer: anyhow::Result<HttpReply>,
-) -> anyhow::Result<Value> {
-    let HttpReply { status, body } = answer?;
-    let body = &body.unwrap_or_default();
+fn check_reply(service: StatusClient<'_>, reply: HttpReply) -> anyhow::Result<Value> {
+    let body = reply.body.unwrap_or_default();
     let error = &body["error"];
     let message = error.get("message").map(single_line).unwrap_or_default();
-    match status {
-        StatusCode::OK if body.is_object() => Ok(body.clone()),
-        StatusCode::UNAUTHORIZED => {
-            anyhow::bail!(
-                "it refuses the admin token; set $FAILSOFT_ADMIN_TOKEN to its server.admin_token"
-            )
-        }
+    match reply.status {
+        StatusCode::OK if body.is_object() => Ok(body),
+        StatusCode::UNAUTHORIZED => anyhow::bail!(
+            "it refuses the admin token; set $FAILSOFT_ADMIN_TOKEN to its server.admin_token"
+        ),
         StatusCode::NOT_FOUND if error.get("code").is_none_or(|code| code != "not_found") => {
             anyhow::bail!("what listens at {} is no Failsoft", service.url)
         }
@@ -178,42 +153,29 @@ fn check_reply(
             anyhow::bail!("its admin API is off; set server.admin_token in its configuration")
         }
         _ if error.is_object() => anyhow::bail!("{message}"),
-        status => anyhow::bail!(
-            "what listens there is no Failsoft: it answers {}",
-            status.as_u16()
-        ),
+        status => {
+            let status = status.as_u16();
+            anyhow::bail!("what listens there is no Failsoft: it answers {status}")
+        }
     }
-}
-
-/// The value as a single line without control characters, which could move the cursor.
-fn single_line(value: &Value) -> String {
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 fn format_report(report: &Value) -> Vec<String> {
     let turns = &report["turns"];
     let breaker = &report["breaker"];
     let calls = &report["calls"];
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let of = |key: &str| number(&turns[key]);
     let seconds = |value: &Value| {
-        value
-            .as_u64()
-            .map(|ms| format!("{}.{:01} s", ms / 1_000, ms / 100 % 10))
+        let ms = value.as_u64()?;
+        Some(format!("{}.{} s", ms / 1_000, ms / 100 % 10))
     };
-    let sources: Vec<_> = turns["sources"].as_object().into_iter().flatten().collect();
-    let sources: Vec<_> = sources
-        .iter()
+    let sources = turns["sources"].as_object().into_iter().flatten();
+    let sources: Vec<String> = sources
         .map(|(name, count)| format!("{} {name}", number(count)))
         .collect();
-    let sources = if sources.is_empty() {
-        "none".to_owned()
-    } else {
-        sources.join(", ")
+    let sources = match sources.join(", ") {
+        sources if sources.is_empty() => "none".to_owned(),
+        sources => sources,
     };
     let mut lines = vec![
         format!(
@@ -221,34 +183,28 @@ fn format_report(report: &Value) -> Vec<String> {
             number(&calls["total"]),
             number(&calls["befallen"])
         ),
-        format!("Turns     {}: {sources}", number(&turns["turns"])),
+        format!("Turns     {}: {sources}", of("turns")),
         format!(
             "          {} degraded, {} interrupted, {} restarts, {} attempts of which {} failed at the provider",
-            number(&turns["degraded"]),
-            number(&turns["interrupted"]),
-            number(&turns["restarts"]),
-            number(&turns["attempts"]),
-            number(&turns["failed"])
+            of("degraded"),
+            of("interrupted"),
+            of("restarts"),
+            of("attempts"),
+            of("failed")
         ),
     ];
-    if number(&turns["under_way"]) > 0 {
-        lines.push(format!(
-            "          {} still under way",
-            number(&turns["under_way"])
-        ));
+    if of("under_way") > 0 {
+        lines.push(format!("          {} still under way", of("under_way")));
     }
-    let opened = match (
-        seconds(&breaker["opened_after_ms"]),
-        seconds(&breaker["limited_after_ms"]),
-    ) {
-        (Some(after), _) => format!(
-            "opened after {after}, {} in all",
-            format_times(number(&breaker["opened"]))
-        ),
-        (None, Some(after)) => {
+    let opened_after = seconds(&breaker["opened_after_ms"]);
+    let limited_after = seconds(&breaker["limited_after_ms"]);
+    let opened = match (opened_after, limited_after, number(&breaker["opened"])) {
+        (Some(after), _, 1) => format!("opened after {after}, once in all"),
+        (Some(after), _, times) => format!("opened after {after}, {times} times in all"),
+        (None, Some(after), _) => {
             format!("stayed closed; a rate limit was waited out from {after} on")
         }
-        (None, None) => "stayed closed".to_owned(),
+        (None, None, _) => "stayed closed".to_owned(),
     };
     let closed = seconds(&breaker["closed_after_ms"]);
     let closed = closed.map_or(String::new(), |after| {
@@ -259,14 +215,6 @@ fn format_report(report: &Value) -> Vec<String> {
         lines.push(format!("Slowest   first text after {longest}"));
     }
     lines
-}
-
-fn format_times(number: u64) -> String {
-    if number == 1 {
-        "once".to_owned()
-    } else {
-        format!("{number} times")
-    }
 }
 
 #[cfg(test)]
@@ -309,7 +257,7 @@ mod tests {
         let error_for = |status: u16, code: &str, message: &str| {
             let body = Some(json!({ "error": { "code": code, "message": message } }));
             let status = StatusCode::from_u16(status).unwrap_or_default();
-            check_reply(service, Ok(HttpReply { status, body }))
+            check_reply(service, HttpReply { status, body })
                 .map_err(|error| error.to_string())
                 .unwrap_err()
         };
@@ -322,10 +270,10 @@ mod tests {
         assert_eq!(error_for(409, "conflict", "a drill\nruns"), "a drill runs");
         let foreign = check_reply(
             service,
-            Ok(HttpReply {
+            HttpReply {
                 status: StatusCode::OK,
                 body: None,
-            }),
+            },
         );
         assert!(foreign.is_err_and(|error| error.to_string().contains("no Failsoft")));
     }

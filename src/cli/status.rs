@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::Method;
 use serde_json::Value;
 
-use super::client::StatusClient;
-use crate::config::Secret;
+use super::client::{StatusClient, as_list, single_line, without_controls};
+use crate::config::{Secret, align_columns};
 
 const MAX_INCIDENTS: usize = 5;
 
@@ -15,44 +16,34 @@ const MAX_INCIDENTS: usize = 5;
 /// # Errors
 /// The service is unreachable, or not a Failsoft service. The message is for the operator.
 pub async fn status_table(url: &str, token: Option<&Secret>) -> anyhow::Result<String> {
-    let status = fetch_status(url, token).await;
-    let status =
-        status.with_context(|| format!("the service at {url} cannot be asked for its status"))?;
+    let status = fetch_status(url, token)
+        .await
+        .with_context(|| format!("the service at {url} cannot be asked for its status"))?;
     Ok(format_status(url, &status))
 }
 
 async fn fetch_status(url: &str, token: Option<&Secret>) -> anyhow::Result<Value> {
-    let reply = StatusClient { url, token }
-        .request(http::Method::GET, "/status.json", None)
-        .await?;
-    let status = reply.status;
+    let service = StatusClient { url, token };
+    let reply = service.request(Method::GET, "/status.json", None).await?;
+    let code = reply.status.as_u16();
     anyhow::ensure!(
-        status.is_success(),
-        "what listens there is no Failsoft: it answers {}",
-        status.as_u16()
+        reply.status.is_success(),
+        "what listens there is no Failsoft: it answers {code}"
     );
-    let status = reply
+    let is_status = |body: &Value| body["mode"].is_string() && body["providers"].is_array();
+    reply
         .body
-        .filter(|status| status["mode"].is_string() && status["providers"].is_array());
-    status.context("what listens there is no Failsoft: its answer is no status")
+        .filter(is_status)
+        .context("what listens there is no Failsoft: its answer is no status")
 }
 
 /// A value as the text of a cell, on a single line without control characters.
-fn format_cell(value: &Value) -> String {
-    let text = match value {
-        Value::Null => return "-".to_owned(),
-        Value::String(text) if text.is_empty() => return "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    single_line(&text)
-}
-
-/// Replaces control characters, which could move the cursor.
-fn single_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        other => single_line(other),
+    }
 }
 
 fn format_status(url: &str, status: &Value) -> String {
@@ -65,57 +56,47 @@ fn format_status(url: &str, status: &Value) -> String {
     ] {
         if !rows.is_empty() {
             lines.extend([String::new(), title.to_owned()]);
-            lines.extend(
-                align_columns(&rows)
-                    .into_iter()
-                    .map(|row| format!("  {row}")),
-            );
+            let rows = align_columns(&rows).into_iter();
+            lines.extend(rows.map(|row| format!("  {row}")));
         }
     }
     lines.join("\n") + "\n"
 }
 
 fn format_header(url: &str, status: &Value) -> Vec<String> {
+    let of = |key: &str| cell(&status[key]);
     let up = Duration::from_secs(status["uptime_s"].as_u64().unwrap_or_default());
     let up = humantime::format_duration(up);
-    let answers = &status["answers"];
-    let share = answers["availability"].as_f64();
-    let share = share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
-    let incident = &status["incident"];
-    let incident = if incident.is_null() {
-        String::new()
-    } else {
-        format!(", incident {}", format_cell(incident))
+    let incident = match &status["incident"] {
+        Value::Null => String::new(),
+        incident => format!(", incident {}", cell(incident)),
     };
     let mut lines = vec![
         format!(
             "Failsoft {} at {url}, instance {}, up {up}",
-            format_cell(&status["version"]),
-            format_cell(&status["instance"])
+            of("version"),
+            of("instance")
         ),
-        format!(
-            "Mode      {} since {}{incident}",
-            format_cell(&status["mode"]),
-            format_cell(&status["since"])
-        ),
-        format!("Next      {}", format_cell(&status["active"])),
-        format!(
-            "Answers   {}, by AI {}, degraded {}, availability {share}",
-            format_cell(&answers["total"]),
-            format_cell(&answers["ai"]),
-            format_cell(&answers["degraded"])
-        ),
+        format!("Mode      {} since {}{incident}", of("mode"), of("since")),
     ];
-    lines.extend(
-        [("24 hours", "24h"), ("30 days", "30d")]
-            .into_iter()
-            .filter_map(|(name, key)| format_period(name, status.get("availability")?.get(key)?)),
-    );
     if status["message"]
         .as_str()
         .is_some_and(|message| !message.is_empty())
     {
-        lines.insert(2, format!("Message   {}", format_cell(&status["message"])));
+        lines.push(format!("Message   {}", of("message")));
+    }
+    let answers = &status["answers"];
+    let share = answers["availability"].as_f64();
+    let share = share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0));
+    lines.push(format!("Next      {}", of("active")));
+    lines.push(format!(
+        "Answers   {}, by AI {}, degraded {}, availability {share}",
+        cell(&answers["total"]),
+        cell(&answers["ai"]),
+        cell(&answers["degraded"])
+    ));
+    for (name, key) in [("24 hours", "24h"), ("30 days", "30d")] {
+        lines.extend(format_period(name, &status["availability"][key]));
     }
     lines
 }
@@ -128,21 +109,19 @@ fn format_period(name: &str, period: &Value) -> Option<String> {
         })
     };
     let total = period.pointer("/counts/total")?;
-    let cost = period["cost_usd"]
-        .as_f64()
-        .map_or(String::new(), |usd| format!(", ${usd:.4}"));
+    let cost = period["cost_usd"].as_f64();
+    let cost = cost.map_or(String::new(), |usd| format!(", ${usd:.4}"));
     let reasons = period["reasons"].as_object().into_iter().flatten();
-    let reasons: Vec<_> = reasons
-        .map(|(reason, count)| format!("{} {}", single_line(reason), format_cell(count)))
+    let reasons: Vec<String> = reasons
+        .map(|(reason, count)| format!("{} {}", without_controls(reason), cell(count)))
         .collect();
-    let failed = if reasons.is_empty() {
-        String::new()
-    } else {
-        format!("; failed attempts: {}", reasons.join(", "))
+    let failed = match reasons.join(", ") {
+        reasons if reasons.is_empty() => reasons,
+        reasons => format!("; failed attempts: {reasons}"),
     };
     Some(format!(
         "{name:9} {} messages: {} answered, {} by AI; AI available {} of the time{cost}{failed}",
-        format_cell(total),
+        cell(total),
         percent("answers"),
         percent("ai"),
         percent("ai_time")
@@ -150,11 +129,7 @@ fn format_period(name: &str, period: &Value) -> Option<String> {
 }
 
 fn provider_rows(status: &Value) -> Vec<Vec<String>> {
-    let providers = as_list(&status["providers"]);
-    let has_costs = providers
-        .iter()
-        .any(|provider| provider["usage"].is_object());
-    let mut titles = vec![
+    const TITLES: [&str; 11] = [
         "PROVIDER",
         "MODEL",
         "STATE",
@@ -167,38 +142,39 @@ fn provider_rows(status: &Value) -> Vec<Vec<String>> {
         "RESTARTS",
         "FIRST TOKEN P50/P95 MS",
     ];
-    titles.extend(has_costs.then_some("COST USD"));
-    let mut rows = vec![titles.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    let providers = as_list(&status["providers"]);
+    let has_costs = providers
+        .iter()
+        .any(|provider| provider["usage"].is_object());
+    let mut titles = TITLES.map(str::to_owned).to_vec();
+    titles.extend(has_costs.then(|| "COST USD".to_owned()));
+    let mut rows = vec![titles];
     for provider in providers {
         let healthy = match provider["healthy"].as_bool() {
             Some(true) => "yes",
             Some(false) => "no",
             None => "-",
         };
-        let first_token = |share| {
-            provider
-                .pointer(&format!("/latency_ms/first_token/{share}"))
-                .unwrap_or(&Value::Null)
-        };
         let counts = &provider["counts"];
+        let first_token = &provider["latency_ms"]["first_token"];
         let mut row = vec![
-            format_cell(&provider["name"]),
-            format_cell(&provider["model"]),
-            format_cell(&provider["state"]),
+            cell(&provider["name"]),
+            cell(&provider["model"]),
+            cell(&provider["state"]),
             healthy.to_owned(),
-            format_cell(&provider["reason"]),
-            format_cell(&provider["retry_at"]),
-            format_cell(&provider["in_flight"]),
-            format_cell(&counts["success"]),
-            format_cell(&counts["failure"]),
-            format_cell(&counts["restarts"]),
+            cell(&provider["reason"]),
+            cell(&provider["retry_at"]),
+            cell(&provider["in_flight"]),
+            cell(&counts["success"]),
+            cell(&counts["failure"]),
+            cell(&counts["restarts"]),
             format!(
                 "{}/{}",
-                format_cell(first_token("p50")),
-                format_cell(first_token("p95"))
+                cell(&first_token["p50"]),
+                cell(&first_token["p95"])
             ),
         ];
-        let cost = provider.pointer("/usage/cost_usd").and_then(Value::as_f64);
+        let cost = provider["usage"]["cost_usd"].as_f64();
         row.extend(has_costs.then(|| cost.map_or("-".to_owned(), |usd| format!("{usd:.4}"))));
         rows.push(row);
     }
@@ -206,52 +182,25 @@ fn provider_rows(status: &Value) -> Vec<Vec<String>> {
 }
 
 fn problem_rows(status: &Value) -> Vec<Vec<String>> {
-    as_list(&status["problems"])
-        .iter()
-        .map(|problem| vec![format_cell(problem)])
-        .collect()
+    let problems = as_list(&status["problems"]).iter();
+    problems.map(|problem| vec![cell(problem)]).collect()
 }
 
 fn incident_rows(status: &Value) -> Vec<Vec<String>> {
     let newest = as_list(&status["incidents"]).iter().take(MAX_INCIDENTS);
     let row = |incident: &Value| {
-        let ended = if incident["ended"].is_null() {
-            "now".to_owned()
-        } else {
-            format_cell(&incident["ended"])
+        let ended = match &incident["ended"] {
+            Value::Null => "now".to_owned(),
+            ended => cell(ended),
         };
         vec![
-            format_cell(&incident["id"]),
-            format_cell(&incident["mode"]),
-            format!("{} to {ended}", format_cell(&incident["started"])),
-            format_cell(&incident["cause"]),
+            cell(&incident["id"]),
+            cell(&incident["mode"]),
+            format!("{} to {ended}", cell(&incident["started"])),
+            cell(&incident["cause"]),
         ]
     };
     newest.map(row).collect()
-}
-
-fn as_list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn align_columns(rows: &[Vec<String>]) -> Vec<String> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! Problems in a configuration: the place, the key and what would be valid.
+//! Problems in a configuration: the place, the key and what would be valid. [`Diagnostics`] collects
+//! them while a document is read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,22 @@ pub struct Problem {
     pub key: String,
     /// What is wrong and what would be valid. Never contains a secret.
     pub message: String,
+}
+
+impl Problem {
+    pub(super) fn new(
+        file: &str,
+        line: Option<usize>,
+        key: &str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            file: file.to_owned(),
+            line,
+            key: key.to_owned(),
+            message: message.into(),
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -58,36 +76,77 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// The name most similar to `typed`, if any is similar enough to suggest.
 pub(super) fn nearest<'n>(typed: &str, names: &[&'n str]) -> Option<&'n str> {
+    /// Longer texts resemble no name.
+    const MAX_BYTES: usize = 256;
+    if typed.len() > MAX_BYTES {
+        return None;
+    }
     let max_distance = (typed.chars().count() / 3).clamp(1, 3);
-    names
+    let distances = names
         .iter()
-        .map(|name| (edit_distance(typed, name), *name))
+        .map(|name| (strsim::levenshtein(typed, name), *name));
+    let (_, name) = distances
         .filter(|(distance, _)| *distance <= max_distance)
-        .min()
-        .map(|(_, name)| name)
+        .min()?;
+    Some(name)
 }
 
-/// The Levenshtein distance, computed with two rows. Texts over 64 characters count as unrelated.
-fn edit_distance(a: &str, b: &str) -> usize {
-    const MAX_CHARS: usize = 64;
-    let b: Vec<char> = b.chars().collect();
-    if b.len() > MAX_CHARS || a.chars().count() > MAX_CHARS {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut next = vec![i + 1];
-        for ((to, above), corner) in b.iter().zip(row.iter().skip(1)).zip(&row) {
-            let left = next.last().copied().unwrap_or_default();
-            next.push(
-                (corner + usize::from(from != *to))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
+pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+pub(super) struct Diagnostics<'e> {
+    file: String,
+    pub(super) env: Environment<'e>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    /// The lines of the keys that were read, by dotted key with indices of arrays.
+    pub(super) key_lines: BTreeMap<String, usize>,
+    line_starts: Vec<usize>,
+}
+
+impl<'e> Diagnostics<'e> {
+    pub(super) fn new(file: &str, text: &str, env: Environment<'e>) -> Self {
+        let line_ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            file: file.to_owned(),
+            env,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            key_lines: BTreeMap::new(),
+            line_starts: std::iter::once(0).chain(line_ends).collect(),
         }
-        row = next;
     }
-    row.last().copied().unwrap_or_default()
+
+    /// The line of a byte offset, counted from 1.
+    pub(super) fn line_at(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= offset)
+    }
+
+    /// The column of a byte offset in its line, in bytes from 1.
+    pub(super) fn column_at(&self, offset: usize) -> usize {
+        let line = self.line_at(offset);
+        let start = self.line_starts.get(line - 1).copied().unwrap_or_default();
+        offset - start + 1
+    }
+
+    /// The line of a dotted key. `None` if the file does not contain it.
+    pub(super) fn line_of_key(&self, key: &str) -> Option<usize> {
+        self.key_lines.get(key).copied()
+    }
+
+    pub(super) fn add_problem(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
+        self.problems
+            .push(Problem::new(&self.file, line, key, what));
+    }
+
+    pub(super) fn add_warning(&mut self, line: Option<usize>, key: &str, what: impl Into<String>) {
+        self.warnings
+            .push(Problem::new(&self.file, line, key, what));
+    }
+
+    /// Adds a warning about a dotted key that the file contains.
+    pub(super) fn warn_about(&mut self, key: &str, what: impl Into<String>) {
+        self.add_warning(self.line_of_key(key), key, what);
+    }
 }
 
 #[cfg(test)]

@@ -18,19 +18,12 @@ pub trait ConfigEnum: Copy + PartialEq + 'static {
 /// # Errors
 /// Returns a message that lists the valid names.
 pub(super) fn parse_config_enum<T: ConfigEnum>(text: &str) -> Result<T, String> {
-    T::ALL
-        .iter()
-        .copied()
-        .find(|value| value.as_str() == text)
-        .ok_or_else(|| {
-            let names: Vec<&str> = T::ALL.iter().map(|value| value.as_str()).collect();
-            format!(
-                "{} is not {}; use {}",
-                quoted(text),
-                T::KIND,
-                join_with_or(&names)
-            )
-        })
+    let mut all = T::ALL.iter().copied();
+    all.find(|value| value.as_str() == text).ok_or_else(|| {
+        let names: Vec<&str> = T::ALL.iter().map(|value| value.as_str()).collect();
+        let names = join_with_or(&names);
+        format!("{} is not {}; use {names}", quoted(text), T::KIND)
+    })
 }
 
 macro_rules! config_enum {

@@ -1,11 +1,10 @@
 //! Loads settings from a file and the environment, and decides where the providers come from.
 
-use super::diagnostics::{ConfigErrors, Problem};
+use super::diagnostics::{ConfigErrors, Diagnostics, Environment, Problem};
 use super::enums::{ConfigEnum, Dialect};
 use super::parse::address::parse_ollama_host;
 use super::parse::value;
 use super::provider::ProviderSettings;
-use super::reader::{Diagnostics, Environment};
 use super::table_reader::TableReader;
 use super::{LoadedConfig, ProviderSource, Secret, Settings, providers, sections, validate};
 use std::collections::BTreeMap;
@@ -22,23 +21,19 @@ const OLLAMA_HOST_ENV_VAR: &str = "OLLAMA_HOST";
 /// `failsoft.toml` in the working directory if it exists, else `None`.
 ///
 /// A named file is returned even if it does not exist.
-pub fn config_path(named: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let from_env = || {
-        env(CONFIG_ENV_VAR)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    };
+pub fn config_path(named: Option<&Path>, env: Environment<'_>) -> Option<PathBuf> {
+    if let Some(path) = named {
+        return Some(path.to_owned());
+    }
+    if let Some(path) = env(CONFIG_ENV_VAR).filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
     // A dangling symlink counts as existing, so that reading it reports the error.
-    let default_file = || {
-        Path::new(DEFAULT_FILE)
-            .symlink_metadata()
-            .is_ok()
-            .then(|| PathBuf::from(DEFAULT_FILE))
-    };
-    named
-        .map(Path::to_path_buf)
-        .or_else(from_env)
-        .or_else(default_file)
+    let default_file = Path::new(DEFAULT_FILE);
+    default_file
+        .symlink_metadata()
+        .is_ok()
+        .then(|| default_file.to_owned())
 }
 
 impl Settings {
@@ -46,33 +41,21 @@ impl Settings {
     ///
     /// # Errors
     /// Returns every problem, in the order of the file.
-    pub fn load(
-        path: Option<&Path>,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<LoadedConfig, ConfigErrors> {
+    pub fn load(path: Option<&Path>, env: Environment<'_>) -> Result<LoadedConfig, ConfigErrors> {
         let Some(path) = path else {
             return Self::from_text("", "", env);
         };
         let file = path.display().to_string();
-        let fail = |line, what| {
-            ConfigErrors(vec![Problem {
-                file: file.clone(),
-                line,
-                key: String::new(),
-                message: what,
-            }])
-        };
+        let fail = |line, what| ConfigErrors(vec![Problem::new(&file, line, "", what)]);
         let bytes =
             std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            let valid_up_to = error.utf8_error().valid_up_to();
-            let lines = error
+            let valid = error
                 .as_bytes()
                 .iter()
-                .take(valid_up_to)
-                .filter(|byte| **byte == b'\n')
-                .count();
-            fail(Some(lines + 1), "not UTF-8 text".to_owned())
+                .take(error.utf8_error().valid_up_to());
+            let line = valid.filter(|byte| **byte == b'\n').count() + 1;
+            fail(Some(line), "not UTF-8 text".to_owned())
         })?;
         let mut loaded = Self::from_text(&file, &text, env)?;
         loaded.file = Some(path.to_path_buf());
@@ -85,23 +68,18 @@ impl Settings {
     ///
     /// # Errors
     /// Like [`Settings::load`], or the path is a pipe or socket.
-    pub fn reload(
-        path: Option<&Path>,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<LoadedConfig, ConfigErrors> {
-        let kind = path
-            .and_then(|path| path.metadata().ok())
-            .map(|data| data.file_type());
-        match path.filter(|_| kind.is_some_and(|kind| kind.is_fifo() || kind.is_socket())) {
-            None => Self::load(path, env),
-            Some(path) => Err(ConfigErrors(vec![Problem {
-                file: path.display().to_string(),
-                line: None,
-                key: String::new(),
-                message: "came through a pipe, which cannot be read again; start with a file to reload it"
-                    .to_owned(),
-            }])),
-        }
+    pub fn reload(path: Option<&Path>, env: Environment<'_>) -> Result<LoadedConfig, ConfigErrors> {
+        let is_drained = |path: &&Path| {
+            path.metadata()
+                .is_ok_and(|data| data.file_type().is_fifo() || data.file_type().is_socket())
+        };
+        let Some(pipe) = path.filter(is_drained) else {
+            return Self::load(path, env);
+        };
+        let what =
+            "came through a pipe, which cannot be read again; start with a file to reload it";
+        let file = pipe.display().to_string();
+        Err(ConfigErrors(vec![Problem::new(&file, None, "", what)]))
     }
 
     /// Parses the text of a configuration file. Problems refer to it as `file`.
@@ -111,7 +89,7 @@ impl Settings {
     pub fn from_text(
         file: &str,
         text: &str,
-        env: &dyn Fn(&str) -> Option<String>,
+        env: Environment<'_>,
     ) -> Result<LoadedConfig, ConfigErrors> {
         let mut settings = Self::default();
         let (source, reader) = parse_document(file, text, env, |root| {
@@ -152,7 +130,7 @@ fn parse_document<'e, T>(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Diagnostics::new(file, text, env);
     let (document, syntax_errors) = DeTable::parse_recoverable(text);
-    let read = TableReader::read_document(&mut reader, document.get_ref(), read);
+    let read = TableReader::run(&mut reader, String::new(), 1, document.get_ref(), read);
     report_syntax(&mut reader, &syntax_errors);
     reader.problems.sort_by_key(|problem| problem.line);
     if reader.problems.is_empty() {
@@ -184,11 +162,8 @@ fn read_sections(root: &mut TableReader, s: &mut Settings) -> ProviderSource {
     root.read_table("quality", |t| sections::read_quality(t, &mut s.quality));
     root.read_table("alerts", |t| sections::read_alerts(t, &mut s.alerts));
     root.read_table("telemetry", |t| {
-        t.read(
-            "otlp_endpoint",
-            &mut s.telemetry.otlp_endpoint,
-            sections::parse_endpoint,
-        )
+        let endpoint = value::optional(value::base_url);
+        t.read("otlp_endpoint", &mut s.telemetry.otlp_endpoint, endpoint);
     });
     root.read_table("store", |t| sections::read_store(t, &mut s.store));
     root.read_table("limits", |t| sections::read_limits(t, &mut s.limits));
@@ -202,14 +177,14 @@ fn read_sections(root: &mut TableReader, s: &mut Settings) -> ProviderSource {
         ProviderSource::File
     };
     // In demo mode the providers and their names are added later.
-    let names: Option<Vec<String>> = (!s.demo).then(|| {
-        s.providers
-            .iter()
-            .map(|provider| provider.name.clone())
-            .collect()
-    });
+    let names: Vec<&str> = s
+        .providers
+        .iter()
+        .map(|provider| provider.name.as_str())
+        .collect();
+    let names = (!s.demo).then_some(names.as_slice());
     root.read_tables("drills", |t| {
-        s.drills.extend(sections::read_drill(t, names.as_deref()))
+        s.drills.extend(sections::read_drill(t, names))
     });
     source
 }
@@ -223,54 +198,36 @@ fn report_syntax(reader: &mut Diagnostics<'_>, errors: &[toml::de::Error]) {
             .entry(reader.line_at(at))
             .or_insert((at, error.message()));
     }
-    reader.problems.retain(|problem| {
-        problem
-            .line
-            .is_none_or(|line| !first_errors.contains_key(&line))
-    });
+    let has_syntax_error = |line| first_errors.contains_key(&line);
+    reader
+        .problems
+        .retain(|problem| !problem.line.is_some_and(has_syntax_error));
     for (line, (at, message)) in first_errors {
-        let column = at - reader.line_start(at) + 1;
-        reader.add_problem(
-            Some(line),
-            "",
-            format!("not TOML at column {column}: {message}"),
-        );
+        let column = reader.column_at(at);
+        let what = format!("not TOML at column {column}: {message}");
+        reader.add_problem(Some(line), "", what);
     }
 }
 
 /// Adds a provider for each API key in the environment. Without any, switches to demo mode.
 fn providers_from_env(reader: &mut Diagnostics<'_>, settings: &mut Settings) -> ProviderSource {
     let mut found = Vec::new();
-    for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
-        let key = dialect
-            .key_env_var()
-            .and_then(|variable| Some((variable, env_value(reader.env, variable)?)));
-        if let Some((variable, key)) = key {
-            if key.is_ascii() && !key.contains(|c: char| c.is_control()) {
-                let api_key = Some(Secret::new(key));
-                found.push(ProviderSettings {
-                    api_key,
-                    ..settings.new_provider(dialect.as_str(), dialect)
-                });
-            } else {
-                report_env(
-                    reader,
-                    variable,
-                    "has characters in it that no key has".to_owned(),
-                );
+    for dialect in [
+        Dialect::OpenAi,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Ollama,
+    ] {
+        let variable = dialect.key_env_var().unwrap_or(OLLAMA_HOST_ENV_VAR);
+        let Some(value) = (reader.env)(variable).filter(|value| !value.trim().is_empty()) else {
+            continue;
+        };
+        match provider_from_env(settings, dialect, value.trim()) {
+            Ok(provider) => found.push(provider),
+            Err(what) => {
+                let problem = Problem::new("environment", None, variable, what);
+                reader.problems.push(problem);
             }
-        }
-    }
-    if let Some(host) = env_value(reader.env, OLLAMA_HOST_ENV_VAR) {
-        match parse_ollama_host(&host) {
-            Ok(base_url) => {
-                let dialect = Dialect::Ollama;
-                found.push(ProviderSettings {
-                    base_url,
-                    ..settings.new_provider(dialect.as_str(), dialect)
-                });
-            }
-            Err(what) => report_env(reader, OLLAMA_HOST_ENV_VAR, what),
         }
     }
     settings.providers = found;
@@ -286,18 +243,19 @@ fn providers_from_env(reader: &mut Diagnostics<'_>, settings: &mut Settings) -> 
     ProviderSource::Demo
 }
 
-/// The trimmed value of an environment variable. `None` if it is unset or blank.
-fn env_value(env: Environment<'_>, variable: &str) -> Option<String> {
-    env(variable)
-        .map(|value| value.trim().to_owned())
-        .filter(|value| !value.is_empty())
-}
-
-fn report_env(reader: &mut Diagnostics<'_>, variable: &str, what: String) {
-    reader.problems.push(Problem {
-        file: "environment".to_owned(),
-        line: None,
-        key: variable.to_owned(),
-        message: what,
-    });
+/// A provider with an API key, or for Ollama an address, from the environment.
+fn provider_from_env(
+    settings: &Settings,
+    dialect: Dialect,
+    value: &str,
+) -> Result<ProviderSettings, String> {
+    let mut provider = settings.new_provider(dialect.as_str(), dialect);
+    if dialect == Dialect::Ollama {
+        provider.base_url = parse_ollama_host(value)?;
+    } else if value.is_ascii() && !value.contains(|c: char| c.is_control()) {
+        provider.api_key = Some(Secret::new(value));
+    } else {
+        return Err("has characters in it that no key has".to_owned());
+    }
+    Ok(provider)
 }

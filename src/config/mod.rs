@@ -5,28 +5,26 @@
 //! [`report()`] renders the output of `failsoft check`. Nothing here uses the network, and no
 //! message contains a secret.
 //!
-//! In reading order: the sections (`tables`, `policy`, `provider`, `choice`), their value types
-//! (`secret`, `duration`, `address`, `cron`), and the parser (`reader` and `read` walk the
-//! document, `value` parses one value, `load`, `load_tables` and `load_providers` name the keys,
-//! `check` validates across sections).
+//! In reading order: the sections (`model`, `policy`, `provider`, `enums`), their value types
+//! (`secret`, `duration`, `address`, `cron`), and the parser (`table_reader` walks the document,
+//! `value` parses one value, `load`, `sections` and `providers` name the keys, `validate` checks
+//! across sections).
 //!
 //! Relative paths, including those of `file:` secrets, start at the working directory.
 
-mod enums;
-mod validate;
-
 mod diagnostics;
+mod enums;
 mod load;
 mod model;
+mod parse;
 mod policy;
 mod provider;
 mod providers;
-mod read_secrets;
-mod reader;
 mod report;
 mod secret;
 mod sections;
 mod table_reader;
+mod validate;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -54,6 +52,7 @@ pub use policy::{
     TimeoutSettings,
 };
 pub use provider::{Prices, ProviderSettings};
+pub(crate) use report::align_columns;
 pub use report::report;
 pub use secret::{Secret, fingerprint};
 pub(crate) use table_reader::TableReader;
@@ -150,4 +149,3 @@ impl Settings {
         }
     }
 }
-mod parse;

@@ -5,7 +5,7 @@ use super::policy::{BreakerSettings, CallRetry, CallTimeouts, HealthSettings};
 use super::secret::Secret;
 
 /// One of `[[providers]]`. The policies are the global ones with its own keys applied.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProviderSettings {
     /// Unique. Consists of `[a-z0-9_-]`.
     pub name: String,
@@ -40,61 +40,16 @@ pub struct ProviderSettings {
 }
 
 impl ProviderSettings {
-    /// Returns `true` if both configurations are equal, secrets included.
-    pub fn same_config(&self, other: &Self) -> bool {
-        // Destructured, so that a new field cannot be forgotten here.
-        let Self {
-            name,
-            dialect: _,
-            base_url: _,
-            model: _,
-            api_key: _,
-            weight,
-            max_concurrent,
-            prefill,
-            context_tokens,
-            temperature,
-            api_version: _,
-            headers: _,
-            prices,
-            daily_budget_usd,
-            breaker,
-            health,
-            timeouts,
-            retry,
-        } = other;
-        let same_call_options = self.prefill == *prefill
-            && self.context_tokens == *context_tokens
-            && self.temperature == *temperature
-            && self.timeouts == *timeouts
-            && self.retry == *retry;
-        let same_policies = self.weight == *weight
-            && self.max_concurrent == *max_concurrent
-            && self.prices == *prices
-            && self.daily_budget_usd == *daily_budget_usd
-            && self.breaker == *breaker
-            && self.health == *health;
-        self.name == *name && self.same_endpoint(other) && same_call_options && same_policies
-    }
-
     /// Returns `true` if both refer to the same service with the same credentials.
     ///
     /// A rejected key, an exhausted quota or a missing model of one then applies to the other.
     pub fn same_endpoint(&self, other: &Self) -> bool {
-        let same_key = match (&self.api_key, &other.api_key) {
-            (Some(key), Some(other)) => key.equals(other),
-            (key, other) => key.is_none() && other.is_none(),
-        };
-        let header_pairs = self.headers.iter().zip(&other.headers);
-        let mut same_headers =
-            header_pairs.map(|((name, value), other)| *name == other.0 && value.equals(&other.1));
         self.dialect == other.dialect
             && self.base_url == other.base_url
             && self.model == other.model
+            && self.api_key == other.api_key
             && self.api_version == other.api_version
-            && same_key
-            && self.headers.len() == other.headers.len()
-            && same_headers.all(|same| same)
+            && self.headers == other.headers
     }
 }
 
@@ -196,18 +151,12 @@ mod tests {
             edit(&mut other);
             other
         };
-        assert!(base.same_config(&base.clone()) && base.same_endpoint(&base.clone()));
+        assert!(base == base.clone() && base.same_endpoint(&base.clone()));
         for other in endpoint_edits.iter().map(edited) {
-            assert!(
-                !base.same_config(&other) && !base.same_endpoint(&other),
-                "{other:?}"
-            );
+            assert!(base != other && !base.same_endpoint(&other), "{other:?}");
         }
         for other in policy_edits.iter().map(edited) {
-            assert!(
-                !base.same_config(&other) && base.same_endpoint(&other),
-                "{other:?}"
-            );
+            assert!(base != other && base.same_endpoint(&other), "{other:?}");
         }
     }
 }

@@ -3,12 +3,13 @@
 
 use super::diagnostics::{join_with_or, quoted};
 use super::enums::{ConfigEnum, Dialect};
-use super::parse::address::{is_loopback, parse_base_url};
+use super::parse::address::is_loopback;
 use super::parse::value::{
-    ParseResult, config_enum, float, from_text, integer, optional, prefill, single_line,
+    MAX_COUNT, ParseResult, base_url, config_enum, float, from_text, integer, optional, prefill,
+    single_line,
 };
 use super::provider::{Prices, ProviderSettings};
-use super::sections::{MAX_COUNT, read_breaker, read_call_retry, read_call_timeouts, read_health};
+use super::sections::{read_breaker, read_call_retry, read_call_timeouts, read_health};
 use super::table_reader::TableReader;
 use super::{Secret, Settings};
 
@@ -25,10 +26,8 @@ pub(super) fn read_providers(root: &mut TableReader, settings: &mut Settings) {
             );
             t.add_problem("name", what);
         } else if !provider.name.is_empty() {
-            first_uses.push((
-                provider.name.clone(),
-                format!("{} (line {})", t.path, t.line),
-            ));
+            let place = format!("{} (line {})", t.path, t.line);
+            first_uses.push((provider.name.clone(), place));
         }
         providers.push(provider);
     });
@@ -37,43 +36,27 @@ pub(super) fn read_providers(root: &mut TableReader, settings: &mut Settings) {
 
 /// Parses one provider. Invalid keys keep their default, so that the rest is checked as well.
 fn read_provider(t: &mut TableReader, settings: &Settings) -> ProviderSettings {
-    let mut dialect = None;
     let names: Vec<&str> = Dialect::ALL
         .iter()
         .map(|dialect| dialect.as_str())
         .collect();
-    t.require("dialect", &format!("use {}", join_with_or(&names)));
-    t.read("dialect", &mut dialect, |value| {
-        config_enum(value).map(Some)
-    });
+    let hint = format!("use {}", join_with_or(&names));
+    let dialect = t.read_required("dialect", &hint, config_enum);
     let mut p = settings.new_provider("", dialect.unwrap_or(Dialect::OpenAi));
 
-    t.require("name", "a name of its own, such as \"openai\"");
-    t.read(
-        "name",
-        &mut p.name,
-        from_text("a name in quotes", parse_name),
-    );
-    t.require(
-        "model",
-        &p.dialect
-            .default_model()
-            .map_or("the deployment's name".to_owned(), |model| {
-                format!("such as {model:?}")
-            }),
-    );
+    let hint = "a name of its own, such as \"openai\"";
+    let name = t.read_required("name", hint, from_text("a name in quotes", parse_name));
+    p.name = name.unwrap_or_default();
+    let hint = match p.dialect.default_model() {
+        Some(model) => format!("such as {model:?}"),
+        None => "the deployment's name".to_owned(),
+    };
+    t.require("model", &hint);
     t.read("model", &mut p.model, single_line);
-    t.read(
-        "base_url",
-        &mut p.base_url,
-        from_text("a URL in quotes", parse_base_url),
-    );
+    t.read("base_url", &mut p.base_url, base_url);
     t.read("weight", &mut p.weight, integer(1..=1_000_000));
-    t.read(
-        "max_concurrent",
-        &mut p.max_concurrent,
-        integer(1..=1_000_000),
-    );
+    let max_concurrent = integer(1..=1_000_000);
+    t.read("max_concurrent", &mut p.max_concurrent, max_concurrent);
     t.read("prefill", &mut p.prefill, prefill);
     t.read("context_tokens", &mut p.context_tokens, |value| {
         integer(0..=MAX_COUNT)(value).map(|tokens: u64| (tokens > 0).then_some(tokens))
@@ -81,27 +64,21 @@ fn read_provider(t: &mut TableReader, settings: &Settings) -> ProviderSettings {
     t.read("temperature", &mut p.temperature, |value| {
         float(0.0..=2.0)(value).map(Some)
     });
-    t.read(
-        "api_version",
-        &mut p.api_version,
-        optional(from_text("text in quotes", parse_api_version)),
-    );
+    let api_version = optional(from_text("text in quotes", parse_api_version));
+    t.read("api_version", &mut p.api_version, api_version);
     t.read_named_secrets("headers", &mut p.headers, parse_header_name);
     read_prices(t, &mut p);
     t.read("daily_budget_usd", &mut p.daily_budget_usd, |value| {
         float(0.0..=f64::INFINITY)(value).map(|usd| (usd > 0.0).then_some(usd))
     });
     if dialect == Some(Dialect::Ollama) && p.context_tokens.is_none() {
-        t.add_warning(
-            "context_tokens",
-            "without it the server cuts longer conversations, and does not say so; write how many tokens the model may hold, such as 8192",
-        );
+        let what = "without it the server cuts longer conversations, and does not say so; write how many tokens the model may hold, such as 8192";
+        t.add_warning("context_tokens", what);
     }
     if p.daily_budget_usd.is_some() && p.prices.is_none() {
-        t.add_warning(
-            "daily_budget_usd",
-            "without prices what is spent stays unknown; write prices = { input = …, output = … }",
-        );
+        let what =
+            "without prices what is spent stays unknown; write prices = { input = …, output = … }";
+        t.add_warning("daily_budget_usd", what);
     }
     t.read_table("breaker", |t| read_breaker(t, &mut p.breaker));
     t.read_table("health", |t| read_health(t, &mut p.health));
@@ -124,28 +101,26 @@ fn parse_name(text: &str) -> ParseResult<String> {
     const MAX_NAME_LEN: usize = 64;
     let is_allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-    if text.is_empty() || text.len() > MAX_NAME_LEN || !text.bytes().all(is_allowed) {
-        return Err(format!(
-            "{} is not a name; use a to z, 0 to 9, _ and -, at most {MAX_NAME_LEN} of them",
-            quoted(text)
-        ));
-    }
     if text == "auto" {
         return Err("\"auto\" stands for any provider in requests; use another name".to_owned());
     }
-    Ok(text.to_owned())
+    if (1..=MAX_NAME_LEN).contains(&text.len()) && text.bytes().all(is_allowed) {
+        return Ok(text.to_owned());
+    }
+    let text = quoted(text);
+    Err(format!(
+        "{text} is not a name; use a to z, 0 to 9, _ and -, at most {MAX_NAME_LEN} of them"
+    ))
 }
 
 fn parse_api_version(text: &str) -> ParseResult<String> {
-    if text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-    {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if text.bytes().all(is_allowed) {
         return Ok(text.to_owned());
     }
+    let text = quoted(text);
     Err(format!(
-        "{} is not a version; it has letters, digits, -, . and _ only",
-        quoted(text)
+        "{text} is not a version; it has letters, digits, -, . and _ only"
     ))
 }
 
@@ -162,28 +137,23 @@ fn parse_header_name(name: &str) -> ParseResult<String> {
     if RESERVED.contains(&name.as_str()) {
         return Err("this header is set by the service itself; leave it out".to_owned());
     }
-    if name.is_empty()
-        || !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-    {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_allowed) {
         return Err("not the name of a header; it has letters, digits and - only".to_owned());
     }
     Ok(name)
 }
 
 fn read_prices(t: &mut TableReader, p: &mut ProviderSettings) {
-    let mut prices = Prices {
-        input: 0.0,
-        output: 0.0,
-    };
+    let hint = "US dollars per million tokens";
     t.read_table("prices", |t| {
-        for (key, price) in [("input", &mut prices.input), ("output", &mut prices.output)] {
-            t.require(key, "US dollars per million tokens");
-            t.read(key, price, float(0.0..=f64::INFINITY));
-        }
+        let input = t.read_required("input", hint, float(0.0..=f64::INFINITY));
+        let output = t.read_required("output", hint, float(0.0..=f64::INFINITY));
+        p.prices = Some(Prices {
+            input: input.unwrap_or_default(),
+            output: output.unwrap_or_default(),
+        });
     });
-    p.prices = t.contains("prices").then_some(prices);
 }
 
 /// Reads the API key of the file, else that of the dialect's environment variable.
@@ -196,13 +166,12 @@ fn read_api_key(t: &mut TableReader, p: &mut ProviderSettings, dialect_known: bo
         }
         Err("the key has other characters than ASCII in it, which no key has".to_owned())
     });
-    let (true, false, Some(variable)) = (
-        dialect_known,
-        t.contains("api_key"),
-        p.dialect.key_env_var(),
-    ) else {
+    let Some(variable) = p.dialect.key_env_var() else {
         return;
     };
+    if !dialect_known || t.contains("api_key") {
+        return;
+    }
     let has_custom_address = t.contains("base_url") && p.dialect != Dialect::Azure;
     let is_local = is_loopback(&p.base_url);
     match (t.reader.env)(variable).filter(|key| !key.trim().is_empty()) {
@@ -212,39 +181,29 @@ fn read_api_key(t: &mut TableReader, p: &mut ProviderSettings, dialect_known: bo
                 t.add_warning("base_url", format!("api_key is not written, so the key in ${variable} is sent to this address; write api_key, or api_key = \"\" for none"));
             }
         }
-        None if !has_custom_address => t.add_problem(
-            "api_key",
-            format!(
-                "missing: the environment variable {variable} is not set; set it, or write api_key"
-            ),
-        ),
-        None if !is_local => t.add_warning(
-            "api_key",
-            "no key is written; write api_key, or api_key = \"\" if none is needed",
-        ),
+        None if !has_custom_address => {
+            let what = format!("missing: the environment variable {variable} is not set");
+            t.add_problem("api_key", format!("{what}; set it, or write api_key"));
+        }
+        None if !is_local => {
+            let what = "no key is written; write api_key, or api_key = \"\" if none is needed";
+            t.add_warning("api_key", what);
+        }
         None => {}
     }
 }
 
 fn check_base_url(t: &mut TableReader, p: &ProviderSettings) {
     if p.dialect == Dialect::Azure {
-        t.require(
-            "base_url",
-            "the address of the Azure resource, such as \"https://NAME.openai.azure.com\"",
-        );
+        let hint = "the address of the Azure resource, such as \"https://NAME.openai.azure.com\"";
+        t.require("base_url", hint);
     }
-    if let Some(path) = p
-        .dialect
-        .appended_paths()
-        .iter()
-        .find(|path| p.base_url.ends_with(**path))
-    {
-        t.add_warning(
-            "base_url",
-            format!(
-                "ends in {path}, which the {} dialect adds by itself; most likely it should end before that",
-                p.dialect
-            ),
+    let mut paths = p.dialect.appended_paths().iter();
+    if let Some(path) = paths.find(|path| p.base_url.ends_with(**path)) {
+        let what = format!(
+            "ends in {path}, which the {} dialect adds by itself; most likely it should end before that",
+            p.dialect
         );
+        t.add_warning("base_url", what);
     }
 }

@@ -9,31 +9,33 @@ use std::fmt::Write;
 /// Renders the report on a valid configuration. Ends in a line break and contains no secret.
 pub fn report(loaded: &LoadedConfig) -> String {
     let settings = &loaded.settings;
-    let file = loaded
-        .file
-        .as_ref()
-        .map_or("no configuration file".to_owned(), |file| {
-            file.display().to_string()
-        });
+    let file = match &loaded.file {
+        Some(file) => file.display().to_string(),
+        None => "no configuration file".to_owned(),
+    };
     let mut text = format!("{file}: fine\n\n{}\n", source_heading(loaded.source));
     if !settings.providers.is_empty() {
-        text.push_str(&provider_table(&settings.providers));
+        push_lines(&mut text, "  ", &provider_table(&settings.providers));
     }
     text.push('\n');
-    for line in summary_lines(settings) {
-        let _ = writeln!(text, "{line}");
+    push_lines(&mut text, "", &summary_lines(settings));
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    for (title, lines) in [
+        ("Missing", missing_settings(loaded)),
+        ("Warnings", warnings),
+    ] {
+        if !lines.is_empty() {
+            let _ = writeln!(text, "\n{title}:");
+            push_lines(&mut text, "  ", &lines);
+        }
     }
-    push_section(&mut text, "Missing", &missing_settings(loaded));
-    push_section(
-        &mut text,
-        "Warnings",
-        &loaded
-            .warnings
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>(),
-    );
     text
+}
+
+fn push_lines(text: &mut String, indent: &str, lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(text, "{indent}{line}");
+    }
 }
 
 fn source_heading(source: ProviderSource) -> &'static str {
@@ -44,10 +46,11 @@ fn source_heading(source: ProviderSource) -> &'static str {
     }
 }
 
-fn provider_table(providers: &[ProviderSettings]) -> String {
+fn provider_table(providers: &[ProviderSettings]) -> Vec<String> {
     let header = ["", "name", "dialect", "model", "base_url", "key"].map(str::to_owned);
-    let rows = providers.iter().zip(1..).map(|(p, position)| {
-        [
+    let mut rows = vec![header.to_vec()];
+    rows.extend(providers.iter().zip(1..).map(|(p, position)| {
+        vec![
             position.to_string(),
             p.name.clone(),
             p.dialect.to_string(),
@@ -55,22 +58,26 @@ fn provider_table(providers: &[ProviderSettings]) -> String {
             p.base_url.clone(),
             key_status(p).to_owned(),
         ]
-    });
-    let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            let width = cells
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or_default();
-            let _ = write!(line, "  {cell:width$}");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    }));
+    align_columns(&rows)
+}
+
+/// Renders rows as lines with aligned columns.
+pub(crate) fn align_columns(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 fn key_status(provider: &ProviderSettings) -> &'static str {
@@ -82,79 +89,54 @@ fn key_status(provider: &ProviderSettings) -> &'static str {
 }
 
 fn summary_lines(settings: &Settings) -> [String; 3] {
-    let first_token: Vec<String> = settings
-        .timeouts
-        .call
-        .first_token
-        .iter()
-        .map(|step| format_duration(*step))
-        .collect();
+    let routing = &settings.routing;
+    let first_token = settings.timeouts.call.first_token.iter();
+    let first_token: Vec<String> = first_token.map(|step| format_duration(*step)).collect();
+    let first_token = first_token.join(", ");
+    let turn = format_duration(settings.timeouts.turn);
+    let data_dir = settings.server.data_dir.display();
     [
         format!(
             "Routing   {}, at most {} attempts a turn, {} in mid-answer",
-            settings.routing.strategy, settings.routing.max_attempts, settings.routing.mid_stream
+            routing.strategy, routing.max_attempts, routing.mid_stream
         ),
-        format!(
-            "Timeouts  first token {}; turn {}",
-            first_token.join(", "),
-            format_duration(settings.timeouts.turn)
-        ),
-        format!(
-            "Server    {}, data in {}",
-            settings.server.listen,
-            settings.server.data_dir.display()
-        ),
+        format!("Timeouts  first token {first_token}; turn {turn}"),
+        format!("Server    {}, data in {data_dir}", settings.server.listen),
     ]
 }
 
 fn missing_settings(loaded: &LoadedConfig) -> Vec<String> {
-    let settings = &loaded.settings;
+    let providers = &loaded.settings.providers;
     let mut missing = Vec::new();
     if loaded.source != ProviderSource::File {
-        let is_configured = |dialect: &Dialect| {
-            settings
-                .providers
-                .iter()
-                .any(|provider| provider.dialect == *dialect)
-        };
-        for dialect in Dialect::ALL
-            .iter()
-            .filter(|dialect| !is_configured(dialect))
-        {
+        for dialect in Dialect::ALL {
             let variable = match dialect {
                 Dialect::Azure => continue,
                 Dialect::Ollama => "OLLAMA_HOST",
                 other => other.key_env_var().unwrap_or_default(),
             };
-            missing.push(format!("${variable}: not set, so no {dialect}"));
+            if !providers
+                .iter()
+                .any(|provider| provider.dialect == *dialect)
+            {
+                missing.push(format!("${variable}: not set, so no {dialect}"));
+            }
         }
     }
-    if let [only] = settings.providers.as_slice() {
+    if let [only] = providers.as_slice() {
+        let name = &only.name;
         missing.push(format!(
-            "a second provider: when {} fails there is no other",
-            only.name
+            "a second provider: when {name} fails there is no other"
         ));
     }
-    for provider in &settings.providers {
+    for provider in providers {
         if provider.prices.is_none() && provider.dialect != Dialect::Ollama {
-            missing.push(format!(
-                "prices of {}: what it costs stays unknown",
-                provider.name
-            ));
+            let name = &provider.name;
+            missing.push(format!("prices of {name}: what it costs stays unknown"));
         }
     }
-    if settings.server.admin_token.is_none() {
+    if loaded.settings.server.admin_token.is_none() {
         missing.push("server.admin_token: the admin API and drills are off".to_owned());
     }
     missing
-}
-
-fn push_section(text: &mut String, title: &str, lines: &[String]) {
-    if lines.is_empty() {
-        return;
-    }
-    let _ = writeln!(text, "\n{title}:");
-    for line in lines {
-        let _ = writeln!(text, "  {line}");
-    }
 }

@@ -19,9 +19,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
+}
 
-    /// Compares two configured secrets. Not constant time, so unsuitable for input from clients.
-    pub fn equals(&self, other: &Self) -> bool {
+/// Compares configured secrets. Not constant time, so unsuitable for input from clients.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
 }
@@ -30,12 +32,13 @@ impl Secret {
 ///
 /// Hashes each part together with its length, so that the boundaries between the parts count.
 pub fn fingerprint<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
-    let digest = parts.into_iter().fold(Sha256::new(), |hash, part| {
-        hash.chain_update(part.len().to_be_bytes())
-            .chain_update(part.as_bytes())
-    });
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
     digest
-        .finalize()
         .iter()
         .take(8)
         .map(|byte| format!("{byte:02x}"))
@@ -77,19 +80,17 @@ pub(super) fn resolve(
 
 fn read_env_secret(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(
-            "\"env:\" needs the name of a variable after it, such as \"env:OPENAI_API_KEY\""
-                .to_owned(),
-        );
+        let example = "such as \"env:OPENAI_API_KEY\"";
+        return Err(format!(
+            "\"env:\" needs the name of a variable after it, {example}"
+        ));
     }
-    match env(name).map(|value| value.trim().to_owned()) {
-        None => Err(format!(
-            "the environment variable {name} is not set; set it, or write \"file:PATH\""
-        )),
-        Some(value) if value.is_empty() => {
-            Err(format!("the environment variable {name} is empty; set it"))
-        }
-        Some(value) => Ok(value),
+    let value = env(name).ok_or_else(|| {
+        format!("the environment variable {name} is not set; set it, or write \"file:PATH\"")
+    })?;
+    match value.trim() {
+        "" => Err(format!("the environment variable {name} is empty; set it")),
+        value => Ok(value.to_owned()),
     }
 }
 

@@ -1,16 +1,15 @@
 //! The keys of every section except providers, with their valid values.
 
 use super::diagnostics::{join_with_or, quoted};
-use super::enums::InjectedFault;
 use super::model::{
     AlertSettings, CacheSettings, ChatSettings, DegradationSettings, DrillSettings, LimitSettings,
     QualitySettings, ServerSettings, StoreSettings,
 };
-use super::parse::address::{check_redis_url, parse_base_url, parse_listen_address, parse_origin};
+use super::parse::address::{check_redis_url, parse_listen_address, parse_origin};
 use super::parse::cron::Cron;
 use super::parse::value::{
-    self, ParseResult, boolean, config_enum, daily_window, duration, float, from_text, integer,
-    network, optional, positive_duration, ratio, single_line, text,
+    self, ParseResult, boolean, config_enum, count, daily_window, duration, float, from_text,
+    integer, network, optional, positive_duration, ratio, single_line, text,
 };
 use super::parse::webhook::{check_webhook_secret, check_webhook_url};
 use super::policy::{BreakerSettings, CallRetry, CallTimeouts, HealthSettings, RoutingSettings};
@@ -18,30 +17,18 @@ use super::secret::Secret;
 use super::table_reader::TableReader;
 use toml::de::DeValue;
 
-/// The upper bound of counts without a natural limit: far above any use, and safe from overflow.
-pub(super) const MAX_COUNT: u64 = 1_000_000_000;
-
 pub(super) fn read_server(t: &mut TableReader, s: &mut ServerSettings) {
-    t.read(
-        "listen",
-        &mut s.listen,
-        from_text(
-            "an address such as \"127.0.0.1:8080\"",
-            parse_listen_address,
-        ),
+    let listen = from_text(
+        "an address such as \"127.0.0.1:8080\"",
+        parse_listen_address,
     );
-    t.read(
-        "public_url",
-        &mut s.public_url,
-        optional(from_text("a URL in quotes", parse_origin)),
-    );
+    let public_url = from_text("a URL in quotes", parse_origin);
+    let origin = from_text("an origin in quotes", parse_origin);
+    t.read("listen", &mut s.listen, listen);
+    t.read("public_url", &mut s.public_url, optional(public_url));
     t.read("workers", &mut s.workers, integer(0..=1024));
     t.read("data_dir", &mut s.data_dir, value::path);
-    t.read_list(
-        "allowed_origins",
-        &mut s.allowed_origins,
-        from_text("an origin in quotes", parse_origin),
-    );
+    t.read_list("allowed_origins", &mut s.allowed_origins, origin);
     t.read_list("trusted_proxies", &mut s.trusted_proxies, network);
     t.read_secret("admin_token", &mut s.admin_token);
     t.read_secrets("api_keys", &mut s.api_keys);
@@ -51,14 +38,10 @@ pub(super) fn read_server(t: &mut TableReader, s: &mut ServerSettings) {
 pub(super) fn read_chat(t: &mut TableReader, s: &mut ChatSettings) {
     t.read("title", &mut s.title, single_line);
     t.read("greeting", &mut s.greeting, text);
-    t.read("system_prompt", &mut s.system_prompt, |value| {
-        text(value).map(Into::into)
-    });
-    t.read(
-        "max_message_chars",
-        &mut s.max_message_chars,
-        integer(1..=1_000_000),
-    );
+    let prompt = |value: &DeValue| text(value).map(Into::into);
+    t.read("system_prompt", &mut s.system_prompt, prompt);
+    let chars = integer(1..=1_000_000);
+    t.read("max_message_chars", &mut s.max_message_chars, chars);
     t.read("history_turns", &mut s.history_turns, integer(0..=10_000));
     t.read("max_tokens", &mut s.max_tokens, integer(1..=10_000_000));
     t.read("visitor_options", &mut s.visitor_options, boolean);
@@ -80,24 +63,17 @@ pub(super) fn read_call_timeouts(t: &mut TableReader, s: &mut CallTimeouts) {
 }
 
 pub(super) fn read_breaker(t: &mut TableReader, s: &mut BreakerSettings) {
-    t.read(
-        "consecutive_failures",
-        &mut s.consecutive_failures,
-        integer(1..=MAX_COUNT),
-    );
+    t.read("consecutive_failures", &mut s.consecutive_failures, count);
     t.read("failure_rate", &mut s.failure_rate, ratio);
-    t.read("min_calls", &mut s.min_calls, integer(1..=MAX_COUNT));
+    t.read("min_calls", &mut s.min_calls, count);
     t.read("window", &mut s.window, positive_duration);
-    t.read(
-        "slow_factor",
-        &mut s.slow_factor,
-        float(1.0..=f64::INFINITY),
-    );
+    let factor = float(1.0..=f64::INFINITY);
+    t.read("slow_factor", &mut s.slow_factor, factor);
     t.read("slow_rate", &mut s.slow_rate, ratio);
     t.read("stream_failure_rate", &mut s.stream_failure_rate, ratio);
     t.read_min_max(("open_for", &mut s.open_for), ("open_max", &mut s.open_max));
     t.read("blocked_for", &mut s.blocked_for, positive_duration);
-    t.read("probes", &mut s.probes, integer(1..=MAX_COUNT));
+    t.read("probes", &mut s.probes, count);
 }
 
 pub(super) fn read_call_retry(t: &mut TableReader, s: &mut CallRetry) {
@@ -120,8 +96,8 @@ pub(super) fn read_cache(t: &mut TableReader, s: &mut CacheSettings) {
     t.read("revalidate", &mut s.revalidate, duration);
     t.read("stale_for", &mut s.stale_for, duration);
     t.read("share", &mut s.share, config_enum);
-    t.read("repeated_min", &mut s.repeated_min, integer(1..=MAX_COUNT));
-    t.read("max_entries", &mut s.max_entries, integer(1..=MAX_COUNT));
+    t.read("repeated_min", &mut s.repeated_min, count);
+    t.read("max_entries", &mut s.max_entries, count);
     t.read_list("warm", &mut s.warm, single_line);
     t.read("warm_interval", &mut s.warm_interval, positive_duration);
     t.read("warm_hours", &mut s.warm_hours, optional(daily_window));
@@ -138,9 +114,8 @@ pub(super) fn read_degradation(t: &mut TableReader, s: &mut DegradationSettings)
 fn parse_fallback_text(value: &DeValue<'_>) -> ParseResult<String> {
     let fallback = text(value)?;
     if fallback.trim().is_empty() {
-        return Err(
-            "empty; a text is needed, since it is the answer when there is no other".to_owned(),
-        );
+        let what = "empty; a text is needed, since it is the answer when there is no other";
+        return Err(what.to_owned());
     }
     Ok(fallback)
 }
@@ -153,48 +128,32 @@ pub(super) fn read_quality(t: &mut TableReader, s: &mut QualitySettings) {
 pub(super) fn read_alerts(t: &mut TableReader, s: &mut AlertSettings) {
     t.read_checked_secret("slack_webhook", &mut s.slack_webhook, check_webhook_url);
     t.read_checked_secret("webhook", &mut s.webhook, check_webhook_url);
-    t.read_checked_secret(
-        "webhook_secret",
-        &mut s.webhook_secret,
-        check_webhook_secret,
-    );
+    let secret = &mut s.webhook_secret;
+    t.read_checked_secret("webhook_secret", secret, check_webhook_secret);
     t.read("min_interval", &mut s.min_interval, duration);
 }
 
 /// Parses one of `[[drills]]`. `names` are the configured providers, or `None` if not known yet.
 ///
 /// Returns `None` if a required key is missing or invalid. The problem is then already reported.
-pub(super) fn read_drill(t: &mut TableReader, names: Option<&[String]>) -> Option<DrillSettings> {
-    let mut at = None;
-    let mut provider = None;
-    let mut fault = None;
-    let mut duration = DrillSettings::DEFAULT_DURATION;
-    t.require(
-        "at",
-        "when, as a cron expression in UTC, such as \"0 3 * * 1\"",
-    );
-    t.read("at", &mut at, |value| {
-        from_text("a cron expression in quotes", Cron::parse)(value).map(Some)
-    });
-    t.require("provider", "the name of a provider");
-    t.read("provider", &mut provider, |value| {
+pub(super) fn read_drill(t: &mut TableReader, names: Option<&[&str]>) -> Option<DrillSettings> {
+    let cron = from_text("a cron expression in quotes", Cron::parse);
+    let hint = "when, as a cron expression in UTC, such as \"0 3 * * 1\"";
+    let at = t.read_required("at", hint, cron);
+    let provider = t.read_required("provider", "the name of a provider", |value| {
         let name = single_line(value)?;
         match names {
-            Some(names) if !names.contains(&name) => {
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                Err(format!(
-                    "{} is not the name of a provider; use {}",
-                    quoted(&name),
-                    join_with_or(&names)
-                ))
-            }
-            _ => Ok(Some(name)),
+            Some(names) if !names.contains(&name.as_str()) => Err(format!(
+                "{} is not the name of a provider; use {}",
+                quoted(&name),
+                join_with_or(names)
+            )),
+            _ => Ok(name),
         }
     });
-    t.require("fault", "the fault to inject, such as \"down\"");
-    t.read("fault", &mut fault, |value| {
-        config_enum::<InjectedFault>(value).map(Some)
-    });
+    let hint = "the fault to inject, such as \"down\"";
+    let fault = t.read_required("fault", hint, config_enum);
+    let mut duration = DrillSettings::DEFAULT_DURATION;
     t.read("for", &mut duration, |value| {
         let duration = positive_duration(value)?;
         if duration > DrillSettings::MAX_DURATION {
@@ -220,31 +179,13 @@ pub(super) fn read_store(t: &mut TableReader, s: &mut StoreSettings) {
 }
 
 pub(super) fn read_limits(t: &mut TableReader, s: &mut LimitSettings) {
-    t.read("connections", &mut s.connections, integer(1..=MAX_COUNT));
-    t.read(
-        "connections_per_ip",
-        &mut s.connections_per_ip,
-        integer(1..=MAX_COUNT),
-    );
-    t.read("turns", &mut s.turns, integer(1..=MAX_COUNT));
-    t.read(
-        "messages_per_minute",
-        &mut s.messages_per_minute,
-        integer(1..=MAX_COUNT),
-    );
-    t.read(
-        "messages_per_minute_per_ip",
-        &mut s.messages_per_minute_per_ip,
-        integer(1..=MAX_COUNT),
-    );
-    t.read(
-        "frame_bytes",
-        &mut s.frame_bytes,
-        integer(1024..=16 * 1024 * 1024),
-    );
+    t.read("connections", &mut s.connections, count);
+    t.read("connections_per_ip", &mut s.connections_per_ip, count);
+    t.read("turns", &mut s.turns, count);
+    t.read("messages_per_minute", &mut s.messages_per_minute, count);
+    let per_ip = &mut s.messages_per_minute_per_ip;
+    t.read("messages_per_minute_per_ip", per_ip, count);
+    let frame_bytes = integer(1024..=16 * 1024 * 1024);
+    t.read("frame_bytes", &mut s.frame_bytes, frame_bytes);
     t.read("idle", &mut s.idle, positive_duration);
-}
-
-pub(super) fn parse_endpoint(value: &DeValue<'_>) -> ParseResult<Option<String>> {
-    optional(from_text("a URL in quotes", parse_base_url))(value)
 }

@@ -19,7 +19,6 @@ use super::fallback_chain::FallbackChain;
 use super::knowledge::folder::{FolderChange, KnowledgeFolder};
 use super::published::FallbackWatch;
 use super::{load, self_check};
-use crate::actor_exit::CrashForTest;
 use crate::answer_cache::AnswerCache;
 use crate::config::{ConfigErrors, DegradationSettings};
 
@@ -221,15 +220,6 @@ impl Handler<ReloadFallback> for DegradationActor {
             actor.watch_knowledge(knowledge, ctx);
             Ok(())
         })))
-    }
-}
-
-impl Handler<CrashForTest> for DegradationActor {
-    type Result = ();
-
-    #[allow(clippy::panic, reason = "simulates a crash in tests")]
-    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
-        panic!("crashed on command");
     }
 }
 

@@ -77,49 +77,47 @@ pub enum BreakerImpact {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 18] = [
-        FaultKind::Unreachable,
-        FaultKind::Reset,
-        FaultKind::Stalled,
-        FaultKind::Truncated,
-        FaultKind::Timeout,
-        FaultKind::RateLimited,
-        FaultKind::ServerError,
-        FaultKind::Overloaded,
-        FaultKind::Malformed,
-        FaultKind::Empty,
-        FaultKind::Poor,
-        FaultKind::Unauthorized,
-        FaultKind::QuotaSpent,
-        FaultKind::Misconfigured,
-        FaultKind::TooLong,
-        FaultKind::Policy,
-        FaultKind::BadRequest,
-        FaultKind::Diverged,
+    pub const ALL: [Self; 18] = [
+        Self::Unreachable,
+        Self::Reset,
+        Self::Stalled,
+        Self::Truncated,
+        Self::Timeout,
+        Self::RateLimited,
+        Self::ServerError,
+        Self::Overloaded,
+        Self::Malformed,
+        Self::Empty,
+        Self::Poor,
+        Self::Unauthorized,
+        Self::QuotaSpent,
+        Self::Misconfigured,
+        Self::TooLong,
+        Self::Policy,
+        Self::BadRequest,
+        Self::Diverged,
     ];
 
     const fn properties(self) -> (&'static str, Recovery, BreakerImpact) {
         match self {
-            FaultKind::Unreachable => ("refused", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::Reset => ("reset", Recovery::RetrySame, BreakerImpact::Failure),
-            FaultKind::Stalled => ("stalled", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::Truncated => ("truncated", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::Timeout => ("timeout", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::RateLimited => {
-                ("rate_limited", Recovery::RetrySame, BreakerImpact::RateOnly)
-            }
-            FaultKind::ServerError => ("server_error", Recovery::RetrySame, BreakerImpact::Failure),
-            FaultKind::Overloaded => ("overloaded", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::Malformed => ("malformed", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::Empty => ("malformed", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::Poor => ("malformed", Recovery::NextProvider, BreakerImpact::Ignored),
-            FaultKind::Unauthorized => ("refused", Recovery::Block, BreakerImpact::Block),
-            FaultKind::QuotaSpent => ("refused", Recovery::Block, BreakerImpact::Block),
-            FaultKind::Misconfigured => ("refused", Recovery::NextProvider, BreakerImpact::Failure),
-            FaultKind::TooLong => ("refused", Recovery::LargerContext, BreakerImpact::Ignored),
-            FaultKind::Policy => ("refused", Recovery::ContentFilter, BreakerImpact::Ignored),
-            FaultKind::BadRequest => ("refused", Recovery::CallerError, BreakerImpact::Ignored),
-            FaultKind::Diverged => ("diverged", Recovery::RetrySame, BreakerImpact::Ignored),
+            Self::Unreachable => ("refused", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::Reset => ("reset", Recovery::RetrySame, BreakerImpact::Failure),
+            Self::Stalled => ("stalled", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::Truncated => ("truncated", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::Timeout => ("timeout", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::RateLimited => ("rate_limited", Recovery::RetrySame, BreakerImpact::RateOnly),
+            Self::ServerError => ("server_error", Recovery::RetrySame, BreakerImpact::Failure),
+            Self::Overloaded => ("overloaded", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::Malformed => ("malformed", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::Empty => ("malformed", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::Poor => ("malformed", Recovery::NextProvider, BreakerImpact::Ignored),
+            Self::Unauthorized => ("refused", Recovery::Block, BreakerImpact::Block),
+            Self::QuotaSpent => ("refused", Recovery::Block, BreakerImpact::Block),
+            Self::Misconfigured => ("refused", Recovery::NextProvider, BreakerImpact::Failure),
+            Self::TooLong => ("refused", Recovery::LargerContext, BreakerImpact::Ignored),
+            Self::Policy => ("refused", Recovery::ContentFilter, BreakerImpact::Ignored),
+            Self::BadRequest => ("refused", Recovery::CallerError, BreakerImpact::Ignored),
+            Self::Diverged => ("diverged", Recovery::RetrySame, BreakerImpact::Ignored),
         }
     }
 
@@ -140,24 +138,24 @@ impl FaultKind {
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FaultKind::Unreachable => "no connection",
-            FaultKind::Reset => "connection reset",
-            FaultKind::Stalled => "stopped sending in mid-answer",
-            FaultKind::Truncated => "answer cut off",
-            FaultKind::Timeout => "no answer in time",
-            FaultKind::RateLimited => "rate limited",
-            FaultKind::ServerError => "server error",
-            FaultKind::Overloaded => "overloaded",
-            FaultKind::Malformed => "unreadable answer",
-            FaultKind::Empty => "empty answer",
-            FaultKind::Poor => "no proper answer",
-            FaultKind::Unauthorized => "key refused",
-            FaultKind::QuotaSpent => "quota spent",
-            FaultKind::Misconfigured => "model or address not found",
-            FaultKind::TooLong => "conversation too long for the model",
-            FaultKind::Policy => "refused by content filter",
-            FaultKind::BadRequest => "request refused",
-            FaultKind::Diverged => "continuation does not fit",
+            Self::Unreachable => "no connection",
+            Self::Reset => "connection reset",
+            Self::Stalled => "stopped sending in mid-answer",
+            Self::Truncated => "answer cut off",
+            Self::Timeout => "no answer in time",
+            Self::RateLimited => "rate limited",
+            Self::ServerError => "server error",
+            Self::Overloaded => "overloaded",
+            Self::Malformed => "unreadable answer",
+            Self::Empty => "empty answer",
+            Self::Poor => "no proper answer",
+            Self::Unauthorized => "key refused",
+            Self::QuotaSpent => "quota spent",
+            Self::Misconfigured => "model or address not found",
+            Self::TooLong => "conversation too long for the model",
+            Self::Policy => "refused by content filter",
+            Self::BadRequest => "request refused",
+            Self::Diverged => "continuation does not fit",
         })
     }
 }
@@ -248,9 +246,13 @@ pub fn is_error_code(text: &str) -> bool {
 pub struct AttemptOutcome(&'static str);
 
 impl AttemptOutcome {
-    pub const OK: AttemptOutcome = AttemptOutcome("ok");
+    pub const OK: Self = Self("ok");
     /// The visitor cancelled, or no follower was left.
-    pub const STOPPED: AttemptOutcome = AttemptOutcome("stopped");
+    pub const STOPPED: Self = Self("stopped");
+
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
 }
 
 impl From<FaultKind> for AttemptOutcome {
@@ -259,19 +261,13 @@ impl From<FaultKind> for AttemptOutcome {
     }
 }
 
-impl AttemptOutcome {
-    pub const fn as_str(self) -> &'static str {
-        self.0
-    }
-}
-
 impl<'de> Deserialize<'de> for AttemptOutcome {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
         let known = FaultKind::ALL
             .into_iter()
-            .map(AttemptOutcome::from)
-            .chain([AttemptOutcome::OK, AttemptOutcome::STOPPED]);
+            .map(Self::from)
+            .chain([Self::OK, Self::STOPPED]);
         let found = known.into_iter().find(|outcome| outcome.0 == text);
         found.ok_or_else(|| serde::de::Error::custom("not an outcome"))
     }

@@ -8,7 +8,69 @@ use super::failure::AttemptOutcome;
 use super::ids::{ClientMsgId, TurnId};
 use super::request::TokenUsage;
 use super::time::Timestamp;
-use super::turn::{AnswerSource, FinishReason};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerSource {
+    Ai,
+    Cache,
+    /// An old cached answer, served because no provider was available.
+    StaleCache,
+    Template,
+    /// A passage from the knowledge folder, or an extractive summary.
+    Extractive,
+    Fallback,
+}
+
+impl AnswerSource {
+    pub const ALL: [Self; 6] = [
+        Self::Ai,
+        Self::Cache,
+        Self::StaleCache,
+        Self::Template,
+        Self::Extractive,
+        Self::Fallback,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ai => "ai",
+            Self::Cache => "cache",
+            Self::StaleCache => "stale_cache",
+            Self::Template => "template",
+            Self::Extractive => "extractive",
+            Self::Fallback => "fallback",
+        }
+    }
+
+    /// `true` for everything except a live or fresh cached AI answer.
+    pub const fn is_degraded(self) -> bool {
+        !matches!(self, Self::Ai | Self::Cache)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    Stop,
+    Length,
+    ContentFilter,
+    Stopped,
+    /// The service shut down, or the last follower left.
+    Interrupted,
+}
+
+impl FinishReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content_filter",
+            Self::Stopped => "stopped",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
 
 /// Text that was shown and then retracted by a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

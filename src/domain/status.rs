@@ -1,10 +1,9 @@
-//! The public state of the service.
+//! The public state of the service, its outages and drills.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::drill::DrillView;
 use super::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,4 +50,37 @@ pub struct StatusView {
     /// The running drill. If there are several, the one on the most preferred provider.
     #[serde(default)]
     pub drill: Option<DrillView>,
+}
+
+/// The public view of a running outage drill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrillView {
+    pub provider: Arc<str>,
+    /// The injected fault, such as `rate_limit`.
+    pub fault: String,
+    /// The share of calls that fail: above 0, at most 1.
+    pub share: f64,
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+/// A period in which the service was not in normal mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The same in the banner, the status page, alerts and JSON.
+    pub id: String,
+    pub mode: ServiceMode,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    /// A sentence without secrets: the unavailable providers, each with its reason.
+    pub cause: String,
+}
+
+/// The period in which the service is known to have run. Nothing is known outside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceLifetime {
+    #[serde(rename = "first")]
+    pub first_start: Timestamp,
+    #[serde(rename = "last")]
+    pub last_seen: Timestamp,
 }

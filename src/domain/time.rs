@@ -14,21 +14,15 @@ pub struct Timestamp(pub u64);
 impl Timestamp {
     pub fn from_system_time(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        Self(saturating_millis(since))
     }
 
     pub fn saturating_add(self, later: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(later.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(saturating_millis(later)))
     }
 
     pub fn saturating_sub(self, earlier: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(earlier.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_sub(saturating_millis(earlier)))
     }
 
     /// The time from `earlier` to `self`, or zero if `earlier` is later.
@@ -38,6 +32,10 @@ impl Timestamp {
 
     /// The last millisecond of the year 9999, the end of RFC 3339's range.
     const MAX_MS: u64 = 253_402_300_799_999;
+}
+
+fn saturating_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for Timestamp {

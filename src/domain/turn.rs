@@ -4,73 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{AttemptSummary, Done, Draft};
+use super::frame::{AnswerSource, AttemptSummary, Done, Draft, FinishReason};
 use super::ids::{ClientMsgId, TurnId};
 use super::request::TokenUsage;
 use super::time::Timestamp;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnswerSource {
-    Ai,
-    Cache,
-    /// An old cached answer, served because no provider was available.
-    StaleCache,
-    Template,
-    /// A passage from the knowledge folder, or an extractive summary.
-    Extractive,
-    Fallback,
-}
-
-impl AnswerSource {
-    pub const ALL: [AnswerSource; 6] = [
-        AnswerSource::Ai,
-        AnswerSource::Cache,
-        AnswerSource::StaleCache,
-        AnswerSource::Template,
-        AnswerSource::Extractive,
-        AnswerSource::Fallback,
-    ];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            AnswerSource::Ai => "ai",
-            AnswerSource::Cache => "cache",
-            AnswerSource::StaleCache => "stale_cache",
-            AnswerSource::Template => "template",
-            AnswerSource::Extractive => "extractive",
-            AnswerSource::Fallback => "fallback",
-        }
-    }
-
-    /// `true` for everything except a live or fresh cached AI answer.
-    pub const fn is_degraded(self) -> bool {
-        !matches!(self, AnswerSource::Ai | AnswerSource::Cache)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    Stop,
-    Length,
-    ContentFilter,
-    Stopped,
-    /// The service shut down, or the last follower left.
-    Interrupted,
-}
-
-impl FinishReason {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::ContentFilter => "content_filter",
-            FinishReason::Stopped => "stopped",
-            FinishReason::Interrupted => "interrupted",
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -22,7 +22,7 @@ use super::fault_injection::FaultSwitch;
 use super::latency::RecentLatency;
 use super::status::{ProviderStatus, StableRetryAt};
 use super::stream_event::ProviderClient;
-use crate::actor_exit::{AddrWatch, CrashForTest, ExitGuard};
+use crate::actor_exit::{AddrWatch, ExitGuard};
 use crate::config::HealthSettings;
 use crate::domain::{FaultKind, ProviderState, Timestamp};
 use crate::store::Store;
@@ -277,15 +277,6 @@ impl Handler<SetEnabled> for ProviderActor {
     fn handle(&mut self, SetEnabled(is_enabled): SetEnabled, ctx: &mut Self::Context) {
         self.is_disabled = !is_enabled;
         self.after_change(None, ctx);
-    }
-}
-
-impl Handler<CrashForTest> for ProviderActor {
-    type Result = ();
-
-    #[allow(clippy::panic, reason = "the purpose of the message")]
-    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
-        panic!("crashed on command");
     }
 }
 

@@ -12,7 +12,7 @@ use super::ordering::{self, Candidate, OrderBy, RoutingConstraints};
 use super::retry_budget::RetryBudget;
 use super::retry_policy::{self, FailedAttempt, NextStep, RetryPolicy};
 use super::runtime_config::{ConfigWatch, RuntimeConfig};
-use crate::actor_exit::{CrashForTest, ExitGuard};
+use crate::actor_exit::ExitGuard;
 use crate::domain::{Recovery, TokenEstimate};
 use crate::provider::actor::permit::Permit;
 use crate::provider::backoff::Backoff;
@@ -344,15 +344,6 @@ impl Handler<GetRetryBudgetBalance> for RouterActor {
 
     fn handle(&mut self, _: GetRetryBudgetBalance, _: &mut Self::Context) -> f64 {
         self.retry_budget.balance(self.parts.clock.now())
-    }
-}
-
-impl Handler<CrashForTest> for RouterActor {
-    type Result = ();
-
-    #[allow(clippy::panic, reason = "the purpose of the message")]
-    fn handle(&mut self, _: CrashForTest, _: &mut Self::Context) {
-        panic!("crashed on command");
     }
 }
 

@@ -62,31 +62,23 @@ pub(crate) fn parse_origin(text: &str) -> Result<String, String> {
             "an origin has no path: only a scheme and a host {RIGHT}"
         ));
     }
-    let own_port = if parts.scheme == "https" {
-        ":443"
-    } else {
-        ":80"
-    };
-    let host = parts
-        .authority
-        .strip_suffix(own_port)
-        .unwrap_or(&parts.authority);
-    Ok(format!("{}://{host}", parts.scheme))
+    let is_https = parts.scheme == "https";
+    let default_port = if is_https { ":443" } else { ":80" };
+    let authority = &parts.authority;
+    let authority = authority.strip_suffix(default_port).unwrap_or(authority);
+    Ok(format!("{}://{authority}", parts.scheme))
 }
 
 pub(crate) fn check_redis_url(text: &str) -> Result<(), String> {
     let schemes = ["redis://", "rediss://", "redis+unix://", "unix://"];
     let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
     let is_accepted = || redis::IntoConnectionInfo::into_connection_info(text).is_ok();
-    match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) && is_accepted() => {
-            Ok(())
-        }
-        _ => Err(
-            "not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS"
-                .to_owned(),
-        ),
+    let has_address = |rest: &str| !rest.is_empty() && !rest.contains(char::is_whitespace);
+    if rest.is_some_and(has_address) && is_accepted() {
+        return Ok(());
     }
+    let what = "not a Redis URL; write it as \"redis://HOST:6379\", or \"rediss://…\" for TLS";
+    Err(what.to_owned())
 }
 
 /// Converts `$OLLAMA_HOST` to a base URL.
@@ -95,45 +87,33 @@ pub(crate) fn check_redis_url(text: &str) -> Result<(), String> {
 /// replaced by `127.0.0.1`.
 pub(crate) fn parse_ollama_host(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let url = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!(
-            "http://{}{text}",
-            if text.starts_with(':') {
-                "127.0.0.1"
-            } else {
-                ""
-            }
-        )
+    let has_scheme = text.contains("://");
+    let url = match text {
+        text if has_scheme => text.to_owned(),
+        text if text.starts_with(':') => format!("http://127.0.0.1{text}"),
+        text => format!("http://{text}"),
     };
     let url = parse_base_url(&url)?;
     let parts = split_url(&url)?;
-    let (host, port) = host_and_port(&parts.authority)?;
-    let host = if host == "0.0.0.0" { "127.0.0.1" } else { host };
-    let port = match (port, text.contains("://")) {
-        (Some(port), _) => format!(":{port}"),
-        (None, true) => String::new(),
-        (None, false) => ":11434".to_owned(),
+    let host = match parts.host.as_str() {
+        "0.0.0.0" => "127.0.0.1",
+        host => host,
+    };
+    let port = match parts.port {
+        Some(port) => format!(":{port}"),
+        None if has_scheme => String::new(),
+        None => ":11434".to_owned(),
     };
     Ok(format!("{}://{host}{port}{}", parts.scheme, parts.rest))
 }
 
 /// The host of a URL in lower case, IPv6 addresses in brackets. `None` if `text` is not a URL.
 pub(crate) fn host_of(text: &str) -> Option<String> {
-    let parts = split_url(text).ok()?;
-    host_and_port(&parts.authority)
-        .ok()
-        .map(|(host, _)| host.to_owned())
+    split_url(text).ok().map(|parts| parts.host)
 }
 
 pub(crate) fn is_loopback(url: &str) -> bool {
-    let Ok(parts) = split_url(url) else {
-        return false;
-    };
-    let Ok((host, _)) = host_and_port(&parts.authority) else {
-        return false;
-    };
+    let host = host_of(url).unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")
@@ -144,6 +124,8 @@ struct UrlParts<'t> {
     scheme: &'static str,
     /// Host and port, in lower case.
     authority: String,
+    host: String,
+    port: Option<u16>,
     rest: &'t str,
 }
 
@@ -156,22 +138,21 @@ fn split_url(text: &str) -> Result<UrlParts<'_>, String> {
         "http" => "http",
         "https" => "https",
         _ => {
-            return Err(
-                "not a URL; write it with its scheme, such as \"https://HOST\" or \"http://HOST:PORT\""
-                    .to_owned(),
-            );
+            let forms = "such as \"https://HOST\" or \"http://HOST:PORT\"";
+            return Err(format!("not a URL; write it with its scheme, {forms}"));
         }
     };
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.contains('@') {
-        return Err(
-            "the URL has a user name or a password in it; they do not belong there".to_owned(),
-        );
+        let what = "the URL has a user name or a password in it; they do not belong there";
+        return Err(what.to_owned());
     }
     let authority = authority.to_ascii_lowercase();
-    host_and_port(&authority)?;
+    let (host, port) = host_and_port(&authority)?;
     Ok(UrlParts {
         scheme,
+        host: host.to_owned(),
+        port,
         authority,
         rest,
     })
@@ -182,13 +163,10 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
     let end = authority.rfind(']').map_or(0, |at| at + 1);
     let colon = authority.get(end..).and_then(|after| after.find(':'));
     let (host, port) = match colon {
-        Some(at) => {
-            let (host, port) = authority.split_at(end + at);
-            (host, port.strip_prefix(':'))
-        }
-        None => (authority, None),
+        Some(at) => authority.split_at(end + at),
+        None => (authority, ""),
     };
-    let port = match port.map(str::parse::<u16>) {
+    let port = match port.strip_prefix(':').map(str::parse) {
         None => None,
         Some(Ok(port)) if port > 0 => Some(port),
         Some(_) => return Err("the URL's port is not a number from 1 to 65535".to_owned()),
@@ -196,19 +174,15 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), String> {
     let v6 = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
-    let is_valid = v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok());
-    if is_valid {
+    if v6.map_or_else(|| is_host_name(host), |v6| v6.parse::<Ipv6Addr>().is_ok()) {
         return Ok((host, port));
     }
     Err("the URL's host is not a host name or an IP address (a name in other letters is written in its \"xn--\" form)".to_owned())
 }
 
 fn is_host_name(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= 253
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=253).contains(&host.len()) && host.bytes().all(is_allowed)
 }
 
 #[cfg(test)]

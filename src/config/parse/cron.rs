@@ -6,6 +6,7 @@
 
 use crate::config::diagnostics::quoted;
 use crate::domain::Timestamp;
+use std::num::NonZeroU8;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -37,9 +38,9 @@ impl Cron {
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let &[minute, hour, day, month, weekday] = fields.as_slice() else {
+            let text = quoted(text);
             return Err(format!(
-                "{} is not a cron expression; write five fields: minute, hour, day of month, month, day of week, such as \"0 3 * * 1\"",
-                quoted(text)
+                "{text} is not a cron expression; write five fields: minute, hour, day of month, month, day of week, such as \"0 3 * * 1\""
             ));
         };
         let [minutes_of, hours_of, days_of, months_of, weekdays_of] = FIELDS;
@@ -57,12 +58,8 @@ impl Cron {
     pub fn matches_at(&self, at: Timestamp) -> bool {
         // The RFC 3339 text contains the calendar fields, so no second calendar is needed.
         let text = at.to_string();
-        let part =
-            |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse().ok());
-        let (Some(month), Some(day)) = (part(5..7), part(8..10)) else {
-            return false;
-        };
-        let (Some(hour), Some(minute)) = (part(11..13), part(14..16)) else {
+        let part = |start: usize| text.get(start..start + 2)?.parse().ok();
+        let [Some(month), Some(day), Some(hour), Some(minute)] = [5, 8, 11, 14].map(part) else {
             return false;
         };
         // 1970-01-01 was a Thursday.
@@ -72,14 +69,7 @@ impl Cron {
 
     /// Returns `true` if the schedule contains the given minute in UTC: `minute` 0-59, `hour` 0-23,
     /// `day` 1-31, `month` 1-12, `weekday` 0-6 from Sunday.
-    pub fn matches_fields(
-        &self,
-        minute: u32,
-        hour: u32,
-        day: u32,
-        month: u32,
-        weekday: u32,
-    ) -> bool {
+    fn matches_fields(&self, minute: u32, hour: u32, day: u32, month: u32, weekday: u32) -> bool {
         let has = |set: u64, number: u32| number < 64 && set & (1 << number) != 0;
         let matches_day = has(self.days, day);
         let matches_weekday = has(self.weekdays, weekday);
@@ -101,44 +91,29 @@ fn parse_field(text: &str, (name, min, max): (&str, u32, u32)) -> Result<u64, St
             quoted(text)
         )
     };
-    let parse_number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u32>()
-            .ok()
-            .filter(|n| digits && (min..=max).contains(n))
-            .ok_or_else(invalid)
+    let parse_number = |text: &str| match text.parse::<u32>() {
+        Ok(number) if (min..=max).contains(&number) && !text.starts_with('+') => Ok(number),
+        _ => Err(invalid()),
     };
     let mut set = 0;
     for part in text.split(',') {
         let (range, step) = match part.split_once('/') {
-            Some((range, step)) => (
-                range,
-                Some(
-                    step.parse::<u8>()
-                        .ok()
-                        .filter(|n| *n > 0)
-                        .ok_or_else(invalid)?,
-                ),
-            ),
+            Some((range, step)) => (range, Some(step.parse().map_err(|_| invalid())?)),
             None => (part, None),
         };
         let (from, to) = match range.split_once('-') {
             _ if range == "*" => (min, max),
             Some((from, to)) => (parse_number(from)?, parse_number(to)?),
-            // "5/10" means every tenth value from 5 on.
-            None => (
-                parse_number(range)?,
-                if step.is_some() {
-                    max
-                } else {
-                    parse_number(range)?
-                },
-            ),
+            None => {
+                let from = parse_number(range)?;
+                // "5/10" means every tenth value from 5 on.
+                (from, if step.is_some() { max } else { from })
+            }
         };
         if from > to {
             return Err(invalid());
         }
-        for n in (from..=to).step_by(step.map_or(1, usize::from)) {
+        for n in (from..=to).step_by(step.map_or(1, |step: NonZeroU8| step.get().into())) {
             set |= 1_u64 << n;
         }
     }

@@ -30,7 +30,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if rest.is_empty() {
         return Err(invalid());
     }
-    let mut millis: u64 = 0;
+    let mut millis = 0_u64;
     while !rest.is_empty() {
         let (number, after) = split_where(rest, |c| !c.is_ascii_digit());
         let (unit, after) = split_where(after, |c| !c.is_ascii_alphabetic());

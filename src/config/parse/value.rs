@@ -1,5 +1,6 @@
 //! Parsers of single values. Their error messages end with what would be valid.
 
+use super::address::parse_base_url;
 use super::duration::parse_duration;
 use crate::config::diagnostics::quoted;
 use crate::config::enums::{ConfigEnum, Prefill, parse_config_enum};
@@ -13,18 +14,18 @@ use toml::de::DeValue;
 
 pub(crate) type ParseResult<T> = Result<T, String>;
 
+/// The upper bound of counts without a natural limit: far above any use, and safe from overflow.
+pub(crate) const MAX_COUNT: u64 = 1_000_000_000;
+
 /// Renders a message such as `an integer where a duration is needed`.
 pub(crate) fn type_mismatch(value: &DeValue<'_>, expected: &str) -> String {
     let kind = value.type_str();
-    let article = if value.is_integer() || value.is_array() {
-        "an"
-    } else {
-        "a"
-    };
+    let starts_with_vowel = value.is_integer() || value.is_array();
+    let article = if starts_with_vowel { "an" } else { "a" };
     format!("{article} {kind} where {expected} is needed")
 }
 
-fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> ParseResult<&'v str> {
+pub(crate) fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> ParseResult<&'v str> {
     value.as_str().ok_or_else(|| type_mismatch(value, expected))
 }
 
@@ -39,9 +40,9 @@ pub(crate) fn single_line(value: &DeValue<'_>) -> ParseResult<String> {
         return Err("empty; a text is needed".to_owned());
     }
     if text.chars().any(char::is_control) {
+        let text = quoted(text);
         return Err(format!(
-            "{} has a line break or another control character in it",
-            quoted(text)
+            "{text} has a line break or another control character in it"
         ));
     }
     Ok(text.trim().to_owned())
@@ -63,6 +64,10 @@ pub(crate) fn optional<T>(
         Some("") => Ok(None),
         _ => parse(value).map(Some),
     }
+}
+
+pub(crate) fn base_url(value: &DeValue<'_>) -> ParseResult<String> {
+    parse_base_url(string(value, "a URL in quotes")?)
 }
 
 pub(crate) fn boolean(value: &DeValue<'_>) -> ParseResult<bool> {
@@ -87,6 +92,11 @@ pub(crate) fn integer<T: TryFrom<u64>>(
     }
 }
 
+/// A count from 1 without a natural limit.
+pub(crate) fn count<T: TryFrom<u64>>(value: &DeValue<'_>) -> ParseResult<T> {
+    integer(1..=MAX_COUNT)(value)
+}
+
 pub(crate) fn float(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> ParseResult<f64> {
     move |value| {
         let expected = if bounds.end().is_finite() {
@@ -99,10 +109,10 @@ pub(crate) fn float(bounds: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Par
             DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
             _ => return Err(type_mismatch(value, &expected)),
         };
-        let number: Option<f64> = written.parse().ok();
-        number
-            .filter(|number| number.is_finite() && bounds.contains(number))
-            .ok_or_else(|| format!("{written} is out of range; {expected} is needed"))
+        match written.parse::<f64>() {
+            Ok(number) if number.is_finite() && bounds.contains(&number) => Ok(number),
+            _ => Err(format!("{written} is out of range; {expected} is needed")),
+        }
     }
 }
 
@@ -110,10 +120,9 @@ pub(crate) fn ratio(value: &DeValue<'_>) -> ParseResult<f64> {
     float(0.0..=1.0)(value)
 }
 
-const EXPECTED_DURATION: &str = "a duration in quotes, such as \"250ms\", \"10s\" or \"5m\",";
-
 pub(crate) fn duration(value: &DeValue<'_>) -> ParseResult<Duration> {
-    parse_duration(string(value, EXPECTED_DURATION)?)
+    let expected = "a duration in quotes, such as \"250ms\", \"10s\" or \"5m\",";
+    parse_duration(string(value, expected)?)
 }
 
 pub(crate) fn positive_duration(value: &DeValue<'_>) -> ParseResult<Duration> {
@@ -158,24 +167,21 @@ pub(crate) fn daily_window(value: &DeValue<'_>) -> ParseResult<DailyWindow> {
     let minute_of_day = |text: &str| {
         let (hour, minute) = text.split_once(':')?;
         let two_digits = |text: &str, below: u16| {
-            text.parse::<u16>()
-                .ok()
-                .filter(|n| text.len() == 2 && *n < below)
+            let number = text.parse::<u16>().ok()?;
+            (text.len() == 2 && number < below).then_some(number)
         };
         Some(two_digits(hour, 24)? * 60 + two_digits(minute, 60)?)
     };
     let window = text.split_once('-').and_then(|(from, to)| {
-        Some(DailyWindow {
-            start_minute: minute_of_day(from.trim())?,
-            end_minute: minute_of_day(to.trim())?,
+        let start_minute = minute_of_day(from.trim())?;
+        let end_minute = minute_of_day(to.trim())?;
+        (start_minute != end_minute).then_some(DailyWindow {
+            start_minute,
+            end_minute,
         })
     });
-    window
-        .filter(|window| window.start_minute != window.end_minute)
-        .ok_or_else(|| {
-            format!(
-                "{} are not hours of a day; write them as \"02:00-05:00\", in UTC",
-                quoted(text)
-            )
-        })
+    window.ok_or_else(|| {
+        let text = quoted(text);
+        format!("{text} are not hours of a day; write them as \"02:00-05:00\", in UTC")
+    })
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 
 use super::*;
+use crate::actor_exit::CrashForTest;
 use crate::domain::AnswerSource;
 
 const GOOD: &str = "[[reply]]\nmatch = ['price']\ntext = 'See /pricing.'";
