@@ -313,7 +313,7 @@ mod tests {
     use crate::provider::cost::ProviderPricing;
     use crate::provider::paused_system::Paused;
     use crate::provider::test_bench::{BenchOptions, ProviderBench};
-    use crate::store::MemoryStore;
+    use crate::store::{DocumentStore as _, MemoryStore};
 
     fn means(
         backends: &Arc<[Arc<Provider>]>,

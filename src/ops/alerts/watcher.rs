@@ -444,11 +444,8 @@ impl AlertWatcher {
 
 /// Loads what a sink received before a restart. Empty if the store cannot tell.
 async fn load_delivered(store: &dyn Store, kind: SinkKind) -> Vec<DeliveredState> {
-    let read = tokio::time::timeout(
-        LOAD_TIMEOUT,
-        store.get_document(kind.document_name().to_owned()),
-    )
-    .await;
+    let read =
+        tokio::time::timeout(LOAD_TIMEOUT, store.note(kind.document_name().to_owned())).await;
     let text = read.ok().and_then(Result::ok).flatten();
     text.and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()

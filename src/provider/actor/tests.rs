@@ -13,7 +13,7 @@ use super::super::scripted_client::{ScriptStep, fail_with, hang, rate_limited, r
 use super::super::test_bench::{BenchOptions, ProviderBench};
 use super::*;
 use crate::domain::{FinishReason, Timestamp};
-use crate::store::{BreakerRecord, MemoryStore};
+use crate::store::{BreakerRecord, DocumentStore as _, MemoryStore};
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

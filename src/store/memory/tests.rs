@@ -64,7 +64,7 @@ fn byte_count_matches_the_stored_turns_after_evictions_and_deletion() {
         }
     }
     drop(store.delete_conversation(conversation(1)));
-    let state = store.state();
+    let state = store.state.lock();
     let turns = state
         .conversations
         .values()

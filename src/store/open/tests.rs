@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::mpsc;
 
 use tempfile::TempDir;
 

@@ -50,16 +50,6 @@ pub(super) fn merge_lifetimes(local: ServiceLifetime, shared: ServiceLifetime) -
     }
 }
 
-pub(super) fn merge_views(
-    local: Option<TurnRecord>,
-    shared: Option<TurnRecord>,
-) -> Option<TurnRecord> {
-    match (local, shared) {
-        (Some(local), Some(shared)) => Some(merge_turns(local, shared)),
-        (local, shared) => local.or(shared),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

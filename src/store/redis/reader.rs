@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use ::redis::{Cmd, FromRedisValue, Script, cmd, pipe};
+use ::redis::{Cmd, pipe};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::client::{BACKGROUND_TIMEOUT, HOT_PATH_TIMEOUT, PREFIX, RedisCallError, RedisClient};
+use super::client::{BACKGROUND_TIMEOUT, HOT_PATH_TIMEOUT, RedisCallError, RedisClient};
 use super::keys;
 use super::scripts;
 use crate::domain::{ClientMsgId, ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
@@ -20,7 +21,7 @@ pub struct RetentionTerms {
 }
 
 /// The number of keys of a kind that one call reads.
-const MAX_KEYS: usize = 20_000;
+const MAX_KEYS: isize = 20_000;
 
 #[derive(Clone)]
 pub(super) struct RedisReader {
@@ -36,16 +37,15 @@ pub(super) struct TurnPage {
 }
 
 impl RedisReader {
-    pub(super) fn terms(&self) -> RetentionTerms {
-        *self.terms.borrow()
-    }
-
-    async fn command<T: FromRedisValue>(
+    /// Reads a record. `None` also if it is unreadable.
+    async fn record<T: DeserializeOwned>(
         &self,
         limit: Duration,
+        kind: &'static str,
         command: &Cmd,
-    ) -> Result<T, RedisCallError> {
-        self.client.command(limit, command).await
+    ) -> Result<Option<T>, RedisCallError> {
+        let bytes: Option<Vec<u8>> = self.client.command(limit, command).await?;
+        Ok(bytes.and_then(|bytes| decode(kind, &bytes)))
     }
 
     /// Returns the conversation's record, and `true` if the conversation was deleted.
@@ -74,9 +74,8 @@ impl RedisReader {
         &self,
         subject: &str,
     ) -> Result<Vec<ConversationId>, RedisCallError> {
-        let mut command = cmd("ZREVRANGE");
-        command.arg(keys::visitor(subject)).arg(0).arg(9);
-        let names: Vec<String> = self.command(HOT_PATH_TIMEOUT, &command).await?;
+        let command = Cmd::zrevrange(keys::visitor(subject), 0, 9);
+        let names: Vec<String> = self.client.command(HOT_PATH_TIMEOUT, &command).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
@@ -116,21 +115,21 @@ impl RedisReader {
         before: Option<TurnId>,
         limit: usize,
     ) -> Result<TurnPage, RedisCallError> {
-        let mut script = scripts::LAST_TURNS.key(keys::conversation(conversation));
-        script
-            .key(keys::turn_index(conversation))
-            .key(keys::deleted_marker(conversation));
-        script
-            .arg(before.map_or_else(|| "+".to_owned(), |before| format!("({before}")))
-            .arg(limit);
+        let mut script = scripts::LAST_TURNS.key((
+            keys::conversation(conversation),
+            keys::turn_index(conversation),
+            keys::deleted_marker(conversation),
+        ));
+        let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
+        script.arg((end, limit));
         let found: Vec<Vec<u8>> = self.client.script(HOT_PATH_TIMEOUT, &script).await?;
         let mut found = found.into_iter();
-        let gone = found
+        let last_deleted = found
             .next()
-            .and_then(|gone| std::str::from_utf8(&gone).ok()?.parse().ok());
+            .and_then(|turn| str::from_utf8(&turn).ok()?.parse().ok());
         Ok(TurnPage {
             turns: found.filter_map(|bytes| decode("turn", &bytes)).collect(),
-            last_deleted: gone,
+            last_deleted,
         })
     }
 
@@ -138,9 +137,8 @@ impl RedisReader {
     pub(super) async fn pending_followups(
         &self,
     ) -> Result<Vec<(ConversationId, TurnId)>, RedisCallError> {
-        let mut command = cmd("ZRANGE");
-        command.arg(keys::pending_followups()).arg(0).arg(MAX_KEYS);
-        let names: Vec<String> = self.command(BACKGROUND_TIMEOUT, &command).await?;
+        let command = Cmd::zrange(keys::PENDING_FOLLOWUPS, 0, MAX_KEYS);
+        let names: Vec<String> = self.client.command(BACKGROUND_TIMEOUT, &command).await?;
         Ok(names
             .iter()
             .filter_map(|name| keys::parse_member(name))
@@ -148,9 +146,8 @@ impl RedisReader {
     }
 
     pub(super) async fn incidents(&self) -> Result<Vec<Incident>, RedisCallError> {
-        let mut command = cmd("HVALS");
-        command.arg(keys::incidents());
-        let found: Vec<Vec<u8>> = self.command(BACKGROUND_TIMEOUT, &command).await?;
+        let command = Cmd::hvals(keys::INCIDENTS);
+        let found: Vec<Vec<u8>> = self.client.command(BACKGROUND_TIMEOUT, &command).await?;
         Ok(found
             .iter()
             .filter_map(|bytes| decode("incident", bytes))
@@ -159,47 +156,28 @@ impl RedisReader {
 
     /// Returns the time span in which any instance ran.
     pub(super) async fn service_lifetime(&self) -> Result<Option<ServiceLifetime>, RedisCallError> {
-        let mut command = cmd("GET");
-        command.arg(keys::service_lifetime());
-        let bytes: Option<Vec<u8>> = self.command(BACKGROUND_TIMEOUT, &command).await?;
-        Ok(bytes.and_then(|bytes| decode("service lifetime", &bytes)))
+        let command = Cmd::get(keys::SERVICE_LIFETIME);
+        self.record(BACKGROUND_TIMEOUT, "service lifetime", &command)
+            .await
     }
 
     pub(super) async fn get_answer(
         &self,
         key: CacheKey,
     ) -> Result<Option<CachedAnswer>, RedisCallError> {
-        let mut command = cmd("HGET");
-        command.arg(keys::answer(key)).arg("v");
-        let bytes: Option<Vec<u8>> = self.command(HOT_PATH_TIMEOUT, &command).await?;
-        Ok(bytes.and_then(|bytes| decode("cached answer", &bytes)))
+        let command = Cmd::hget(keys::answer(key), "v");
+        self.record(HOT_PATH_TIMEOUT, "cached answer", &command)
+            .await
     }
 
     /// Returns the keys of all cached answers, oldest first.
     pub(super) async fn answer_keys(&self) -> Result<Vec<CacheKey>, RedisCallError> {
-        let mut script = scripts::ANSWER_KEYS.key(keys::answer_index());
-        let names: Vec<String> = self
-            .client
-            .script(
-                BACKGROUND_TIMEOUT,
-                script.arg(format!("{PREFIX}a:")).arg(MAX_KEYS),
-            )
-            .await?;
+        let mut script = scripts::ANSWER_KEYS.key(keys::ANSWER_INDEX);
+        script.arg((keys::ANSWER_PREFIX, MAX_KEYS));
+        let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &script).await?;
         Ok(names
             .iter()
             .filter_map(|name| CacheKey::parse(name))
             .collect())
-    }
-
-    /// Runs a writing script in the background and returns its reply.
-    pub(super) async fn run_script(
-        &self,
-        script: &::redis::ScriptInvocation<'_>,
-    ) -> Result<i64, RedisCallError> {
-        self.client.script(BACKGROUND_TIMEOUT, script).await
-    }
-
-    pub(super) fn new_invocation(script: &Script) -> ::redis::ScriptInvocation<'_> {
-        script.prepare_invoke()
     }
 }

@@ -12,9 +12,9 @@ use futures_util::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::client::RedisCallError;
 use super::reader::RedisReader;
-use super::replicate_record::ReplicationResult;
-use crate::store::sled::{JournalEntry, RecordKey, SledStore};
+use crate::store::sled::{JournalEntry, SledStore};
 
 /// The time that a replicated record stays in the journal. It exceeds the second of writes that a
 /// Redis with `appendfsync everysec` may lose.
@@ -42,6 +42,22 @@ struct DeferredRecord {
     until: Instant,
     /// It was replicated, so its entry is removed at `until`. Otherwise it is retried then.
     is_replicated: bool,
+}
+
+impl DeferredRecord {
+    fn new(entry: JournalEntry, connection: u64, is_replicated: bool) -> Self {
+        let pause = if is_replicated {
+            CONFIRM_AFTER
+        } else {
+            RETRY_REJECTED_AFTER
+        };
+        Self {
+            entry,
+            connection,
+            until: Instant::now() + pause,
+            is_replicated,
+        }
+    }
 }
 
 pub(super) struct Replicator {
@@ -124,10 +140,9 @@ impl Replicator {
             while due.peek().is_some() {
                 let batch: Vec<_> = due.by_ref().take(BATCH_SIZE).collect();
                 // Deletions come first: the conversation may have been created again since.
-                let (deletions, others): (Vec<_>, Vec<_>) =
-                    batch.into_iter().partition(|(entry, _)| {
-                        matches!(entry.record, RecordKey::DeletedConversation(_))
-                    });
+                let (deletions, others): (Vec<_>, Vec<_>) = batch
+                    .into_iter()
+                    .partition(|(entry, _)| entry.is_deletion());
                 for group in [deletions, others] {
                     let (entries, states): (Vec<_>, Vec<_>) = group.into_iter().unzip();
                     let results =
@@ -135,35 +150,19 @@ impl Replicator {
                             .await;
                     for (entry, result) in entries.into_iter().zip(results) {
                         match result {
-                            ReplicationResult::Unavailable => return false,
-                            ReplicationResult::Conflict => {
+                            Err(RedisCallError::Unavailable) => return false,
+                            Ok(false) => {
                                 is_complete = false;
                                 self.wake.notify_one();
                             }
                             // Not deferred: a second deletion would also delete what was created
                             // since.
-                            ReplicationResult::Applied
-                                if matches!(entry.record, RecordKey::DeletedConversation(_)) =>
-                            {
+                            Ok(true) if entry.is_deletion() => {
                                 self.local.clear_entries(vec![entry]);
                             }
-                            ReplicationResult::Applied | ReplicationResult::Rejected => {
-                                let taken = result == ReplicationResult::Applied;
-                                let until = Instant::now()
-                                    + if taken {
-                                        CONFIRM_AFTER
-                                    } else {
-                                        RETRY_REJECTED_AFTER
-                                    };
-                                deferred.insert(
-                                    entry.key(),
-                                    DeferredRecord {
-                                        entry,
-                                        connection,
-                                        until,
-                                        is_replicated: taken,
-                                    },
-                                );
+                            Ok(true) | Err(RedisCallError::Rejected) => {
+                                let record = DeferredRecord::new(entry, connection, result.is_ok());
+                                deferred.insert(record.entry.key(), record);
                             }
                         }
                     }

@@ -14,7 +14,9 @@ use crate::domain::{Feedback, Followup, Timestamp, TurnState, TurnUpdate};
 use crate::store::contract::{
     cache_key, cached_answer, completed, conversation, message, turn, turn_id, with_text,
 };
-use crate::store::{ConversationRecord, Store as _};
+use crate::store::{
+    AnswerStore as _, ConversationRecord, ConversationStore as _, DocumentStore as _, Store as _,
+};
 
 /// How long a busy machine may take to run a ready task.
 const SLACK: std::time::Duration = std::time::Duration::from_millis(400);

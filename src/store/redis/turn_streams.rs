@@ -101,7 +101,7 @@ impl TurnStreams {
         let started = self.encode(&TurnMessage::Started(conversation, turn));
         let mut claim = scripts::CLAIM_TURN.key(keys::running_turn(conversation));
         claim
-            .key(keys::running_turns())
+            .key(keys::RUNNING_TURNS)
             .key(keys::frames(turn))
             .key(keys::conversation(conversation));
         claim
@@ -152,7 +152,7 @@ impl TurnStreams {
     /// As [`RedisClient::call`]. Some of the frames may have been appended.
     pub async fn append(&self, batches: &[FrameBatch]) -> Result<(), RedisCallError> {
         for chunk in batches.chunks(BATCH_SIZE) {
-            let mut append = scripts::APPEND_FRAMES.key(keys::running_turns());
+            let mut append = scripts::APPEND_FRAMES.key(keys::RUNNING_TURNS);
             append
                 .arg(&*self.instance)
                 .arg(millis(TURN_LEASE))
@@ -226,7 +226,7 @@ impl TurnStreams {
     /// Takes over the turns whose lease has expired, for the time of a lease, so that this instance
     /// ends them.
     pub async fn claim_expired(&self) -> Result<Vec<(ConversationId, TurnId)>, RedisCallError> {
-        let mut lapsed = scripts::CLAIM_EXPIRED_TURNS.key(keys::running_turns());
+        let mut lapsed = scripts::CLAIM_EXPIRED_TURNS.key(keys::RUNNING_TURNS);
         lapsed.arg(millis(TURN_LEASE)).arg(BATCH_SIZE);
         let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &lapsed).await?;
         Ok(names

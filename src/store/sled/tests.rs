@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
+use super::tree::open_tree;
 use super::*;
 use crate::domain::Timestamp;
 use crate::store::contract::{completed, conversation, message, turn, turn_id};

@@ -18,9 +18,8 @@ use sled::Db;
 
 use super::journal;
 use super::queue::{MAX_PENDING_BYTES, PendingWrite, WriteQueue};
-use super::schema;
+use super::tree::{OPEN_TIMEOUT, open_on_thread};
 use crate::store::StoreError;
-use crate::store::open::reopen;
 
 const REOPEN_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
@@ -150,11 +149,12 @@ impl OpenTree {
             // The journal comes first: an entry too many costs one more replication, a missing one
             // loses the record for the other instances.
             let journaled = if journal_enabled {
-                journal::record_changes(&self.db, &pending.op)
+                let mut changed = pending.op.changed_records().into_iter();
+                changed.try_for_each(|record| journal::record_change(&self.db, &record))
             } else {
                 Ok(())
             };
-            match journaled.and_then(|()| schema::apply(&self.db, &pending.op)) {
+            match journaled.and_then(|()| pending.op.apply(&self.db)) {
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 result => results.push(result),
             }
@@ -162,9 +162,7 @@ impl OpenTree {
         }
         if !batch.iter().all(|pending| pending.op.is_best_effort()) {
             let broken = |kind: std::io::ErrorKind| StoreError::Unavailable(kind.to_string());
-            self.db
-                .flush()
-                .map_err(|error| schema::map_sled_error(&error))?;
+            self.db.flush()?;
             self.file
                 .sync_data()
                 .map_err(|error| broken(error.kind()))?;
@@ -273,8 +271,9 @@ impl Writer {
 
     fn try_reopen(&mut self) {
         self.retry_at = Instant::now() + REOPEN_INTERVAL;
-        let opened = reopen(&self.folder);
-        if let Some(db) = opened
+        // Turns that are running stay so.
+        let opened = open_on_thread(&self.folder, OPEN_TIMEOUT, Ok);
+        if let Ok(db) = opened
             && self.resume_with(db).is_ok()
             && let Some(tree) = self.tree.take()
         {

@@ -6,7 +6,7 @@ use crate::answer_cache::policy::CacheMode;
 use crate::answer_cache::policy::key::{CacheScope, cache_key};
 use crate::config::{CacheSettings, CacheSharing};
 use crate::store::flaky::StoreFault;
-use crate::store::{CacheKey, CachedAnswer, Store as _};
+use crate::store::{AnswerStore as _, CacheKey, CachedAnswer};
 use crate::turn::log::Cancel;
 use crate::turn::service::TurnOptions;
 use crate::turn::test_service::conversation_id;
