@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::StoreError;
+use super::{ConversationRecord, StoreError};
 use crate::domain::TurnRecord;
 
 /// The version written. Increment it when old records can no longer be read.
@@ -38,6 +38,13 @@ pub fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Option<T
         );
     }
     record
+}
+
+/// # Errors
+/// `Damaged` if the record cannot be decoded: its owner must not be guessed.
+pub fn decode_conversation(bytes: &[u8]) -> Result<ConversationRecord, StoreError> {
+    decode("conversation", bytes)
+        .ok_or_else(|| StoreError::Damaged("a conversation's record cannot be read".into()))
 }
 
 /// Decodes a record without logging, for callers that count the failures themselves.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sled::Db;
 
 use super::memory::MemoryStore;
-use super::sled::tree::{OPEN_TIMEOUT, OpenError, create_private_dir, open_on_thread};
+use super::sled::tree::{OPEN_TIMEOUT, OpenError, OpenResult, create_private_dir, open_on_thread};
 use super::sled::{SledStore, count_unreadable, interrupt_running};
 use super::{Store, StoreError};
 use crate::domain::{ConversationId, Timestamp, TurnId};
@@ -22,6 +22,8 @@ use crate::domain::{ConversationId, Timestamp, TurnId};
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+const UNWRITABLE: &str = "the data folder cannot be written";
 
 const TREE_FOLDER: &str = "store";
 
@@ -71,12 +73,7 @@ pub fn open(data_dir: &Path, now: Timestamp) -> Result<OpenedStore, StoreError> 
     let lock = match lock_folder(data_dir) {
         Ok(lock) => lock,
         Err(OpenError::Locked) => return Err(StoreError::Locked),
-        Err(_) => {
-            return Ok(OpenedStore::in_memory(
-                problems,
-                "the data folder cannot be written",
-            ));
-        }
+        Err(_) => return Ok(OpenedStore::in_memory(problems, UNWRITABLE)),
     };
     let folder = data_dir.join(TREE_FOLDER);
     let mut opened = retry_while_locked(|| open_on_thread(&folder, OPEN_TIMEOUT, recover));
@@ -113,7 +110,7 @@ pub fn open(data_dir: &Path, now: Timestamp) -> Result<OpenedStore, StoreError> 
         Err(OpenError::Locked) => return Err(StoreError::Locked),
         Err(OpenError::Damaged) => "a new store is damaged at once",
         Err(OpenError::Io(io::ErrorKind::StorageFull)) => "the disk is full",
-        Err(OpenError::Io(_)) => "the data folder cannot be written",
+        Err(OpenError::Io(_)) => UNWRITABLE,
         Err(OpenError::TimedOut) => "the saved conversations do not open in time",
     };
     Ok(OpenedStore::in_memory(problems, why))
@@ -155,27 +152,23 @@ fn unreadable_notice(count: usize) -> Option<String> {
 /// Creates the data folder and takes its lock.
 ///
 /// sled's own lock is inside the tree and would not cover setting a damaged tree aside.
-fn lock_folder(data_dir: &Path) -> Result<File, OpenError> {
-    let io_error = |error: io::Error| OpenError::Io(error.kind());
-    create_private_dir(data_dir).map_err(io_error)?;
+fn lock_folder(data_dir: &Path) -> OpenResult<File> {
+    create_private_dir(data_dir)?;
     let lock = File::options()
         .create(true)
         .append(true)
-        .open(data_dir.join("lock"))
-        .map_err(io_error)?;
+        .open(data_dir.join("lock"))?;
     retry_while_locked(|| {
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Locked,
-            TryLockError::Error(error) => io_error(error),
+            TryLockError::Error(error) => error.into(),
         })
     })?;
     Ok(lock)
 }
 
 /// Retries for [`LOCK_TIMEOUT`] while the result is `Locked`.
-fn retry_while_locked<T>(
-    mut attempt: impl FnMut() -> Result<T, OpenError>,
-) -> Result<T, OpenError> {
+fn retry_while_locked<T>(mut attempt: impl FnMut() -> OpenResult<T>) -> OpenResult<T> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match attempt() {

@@ -9,7 +9,6 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use futures_util::FutureExt;
 use futures_util::future::ready;
 use parking_lot::Mutex;
 
@@ -65,9 +64,10 @@ struct MemoryState {
 impl StoredConversation {
     /// The start of the last turn, or else of the conversation.
     fn last_active(&self) -> Option<Timestamp> {
-        let last = self.turns.keys().next_back();
-        last.map(|turn| turn.timestamp())
-            .or(self.record.as_ref().map(|record| record.started_at))
+        match self.turns.last_key_value() {
+            Some((turn, _)) => Some(turn.timestamp()),
+            None => Some(self.record.as_ref()?.started_at),
+        }
     }
 }
 
@@ -85,10 +85,11 @@ impl MemoryState {
     fn write_turn(&mut self, id: ConversationId, turn: TurnRecord) {
         let added = turn_memory_bytes(&turn);
         let conversation = self.touch(id);
-        let first = conversation
+        let message = turn.client_msg_id.clone();
+        conversation
             .turn_by_message
-            .entry(turn.client_msg_id.clone());
-        first.or_insert(turn.turn);
+            .entry(message)
+            .or_insert(turn.turn);
         let old = conversation.turns.insert(turn.turn, turn);
         let removed = old.as_ref().map_or(0, turn_memory_bytes);
         conversation.bytes = conversation.bytes + added - removed;
@@ -116,16 +117,14 @@ impl MemoryState {
             }
         }
         while self.is_over_limit() {
-            let Some(conversation) = self.conversations.get_mut(&last) else {
+            let Some(found) = self.conversations.get_mut(&last) else {
                 break;
             };
-            let Some((id, turn)) = conversation.turns.pop_first() else {
+            let Some((id, turn)) = found.turns.pop_first() else {
                 break;
             };
-            conversation
-                .turn_by_message
-                .retain(|_, opened| *opened != id);
-            conversation.bytes -= turn_memory_bytes(&turn);
+            found.turn_by_message.retain(|_, opened| *opened != id);
+            found.bytes -= turn_memory_bytes(&turn);
             self.bytes -= turn_memory_bytes(&turn);
         }
     }
@@ -142,17 +141,18 @@ impl MemoryStore {
         }
     }
 
-    fn with_conversation<T>(
+    /// Reads from a conversation. `None` if it does not exist.
+    fn find<T>(
         &self,
         id: ConversationId,
-        read: impl FnOnce(&StoredConversation) -> T,
+        read: impl FnOnce(&StoredConversation) -> Option<T>,
     ) -> Option<T> {
-        self.state.lock().conversations.get(&id).map(read)
+        read(self.state.lock().conversations.get(&id)?)
     }
 }
 
 fn ready_ok<T: Send + 'static>(value: T) -> StoreFuture<'static, T> {
-    ready(Ok(value)).boxed()
+    Box::pin(ready(Ok(value)))
 }
 
 impl Store for MemoryStore {
@@ -163,10 +163,7 @@ impl Store for MemoryStore {
 
 impl ConversationStore for MemoryStore {
     fn conversation(&self, id: ConversationId) -> StoreFuture<'_, Option<ConversationRecord>> {
-        ready_ok(
-            self.with_conversation(id, |found| found.record.clone())
-                .flatten(),
-        )
+        ready_ok(self.find(id, |found| found.record.clone()))
     }
 
     fn create_conversation(
@@ -250,10 +247,7 @@ impl ConversationStore for MemoryStore {
     }
 
     fn turn(&self, id: ConversationId, turn: TurnId) -> StoreFuture<'_, Option<TurnRecord>> {
-        ready_ok(
-            self.with_conversation(id, |found| found.turns.get(&turn).cloned())
-                .flatten(),
-        )
+        ready_ok(self.find(id, |found| found.turns.get(&turn).cloned()))
     }
 
     fn turn_by_message(
@@ -261,11 +255,11 @@ impl ConversationStore for MemoryStore {
         id: ConversationId,
         message: ClientMsgId,
     ) -> StoreFuture<'_, Option<TurnRecord>> {
-        let find = |found: &StoredConversation| {
+        let by_message = |found: &StoredConversation| {
             let turn = found.turn_by_message.get(&message)?;
             found.turns.get(turn).cloned()
         };
-        ready_ok(self.with_conversation(id, find).flatten())
+        ready_ok(self.find(id, by_message))
     }
 
     fn turns(
@@ -274,18 +268,14 @@ impl ConversationStore for MemoryStore {
         before: Option<TurnId>,
         limit: usize,
     ) -> StoreFuture<'_, Vec<TurnRecord>> {
-        let last_page = |found: &StoredConversation| {
-            let end = before.map_or(Bound::Unbounded, Bound::Excluded);
-            let earlier = found.turns.range((Bound::Unbounded, end));
-            let mut last: Vec<_> = earlier
-                .rev()
-                .take(limit)
-                .map(|(_, turn)| turn.clone())
-                .collect();
-            last.reverse();
-            last
-        };
-        ready_ok(self.with_conversation(id, last_page).unwrap_or_default())
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last: Vec<TurnRecord> = Vec::new();
+        if let Some(found) = self.state.lock().conversations.get(&id) {
+            let earlier = found.turns.range((Bound::Unbounded, end)).rev();
+            last.extend(earlier.take(limit).map(|(_, turn)| turn.clone()));
+        }
+        last.reverse();
+        ready_ok(last)
     }
 
     fn expired_conversations(

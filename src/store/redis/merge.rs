@@ -9,15 +9,8 @@ fn completeness(turn: &TurnRecord) -> (u8, usize) {
         TurnState::Interrupted => 1,
         TurnState::Done => 2,
     };
-    (
-        state,
-        turn.text.len()
-            + turn
-                .drafts
-                .iter()
-                .map(|draft| draft.text.len())
-                .sum::<usize>(),
-    )
+    let drafts = turn.drafts.iter().map(|draft| draft.text.len());
+    (state, turn.text.len() + drafts.sum::<usize>())
 }
 
 /// Merges two views of a turn: the one with more progress, with the earlier follow-up.
@@ -47,6 +40,16 @@ pub(super) fn merge_lifetimes(local: ServiceLifetime, shared: ServiceLifetime) -
     ServiceLifetime {
         first_start: local.first_start.min(shared.first_start),
         last_seen: local.last_seen.max(shared.last_seen),
+    }
+}
+
+pub(super) fn merge_views(
+    local: Option<TurnRecord>,
+    shared: Option<TurnRecord>,
+) -> Option<TurnRecord> {
+    match (local, shared) {
+        (Some(local), Some(shared)) => Some(merge_turns(local, shared)),
+        (local, shared) => local.or(shared),
     }
 }
 

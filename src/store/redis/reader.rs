@@ -6,11 +6,11 @@ use ::redis::{Cmd, pipe};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::client::{BACKGROUND_TIMEOUT, HOT_PATH_TIMEOUT, RedisCallError, RedisClient};
+use super::client::{BACKGROUND_TIMEOUT, CallResult, HOT_PATH_TIMEOUT, RedisClient};
 use super::keys;
 use super::scripts;
 use crate::domain::{ClientMsgId, ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
-use crate::store::codec::decode;
+use crate::store::codec::{decode, decode_conversation};
 use crate::store::{CacheKey, CachedAnswer, ConversationRecord, StoreError};
 
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl RedisReader {
         limit: Duration,
         kind: &'static str,
         command: &Cmd,
-    ) -> Result<Option<T>, RedisCallError> {
+    ) -> CallResult<Option<T>> {
         let bytes: Option<Vec<u8>> = self.client.command(limit, command).await?;
         Ok(bytes.and_then(|bytes| decode(kind, &bytes)))
     }
@@ -52,28 +52,19 @@ impl RedisReader {
     pub(super) async fn conversation(
         &self,
         id: ConversationId,
-    ) -> Result<(Result<Option<ConversationRecord>, StoreError>, bool), RedisCallError> {
+    ) -> CallResult<(Result<Option<ConversationRecord>, StoreError>, bool)> {
         let mut commands = pipe();
         commands
             .hget(keys::conversation(id), "record")
             .exists(keys::deleted_marker(id));
         let (bytes, is_deleted): (Option<Vec<u8>>, bool) =
             self.client.pipeline(HOT_PATH_TIMEOUT, &commands).await?;
-        let record = match bytes.map(|bytes| decode("conversation", &bytes)) {
-            None => Ok(None),
-            Some(Some(record)) => Ok(Some(record)),
-            Some(None) => Err(StoreError::Damaged(
-                "a conversation's record cannot be read".into(),
-            )),
-        };
+        let record = bytes.map(|bytes| decode_conversation(&bytes)).transpose();
         Ok((record, is_deleted))
     }
 
     /// Returns the visitor's last ten conversations, latest first.
-    pub(super) async fn conversations_of(
-        &self,
-        subject: &str,
-    ) -> Result<Vec<ConversationId>, RedisCallError> {
+    pub(super) async fn conversations_of(&self, subject: &str) -> CallResult<Vec<ConversationId>> {
         let command = Cmd::zrevrange(keys::visitor(subject), 0, 9);
         let names: Vec<String> = self.client.command(HOT_PATH_TIMEOUT, &command).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
@@ -82,13 +73,13 @@ impl RedisReader {
     /// Returns a turn, and the last turn deleted with its conversation.
     pub(super) async fn turn(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         turn: TurnId,
-    ) -> Result<(Option<TurnRecord>, Option<TurnId>), RedisCallError> {
+    ) -> CallResult<(Option<TurnRecord>, Option<TurnId>)> {
         let mut commands = pipe();
         commands
-            .hget(keys::conversation(conversation), format!("t:{turn}"))
-            .get(keys::deleted_marker(conversation));
+            .hget(keys::conversation(id), format!("t:{turn}"))
+            .get(keys::deleted_marker(id));
         let (bytes, last_deleted): (Option<Vec<u8>>, Option<String>) =
             self.client.pipeline(HOT_PATH_TIMEOUT, &commands).await?;
         let record = bytes.and_then(|bytes| decode("turn", &bytes));
@@ -97,28 +88,26 @@ impl RedisReader {
 
     pub(super) async fn turn_by_message(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         message: &ClientMsgId,
-    ) -> Result<Option<TurnRecord>, RedisCallError> {
-        let mut script = scripts::TURN_BY_MESSAGE.key(keys::conversation(conversation));
-        let bytes: Option<Vec<u8>> = self
-            .client
-            .script(HOT_PATH_TIMEOUT, script.arg(message.to_string()))
-            .await?;
+    ) -> CallResult<Option<TurnRecord>> {
+        let mut script = scripts::TURN_BY_MESSAGE.key(keys::conversation(id));
+        script.arg(message.to_string());
+        let bytes: Option<Vec<u8>> = self.client.script(HOT_PATH_TIMEOUT, &script).await?;
         Ok(bytes.and_then(|bytes| decode("turn", &bytes)))
     }
 
     /// Returns the last `limit` turns, oldest first. With `before`, only earlier turns.
     pub(super) async fn turns(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         before: Option<TurnId>,
         limit: usize,
-    ) -> Result<TurnPage, RedisCallError> {
+    ) -> CallResult<TurnPage> {
         let mut script = scripts::LAST_TURNS.key((
-            keys::conversation(conversation),
-            keys::turn_index(conversation),
-            keys::deleted_marker(conversation),
+            keys::conversation(id),
+            keys::turn_index(id),
+            keys::deleted_marker(id),
         ));
         let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
         script.arg((end, limit));
@@ -134,9 +123,7 @@ impl RedisReader {
     }
 
     /// Returns the turns waiting for a follow-up, oldest first.
-    pub(super) async fn pending_followups(
-        &self,
-    ) -> Result<Vec<(ConversationId, TurnId)>, RedisCallError> {
+    pub(super) async fn pending_followups(&self) -> CallResult<Vec<(ConversationId, TurnId)>> {
         let command = Cmd::zrange(keys::PENDING_FOLLOWUPS, 0, MAX_KEYS);
         let names: Vec<String> = self.client.command(BACKGROUND_TIMEOUT, &command).await?;
         Ok(names
@@ -145,7 +132,7 @@ impl RedisReader {
             .collect())
     }
 
-    pub(super) async fn incidents(&self) -> Result<Vec<Incident>, RedisCallError> {
+    pub(super) async fn incidents(&self) -> CallResult<Vec<Incident>> {
         let command = Cmd::hvals(keys::INCIDENTS);
         let found: Vec<Vec<u8>> = self.client.command(BACKGROUND_TIMEOUT, &command).await?;
         Ok(found
@@ -155,23 +142,20 @@ impl RedisReader {
     }
 
     /// Returns the time span in which any instance ran.
-    pub(super) async fn service_lifetime(&self) -> Result<Option<ServiceLifetime>, RedisCallError> {
+    pub(super) async fn service_lifetime(&self) -> CallResult<Option<ServiceLifetime>> {
         let command = Cmd::get(keys::SERVICE_LIFETIME);
         self.record(BACKGROUND_TIMEOUT, "service lifetime", &command)
             .await
     }
 
-    pub(super) async fn get_answer(
-        &self,
-        key: CacheKey,
-    ) -> Result<Option<CachedAnswer>, RedisCallError> {
+    pub(super) async fn get_answer(&self, key: CacheKey) -> CallResult<Option<CachedAnswer>> {
         let command = Cmd::hget(keys::answer(key), "v");
         self.record(HOT_PATH_TIMEOUT, "cached answer", &command)
             .await
     }
 
     /// Returns the keys of all cached answers, oldest first.
-    pub(super) async fn answer_keys(&self) -> Result<Vec<CacheKey>, RedisCallError> {
+    pub(super) async fn answer_keys(&self) -> CallResult<Vec<CacheKey>> {
         let mut script = scripts::ANSWER_KEYS.key(keys::ANSWER_INDEX);
         script.arg((keys::ANSWER_PREFIX, MAX_KEYS));
         let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &script).await?;

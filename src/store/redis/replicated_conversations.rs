@@ -37,12 +37,8 @@ impl ConversationStore for ReplicatedStore {
             match join(self.local.conversation(id), self.reader.conversation(id)).await {
                 (local, Ok((Ok(None), is_deleted))) => {
                     // Another instance deleted it, unless it was created again here.
-                    let exists = !is_deleted
-                        || self
-                            .local
-                            .awaits_replication(RecordKey::Conversation(id))
-                            .await
-                            .unwrap_or(true);
+                    let created = self.local.awaits_replication(RecordKey::Conversation(id));
+                    let exists = !is_deleted || created.await.unwrap_or(true);
                     if exists { local } else { Ok(None) }
                 }
                 (_, Ok((shared, _))) => shared,
@@ -61,11 +57,8 @@ impl ConversationStore for ReplicatedStore {
 
     fn latest_conversation(&self, subject: String) -> StoreFuture<'_, Option<ConversationId>> {
         Box::pin(async move {
-            let (local, shared) = join(
-                self.local.latest_conversation(subject.clone()),
-                self.reader.conversations_of(&subject),
-            )
-            .await;
+            let local = self.local.latest_conversation(subject.clone());
+            let (local, shared) = join(local, self.reader.conversations_of(&subject)).await;
             let Ok(shared) = shared else { return local };
             let mut newest = None;
             // The index entries are hints. Only a conversation's record tells who owns it.
@@ -115,20 +108,13 @@ impl ConversationStore for ReplicatedStore {
 
     fn pending_followups(&self) -> StoreFuture<'_, Vec<(ConversationId, TurnId)>> {
         Box::pin(async move {
-            let (local, shared) = join(
-                self.local.pending_followups(),
-                self.reader.pending_followups(),
-            )
-            .await;
+            let shared = self.reader.pending_followups();
+            let (local, shared) = join(self.local.pending_followups(), shared).await;
             let Ok(shared) = shared else { return local };
-            let mut pending: Vec<_> = local?
-                .into_iter()
-                .chain(shared)
-                .map(|(id, turn)| (turn, id))
-                .collect();
-            pending.sort_unstable();
+            let mut pending = [local?, shared].concat();
+            pending.sort_unstable_by_key(|(id, turn)| (*turn, *id));
             pending.dedup();
-            Ok(pending.into_iter().map(|(turn, id)| (id, turn)).collect())
+            Ok(pending)
         })
     }
 
@@ -141,13 +127,9 @@ impl ConversationStore for ReplicatedStore {
         Box::pin(async move {
             match join(self.local.turn(id, turn), self.reader.turn(id, turn)).await {
                 (local, Ok((shared, deleted))) => {
-                    let local = local
-                        .unwrap_or_default()
-                        .filter(|_| deleted.is_none_or(|deleted| turn > deleted));
-                    Ok(match (local, shared) {
-                        (Some(local), Some(shared)) => Some(merge::merge_turns(local, shared)),
-                        (local, shared) => local.or(shared),
-                    })
+                    let exists = deleted.is_none_or(|deleted| turn > deleted);
+                    let local = local.unwrap_or_default().filter(|_| exists);
+                    Ok(merge::merge_views(local, shared))
                 }
                 // Another instance may have the turn, so `None` would be a guess.
                 (Ok(None), Err(RedisCallError::Unavailable)) => Err(redis_unavailable()),
@@ -189,17 +171,12 @@ impl ConversationStore for ReplicatedStore {
             let local = local.unwrap_or_default();
             self.drop_deleted(id, &local, shared.last_deleted);
             let is_deleted = |id: TurnId| shared.last_deleted.is_some_and(|deleted| id <= deleted);
-            let mut merged: BTreeMap<_, _> = shared
-                .turns
-                .into_iter()
-                .map(|turn| (turn.turn, turn))
-                .collect();
+            let shared_turns = shared.turns.into_iter();
+            let mut merged: BTreeMap<_, _> = shared_turns.map(|turn| (turn.turn, turn)).collect();
             for local in local.into_iter().filter(|turn| !is_deleted(turn.turn)) {
-                let turn = match merged.remove(&local.turn) {
-                    Some(shared) => merge::merge_turns(local, shared),
-                    None => local,
-                };
-                merged.insert(turn.turn, turn);
+                let shared = merged.remove(&local.turn);
+                merged
+                    .extend(merge::merge_views(Some(local), shared).map(|turn| (turn.turn, turn)));
             }
             let skip = merged.len().saturating_sub(limit);
             Ok(merged.into_values().skip(skip).collect())
@@ -216,27 +193,20 @@ impl ConversationStore for ReplicatedStore {
         limit: usize,
     ) -> StoreFuture<'_, ExpiredPage> {
         Box::pin(async move {
-            let known = self
+            let mut page = self
                 .local
                 .expired_conversations(before, cursor, limit)
                 .await?;
-            let mut conversations = Vec::new();
-            for id in known.conversations {
+            for id in std::mem::take(&mut page.conversations) {
                 let shared = self.reader.turns(id, None, 1).await.map_err(|_| {
                     StoreError::Unavailable("it is shared, and Redis is unavailable".into())
                 })?;
-                if shared
-                    .turns
-                    .iter()
-                    .all(|turn| turn.turn.timestamp() < before)
-                {
-                    conversations.push(id);
+                let is_old = |turn: &TurnRecord| turn.turn.timestamp() < before;
+                if shared.turns.iter().all(is_old) {
+                    page.conversations.push(id);
                 }
             }
-            Ok(ExpiredPage {
-                conversations,
-                ..known
-            })
+            Ok(page)
         })
     }
 

@@ -144,15 +144,10 @@ impl Store for ReplicatedStore {
     }
 
     fn problem(&self) -> Option<&'static str> {
-        let outage = || {
-            self.reader
-                .client
-                .health()
-                .borrow()
-                .outage
-                .map(OutageReason::describe)
-        };
-        self.local.problem().or_else(outage)
+        let outage = || self.reader.client.health().borrow().outage;
+        self.local
+            .problem()
+            .or_else(|| outage().map(OutageReason::describe))
     }
 }
 
@@ -162,11 +157,8 @@ impl DocumentStore for ReplicatedStore {
             return self.local.get(kind, key);
         }
         Box::pin(async move {
-            let (local, shared) = join(
-                self.local.service_lifetime(),
-                self.reader.service_lifetime(),
-            )
-            .await;
+            let shared = self.reader.service_lifetime();
+            let (local, shared) = join(self.local.service_lifetime(), shared).await;
             let merged = match (local, shared) {
                 (Ok(Some(local)), Ok(Some(shared))) => Some(merge::merge_lifetimes(local, shared)),
                 (Ok(None), Ok(shared)) => shared,
@@ -206,19 +198,16 @@ impl DocumentStore for ReplicatedStore {
 impl AnswerStore for ReplicatedStore {
     fn get_answer(&self, key: CacheKey) -> StoreFuture<'_, Option<CachedAnswer>> {
         Box::pin(async move {
-            match join(self.local.get_answer(key), self.reader.get_answer(key)).await {
-                // A journaled local answer is newer than the shared one. Otherwise the shared view
-                // counts, since another instance may have removed the answer.
-                (_, Ok(shared))
-                    if !self
-                        .local
-                        .awaits_replication(RecordKey::Answer(key))
-                        .await? =>
-                {
-                    Ok(shared)
-                }
-                (local, Ok(_) | Err(_)) => local,
-            }
+            let (local, shared) =
+                join(self.local.get_answer(key), self.reader.get_answer(key)).await;
+            let Ok(shared) = shared else { return local };
+            // A journaled local answer is newer than the shared one. Otherwise the shared view
+            // counts, since another instance may have removed the answer.
+            let is_newer = self
+                .local
+                .awaits_replication(RecordKey::Answer(key))
+                .await?;
+            if is_newer { local } else { Ok(shared) }
         })
     }
 

@@ -56,6 +56,10 @@ impl TestInstance {
         }
     }
 
+    pub(in crate::store) async fn write_turn(&self, id: ConversationId, turn: TurnRecord) {
+        self.store.write_turn(id, turn).await.unwrap();
+    }
+
     pub(in crate::store) async fn wait_connected(&self) {
         let mut health = self.client.health();
         timeout(STEP_TIMEOUT, health.wait_for(|health| health.is_up()))

@@ -28,8 +28,8 @@ use sled::Db;
 use super::answers;
 use super::tree::{Result, get, mark, put, remove};
 use crate::domain::{ClientMsgId, ConversationId, TurnId, TurnRecord, TurnState, TurnUpdate};
-use crate::store::codec::decode;
-use crate::store::{ConversationRecord, StoreError};
+use crate::store::ConversationRecord;
+use crate::store::codec::{decode, decode_conversation};
 
 fn conversation_key(id: ConversationId) -> String {
     format!("c/{id}")
@@ -61,15 +61,9 @@ fn parse_index_key(key: &[u8], index: &str) -> Option<(ConversationId, TurnId)> 
     Some((conversation.parse().ok()?, turn.parse().ok()?))
 }
 
-/// # Errors
-/// `Damaged` if the record exists but cannot be decoded: its owner must not be guessed.
 pub(super) fn conversation(db: &Db, id: ConversationId) -> Result<Option<ConversationRecord>> {
-    let Some(bytes) = db.get(conversation_key(id))? else {
-        return Ok(None);
-    };
-    let record = decode("conversation", &bytes);
-    let unreadable = || StoreError::Damaged("a conversation's record cannot be read".into());
-    record.map(Some).ok_or_else(unreadable)
+    let bytes = db.get(conversation_key(id))?;
+    bytes.map(|bytes| decode_conversation(&bytes)).transpose()
 }
 
 pub(super) fn latest_conversation(db: &Db, subject: &str) -> Result<Option<ConversationId>> {

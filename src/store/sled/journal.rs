@@ -65,11 +65,8 @@ impl RecordKey {
             "l" => Some(RecordKey::Document(DocumentKind::Lifetime, name.into())),
             "n" => Some(RecordKey::Conversation(name.parse().ok()?)),
             "t" => {
-                let (turn, conversation) = name.split_once('/')?;
-                Some(RecordKey::Turn(
-                    conversation.parse().ok()?,
-                    turn.parse().ok()?,
-                ))
+                let (turn, id) = name.split_once('/')?;
+                Some(RecordKey::Turn(id.parse().ok()?, turn.parse().ok()?))
             }
             _ => None,
         }
@@ -107,16 +104,14 @@ pub(super) fn read_entries(
     let from = after.map_or(Bound::Included(b"j/".to_vec()), |entry| {
         Bound::Excluded(entry.record.entry_key().into_bytes())
     });
+    let end = Bound::Excluded(b"j0".to_vec());
     let mut found = Vec::new();
-    for entry in db
-        .range((from, Bound::Excluded(b"j0".to_vec())))
-        .take(limit)
-    {
-        let (key, number) = entry?;
+    for entry in db.range((from, end)).take(limit) {
+        let (key, change_number) = entry?;
         // Entries of a later version are left for that version to replicate.
-        found.extend(RecordKey::parse(&key).map(|changed| JournalEntry {
-            record: changed,
-            change_number: number,
+        found.extend(RecordKey::parse(&key).map(|record| JournalEntry {
+            record,
+            change_number,
         }));
     }
     Ok(found)
@@ -133,14 +128,10 @@ pub(super) fn read_state(db: &Db, record: &RecordKey) -> Result<RecordState> {
         RecordKey::Conversation(id) => {
             RecordState::Conversation(*id, conversations::conversation(db, *id).ok().flatten())
         }
-        RecordKey::Turn(conversation, turn) => {
-            let record = conversations::turn(db, *conversation, *turn)?.map(Box::new);
-            RecordState::Turn(
-                *conversation,
-                *turn,
-                record,
-                conversations::is_followup_pending(db, *conversation, *turn)?,
-            )
+        RecordKey::Turn(id, turn) => {
+            let record = conversations::turn(db, *id, *turn)?.map(Box::new);
+            let is_pending = conversations::is_followup_pending(db, *id, *turn)?;
+            RecordState::Turn(*id, *turn, record, is_pending)
         }
     })
 }
@@ -153,11 +144,8 @@ pub(super) fn awaits_replication(db: &Db, record: &RecordKey) -> Result<bool> {
 pub(super) fn clear_entries(db: &Db, entries: &[JournalEntry]) -> Result {
     for entry in entries {
         // A failed swap means that the record changed again, and the new entry has to stay.
-        let _ = db.compare_and_swap(
-            entry.record.entry_key(),
-            Some(&entry.change_number),
-            None::<IVec>,
-        )?;
+        let old = Some(&entry.change_number);
+        let _ = db.compare_and_swap(entry.key(), old, None::<IVec>)?;
     }
     Ok(())
 }

@@ -36,10 +36,6 @@ pub(super) struct PendingWrite {
 }
 
 impl PendingWrite {
-    pub(super) fn must_be_retried(&self) -> bool {
-        !self.op.is_best_effort()
-    }
-
     /// Sends the result to the waiting caller. Only the first call has an effect.
     pub(super) fn complete(&mut self, result: Result<(), StoreError>) {
         if let Some(waiter) = self.waiter.take() {
@@ -78,10 +74,8 @@ impl WriteBacklog {
         if self.is_closed || !self.writes.is_empty() {
             return Some(Duration::ZERO);
         }
-        Some(
-            (self.first_checkpoint_at? + CHECKPOINT_DELAY)
-                .saturating_duration_since(Instant::now()),
-        )
+        let due = self.first_checkpoint_at? + CHECKPOINT_DELAY;
+        Some(due.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -167,16 +161,13 @@ impl WriteQueue {
         }
         backlog.bytes = 0;
         backlog.first_checkpoint_at = None;
-        let checkpoints = std::mem::take(&mut backlog.checkpoints);
         let mut drained = Vec::from(std::mem::take(&mut backlog.writes));
-        drained.extend(
-            checkpoints
-                .into_iter()
-                .map(|((conversation, _), turn)| PendingWrite {
-                    op: WriteOp::Checkpoint(conversation, turn),
-                    waiter: None,
-                }),
-        );
+        for ((conversation, _), turn) in std::mem::take(&mut backlog.checkpoints) {
+            drained.push(PendingWrite {
+                op: WriteOp::Checkpoint(conversation, turn),
+                waiter: None,
+            });
+        }
         Some(drained)
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,6 +26,8 @@ const PAGE_CACHE_BYTES: u64 = 8 << 20;
 /// Interval at which sled flushes writes that nobody waits for. Together with the interval between
 /// two checkpoints of a turn, it stays under the half second that a crash may cost.
 const FLUSH_INTERVAL_MS: u64 = 100;
+
+pub(in crate::store) type OpenResult<T> = std::result::Result<T, OpenError>;
 
 #[derive(Debug, PartialEq)]
 pub(in crate::store) enum OpenError {
@@ -53,7 +56,7 @@ pub(in crate::store) fn open_on_thread<T: Send + 'static>(
     folder: &Path,
     limit: Duration,
     then: impl FnOnce(Db) -> Result<T> + Send + 'static,
-) -> std::result::Result<T, OpenError> {
+) -> OpenResult<T> {
     let folder = folder.to_owned();
     let (sender, receiver) = mpsc::sync_channel(1);
     let opening = move || {
@@ -61,24 +64,18 @@ pub(in crate::store) fn open_on_thread<T: Send + 'static>(
         // After the timeout nobody receives, and the tree is dropped and thereby closed here.
         let _ = sender.send(result.unwrap_or(Err(OpenError::Damaged)));
     };
-    let thread = std::thread::Builder::new()
+    thread::Builder::new()
         .name("store-open".into())
-        .spawn(opening);
-    thread.map_err(|error| OpenError::Io(error.kind()))?;
+        .spawn(opening)?;
     receiver
         .recv_timeout(limit)
         .unwrap_or(Err(OpenError::TimedOut))
 }
 
-fn try_open<T>(
-    folder: &Path,
-    then: impl FnOnce(Db) -> Result<T>,
-) -> std::result::Result<T, OpenError> {
-    create_private_dir(folder)
-        .and_then(|()| remove_partial_snapshots(folder))
-        .map_err(|error| OpenError::Io(error.kind()))?;
-    let db = open_tree(folder).map_err(|error| classify_error(&error))?;
-    then(db).map_err(|error| match error {
+fn try_open<T>(folder: &Path, then: impl FnOnce(Db) -> Result<T>) -> OpenResult<T> {
+    create_private_dir(folder)?;
+    remove_partial_snapshots(folder)?;
+    then(open_tree(folder)?).map_err(|error| match error {
         StoreError::Unavailable(_) => OpenError::Io(io::ErrorKind::Other),
         _ => OpenError::Damaged,
     })
@@ -99,16 +96,24 @@ fn remove_partial_snapshots(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn classify_error(error: &Error) -> OpenError {
-    match error {
-        // sled has no error kind for a held lock: it creates one of kind `Other`, which no system
-        // call returns.
-        Error::Io(io) if io.kind() == io::ErrorKind::Other => OpenError::Locked,
-        Error::Io(io) => match io.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => OpenError::Damaged,
-            kind => OpenError::Io(kind),
-        },
-        _ => OpenError::Damaged,
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        OpenError::Io(error.kind())
+    }
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(io) => match io.kind() {
+                // sled has no error kind for a held lock: it creates one of kind `Other`, which no
+                // system call returns.
+                io::ErrorKind::Other => OpenError::Locked,
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => OpenError::Damaged,
+                kind => OpenError::Io(kind),
+            },
+            _ => OpenError::Damaged,
+        }
     }
 }
 

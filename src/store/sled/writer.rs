@@ -8,6 +8,7 @@
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +55,10 @@ impl WriterState {
 
 fn tree_unavailable() -> StoreError {
     StoreError::Unavailable("the disk does not take it".into())
+}
+
+fn file_error(error: &io::Error) -> StoreError {
+    StoreError::Unavailable(error.kind().to_string())
 }
 
 /// Closes a tree. That writes to disk, may take long and may panic.
@@ -161,11 +166,8 @@ impl OpenTree {
             at.fetch_add(1, Ordering::Relaxed);
         }
         if !batch.iter().all(|pending| pending.op.is_best_effort()) {
-            let broken = |kind: std::io::ErrorKind| StoreError::Unavailable(kind.to_string());
             self.db.flush()?;
-            self.file
-                .sync_data()
-                .map_err(|error| broken(error.kind()))?;
+            self.file.sync_data().map_err(|error| file_error(&error))?;
             state.flush_count.fetch_add(1, Ordering::Relaxed);
         }
         Ok(results)
@@ -200,8 +202,7 @@ impl Writer {
     }
 
     fn resume_with(&mut self, db: Db) -> Result<(), StoreError> {
-        let file = File::open(self.folder.join("db"));
-        let file = file.map_err(|error| StoreError::Unavailable(error.kind().to_string()))?;
+        let file = File::open(self.folder.join("db")).map_err(|error| file_error(&error))?;
         close_tree(self.state.replace_tree(Some(db.clone())));
         self.state.health.is_failed.store(false, Ordering::Relaxed);
         self.tree = Some(OpenTree { db, file });
@@ -253,15 +254,15 @@ impl Writer {
     fn keep_for_retry(&mut self, batch: Vec<PendingWrite>, error: &StoreError) {
         for mut pending in batch {
             pending.complete(Err(error.clone()));
-            if pending.must_be_retried() {
+            if !pending.op.is_best_effort() {
                 self.retained.push_back(pending);
             }
         }
-        let mut bytes = self
+        let sizes = self
             .retained
             .iter()
-            .map(|pending| pending.op.memory_bytes())
-            .sum::<usize>();
+            .map(|pending| pending.op.memory_bytes());
+        let mut bytes: usize = sizes.sum();
         while bytes > MAX_PENDING_BYTES
             && let Some(oldest) = self.retained.pop_front()
         {
