@@ -80,8 +80,11 @@ pub(super) fn followup_claim(turn: TurnId) -> String {
     format!("{PREFIX}late:{turn}")
 }
 
-/// Parses a `TURN/CONVERSATION` member.
-pub(super) fn parse_member(member: &str) -> Option<(ConversationId, TurnId)> {
-    let (turn, conversation) = member.split_once('/')?;
-    Some((conversation.parse().ok()?, turn.parse().ok()?))
+/// Parses `TURN/CONVERSATION` members. Skips others.
+pub(super) fn parse_members(members: &[String]) -> Vec<(ConversationId, TurnId)> {
+    let parse = |member: &String| {
+        let (turn, id) = member.split_once('/')?;
+        Some((id.parse().ok()?, turn.parse().ok()?))
+    };
+    members.iter().filter_map(parse).collect()
 }

@@ -113,9 +113,10 @@ impl RedisReader {
         script.arg((end, limit));
         let found: Vec<Vec<u8>> = self.client.script(HOT_PATH_TIMEOUT, &script).await?;
         let mut found = found.into_iter();
-        let last_deleted = found
-            .next()
-            .and_then(|turn| str::from_utf8(&turn).ok()?.parse().ok());
+        let deleted = found.next().unwrap_or_default();
+        let last_deleted = str::from_utf8(&deleted)
+            .ok()
+            .and_then(|turn| turn.parse().ok());
         Ok(TurnPage {
             turns: found.filter_map(|bytes| decode("turn", &bytes)).collect(),
             last_deleted,
@@ -126,19 +127,14 @@ impl RedisReader {
     pub(super) async fn pending_followups(&self) -> CallResult<Vec<(ConversationId, TurnId)>> {
         let command = Cmd::zrange(keys::PENDING_FOLLOWUPS, 0, MAX_KEYS);
         let names: Vec<String> = self.client.command(BACKGROUND_TIMEOUT, &command).await?;
-        Ok(names
-            .iter()
-            .filter_map(|name| keys::parse_member(name))
-            .collect())
+        Ok(keys::parse_members(&names))
     }
 
     pub(super) async fn incidents(&self) -> CallResult<Vec<Incident>> {
         let command = Cmd::hvals(keys::INCIDENTS);
         let found: Vec<Vec<u8>> = self.client.command(BACKGROUND_TIMEOUT, &command).await?;
-        Ok(found
-            .iter()
-            .filter_map(|bytes| decode("incident", bytes))
-            .collect())
+        let incidents = found.iter().filter_map(|bytes| decode("incident", bytes));
+        Ok(incidents.collect())
     }
 
     /// Returns the time span in which any instance ran.
@@ -159,9 +155,7 @@ impl RedisReader {
         let mut script = scripts::ANSWER_KEYS.key(keys::ANSWER_INDEX);
         script.arg((keys::ANSWER_PREFIX, MAX_KEYS));
         let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &script).await?;
-        Ok(names
-            .iter()
-            .filter_map(|name| CacheKey::parse(name))
-            .collect())
+        let keys = names.iter().filter_map(|name| CacheKey::parse(name));
+        Ok(keys.collect())
     }
 }

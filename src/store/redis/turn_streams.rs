@@ -222,10 +222,7 @@ impl TurnStreams {
         let mut lapsed = scripts::CLAIM_EXPIRED_TURNS.key(keys::RUNNING_TURNS);
         lapsed.arg(millis(TURN_LEASE)).arg(BATCH_SIZE);
         let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &lapsed).await?;
-        Ok(names
-            .iter()
-            .filter_map(|name| keys::parse_member(name))
-            .collect())
+        Ok(keys::parse_members(&names))
     }
 
     /// Claims a turn's follow-up. Returns `true` if this instance may ask for it, which is always

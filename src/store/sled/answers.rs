@@ -18,6 +18,10 @@ fn origin_key(conversation: ConversationId, key: CacheKey) -> String {
     format!("o/{conversation}/{key}")
 }
 
+fn parse_key(key: &[u8], prefix: &str) -> Option<CacheKey> {
+    CacheKey::parse(str::from_utf8(key).ok()?.strip_prefix(prefix)?)
+}
+
 pub(super) fn get_answer(db: &Db, key: CacheKey) -> Result<Option<CachedAnswer>> {
     get(db, "cached answer", &answer_key(key))
 }
@@ -27,9 +31,7 @@ pub(super) fn answer_keys(db: &Db) -> Result<Vec<CacheKey>> {
     let mut found = Vec::new();
     for entry in db.scan_prefix("a/") {
         let (key, bytes) = entry?;
-        let key = std::str::from_utf8(&key)
-            .ok()
-            .and_then(|key| CacheKey::parse(key.strip_prefix("a/")?));
+        let key = parse_key(&key, "a/");
         let saved =
             try_decode::<CachedAnswer>(&bytes).map_or(Timestamp(0), |answer| answer.saved_at);
         found.extend(key.map(|key| (saved, key)));
@@ -69,10 +71,7 @@ pub(super) fn remove_from_conversation(db: &Db, conversation: ConversationId) ->
     let prefix = format!("o/{conversation}/");
     for origin in db.scan_prefix(&prefix).keys() {
         let origin = origin?;
-        let key = std::str::from_utf8(&origin)
-            .ok()
-            .and_then(|key| CacheKey::parse(key.strip_prefix(&prefix)?));
-        if let Some(key) = key
+        if let Some(key) = parse_key(&origin, &prefix)
             && get_answer(db, key)?.is_none_or(|answer| answer.conversation == Some(conversation))
         {
             remove(db, answer_key(key))?;

@@ -124,28 +124,26 @@ impl SledStore {
         &self,
         read: impl FnOnce(&Db) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'_, T> {
-        Box::pin(async move {
-            let call = timeout(CALL_TIMEOUT, async {
-                let guard = self.read_pool.start().await;
-                let state = Arc::clone(&self.state);
-                tokio::task::spawn_blocking(move || {
-                    // The read counts as active until it returns, even if its caller has given up.
-                    let _guard = guard;
-                    read(&state.tree()?)
-                })
-                .await
-                .unwrap_or_else(|error| {
-                    Err(if error.is_panic() {
-                        // sled panics on inconsistent pages.
-                        StoreError::Damaged("it cannot be read".into())
-                    } else {
-                        StoreError::Unavailable("it is closed".into())
-                    })
-                })
+        let call = async move {
+            let guard = self.read_pool.start().await;
+            let state = Arc::clone(&self.state);
+            let reading = tokio::task::spawn_blocking(move || {
+                // The read counts as active until it returns, even if its caller has given up.
+                let _guard = guard;
+                read(&state.tree()?)
             });
-            let result = call
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
+            match reading.await {
+                Ok(result) => result,
+                // sled panics on inconsistent pages.
+                Err(error) if error.is_panic() => {
+                    Err(StoreError::Damaged("it cannot be read".into()))
+                }
+                Err(_) => Err(StoreError::Unavailable("it is closed".into())),
+            }
+        };
+        Box::pin(async move {
+            let late = |_| Err(StoreError::Unavailable("no answer in time".into()));
+            let result = timeout(CALL_TIMEOUT, call).await.unwrap_or_else(late);
             if matches!(result, Err(StoreError::Damaged(_))) {
                 self.state.health.mark_damaged();
             }
