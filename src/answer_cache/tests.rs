@@ -7,8 +7,8 @@ mod visitors;
 use super::*;
 use crate::config::CacheSharing;
 use crate::domain::{AnswerSource, ConversationId, FinishReason, TurnId, TurnRecord, TurnState};
-use crate::store::MemoryStore;
 use crate::store::flaky::{FlakyStore, StoreFault};
+use crate::store::{AnswerStore as _, MemoryStore};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 

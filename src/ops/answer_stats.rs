@@ -213,7 +213,7 @@ impl StatsCollector {
         Some(
             self.service
                 .store
-                .put_document(name, serde_json::to_string(&hours).unwrap_or_default()),
+                .write_note(name, serde_json::to_string(&hours).unwrap_or_default()),
         )
     }
 
@@ -238,7 +238,7 @@ impl StatsCollector {
             drop(
                 self.service
                     .store
-                    .put_document(BASELINE_DOCUMENT.to_owned(), past),
+                    .write_note(BASELINE_DOCUMENT.to_owned(), past),
             );
         }
     }
@@ -248,10 +248,7 @@ impl StatsCollector {
 async fn load_hours(store: &dyn Store) -> Vec<HourStats> {
     let mut loaded = Vec::new();
     for number in 0..hourly_history::DOCUMENT_COUNT {
-        let document = match store
-            .get_document(hourly_history::document_name(number))
-            .await
-        {
+        let document = match store.note(hourly_history::document_name(number)).await {
             Err(StoreError::Damaged(_)) => continue,
             Err(_) => break,
             Ok(document) => document,
@@ -265,7 +262,7 @@ async fn load_hours(store: &dyn Store) -> Vec<HourStats> {
 
 async fn load_baseline(store: &dyn Store) -> Vec<StatsWindow> {
     let document = store
-        .get_document(BASELINE_DOCUMENT.to_owned())
+        .note(BASELINE_DOCUMENT.to_owned())
         .await
         .ok()
         .flatten();
@@ -280,6 +277,7 @@ mod tests {
     use super::*;
     use crate::provider::paused_system::{Paused, advance};
     use crate::provider::scripted_client::reply;
+    use crate::store::DocumentStore as _;
     use crate::turn::test_service::TestServiceBuilder;
 
     #[actix_rt::test(system = "Paused")]
@@ -316,11 +314,11 @@ mod tests {
         for number in [3, 4, 5] {
             let text = serde_json::to_string(&[hour(number * 24)]).unwrap();
             store
-                .put_document(hourly_history::document_name(number), text)
+                .write_note(hourly_history::document_name(number), text)
                 .await
                 .unwrap();
         }
-        store.damage_document(&hourly_history::document_name(4));
+        store.damage_note(&hourly_history::document_name(4));
         assert_eq!(load_hours(&store).await, [hour(3 * 24), hour(5 * 24)]);
     }
 }

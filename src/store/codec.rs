@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::StoreError;
+use super::{ConversationRecord, StoreError};
 use crate::domain::TurnRecord;
 
 /// The version written. Increment it when old records can no longer be read.
@@ -40,6 +40,13 @@ pub fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Option<T
     record
 }
 
+/// # Errors
+/// `Damaged` if the record cannot be decoded: its owner must not be guessed.
+pub fn decode_conversation(bytes: &[u8]) -> Result<ConversationRecord, StoreError> {
+    let unreadable = || StoreError::Damaged("a conversation's record cannot be read".into());
+    decode("conversation", bytes).ok_or_else(unreadable)
+}
+
 /// Decodes a record without logging, for callers that count the failures themselves.
 pub fn try_decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match bytes.split_first() {
@@ -50,11 +57,9 @@ pub fn try_decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 pub fn turn_memory_bytes(turn: &TurnRecord) -> usize {
     let drafts = turn.drafts.iter().map(|draft| draft.text.len());
-    let followup = turn
-        .followup
-        .as_ref()
-        .map_or(0, |followup| followup.text.len());
-    TURN_OVERHEAD + turn.question.len() + turn.text.len() + drafts.sum::<usize>() + followup
+    let followup = turn.followup.iter().map(|followup| followup.text.len());
+    let extras = drafts.chain(followup).sum::<usize>();
+    TURN_OVERHEAD + turn.question.len() + turn.text.len() + extras
 }
 
 /// Approximate memory use of a record that is mostly this text, in bytes.

@@ -1,20 +1,16 @@
 //! A store whose calls fail, panic or take long on demand, for tests.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
-    MemoryStore, Store, StoreError,
+    AnswerStore, CacheKey, CachedAnswer, ConversationRecord, ConversationStore, DocumentKind,
+    DocumentStore, ExpiredPage, MemoryStore, Store, StoreError, StoreFuture,
 };
-use crate::domain::{
-    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
-    TurnUpdate,
-};
+use crate::domain::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnUpdate};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreFault {
@@ -32,8 +28,8 @@ pub enum StoreFault {
 pub struct FlakyStore {
     inner: Arc<dyn Store>,
     fault: Mutex<StoreFault>,
-    /// The name of a document that is unreadable until it is written again.
-    damaged_document: Mutex<Option<String>>,
+    /// The name of a note that is unreadable until it is written again.
+    damaged_note: Mutex<Option<String>>,
     checkpoint_count: AtomicUsize,
 }
 
@@ -48,7 +44,7 @@ impl FlakyStore {
         Self {
             inner,
             fault: Mutex::default(),
-            damaged_document: Mutex::default(),
+            damaged_note: Mutex::default(),
             checkpoint_count: AtomicUsize::new(0),
         }
     }
@@ -57,12 +53,8 @@ impl FlakyStore {
         *self.fault.lock() = fault;
     }
 
-    pub fn damage_document(&self, note: &str) {
-        *self.damaged_document() = Some(note.to_owned());
-    }
-
-    fn damaged_document(&self) -> MutexGuard<'_, Option<String>> {
-        self.damaged_document.lock()
+    pub fn damage_note(&self, note: &str) {
+        *self.damaged_note.lock() = Some(note.to_owned());
     }
 
     pub fn checkpoint_count(&self) -> usize {
@@ -75,8 +67,8 @@ impl FlakyStore {
 
     fn call<'a, T: Send + 'a>(
         &'a self,
-        call: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>>,
-    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        call: impl FnOnce(&'a dyn Store) -> StoreFuture<'a, T>,
+    ) -> StoreFuture<'a, T> {
         let delay = match self.fault() {
             StoreFault::None => return call(&*self.inner),
             StoreFault::Failing => {
@@ -94,10 +86,16 @@ impl FlakyStore {
 }
 
 impl Store for FlakyStore {
-    fn conversation(
-        &self,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
+    fn problem(&self) -> Option<&'static str> {
+        match self.fault() {
+            StoreFault::Failing => Some("The store fails."),
+            _ => self.inner.problem(),
+        }
+    }
+}
+
+impl ConversationStore for FlakyStore {
+    fn conversation(&self, id: ConversationId) -> StoreFuture<'_, Option<ConversationRecord>> {
         self.call(|inner| inner.conversation(id))
     }
 
@@ -105,79 +103,61 @@ impl Store for FlakyStore {
         &self,
         id: ConversationId,
         record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    ) -> StoreFuture<'_> {
         self.call(|inner| inner.create_conversation(id, record))
     }
 
-    fn latest_conversation(
-        &self,
-        subject: String,
-    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
+    fn latest_conversation(&self, subject: String) -> StoreFuture<'_, Option<ConversationId>> {
         self.call(|inner| inner.latest_conversation(subject))
     }
 
-    fn write_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_turn(conversation, turn))
+    fn write_turn(&self, id: ConversationId, turn: TurnRecord) -> StoreFuture<'_> {
+        self.call(|inner| inner.write_turn(id, turn))
     }
 
-    fn update_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-        change: TurnUpdate,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.update_turn(conversation, turn, change))
+    fn update_turn(&self, id: ConversationId, turn: TurnId, change: TurnUpdate) -> StoreFuture<'_> {
+        self.call(|inner| inner.update_turn(id, turn, change))
     }
 
     fn set_followup_pending(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         turn: TurnId,
         is_pending: bool,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.set_followup_pending(conversation, turn, is_pending))
+    ) -> StoreFuture<'_> {
+        self.call(|inner| inner.set_followup_pending(id, turn, is_pending))
     }
 
-    fn pending_followups(
-        &self,
-    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
+    fn pending_followups(&self) -> StoreFuture<'_, Vec<(ConversationId, TurnId)>> {
         self.call(|inner| inner.pending_followups())
     }
 
-    fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
+    fn checkpoint(&self, id: ConversationId, turn: TurnRecord) {
         self.checkpoint_count.fetch_add(1, Ordering::Relaxed);
         if !matches!(self.fault(), StoreFault::Failing | StoreFault::Panicking) {
-            self.inner.checkpoint(conversation, turn);
+            self.inner.checkpoint(id, turn);
         }
     }
 
-    fn turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        self.call(|inner| inner.turn(conversation, turn))
+    fn turn(&self, id: ConversationId, turn: TurnId) -> StoreFuture<'_, Option<TurnRecord>> {
+        self.call(|inner| inner.turn(id, turn))
     }
 
     fn turn_by_message(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         message: ClientMsgId,
-    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        self.call(|inner| inner.turn_by_message(conversation, message))
+    ) -> StoreFuture<'_, Option<TurnRecord>> {
+        self.call(|inner| inner.turn_by_message(id, message))
     }
 
     fn turns(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         before: Option<TurnId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
-        self.call(|inner| inner.turns(conversation, before, limit))
+    ) -> StoreFuture<'_, Vec<TurnRecord>> {
+        self.call(|inner| inner.turns(id, before, limit))
     }
 
     fn expired_conversations(
@@ -185,92 +165,49 @@ impl Store for FlakyStore {
         before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
+    ) -> StoreFuture<'_, ExpiredPage> {
         self.call(|inner| inner.expired_conversations(before, cursor, limit))
     }
 
-    fn delete_conversation(
-        &self,
-        conversation: ConversationId,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.delete_conversation(conversation))
+    fn delete_conversation(&self, id: ConversationId) -> StoreFuture<'_> {
+        self.call(|inner| inner.delete_conversation(id))
     }
+}
 
-    fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
-        self.call(|inner| inner.breakers())
-    }
-
-    fn write_breaker(
-        &self,
-        provider: String,
-        record: Option<BreakerRecord>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_breaker(provider, record))
-    }
-
-    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
-        self.call(|inner| inner.daily_spend())
-    }
-
-    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.save_daily_spend(record))
-    }
-
-    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
-        self.call(|inner| inner.incidents())
-    }
-
-    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.write_incident(incident))
-    }
-
-    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
-        self.call(|inner| inner.service_lifetime())
-    }
-
-    fn save_service_lifetime(
-        &self,
-        life: ServiceLifetime,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.call(|inner| inner.save_service_lifetime(life))
-    }
-
-    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        if self.damaged_document().as_ref() == Some(&name) {
+impl DocumentStore for FlakyStore {
+    fn get(&self, kind: DocumentKind, key: String) -> StoreFuture<'_, Option<Vec<u8>>> {
+        if kind == DocumentKind::Note && self.damaged_note.lock().as_ref() == Some(&key) {
             return Box::pin(async { Err(StoreError::Damaged("a test says so".into())) });
         }
-        self.call(|inner| inner.get_document(name))
+        self.call(|inner| inner.get(kind, key))
     }
 
-    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.damaged_document().take_if(|damaged| *damaged == name);
-        self.call(|inner| inner.put_document(name, text))
+    fn list(&self, kind: DocumentKind) -> StoreFuture<'_, Vec<(String, Vec<u8>)>> {
+        self.call(|inner| inner.list(kind))
     }
 
-    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
+    fn put(&self, kind: DocumentKind, key: String, document: Option<Vec<u8>>) -> StoreFuture<'_> {
+        if kind == DocumentKind::Note {
+            self.damaged_note.lock().take_if(|damaged| *damaged == key);
+        }
+        self.call(|inner| inner.put(kind, key, document))
+    }
+}
+
+impl AnswerStore for FlakyStore {
+    fn get_answer(&self, key: CacheKey) -> StoreFuture<'_, Option<CachedAnswer>> {
         self.call(|inner| inner.get_answer(key))
     }
 
-    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
+    fn answer_keys(&self) -> StoreFuture<'_, Vec<CacheKey>> {
         self.call(|inner| inner.answer_keys())
     }
 
-    fn put_answer(
-        &self,
-        key: CacheKey,
-        answer: CachedAnswer,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> StoreFuture<'_> {
         self.call(|inner| inner.put_answer(key, answer))
     }
 
-    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> StoreFuture<'_> {
         self.call(|inner| inner.remove_answers(keys))
-    }
-
-    fn problem(&self) -> Option<&'static str> {
-        match self.fault() {
-            StoreFault::Failing => Some("The store fails."),
-            _ => self.inner.problem(),
-        }
     }
 }

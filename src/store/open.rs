@@ -6,25 +6,24 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sled::Db;
 
 use super::memory::MemoryStore;
-use super::sled::{SledStore, count_unreadable, interrupt_running, open_tree};
+use super::sled::tree::{OPEN_TIMEOUT, OpenError, OpenResult, create_private_dir, open_on_thread};
+use super::sled::{SledStore, count_unreadable, interrupt_running};
 use super::{Store, StoreError};
 use crate::domain::{ConversationId, Timestamp, TurnId};
-
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time to wait for a lock: a store that was just dropped closes its tree in the background.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+const UNWRITABLE: &str = "the data folder cannot be written";
 
 const TREE_FOLDER: &str = "store";
 
@@ -56,18 +55,6 @@ impl OpenedStore {
     }
 }
 
-#[derive(Debug, PartialEq)]
-enum OpenError {
-    /// Another process holds it, or this one has not closed it yet.
-    Locked,
-    /// Its contents are not valid sled data.
-    Damaged,
-    /// An I/O error. The data on the disk may be intact.
-    Io(io::ErrorKind),
-    /// It did not open within the limit. The data on the disk may be intact.
-    TimedOut,
-}
-
 struct OpenedTree {
     db: Db,
     has_earlier_data: bool,
@@ -86,12 +73,7 @@ pub fn open(data_dir: &Path, now: Timestamp) -> Result<OpenedStore, StoreError> 
     let lock = match lock_folder(data_dir) {
         Ok(lock) => lock,
         Err(OpenError::Locked) => return Err(StoreError::Locked),
-        Err(_) => {
-            return Ok(OpenedStore::in_memory(
-                problems,
-                "the data folder cannot be written",
-            ));
-        }
+        Err(_) => return Ok(OpenedStore::in_memory(problems, UNWRITABLE)),
     };
     let folder = data_dir.join(TREE_FOLDER);
     let mut opened = retry_while_locked(|| open_on_thread(&folder, OPEN_TIMEOUT, recover));
@@ -128,17 +110,10 @@ pub fn open(data_dir: &Path, now: Timestamp) -> Result<OpenedStore, StoreError> 
         Err(OpenError::Locked) => return Err(StoreError::Locked),
         Err(OpenError::Damaged) => "a new store is damaged at once",
         Err(OpenError::Io(io::ErrorKind::StorageFull)) => "the disk is full",
-        Err(OpenError::Io(_)) => "the data folder cannot be written",
+        Err(OpenError::Io(_)) => UNWRITABLE,
         Err(OpenError::TimedOut) => "the saved conversations do not open in time",
     };
     Ok(OpenedStore::in_memory(problems, why))
-}
-
-/// Reopens a tree that this process had open before. Turns that are running stay so.
-///
-/// Returns `None` if it does not open.
-pub(super) fn reopen(folder: &Path) -> Option<Db> {
-    open_on_thread(folder, OPEN_TIMEOUT, Ok).ok()
 }
 
 /// Interrupts the turns that an earlier process left running.
@@ -177,36 +152,23 @@ fn unreadable_notice(count: usize) -> Option<String> {
 /// Creates the data folder and takes its lock.
 ///
 /// sled's own lock is inside the tree and would not cover setting a damaged tree aside.
-fn lock_folder(data_dir: &Path) -> Result<File, OpenError> {
-    let io_error = |error: io::Error| OpenError::Io(error.kind());
-    create_private_dir(data_dir).map_err(io_error)?;
+fn lock_folder(data_dir: &Path) -> OpenResult<File> {
+    create_private_dir(data_dir)?;
     let lock = File::options()
         .create(true)
         .append(true)
-        .open(data_dir.join("lock"))
-        .map_err(io_error)?;
+        .open(data_dir.join("lock"))?;
     retry_while_locked(|| {
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Locked,
-            TryLockError::Error(error) => io_error(error),
+            TryLockError::Error(error) => error.into(),
         })
     })?;
     Ok(lock)
 }
 
-/// Creates a folder that only the service's own user can enter: conversations are private.
-fn create_private_dir(folder: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
 /// Retries for [`LOCK_TIMEOUT`] while the result is `Locked`.
-fn retry_while_locked<T>(
-    mut attempt: impl FnMut() -> Result<T, OpenError>,
-) -> Result<T, OpenError> {
+fn retry_while_locked<T>(mut attempt: impl FnMut() -> OpenResult<T>) -> OpenResult<T> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match attempt() {
@@ -215,70 +177,6 @@ fn retry_while_locked<T>(
             }
             result => return result,
         }
-    }
-}
-
-/// Opens the tree on its own thread, so that the service survives if sled panics or hangs.
-fn open_on_thread<T: Send + 'static>(
-    folder: &Path,
-    limit: Duration,
-    then: impl FnOnce(Db) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, OpenError> {
-    let folder = folder.to_owned();
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let opening = move || {
-        let result = catch_unwind(AssertUnwindSafe(|| try_open(&folder, then)));
-        // After the timeout nobody receives, and the tree is dropped and thereby closed here.
-        let _ = sender.send(result.unwrap_or(Err(OpenError::Damaged)));
-    };
-    let thread = std::thread::Builder::new()
-        .name("store-open".into())
-        .spawn(opening);
-    thread.map_err(|error| OpenError::Io(error.kind()))?;
-    receiver
-        .recv_timeout(limit)
-        .unwrap_or(Err(OpenError::TimedOut))
-}
-
-fn try_open<T>(
-    folder: &Path,
-    then: impl FnOnce(Db) -> Result<T, StoreError>,
-) -> Result<T, OpenError> {
-    create_private_dir(folder)
-        .and_then(|()| remove_partial_snapshots(folder))
-        .map_err(|error| OpenError::Io(error.kind()))?;
-    let db = open_tree(folder).map_err(|error| classify_error(&error))?;
-    then(db).map_err(|error| match error {
-        StoreError::Unavailable(_) => OpenError::Io(io::ErrorKind::Other),
-        _ => OpenError::Damaged,
-    })
-}
-
-/// Removes unfinished snapshots of a killed process.
-///
-/// sled would take one for complete and report the store as corrupt.
-fn remove_partial_snapshots(folder: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn classify_error(error: &sled::Error) -> OpenError {
-    match error {
-        // sled has no error kind for a held lock: it creates one of kind `Other`, which no system
-        // call returns.
-        sled::Error::Io(io) if io.kind() == io::ErrorKind::Other => OpenError::Locked,
-        sled::Error::Io(io) => match io.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => OpenError::Damaged,
-            kind => OpenError::Io(kind),
-        },
-        _ => OpenError::Damaged,
     }
 }
 

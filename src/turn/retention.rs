@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::provider::paused_system::{Paused, advance};
     use crate::provider::scripted_client::reply;
-    use crate::store::Store as _;
+    use crate::store::ConversationStore as _;
     use crate::store::flaky::StoreFault;
     use crate::turn::protocol_reader::ProtocolClient;
     use crate::turn::test_service::{TestServiceBuilder, conversation_id};

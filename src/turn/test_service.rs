@@ -26,7 +26,7 @@ use crate::provider::scripted_client::{RecordedCall, Script};
 use crate::provider::test_bench::{BenchOptions, ProviderBench};
 use crate::router::actor::{RouterActor, RouterParts};
 use crate::router::runtime_config::RuntimeConfig;
-use crate::store::Store as _;
+use crate::store::ConversationStore as _;
 use crate::store::flaky::FlakyStore;
 
 pub const FALLBACK_TEXT: &str = "Sorry, later.";

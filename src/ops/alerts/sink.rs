@@ -161,7 +161,7 @@ impl Sink {
         drop(
             sending
                 .store
-                .put_document(self.kind.document_name().to_owned(), known),
+                .write_note(self.kind.document_name().to_owned(), known),
         );
     }
 

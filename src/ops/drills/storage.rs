@@ -43,7 +43,7 @@ async fn load_reports(store: &dyn Store) -> Option<(Vec<(usize, DrillReport)>, B
     let mut found = Vec::new();
     let mut unread = BTreeSet::new();
     for slot in 0..MAX_REPORTS {
-        let report = match store.get_document(document_name(slot)).await {
+        let report = match store.note(document_name(slot)).await {
             Ok(Some(document)) => decode(&document),
             Ok(None) => continue,
             Err(StoreError::Damaged(_)) => None,
@@ -72,7 +72,7 @@ impl DrillService {
             self.deps
                 .service
                 .store
-                .put_document(document_name(slot), encode(report)),
+                .write_note(document_name(slot), encode(report)),
         );
     }
 

@@ -8,7 +8,7 @@ use crate::config::{Cron, InjectedFault};
 use crate::domain::FaultKind as Failed;
 use crate::provider::paused_system::{Paused, advance, run_until_idle};
 use crate::provider::scripted_client::{fail_with, reply};
-use crate::store::Store as _;
+use crate::store::DocumentStore as _;
 use crate::turn::test_service::{TestService, TestServiceBuilder};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -328,12 +328,12 @@ async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
     assert_eq!(all.len(), 3);
     // One document is damaged, another was written by a later version.
     let store = &bench.stage.store;
-    let document = store.get_document("drill/1".into()).await.unwrap().unwrap();
+    let document = store.note("drill/1".into()).await.unwrap().unwrap();
     store
-        .put_document("drill/1".into(), document.replace("\"v\":1", "\"v\":99"))
+        .write_note("drill/1".into(), document.replace("\"v\":1", "\"v\":99"))
         .await
         .unwrap();
-    store.damage_document("drill/0");
+    store.damage_note("drill/0");
     let again = DrillBench::new(bench.stage);
     again.drills.load().await;
     let problem =
@@ -353,7 +353,7 @@ async fn undecodable_reports_are_counted_until_their_slots_are_reused() {
         again
             .stage
             .store
-            .get_document("drill/49".into())
+            .note("drill/49".into())
             .await
             .unwrap()
             .is_some()

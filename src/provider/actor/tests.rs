@@ -14,7 +14,7 @@ use super::super::test_bench::{BenchOptions, ProviderBench};
 use super::permit::Permit;
 use super::*;
 use crate::domain::{FinishReason, Timestamp};
-use crate::store::{BreakerRecord, MemoryStore};
+use crate::store::{BreakerRecord, DocumentStore as _, MemoryStore};
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

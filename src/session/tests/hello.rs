@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::Timestamp;
-use crate::store::{ConversationRecord, Store as _};
+use crate::store::{ConversationRecord, ConversationStore as _};
 
 fn hello() -> Value {
     json!({"type": "hello", "conversation": conversation_id(1)})

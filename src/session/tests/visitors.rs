@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::Timestamp;
-use crate::store::{ConversationRecord, Store as _};
+use crate::store::{ConversationRecord, ConversationStore as _};
 
 fn token(subject: &str) -> String {
     sign_token(

@@ -118,7 +118,7 @@ async fn resume_replays_a_turn_without_log_from_the_store() {
 #[actix_rt::test(system = "Paused")]
 async fn turn_left_running_by_another_process_is_interrupted() {
     use crate::domain::{Timestamp, TurnId, TurnRecord};
-    use crate::store::Store as _;
+    use crate::store::ConversationStore as _;
     let chat = TestChat::with_providers([vec![reply("Hi.")]]);
     let turn = TurnId::next_after(None, 5, 5);
     let mut record = TurnRecord::new(

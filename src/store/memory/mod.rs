@@ -2,22 +2,24 @@
 //!
 //! It is bounded: the conversation written to least recently is evicted first.
 
-use parking_lot::{Mutex, MutexGuard};
+mod answers;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::ready;
+use parking_lot::Mutex;
 
+use self::answers::AnswerMap;
 use super::codec::turn_memory_bytes;
-use super::memory::answers::AnswerMap;
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
-    MAX_INCIDENTS, Store, StoreError,
+    AnswerStore, CacheKey, CachedAnswer, ConversationRecord, ConversationStore, DocumentKind,
+    DocumentStore, ExpiredPage, Store, StoreFuture,
 };
 use crate::domain::{
-    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
-    TurnState, TurnUpdate,
+    ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnState, TurnUpdate,
 };
 
 const MAX_CONVERSATIONS: usize = 10_000;
@@ -46,20 +48,27 @@ struct StoredConversation {
     bytes: usize,
 }
 
+#[derive(Default)]
 struct MemoryState {
     conversations: HashMap<ConversationId, StoredConversation>,
     /// Conversations by their last write, least recent first.
     by_last_write: BTreeMap<u64, ConversationId>,
-    breakers: BTreeMap<String, BreakerRecord>,
-    daily_spend: BTreeMap<String, DailySpendRecord>,
-    incidents: BTreeMap<(Timestamp, String), Incident>,
-    lifetime: Option<ServiceLifetime>,
-    documents: BTreeMap<String, String>,
+    documents: BTreeMap<(DocumentKind, String), Vec<u8>>,
     answers: AnswerMap,
     writes: u64,
     bytes: usize,
     max_conversations: usize,
     max_bytes: usize,
+}
+
+impl StoredConversation {
+    /// The start of the last turn, or else of the conversation.
+    fn last_active(&self) -> Option<Timestamp> {
+        match self.turns.last_key_value() {
+            Some((turn, _)) => Some(turn.timestamp()),
+            None => Some(self.record.as_ref()?.started_at),
+        }
+    }
 }
 
 impl MemoryState {
@@ -76,10 +85,11 @@ impl MemoryState {
     fn write_turn(&mut self, id: ConversationId, turn: TurnRecord) {
         let added = turn_memory_bytes(&turn);
         let conversation = self.touch(id);
-        let first = conversation
+        let message = turn.client_msg_id.clone();
+        conversation
             .turn_by_message
-            .entry(turn.client_msg_id.clone());
-        first.or_insert(turn.turn);
+            .entry(message)
+            .or_insert(turn.turn);
         let old = conversation.turns.insert(turn.turn, turn);
         let removed = old.as_ref().map_or(0, turn_memory_bytes);
         conversation.bytes = conversation.bytes + added - removed;
@@ -107,16 +117,14 @@ impl MemoryState {
             }
         }
         while self.is_over_limit() {
-            let Some(conversation) = self.conversations.get_mut(&last) else {
+            let Some(found) = self.conversations.get_mut(&last) else {
                 break;
             };
-            let Some((id, turn)) = conversation.turns.pop_first() else {
+            let Some((id, turn)) = found.turns.pop_first() else {
                 break;
             };
-            conversation
-                .turn_by_message
-                .retain(|_, opened| *opened != id);
-            conversation.bytes -= turn_memory_bytes(&turn);
+            found.turn_by_message.retain(|_, opened| *opened != id);
+            found.bytes -= turn_memory_bytes(&turn);
             self.bytes -= turn_memory_bytes(&turn);
         }
     }
@@ -126,101 +134,73 @@ impl MemoryStore {
     pub fn with_limits(conversations: usize, bytes: usize) -> Self {
         Self {
             state: Mutex::new(MemoryState {
-                conversations: HashMap::new(),
-                by_last_write: BTreeMap::new(),
-                breakers: BTreeMap::new(),
-                daily_spend: BTreeMap::new(),
-                incidents: BTreeMap::new(),
-                lifetime: None,
-                documents: BTreeMap::new(),
-                answers: AnswerMap::default(),
-                writes: 0,
-                bytes: 0,
                 max_conversations: conversations,
                 max_bytes: bytes,
+                ..MemoryState::default()
             }),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, MemoryState> {
-        self.state.lock()
-    }
-
-    fn with_conversation<T>(
+    /// Reads from a conversation. `None` if it does not exist.
+    fn find<T>(
         &self,
         id: ConversationId,
-        read: impl FnOnce(&StoredConversation) -> T,
+        read: impl FnOnce(&StoredConversation) -> Option<T>,
     ) -> Option<T> {
-        self.state().conversations.get(&id).map(read)
+        read(self.state.lock().conversations.get(&id)?)
     }
 }
 
-fn ready_ok<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, StoreError>> {
-    ready(Ok(value)).boxed()
+fn ready_ok<T: Send + 'static>(value: T) -> StoreFuture<'static, T> {
+    Box::pin(ready(Ok(value)))
 }
 
 impl Store for MemoryStore {
-    fn conversation(
-        &self,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
-        ready_ok(
-            self.with_conversation(id, |found| found.record.clone())
-                .flatten(),
-        )
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+impl ConversationStore for MemoryStore {
+    fn conversation(&self, id: ConversationId) -> StoreFuture<'_, Option<ConversationRecord>> {
+        ready_ok(self.find(id, |found| found.record.clone()))
     }
 
     fn create_conversation(
         &self,
         id: ConversationId,
         record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
+    ) -> StoreFuture<'_> {
+        let mut state = self.state.lock();
         state.touch(id).record.get_or_insert(record);
         state.evict_to_fit(id);
         ready_ok(())
     }
 
-    fn latest_conversation(
-        &self,
-        subject: String,
-    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
-        let state = self.state();
+    fn latest_conversation(&self, subject: String) -> StoreFuture<'_, Option<ConversationId>> {
+        let state = self.state.lock();
         let start = |(id, conversation): (&ConversationId, &StoredConversation)| {
-            let record = conversation
-                .record
-                .as_ref()
-                .filter(|record| record.subject.as_ref() == Some(&subject))?;
-            Some((record.started_at, *id))
+            let record = conversation.record.as_ref()?;
+            (record.subject.as_ref() == Some(&subject)).then_some((record.started_at, *id))
         };
         let newest = state.conversations.iter().filter_map(start).max();
         ready_ok(newest.map(|(_, id)| id))
     }
 
-    fn write_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.state().write_turn(conversation, turn);
+    fn write_turn(&self, id: ConversationId, turn: TurnRecord) -> StoreFuture<'_> {
+        self.state.lock().write_turn(id, turn);
         ready_ok(())
     }
 
-    fn update_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-        change: TurnUpdate,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
-        let found = state.conversations.get_mut(&conversation);
-        if let Some(found) = found {
+    fn update_turn(&self, id: ConversationId, turn: TurnId, change: TurnUpdate) -> StoreFuture<'_> {
+        let mut state = self.state.lock();
+        if let Some(found) = state.conversations.get_mut(&id) {
             if matches!(change, TurnUpdate::Followup(_)) {
                 found.pending_followups.remove(&turn);
             }
             if let Some(mut record) = found.turns.get(&turn).cloned() {
                 record.apply(change);
-                state.write_turn(conversation, record);
+                state.write_turn(id, record);
             }
         }
         ready_ok(())
@@ -228,93 +208,74 @@ impl Store for MemoryStore {
 
     fn set_followup_pending(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         turn: TurnId,
         is_pending: bool,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
+    ) -> StoreFuture<'_> {
+        let mut state = self.state.lock();
         if is_pending {
-            state.touch(conversation).pending_followups.insert(turn);
-            state.evict_to_fit(conversation);
-        } else if let Some(found) = state.conversations.get_mut(&conversation) {
+            state.touch(id).pending_followups.insert(turn);
+            state.evict_to_fit(id);
+        } else if let Some(found) = state.conversations.get_mut(&id) {
             found.pending_followups.remove(&turn);
         }
         ready_ok(())
     }
 
-    fn pending_followups(
-        &self,
-    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
-        let state = self.state();
-        let pending_in = |(id, conversation): (&ConversationId, &StoredConversation)| {
-            conversation
-                .pending_followups
-                .iter()
-                .map(|turn| (*id, *turn))
-                .collect::<Vec<_>>()
-        };
-        let mut pending: Vec<_> = state.conversations.iter().flat_map(pending_in).collect();
+    fn pending_followups(&self) -> StoreFuture<'_, Vec<(ConversationId, TurnId)>> {
+        let mut pending = Vec::new();
+        for (id, conversation) in &self.state.lock().conversations {
+            pending.extend(
+                conversation
+                    .pending_followups
+                    .iter()
+                    .map(|turn| (*id, *turn)),
+            );
+        }
         pending.sort_by_key(|(id, turn)| (*turn, *id));
         ready_ok(pending)
     }
 
-    fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        let mut state = self.state();
-        let stored = state
-            .conversations
-            .get(&conversation)
-            .and_then(|conversation| conversation.turns.get(&turn.turn));
+    fn checkpoint(&self, id: ConversationId, turn: TurnRecord) {
+        let mut state = self.state.lock();
+        let conversation = state.conversations.get(&id);
+        let stored = conversation.and_then(|found| found.turns.get(&turn.turn));
         let is_running = stored.is_some_and(|stored| stored.state == TurnState::Running);
         if is_running && turn.state == TurnState::Running {
-            state.write_turn(conversation, turn);
+            state.write_turn(id, turn);
         }
     }
 
-    fn turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        ready_ok(
-            self.with_conversation(conversation, |found| found.turns.get(&turn).cloned())
-                .flatten(),
-        )
+    fn turn(&self, id: ConversationId, turn: TurnId) -> StoreFuture<'_, Option<TurnRecord>> {
+        ready_ok(self.find(id, |found| found.turns.get(&turn).cloned()))
     }
 
     fn turn_by_message(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         message: ClientMsgId,
-    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        let find = |found: &StoredConversation| {
-            found
-                .turns
-                .get(found.turn_by_message.get(&message)?)
-                .cloned()
+    ) -> StoreFuture<'_, Option<TurnRecord>> {
+        let by_message = |found: &StoredConversation| {
+            let turn = found.turn_by_message.get(&message)?;
+            found.turns.get(turn).cloned()
         };
-        ready_ok(self.with_conversation(conversation, find).flatten())
+        ready_ok(self.find(id, by_message))
     }
 
     fn turns(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         before: Option<TurnId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
-        let last_page = |found: &StoredConversation| {
-            let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+    ) -> StoreFuture<'_, Vec<TurnRecord>> {
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last: Vec<TurnRecord> = Vec::new();
+        if let Some(found) = self.state.lock().conversations.get(&id) {
             let earlier = found.turns.range((Bound::Unbounded, end)).rev();
-            let mut last = earlier
-                .map(|(_, turn)| turn.clone())
-                .take(limit)
-                .collect::<Vec<_>>();
-            last.reverse();
-            last
-        };
-        ready_ok(
-            self.with_conversation(conversation, last_page)
-                .unwrap_or_default(),
-        )
+            last.extend(earlier.take(limit).map(|(_, turn)| turn.clone()));
+        }
+        last.reverse();
+        ready_ok(last)
     }
 
     fn expired_conversations(
@@ -322,135 +283,90 @@ impl Store for MemoryStore {
         before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
-        let state = self.state();
+    ) -> StoreFuture<'_, ExpiredPage> {
+        let state = self.state.lock();
+        let is_after = |id: &ConversationId| cursor.is_none_or(|cursor| *id > cursor);
         let mut ids: Vec<_> = state
             .conversations
             .keys()
-            .filter(|id| cursor.is_none_or(|cursor| **id > cursor))
             .copied()
+            .filter(is_after)
             .collect();
         ids.sort_unstable();
         let has_more = ids.len() > limit;
         ids.truncate(limit);
-        let next = ids.last().copied().filter(|_| has_more);
-        let is_expired = |id: &ConversationId| {
-            state.conversations.get(id).is_some_and(|conversation| {
-                let last = conversation.turns.keys().next_back();
-                last.map(|turn| turn.timestamp())
-                    .or(conversation.record.as_ref().map(|record| record.started_at))
-                    .is_some_and(|last| last < before)
-            })
-        };
-        ids.retain(is_expired);
+        let next_cursor = ids.last().copied().filter(|_| has_more);
+        ids.retain(|id| {
+            let conversation = state.conversations.get(id);
+            conversation
+                .and_then(StoredConversation::last_active)
+                .is_some_and(|at| at < before)
+        });
         ready_ok(ExpiredPage {
             conversations: ids,
-            next_cursor: next,
+            next_cursor,
         })
     }
 
-    fn delete_conversation(
-        &self,
-        conversation: ConversationId,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
-        state.remove_conversation(conversation);
-        state.answers.remove_from_conversation(conversation);
+    fn delete_conversation(&self, id: ConversationId) -> StoreFuture<'_> {
+        let mut state = self.state.lock();
+        state.remove_conversation(id);
+        state.answers.remove_from_conversation(id);
         ready_ok(())
-    }
-
-    fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
-        ready_ok(self.state().breakers.values().cloned().collect())
-    }
-
-    fn write_breaker(
-        &self,
-        provider: String,
-        record: Option<BreakerRecord>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
-        match record {
-            Some(record) => drop(state.breakers.insert(provider, record)),
-            None => drop(state.breakers.remove(&provider)),
-        }
-        ready_ok(())
-    }
-
-    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
-        ready_ok(self.state().daily_spend.values().cloned().collect())
-    }
-
-    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.state()
-            .daily_spend
-            .insert(record.provider.clone(), record);
-        ready_ok(())
-    }
-
-    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
-        ready_ok(self.state().incidents.values().cloned().collect())
-    }
-
-    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
-        state
-            .incidents
-            .insert((incident.started, incident.id.clone()), incident);
-        if state.incidents.len() > MAX_INCIDENTS {
-            state.incidents.pop_first();
-        }
-        ready_ok(())
-    }
-
-    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
-        ready_ok(self.state().lifetime)
-    }
-
-    fn save_service_lifetime(
-        &self,
-        life: ServiceLifetime,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.state().lifetime = Some(life);
-        ready_ok(())
-    }
-
-    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        ready_ok(self.state().documents.get(&name).cloned())
-    }
-
-    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.state().documents.insert(name, text);
-        ready_ok(())
-    }
-
-    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
-        ready_ok(self.state().answers.get(key))
-    }
-
-    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
-        ready_ok(self.state().answers.keys())
-    }
-
-    fn put_answer(
-        &self,
-        key: CacheKey,
-        answer: CachedAnswer,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.state().answers.insert(key, answer);
-        ready_ok(())
-    }
-
-    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let mut state = self.state();
-        keys.into_iter().for_each(|key| state.answers.remove(key));
-        ready_ok(())
-    }
-
-    fn is_durable(&self) -> bool {
-        false
     }
 }
 
-mod answers;
-#[cfg(test)]
-mod tests;
+impl DocumentStore for MemoryStore {
+    fn get(&self, kind: DocumentKind, key: String) -> StoreFuture<'_, Option<Vec<u8>>> {
+        ready_ok(self.state.lock().documents.get(&(kind, key)).cloned())
+    }
+
+    fn list(&self, kind: DocumentKind) -> StoreFuture<'_, Vec<(String, Vec<u8>)>> {
+        let state = self.state.lock();
+        let of_kind = state.documents.iter().filter(|((of, _), _)| *of == kind);
+        ready_ok(
+            of_kind
+                .map(|((_, key), bytes)| (key.clone(), bytes.clone()))
+                .collect(),
+        )
+    }
+
+    fn put(&self, kind: DocumentKind, key: String, document: Option<Vec<u8>>) -> StoreFuture<'_> {
+        let documents = &mut self.state.lock().documents;
+        match document {
+            Some(bytes) => documents.insert((kind, key), bytes),
+            None => documents.remove(&(kind, key)),
+        };
+        let of_kind: Vec<_> = documents
+            .keys()
+            .filter(|(of, _)| *of == kind)
+            .cloned()
+            .collect();
+        let excess = of_kind.len().saturating_sub(kind.max_count());
+        for oldest in of_kind.iter().take(excess) {
+            documents.remove(oldest);
+        }
+        ready_ok(())
+    }
+}
+
+impl AnswerStore for MemoryStore {
+    fn get_answer(&self, key: CacheKey) -> StoreFuture<'_, Option<CachedAnswer>> {
+        ready_ok(self.state.lock().answers.get(key))
+    }
+
+    fn answer_keys(&self) -> StoreFuture<'_, Vec<CacheKey>> {
+        ready_ok(self.state.lock().answers.keys())
+    }
+
+    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> StoreFuture<'_> {
+        self.state.lock().answers.insert(key, answer);
+        ready_ok(())
+    }
+
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> StoreFuture<'_> {
+        let mut state = self.state.lock();
+        keys.into_iter().for_each(|key| state.answers.remove(key));
+        ready_ok(())
+    }
+}

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::domain::Timestamp;
-use crate::store::contract::{conversation, message, turn, turn_id, with_text};
+use crate::store::contract::{conversation, message, record, turn, turn_id, with_text};
 
 fn write(store: &MemoryStore, n: u8, ms: u64, text: &str) {
     let turn = with_text(turn(ms, &ms.to_string(), "?"), text);
@@ -12,7 +11,7 @@ fn write(store: &MemoryStore, n: u8, ms: u64, text: &str) {
 }
 
 fn remaining(store: &MemoryStore) -> Vec<u8> {
-    let exists = |n: &u8| store.with_conversation(conversation(*n), |_| ()).is_some();
+    let exists = |n: &u8| store.find(conversation(*n), |_| Some(())).is_some();
     (0..=u8::MAX).filter(exists).collect()
 }
 
@@ -25,10 +24,7 @@ fn the_conversation_written_to_least_recently_goes_first() {
     write(&store, 1, 2, "");
     write(&store, 4, 1, "");
     assert_eq!(remaining(&store), [1, 3, 4]);
-    let record = ConversationRecord {
-        started_at: Timestamp(1),
-        subject: None,
-    };
+    let record = record(1, None);
     drop(store.create_conversation(conversation(5), record));
     assert_eq!(remaining(&store), [1, 4, 5]);
 }
@@ -45,12 +41,12 @@ fn text_limit_evicts_old_conversations_then_old_turns() {
         write(&store, 10, ms, &text);
     }
     assert_eq!(remaining(&store), [10]);
-    let ids = store.with_conversation(conversation(10), |found| {
-        found.turns.keys().copied().collect()
+    let ids = store.find(conversation(10), |found| {
+        Some(found.turns.keys().copied().collect())
     });
     assert_eq!(ids, Some(Vec::from([7, 8, 9, 10].map(turn_id))));
-    let opened = store.with_conversation(conversation(10), |found| {
-        found.turn_by_message.contains_key(&message("6"))
+    let opened = store.find(conversation(10), |found| {
+        Some(found.turn_by_message.contains_key(&message("6")))
     });
     assert_eq!(opened, Some(false));
 }
@@ -64,7 +60,7 @@ fn byte_count_matches_the_stored_turns_after_evictions_and_deletion() {
         }
     }
     drop(store.delete_conversation(conversation(1)));
-    let state = store.state();
+    let state = store.state.lock();
     let turns = state
         .conversations
         .values()

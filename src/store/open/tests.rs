@@ -5,13 +5,14 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::mpsc;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::domain::{FinishReason, TurnState};
-use crate::store::contract::{completed, conversation, message, turn, turn_id, with_text};
-use crate::store::{BreakerRecord, ConversationRecord};
+use crate::store::BreakerRecord;
+use crate::store::contract::{completed, conversation, message, record, turn, turn_id, with_text};
 
 /// The number of random damages tried.
 const DAMAGE_SEEDS: u64 = 24;
@@ -83,10 +84,7 @@ async fn new_data_folder_is_private_to_the_service() {
 async fn restart_restores_everything_and_interrupts_running_turns() {
     let folder = TempDir::new().unwrap();
     let opened = open_in(&folder);
-    let record = ConversationRecord {
-        started_at: Timestamp(1),
-        subject: Some("ann".into()),
-    };
+    let record = record(1, Some("ann"));
     let breaker = BreakerRecord {
         provider: "one".into(),
         is_blocked: true,

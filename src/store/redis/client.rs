@@ -20,7 +20,7 @@ use ::redis::{Client, FromRedisValue, ProtocolVersion, RedisResult};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::time::timeout;
 
-pub use self::outage::{OutageReason, RedisCallError};
+pub use self::outage::{CallResult, OutageReason, RedisCallError};
 use self::subscriptions::Subscriptions;
 use crate::config::Secret;
 use crate::domain::Timestamp;
@@ -149,7 +149,7 @@ impl RedisClient {
         &self,
         limit: Duration,
         commands: impl FnOnce(ConnectionManager) -> F,
-    ) -> Result<T, RedisCallError>
+    ) -> CallResult<T>
     where
         F: Future<Output = RedisResult<T>>,
     {
@@ -193,7 +193,7 @@ impl RedisClient {
         &self,
         limit: Duration,
         command: &::redis::Cmd,
-    ) -> Result<T, RedisCallError> {
+    ) -> CallResult<T> {
         self.call(limit, |mut manager| async move {
             command.query_async(&mut manager).await
         })
@@ -204,7 +204,7 @@ impl RedisClient {
         &self,
         limit: Duration,
         commands: &::redis::Pipeline,
-    ) -> Result<T, RedisCallError> {
+    ) -> CallResult<T> {
         self.call(limit, |mut manager| async move {
             commands.query_async(&mut manager).await
         })
@@ -215,7 +215,7 @@ impl RedisClient {
         &self,
         limit: Duration,
         script: &::redis::ScriptInvocation<'_>,
-    ) -> Result<T, RedisCallError> {
+    ) -> CallResult<T> {
         self.call(limit, |mut manager| async move {
             script.invoke_async(&mut manager).await
         })
@@ -235,12 +235,7 @@ impl RedisClient {
     }
 
     /// Publishes to a channel, named without [`PREFIX`].
-    pub async fn publish(
-        &self,
-        limit: Duration,
-        channel: &str,
-        message: &[u8],
-    ) -> Result<(), RedisCallError> {
+    pub async fn publish(&self, limit: Duration, channel: &str, message: &[u8]) -> CallResult<()> {
         let mut command = ::redis::cmd("PUBLISH");
         command.arg(format!("{PREFIX}{channel}")).arg(message);
         self.command::<i64>(limit, &command).await.map(drop)

@@ -28,6 +28,18 @@ use super::client::PREFIX;
 use crate::domain::{ConversationId, TurnId};
 use crate::store::CacheKey;
 
+/// The prefix of the keys of cached answers.
+pub(super) const ANSWER_PREFIX: &str = "failsoft:a:";
+
+/// The prefix of the keys of the answers of a conversation.
+pub(super) const ORIGIN_PREFIX: &str = "failsoft:ao:";
+
+pub(super) const PENDING_FOLLOWUPS: &str = "failsoft:w";
+pub(super) const INCIDENTS: &str = "failsoft:i";
+pub(super) const SERVICE_LIFETIME: &str = "failsoft:l";
+pub(super) const ANSWER_INDEX: &str = "failsoft:ak";
+pub(super) const RUNNING_TURNS: &str = "failsoft:runs";
+
 pub(super) fn conversation(id: ConversationId) -> String {
     format!("{PREFIX}c:{id}")
 }
@@ -44,40 +56,20 @@ pub(super) fn visitor(subject: &str) -> String {
     format!("{PREFIX}v:{:x}", Sha256::digest(subject))
 }
 
-pub(super) fn pending_followups() -> String {
-    format!("{PREFIX}w")
-}
-
 pub(super) fn turn_member(conversation: ConversationId, turn: TurnId) -> String {
     format!("{turn}/{conversation}")
 }
 
-pub(super) fn incidents() -> String {
-    format!("{PREFIX}i")
-}
-
-pub(super) fn service_lifetime() -> String {
-    format!("{PREFIX}l")
-}
-
 pub(super) fn answer(key: CacheKey) -> String {
-    format!("{PREFIX}a:{key}")
-}
-
-pub(super) fn answer_index() -> String {
-    format!("{PREFIX}ak")
+    format!("{ANSWER_PREFIX}{key}")
 }
 
 pub(super) fn answers_of(id: ConversationId) -> String {
-    format!("{PREFIX}ao:{id}")
+    format!("{ORIGIN_PREFIX}{id}")
 }
 
 pub(super) fn running_turn(id: ConversationId) -> String {
     format!("{PREFIX}run:{id}")
-}
-
-pub(super) fn running_turns() -> String {
-    format!("{PREFIX}runs")
 }
 
 pub(super) fn frames(turn: TurnId) -> String {
@@ -88,8 +80,11 @@ pub(super) fn followup_claim(turn: TurnId) -> String {
     format!("{PREFIX}late:{turn}")
 }
 
-/// Parses a `TURN/CONVERSATION` member.
-pub(super) fn parse_member(member: &str) -> Option<(ConversationId, TurnId)> {
-    let (turn, conversation) = member.split_once('/')?;
-    Some((conversation.parse().ok()?, turn.parse().ok()?))
+/// Parses `TURN/CONVERSATION` members. Skips others.
+pub(super) fn parse_members(members: &[String]) -> Vec<(ConversationId, TurnId)> {
+    let parse = |member: &String| {
+        let (turn, id) = member.split_once('/')?;
+        Some((id.parse().ok()?, turn.parse().ok()?))
+    };
+    members.iter().filter_map(parse).collect()
 }

@@ -9,15 +9,8 @@ fn completeness(turn: &TurnRecord) -> (u8, usize) {
         TurnState::Interrupted => 1,
         TurnState::Done => 2,
     };
-    (
-        state,
-        turn.text.len()
-            + turn
-                .drafts
-                .iter()
-                .map(|draft| draft.text.len())
-                .sum::<usize>(),
-    )
+    let drafts = turn.drafts.iter().map(|draft| draft.text.len());
+    (state, turn.text.len() + drafts.sum::<usize>())
 }
 
 /// Merges two views of a turn: the one with more progress, with the earlier follow-up.

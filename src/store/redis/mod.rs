@@ -10,6 +10,7 @@ mod keys;
 mod merge;
 mod reader;
 mod replicate_record;
+mod replicated_conversations;
 mod replicated_store;
 mod replicator;
 mod scripts;

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -14,13 +13,10 @@ use super::client::RedisClient;
 use super::server::RedisServer;
 use super::{ReplicatedStore, RetentionTerms};
 use crate::config::Secret;
-use crate::domain::{
-    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
-    TurnUpdate,
-};
+use crate::domain::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnUpdate};
 use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
-    Store, StoreError, open,
+    AnswerStore, CacheKey, CachedAnswer, ConversationRecord, ConversationStore, DocumentKind,
+    DocumentStore, ExpiredPage, Store, StoreFuture, open,
 };
 
 /// Longer than any step takes.
@@ -60,6 +56,10 @@ impl TestInstance {
         }
     }
 
+    pub(in crate::store) async fn write_turn(&self, id: ConversationId, turn: TurnRecord) {
+        self.store.write_turn(id, turn).await.unwrap();
+    }
+
     pub(in crate::store) async fn wait_connected(&self) {
         let mut health = self.client.health();
         timeout(STEP_TIMEOUT, health.wait_for(|health| health.is_up()))
@@ -90,11 +90,8 @@ pub(in crate::store) struct RelayStore {
     pub(in crate::store) to: Arc<ReplicatedStore>,
 }
 
-type WriteFuture<'s> = BoxFuture<'s, Result<(), StoreError>>;
-type ReadFuture<'s, T> = BoxFuture<'s, Result<T, StoreError>>;
-
 impl RelayStore {
-    fn write_and_replicate<'s>(&'s self, write: WriteFuture<'s>) -> WriteFuture<'s> {
+    fn write_and_replicate<'s>(&'s self, write: StoreFuture<'s>) -> StoreFuture<'s> {
         Box::pin(async move {
             write.await?;
             timeout(STEP_TIMEOUT, self.from.wait_replicated())
@@ -105,122 +102,97 @@ impl RelayStore {
     }
 }
 
-impl Store for RelayStore {
-    fn conversation(&self, id: ConversationId) -> ReadFuture<'_, Option<ConversationRecord>> {
+impl Store for RelayStore {}
+
+impl ConversationStore for RelayStore {
+    fn conversation(&self, id: ConversationId) -> StoreFuture<'_, Option<ConversationRecord>> {
         self.to.conversation(id)
     }
     fn create_conversation(
         &self,
         id: ConversationId,
         record: ConversationRecord,
-    ) -> WriteFuture<'_> {
+    ) -> StoreFuture<'_> {
         self.write_and_replicate(self.from.create_conversation(id, record))
     }
-    fn latest_conversation(&self, subject: String) -> ReadFuture<'_, Option<ConversationId>> {
+    fn latest_conversation(&self, subject: String) -> StoreFuture<'_, Option<ConversationId>> {
         self.to.latest_conversation(subject)
     }
-    fn write_turn(&self, conversation: ConversationId, turn: TurnRecord) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.write_turn(conversation, turn))
+    fn write_turn(&self, id: ConversationId, turn: TurnRecord) -> StoreFuture<'_> {
+        self.write_and_replicate(self.from.write_turn(id, turn))
     }
-    fn update_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-        change: TurnUpdate,
-    ) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.update_turn(conversation, turn, change))
+    fn update_turn(&self, id: ConversationId, turn: TurnId, change: TurnUpdate) -> StoreFuture<'_> {
+        self.write_and_replicate(self.from.update_turn(id, turn, change))
     }
     fn set_followup_pending(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         turn: TurnId,
         is_pending: bool,
-    ) -> WriteFuture<'_> {
-        self.write_and_replicate(
-            self.from
-                .set_followup_pending(conversation, turn, is_pending),
-        )
+    ) -> StoreFuture<'_> {
+        self.write_and_replicate(self.from.set_followup_pending(id, turn, is_pending))
     }
-    fn pending_followups(&self) -> ReadFuture<'_, Vec<(ConversationId, TurnId)>> {
+    fn pending_followups(&self) -> StoreFuture<'_, Vec<(ConversationId, TurnId)>> {
         self.to.pending_followups()
     }
-    fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        self.from.checkpoint(conversation, turn);
+    fn checkpoint(&self, id: ConversationId, turn: TurnRecord) {
+        self.from.checkpoint(id, turn);
     }
-    fn turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-    ) -> ReadFuture<'_, Option<TurnRecord>> {
-        self.to.turn(conversation, turn)
+    fn turn(&self, id: ConversationId, turn: TurnId) -> StoreFuture<'_, Option<TurnRecord>> {
+        self.to.turn(id, turn)
     }
     fn turn_by_message(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         message: ClientMsgId,
-    ) -> ReadFuture<'_, Option<TurnRecord>> {
-        self.to.turn_by_message(conversation, message)
+    ) -> StoreFuture<'_, Option<TurnRecord>> {
+        self.to.turn_by_message(id, message)
     }
     fn turns(
         &self,
-        conversation: ConversationId,
+        id: ConversationId,
         before: Option<TurnId>,
         limit: usize,
-    ) -> ReadFuture<'_, Vec<TurnRecord>> {
-        self.to.turns(conversation, before, limit)
+    ) -> StoreFuture<'_, Vec<TurnRecord>> {
+        self.to.turns(id, before, limit)
     }
     fn expired_conversations(
         &self,
         before: Timestamp,
         cursor: Option<ConversationId>,
         limit: usize,
-    ) -> ReadFuture<'_, ExpiredPage> {
+    ) -> StoreFuture<'_, ExpiredPage> {
         // Each instance scans its own tree.
         self.from.expired_conversations(before, cursor, limit)
     }
-    fn delete_conversation(&self, conversation: ConversationId) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.delete_conversation(conversation))
+    fn delete_conversation(&self, id: ConversationId) -> StoreFuture<'_> {
+        self.write_and_replicate(self.from.delete_conversation(id))
     }
-    fn breakers(&self) -> ReadFuture<'_, Vec<BreakerRecord>> {
-        self.to.breakers()
+}
+
+impl DocumentStore for RelayStore {
+    fn get(&self, kind: DocumentKind, key: String) -> StoreFuture<'_, Option<Vec<u8>>> {
+        self.to.get(kind, key)
     }
-    fn write_breaker(&self, provider: String, record: Option<BreakerRecord>) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.write_breaker(provider, record))
+    fn list(&self, kind: DocumentKind) -> StoreFuture<'_, Vec<(String, Vec<u8>)>> {
+        self.to.list(kind)
     }
-    fn daily_spend(&self) -> ReadFuture<'_, Vec<DailySpendRecord>> {
-        self.to.daily_spend()
+    fn put(&self, kind: DocumentKind, key: String, document: Option<Vec<u8>>) -> StoreFuture<'_> {
+        self.write_and_replicate(self.from.put(kind, key, document))
     }
-    fn save_daily_spend(&self, record: DailySpendRecord) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.save_daily_spend(record))
-    }
-    fn get_document(&self, name: String) -> ReadFuture<'_, Option<String>> {
-        self.to.get_document(name)
-    }
-    fn put_document(&self, name: String, text: String) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.put_document(name, text))
-    }
-    fn incidents(&self) -> ReadFuture<'_, Vec<Incident>> {
-        self.to.incidents()
-    }
-    fn write_incident(&self, incident: Incident) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.write_incident(incident))
-    }
-    fn service_lifetime(&self) -> ReadFuture<'_, Option<ServiceLifetime>> {
-        self.to.service_lifetime()
-    }
-    fn save_service_lifetime(&self, life: ServiceLifetime) -> WriteFuture<'_> {
-        self.write_and_replicate(self.from.save_service_lifetime(life))
-    }
-    fn get_answer(&self, key: CacheKey) -> ReadFuture<'_, Option<CachedAnswer>> {
+}
+
+impl AnswerStore for RelayStore {
+    fn get_answer(&self, key: CacheKey) -> StoreFuture<'_, Option<CachedAnswer>> {
         self.to.get_answer(key)
     }
-    fn answer_keys(&self) -> ReadFuture<'_, Vec<CacheKey>> {
+    fn answer_keys(&self) -> StoreFuture<'_, Vec<CacheKey>> {
         self.to.answer_keys()
     }
-    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> WriteFuture<'_> {
+    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> StoreFuture<'_> {
         self.write_and_replicate(self.from.put_answer(key, answer))
     }
-    fn remove_answers(&self, keys: Vec<CacheKey>) -> WriteFuture<'_> {
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> StoreFuture<'_> {
         self.write_and_replicate(self.from.remove_answers(keys))
     }
 }

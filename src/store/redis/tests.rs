@@ -12,9 +12,9 @@ use super::test_server::{STEP_TIMEOUT, TestInstance};
 use super::turn_streams::TurnStreams;
 use crate::domain::{Feedback, Followup, Timestamp, TurnState, TurnUpdate};
 use crate::store::contract::{
-    cache_key, cached_answer, completed, conversation, message, turn, turn_id, with_text,
+    cache_key, cached_answer, completed, conversation, message, record, turn, turn_id, with_text,
 };
-use crate::store::{ConversationRecord, Store as _};
+use crate::store::{AnswerStore as _, ConversationStore as _, DocumentStore as _, Store as _};
 
 /// How long a busy machine may take to run a ready task.
 const SLACK: std::time::Duration = std::time::Duration::from_millis(400);
@@ -26,13 +26,7 @@ async fn instance_works_without_redis_and_replicates_once_it_is_up() {
     let one = TestInstance::start(&redis.url());
     let id = conversation(1);
     one.store
-        .create_conversation(
-            id,
-            ConversationRecord {
-                started_at: Timestamp(1),
-                subject: Some("ann".into()),
-            },
-        )
+        .create_conversation(id, record(1, Some("ann")))
         .await
         .unwrap();
     for ms in 1..=300 {
@@ -42,7 +36,7 @@ async fn instance_works_without_redis_and_replicates_once_it_is_up() {
         );
     }
     let started = Instant::now();
-    one.store.write_turn(id, turn(301, "m", "?")).await.unwrap();
+    one.write_turn(id, turn(301, "m", "?")).await;
     assert_eq!(one.store.turns(id, None, 9).await.unwrap().len(), 9);
     assert!(
         started.elapsed() < HOT_PATH_TIMEOUT + SLACK,
@@ -73,7 +67,7 @@ async fn stalled_redis_delays_only_the_first_read() {
     let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
-    one.store.write_turn(id, turn(5, "m", "?")).await.unwrap();
+    one.write_turn(id, turn(5, "m", "?")).await;
     one.wait_replicated().await;
     redis.pause();
     for limit in [HOT_PATH_TIMEOUT + SLACK, SLACK, SLACK] {
@@ -120,10 +114,7 @@ async fn missing_turn_is_an_error_while_redis_is_down() {
     redis.kill();
     one.wait_disconnected().await;
     assert!(one.store.turn(conversation(1), turn_id(5)).await.is_err());
-    one.store
-        .write_turn(conversation(1), turn(5, "m", "?"))
-        .await
-        .unwrap();
+    one.write_turn(conversation(1), turn(5, "m", "?")).await;
     assert!(
         one.store
             .turn(conversation(1), turn_id(5))
@@ -145,10 +136,8 @@ async fn update_on_one_instance_is_visible_on_all() {
         model: "m".into(),
         at: Timestamp(9),
     };
-    one.store
-        .write_turn(id, completed(turn(5, "m", "?"), "sorry"))
-        .await
-        .unwrap();
+    one.write_turn(id, completed(turn(5, "m", "?"), "sorry"))
+        .await;
     one.store
         .set_followup_pending(id, turn_id(5), true)
         .await
@@ -190,16 +179,12 @@ async fn less_complete_view_does_not_replace_the_turn() {
     let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     let running = turn(5, "m", "?");
-    one.store
-        .write_turn(id, completed(running.clone(), "whole"))
-        .await
-        .unwrap();
+    one.write_turn(id, completed(running.clone(), "whole"))
+        .await;
     one.wait_replicated().await;
     other
-        .store
         .write_turn(id, with_text(running, "a part of it").into_interrupted())
-        .await
-        .unwrap();
+        .await;
     other.wait_replicated().await;
     for instance in [&one, &other] {
         let seen = instance
@@ -219,19 +204,11 @@ async fn deletion_on_one_instance_also_removes_the_copy_on_another() {
     let other = TestInstance::start_connected(&redis).await;
     let id = conversation(1);
     one.store
-        .create_conversation(
-            id,
-            ConversationRecord {
-                started_at: Timestamp(1),
-                subject: None,
-            },
-        )
+        .create_conversation(id, record(1, None))
         .await
         .unwrap();
-    one.store
-        .write_turn(id, completed(turn(5, "m", "secret"), "a"))
-        .await
-        .unwrap();
+    one.write_turn(id, completed(turn(5, "m", "secret"), "a"))
+        .await;
     one.wait_replicated().await;
     other.store.delete_conversation(id).await.unwrap();
     other.wait_replicated().await;
@@ -269,10 +246,8 @@ async fn records_of_an_unknown_version_stay_unchanged() {
     redis.command(&["SET", "failsoft:l", "9from tomorrow"]);
     assert_eq!(one.store.turns(id, None, 9).await.unwrap(), []);
     assert_eq!(one.store.get_answer(cache_key(1)).await.unwrap(), None);
-    one.store
-        .write_turn(id, completed(turn(5, "m", "?"), "mine"))
-        .await
-        .unwrap();
+    one.write_turn(id, completed(turn(5, "m", "?"), "mine"))
+        .await;
     one.store
         .put_answer(cache_key(1), cached_answer(1, 5, "mine"))
         .await
@@ -314,19 +289,11 @@ async fn keys_of_another_type_disable_sharing_only() {
         redis.command(&["LPUSH", &place, "rubbish"]);
     }
     one.store
-        .create_conversation(
-            id,
-            ConversationRecord {
-                started_at: Timestamp(1),
-                subject: None,
-            },
-        )
+        .create_conversation(id, record(1, None))
         .await
         .unwrap();
-    one.store
-        .write_turn(id, completed(turn(5, "m", "?"), "mine"))
-        .await
-        .unwrap();
+    one.write_turn(id, completed(turn(5, "m", "?"), "mine"))
+        .await;
     one.store
         .put_answer(cache_key(1), cached_answer(1, 5, "mine"))
         .await
@@ -360,10 +327,7 @@ async fn keys_of_another_type_disable_sharing_only() {
         (Ok(vec![]), Ok(vec![]))
     );
     // Other records are still shared.
-    one.store
-        .write_turn(conversation(2), turn(6, "m", "?"))
-        .await
-        .unwrap();
+    one.write_turn(conversation(2), turn(6, "m", "?")).await;
     one.wait_replicated().await;
     let other = TestInstance::start_connected(&redis).await;
     assert_eq!(
@@ -381,10 +345,7 @@ async fn keys_of_another_type_disable_sharing_only() {
 async fn keys_expire_without_further_writes() {
     let redis = RedisServer::start(&[]);
     let one = TestInstance::start_connected(&redis).await;
-    one.store
-        .write_turn(conversation(1), turn(5, "m", "?"))
-        .await
-        .unwrap();
+    one.write_turn(conversation(1), turn(5, "m", "?")).await;
     one.store
         .put_answer(cache_key(1), cached_answer(1, 5, "a"))
         .await

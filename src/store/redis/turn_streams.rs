@@ -5,16 +5,17 @@
 //! show it. Requests (stop) and events (started, followed, follow-up) are published. An instance
 //! that misses a message finds out by polling.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::streams::{StreamRangeReply, StreamReadOptions, StreamReadReply};
-use ::redis::{AsyncCommands as _, Value, cmd};
+use ::redis::streams::{StreamId, StreamRangeReply, StreamReadOptions, StreamReadReply};
+use ::redis::{AsyncCommands as _, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::client::{
-    BACKGROUND_TIMEOUT, HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisCallError, RedisClient,
+    BACKGROUND_TIMEOUT, CallResult, HEARTBEAT_KEY, HOT_PATH_TIMEOUT, PREFIX, RedisClient,
 };
 use super::keys;
 use super::scripts;
@@ -97,23 +98,23 @@ impl TurnStreams {
         turn: TurnId,
         message: &ClientMsgId,
         start: &str,
-    ) -> Result<ClaimReply, RedisCallError> {
+    ) -> CallResult<ClaimReply> {
         let started = self.encode(&TurnMessage::Started(conversation, turn));
         let mut claim = scripts::CLAIM_TURN.key(keys::running_turn(conversation));
-        claim
-            .key(keys::running_turns())
-            .key(keys::frames(turn))
-            .key(keys::conversation(conversation));
-        claim
-            .arg(turn.to_string())
-            .arg(&*self.instance)
-            .arg(message.to_string())
-            .arg(start);
-        claim
-            .arg(millis(TURN_LEASE))
-            .arg(millis(STREAM_TTL))
-            .arg(keys::turn_member(conversation, turn));
-        claim.arg(format!("{PREFIX}{CHANNEL}")).arg(started);
+        claim.key((
+            keys::RUNNING_TURNS,
+            keys::frames(turn),
+            keys::conversation(conversation),
+        ));
+        claim.arg((
+            turn.to_string(),
+            &*self.instance,
+            message.to_string(),
+            start,
+        ));
+        let member = keys::turn_member(conversation, turn);
+        claim.arg((millis(TURN_LEASE), millis(STREAM_TTL), member));
+        claim.arg((format!("{PREFIX}{CHANNEL}"), started));
         let (code, other): (i64, String) = self.client.script(HOT_PATH_TIMEOUT, &claim).await?;
         match (code, other.parse()) {
             (1, Ok(other)) => Ok(ClaimReply::Busy(other)),
@@ -126,17 +127,16 @@ impl TurnStreams {
     pub async fn running_elsewhere(
         &self,
         conversations: &[ConversationId],
-    ) -> Result<Vec<Option<TurnId>>, RedisCallError> {
+    ) -> CallResult<Vec<Option<TurnId>>> {
         if conversations.is_empty() {
             return Ok(Vec::new());
         }
+        let names: Vec<_> = conversations
+            .iter()
+            .map(|id| keys::running_turn(*id))
+            .collect();
         let mut get = cmd("MGET");
-        get.arg(
-            conversations
-                .iter()
-                .map(|id| keys::running_turn(*id))
-                .collect::<Vec<_>>(),
-        );
+        get.arg(names);
         let found: Vec<Option<String>> = self.client.command(HOT_PATH_TIMEOUT, &get).await?;
         let elsewhere = |run: Option<String>| {
             let run = run?;
@@ -150,32 +150,31 @@ impl TurnStreams {
     ///
     /// # Errors
     /// As [`RedisClient::call`]. Some of the frames may have been appended.
-    pub async fn append(&self, batches: &[FrameBatch]) -> Result<(), RedisCallError> {
+    pub async fn append(&self, batches: &[FrameBatch]) -> CallResult<()> {
         for chunk in batches.chunks(BATCH_SIZE) {
-            let mut append = scripts::APPEND_FRAMES.key(keys::running_turns());
-            append
-                .arg(&*self.instance)
-                .arg(millis(TURN_LEASE))
-                .arg(millis(STREAM_TTL))
-                .arg(MAX_BATCHES);
+            let mut append = scripts::APPEND_FRAMES.key(keys::RUNNING_TURNS);
+            append.arg((
+                &*self.instance,
+                millis(TURN_LEASE),
+                millis(STREAM_TTL),
+                MAX_BATCHES,
+            ));
             for batch in chunk {
-                append
-                    .key(keys::running_turn(batch.conversation))
-                    .key(keys::frames(batch.turn));
-                append
-                    .arg(batch.turn.to_string())
-                    .arg(keys::turn_member(batch.conversation, batch.turn));
-                append.arg(&batch.frames).arg(u8::from(batch.is_last));
+                append.key((
+                    keys::running_turn(batch.conversation),
+                    keys::frames(batch.turn),
+                ));
+                let member = keys::turn_member(batch.conversation, batch.turn);
+                append.arg((batch.turn.to_string(), member));
+                append.arg((&batch.frames, u8::from(batch.is_last)));
             }
-            self.client
-                .script::<i64>(BACKGROUND_TIMEOUT, &append)
-                .await?;
+            let _: i64 = self.client.script(BACKGROUND_TIMEOUT, &append).await?;
         }
         Ok(())
     }
 
     /// Returns a turn's whole stream.
-    pub async fn read_frames(&self, turn: TurnId) -> Result<Vec<StreamPart>, RedisCallError> {
+    pub async fn read_frames(&self, turn: TurnId) -> CallResult<Vec<StreamPart>> {
         let key = keys::frames(turn);
         let found: StreamRangeReply = self
             .client
@@ -183,27 +182,26 @@ impl TurnStreams {
                 manager.xrange_all(key).await
             })
             .await?;
-        Ok(found
-            .ids
-            .iter()
-            .filter_map(|entry| Some((entry.id.clone(), payload(entry.map.get("f")?)?)))
-            .collect())
+        Ok(found.ids.iter().filter_map(stream_part).collect())
     }
 
     /// Returns the new entries of streams, each after the given id. Skips streams without any.
     pub async fn read_new_frames(
         &self,
         after: &[(TurnId, String)],
-    ) -> Result<Vec<(TurnId, Vec<StreamPart>)>, RedisCallError> {
+    ) -> CallResult<Vec<(TurnId, Vec<StreamPart>)>> {
         let keys: Vec<_> = after.iter().map(|(turn, _)| keys::frames(*turn)).collect();
+        let turns: HashMap<_, _> = after
+            .iter()
+            .map(|(turn, _)| (keys::frames(*turn), *turn))
+            .collect();
         let ids: Vec<_> = after.iter().map(|(_, id)| id.clone()).collect();
-        let streams = keys.clone();
         let options = StreamReadOptions::default().count(256);
         let read = self
             .client
             .call(BACKGROUND_TIMEOUT, |mut manager| async move {
                 manager
-                    .xread_options::<_, _, Option<StreamReadReply>>(&streams, &ids, &options)
+                    .xread_options::<_, _, Option<StreamReadReply>>(&keys, &ids, &options)
                     .await
             });
         let Some(found) = read.await? else {
@@ -211,49 +209,38 @@ impl TurnStreams {
         };
         let mut news = Vec::new();
         for stream in found.keys {
-            let turn = keys
-                .iter()
-                .position(|key| *key == stream.key)
-                .and_then(|at| after.get(at));
-            let parts = stream.ids.iter();
-            let parts =
-                parts.filter_map(|entry| Some((entry.id.clone(), payload(entry.map.get("f")?)?)));
-            news.extend(turn.map(|(turn, _)| (*turn, parts.collect())));
+            let turn = turns.get(&stream.key);
+            let parts = stream.ids.iter().filter_map(stream_part).collect();
+            news.extend(turn.map(|turn| (*turn, parts)));
         }
         Ok(news)
     }
 
     /// Takes over the turns whose lease has expired, for the time of a lease, so that this instance
     /// ends them.
-    pub async fn claim_expired(&self) -> Result<Vec<(ConversationId, TurnId)>, RedisCallError> {
-        let mut lapsed = scripts::CLAIM_EXPIRED_TURNS.key(keys::running_turns());
+    pub async fn claim_expired(&self) -> CallResult<Vec<(ConversationId, TurnId)>> {
+        let mut lapsed = scripts::CLAIM_EXPIRED_TURNS.key(keys::RUNNING_TURNS);
         lapsed.arg(millis(TURN_LEASE)).arg(BATCH_SIZE);
         let names: Vec<String> = self.client.script(BACKGROUND_TIMEOUT, &lapsed).await?;
-        Ok(names
-            .iter()
-            .filter_map(|name| keys::parse_member(name))
-            .collect())
+        Ok(keys::parse_members(&names))
     }
 
     /// Claims a turn's follow-up. Returns `true` if this instance may ask for it, which is always
     /// the case while Redis is unavailable.
     pub async fn claim_followup(&self, turn: TurnId) -> bool {
         let mut claim = scripts::CLAIM_FOLLOWUP.key(keys::followup_claim(turn));
-        claim
-            .arg(&*self.instance)
-            .arg(millis(FOLLOWUP_LEASE))
-            .arg(format!("{PREFIX}{HEARTBEAT_KEY}"));
-        self.client
-            .script::<i64>(BACKGROUND_TIMEOUT, &claim)
-            .await
-            .map_or(true, |mine| mine == 1)
+        let heartbeats = format!("{PREFIX}{HEARTBEAT_KEY}");
+        claim.arg((&*self.instance, millis(FOLLOWUP_LEASE), heartbeats));
+        let reply = self.client.script::<i64>(BACKGROUND_TIMEOUT, &claim).await;
+        reply.map_or(true, |granted| granted == 1)
     }
 
     pub async fn publish(&self, message: &TurnMessage) {
         // A lost message does no harm: the others also poll.
+        let text = self.encode(message);
         let _ = self
             .client
-            .publish(BACKGROUND_TIMEOUT, CHANNEL, self.encode(message).as_bytes())
+            .publish(BACKGROUND_TIMEOUT, CHANNEL, text.as_bytes())
             .await;
     }
 
@@ -300,8 +287,9 @@ impl TurnMessages {
 #[derive(Clone, Copy, Debug)]
 pub struct MessagesLagged;
 
-fn payload(value: &Value) -> Option<String> {
-    ::redis::from_redis_value_ref(value).ok()
+fn stream_part(entry: &StreamId) -> Option<StreamPart> {
+    let frames = ::redis::from_redis_value_ref(entry.map.get("f")?).ok()?;
+    Some((entry.id.clone(), frames))
 }
 
 fn millis(time: Duration) -> u64 {

@@ -5,10 +5,10 @@
 
 use sled::Db;
 
-use super::schema::{get, map_sled_error, put, remove};
+use super::tree::{Result, get, mark, put, remove};
 use crate::domain::{ConversationId, Timestamp};
-use crate::store::codec::{decode, encode, try_decode};
-use crate::store::{CacheKey, CachedAnswer, StoreError};
+use crate::store::codec::try_decode;
+use crate::store::{CacheKey, CachedAnswer};
 
 fn answer_key(key: CacheKey) -> String {
     format!("a/{key}")
@@ -18,19 +18,20 @@ fn origin_key(conversation: ConversationId, key: CacheKey) -> String {
     format!("o/{conversation}/{key}")
 }
 
-pub(super) fn get_answer(db: &Db, key: CacheKey) -> Result<Option<CachedAnswer>, StoreError> {
-    let bytes = get(db, &answer_key(key))?;
-    Ok(bytes.and_then(|bytes| decode("cached answer", &bytes)))
+fn parse_key(key: &[u8], prefix: &str) -> Option<CacheKey> {
+    CacheKey::parse(str::from_utf8(key).ok()?.strip_prefix(prefix)?)
+}
+
+pub(super) fn get_answer(db: &Db, key: CacheKey) -> Result<Option<CachedAnswer>> {
+    get(db, "cached answer", &answer_key(key))
 }
 
 /// Returns all keys, oldest answer first.
-pub(super) fn answer_keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
+pub(super) fn answer_keys(db: &Db) -> Result<Vec<CacheKey>> {
     let mut found = Vec::new();
     for entry in db.scan_prefix("a/") {
-        let (key, bytes) = entry.map_err(|error| map_sled_error(&error))?;
-        let key = std::str::from_utf8(&key)
-            .ok()
-            .and_then(|key| CacheKey::parse(key.strip_prefix("a/")?));
+        let (key, bytes) = entry?;
+        let key = parse_key(&key, "a/");
         let saved =
             try_decode::<CachedAnswer>(&bytes).map_or(Timestamp(0), |answer| answer.saved_at);
         found.extend(key.map(|key| (saved, key)));
@@ -40,44 +41,37 @@ pub(super) fn answer_keys(db: &Db) -> Result<Vec<CacheKey>, StoreError> {
 }
 
 /// Counts the answers that cannot be decoded: damaged, or of an unsupported version.
-pub(in crate::store) fn count_unreadable(db: &Db) -> Result<usize, StoreError> {
+pub(in crate::store) fn count_unreadable(db: &Db) -> Result<usize> {
     let mut count = 0;
     for bytes in db.scan_prefix("a/").values() {
-        let bytes = bytes.map_err(|error| map_sled_error(&error))?;
-        count += usize::from(try_decode::<CachedAnswer>(&bytes).is_none());
+        count += usize::from(try_decode::<CachedAnswer>(&bytes?).is_none());
     }
     Ok(count)
 }
 
-pub(super) fn put_answer(db: &Db, key: CacheKey, answer: &CachedAnswer) -> Result<(), StoreError> {
+pub(super) fn put_answer(db: &Db, key: CacheKey, answer: &CachedAnswer) -> Result {
     let old_origin = get_answer(db, key)?.and_then(|old| old.conversation);
     if let Some(conversation) = answer.conversation {
-        put(db, &origin_key(conversation, key), Vec::new())?;
+        mark(db, &origin_key(conversation, key))?;
     }
-    put(db, &answer_key(key), encode(answer)?)?;
+    put(db, &answer_key(key), answer)?;
     match old_origin.filter(|old| Some(*old) != answer.conversation) {
         Some(old) => remove(db, origin_key(old, key)),
         None => Ok(()),
     }
 }
 
-pub(super) fn remove_answer(db: &Db, key: CacheKey) -> Result<(), StoreError> {
+pub(super) fn remove_answer(db: &Db, key: CacheKey) -> Result {
     let old_origin = get_answer(db, key)?.and_then(|old| old.conversation);
     remove(db, answer_key(key))?;
     old_origin.map_or(Ok(()), |old| remove(db, origin_key(old, key)))
 }
 
-pub(super) fn remove_from_conversation(
-    db: &Db,
-    conversation: ConversationId,
-) -> Result<(), StoreError> {
+pub(super) fn remove_from_conversation(db: &Db, conversation: ConversationId) -> Result {
     let prefix = format!("o/{conversation}/");
     for origin in db.scan_prefix(&prefix).keys() {
-        let origin = origin.map_err(|error| map_sled_error(&error))?;
-        let key = std::str::from_utf8(&origin)
-            .ok()
-            .and_then(|key| CacheKey::parse(key.strip_prefix(&prefix)?));
-        if let Some(key) = key
+        let origin = origin?;
+        if let Some(key) = parse_key(&origin, &prefix)
             && get_answer(db, key)?.is_none_or(|answer| answer.conversation == Some(conversation))
         {
             remove(db, answer_key(key))?;
@@ -102,9 +96,9 @@ mod tests {
         let db = tree();
         put_answer(&db, cache_key(1), &cached_answer(1, 5, "old")).unwrap();
         put_answer(&db, cache_key(2), &cached_answer(1, 9, "new")).unwrap();
-        let mut later = encode(&cached_answer(1, 9, "new")).unwrap();
+        let mut later = crate::store::codec::encode(&cached_answer(1, 9, "new")).unwrap();
         *later.first_mut().unwrap() += 1;
-        put(&db, &answer_key(cache_key(2)), later).unwrap();
+        db.insert(answer_key(cache_key(2)), later).unwrap();
         assert_eq!(get_answer(&db, cache_key(2)).unwrap(), None);
         assert_eq!(
             get_answer(&db, cache_key(1)).unwrap(),

@@ -2,9 +2,10 @@
 
 use sled::Db;
 
-use super::schema::{conversation, last_turn, map_sled_error};
+use super::conversations::{conversation, last_turn};
+use super::tree::Result;
 use crate::domain::{ConversationId, Timestamp};
-use crate::store::{ExpiredPage, StoreError};
+use crate::store::ExpiredPage;
 
 /// Implements [`crate::store::Store::expired_conversations`] in the order of the ids as text.
 pub(super) fn expired_conversations(
@@ -12,7 +13,7 @@ pub(super) fn expired_conversations(
     before: Timestamp,
     cursor: Option<ConversationId>,
     limit: usize,
-) -> Result<ExpiredPage, StoreError> {
+) -> Result<ExpiredPage> {
     let mut found = Vec::new();
     let mut at = cursor;
     for _ in 0..limit {
@@ -40,17 +41,14 @@ pub(super) fn expired_conversations(
 }
 
 /// Returns the next conversation that has a turn or a record.
-fn next_conversation(
-    db: &Db,
-    after: Option<ConversationId>,
-) -> Result<Option<ConversationId>, StoreError> {
+fn next_conversation(db: &Db, after: Option<ConversationId>) -> Result<Option<ConversationId>> {
     let mut nearest: Option<(String, ConversationId)> = None;
     for kind in ["t/", "c/"] {
         // '0' follows '/', so this is the first key behind all of the conversation's keys.
         let from = after.map_or_else(|| kind.to_owned(), |after| format!("{kind}{after}0"));
         let end = kind.replace('/', "0");
         for key in db.range(from..end).keys() {
-            let key = key.map_err(|error| map_sled_error(&error))?;
+            let key = key?;
             let name = std::str::from_utf8(&key)
                 .ok()
                 .and_then(|key| key.strip_prefix(kind)?.split('/').next());

@@ -18,21 +18,17 @@ use std::ops::Bound;
 
 use sled::{Db, IVec};
 
-use super::answers;
-use super::queue::WriteOp;
-use super::schema::{self, map_sled_error};
-use crate::domain::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord};
-use crate::store::codec::decode;
-use crate::store::{CacheKey, CachedAnswer, ConversationRecord, StoreError};
+use super::tree::Result;
+use super::{answers, conversations, documents};
+use crate::domain::{ConversationId, TurnId, TurnRecord};
+use crate::store::{CacheKey, CachedAnswer, ConversationRecord, DocumentKind};
 
 /// The identity of a changed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordKey {
     Answer(CacheKey),
     DeletedConversation(ConversationId),
-    /// An incident, by its key in the tree.
-    Incident(String),
-    ServiceLifetime,
+    Document(DocumentKind, String),
     Conversation(ConversationId),
     Turn(ConversationId, TurnId),
 }
@@ -42,9 +38,7 @@ pub enum RecordKey {
 pub enum RecordState {
     Answer(CacheKey, Option<CachedAnswer>),
     DeletedConversation(ConversationId),
-    /// An incident, with its key in the tree.
-    Incident(String, Option<Incident>),
-    ServiceLifetime(Option<ServiceLifetime>),
+    Document(DocumentKind, String, Option<Vec<u8>>),
     Conversation(ConversationId, Option<ConversationRecord>),
     /// A turn, and whether it waits for a follow-up.
     Turn(ConversationId, TurnId, Option<Box<TurnRecord>>, bool),
@@ -55,8 +49,7 @@ impl RecordKey {
         match self {
             RecordKey::Answer(key) => format!("j/a/{key}"),
             RecordKey::DeletedConversation(id) => format!("j/f/{id}"),
-            RecordKey::Incident(key) => format!("j/{key}"),
-            RecordKey::ServiceLifetime => "j/l/".into(),
+            RecordKey::Document(kind, key) => format!("j/{}/{key}", kind.letter()),
             RecordKey::Conversation(id) => format!("j/n/{id}"),
             RecordKey::Turn(conversation, turn) => format!("j/t/{turn}/{conversation}"),
         }
@@ -68,41 +61,14 @@ impl RecordKey {
         match kind {
             "a" => Some(RecordKey::Answer(CacheKey::parse(name)?)),
             "f" => Some(RecordKey::DeletedConversation(name.parse().ok()?)),
-            "i" => Some(RecordKey::Incident(key.to_owned())),
-            "l" => Some(RecordKey::ServiceLifetime),
+            "i" => Some(RecordKey::Document(DocumentKind::Incident, name.into())),
+            "l" => Some(RecordKey::Document(DocumentKind::Lifetime, name.into())),
             "n" => Some(RecordKey::Conversation(name.parse().ok()?)),
             "t" => {
-                let (turn, conversation) = name.split_once('/')?;
-                Some(RecordKey::Turn(
-                    conversation.parse().ok()?,
-                    turn.parse().ok()?,
-                ))
+                let (turn, id) = name.split_once('/')?;
+                Some(RecordKey::Turn(id.parse().ok()?, turn.parse().ok()?))
             }
             _ => None,
-        }
-    }
-
-    /// Lists the records that an operation changes and other instances need.
-    fn changed_by(op: &WriteOp) -> Vec<Self> {
-        match op {
-            WriteOp::CreateConversation(id, _) => vec![RecordKey::Conversation(*id)],
-            WriteOp::WriteTurn(conversation, turn) => {
-                vec![RecordKey::Turn(*conversation, turn.turn)]
-            }
-            WriteOp::UpdateTurn(conversation, turn, _)
-            | WriteOp::SetFollowupPending(conversation, turn, _) => {
-                vec![RecordKey::Turn(*conversation, *turn)]
-            }
-            WriteOp::DeleteConversation(id) => vec![RecordKey::DeletedConversation(*id)],
-            WriteOp::WriteIncident(incident) => {
-                vec![RecordKey::Incident(schema::incident_key(incident))]
-            }
-            WriteOp::SaveServiceLifetime(_) => vec![RecordKey::ServiceLifetime],
-            WriteOp::PutAnswer(key, _) => vec![RecordKey::Answer(*key)],
-            WriteOp::RemoveAnswers(keys) => {
-                keys.iter().map(|key| RecordKey::Answer(*key)).collect()
-            }
-            _ => Vec::new(),
         }
     }
 }
@@ -117,13 +83,15 @@ impl JournalEntry {
     pub fn key(&self) -> String {
         self.record.entry_key()
     }
+
+    pub fn is_deletion(&self) -> bool {
+        matches!(self.record, RecordKey::DeletedConversation(_))
+    }
 }
 
-pub(super) fn record_changes(db: &Db, op: &WriteOp) -> Result<(), StoreError> {
-    for record in RecordKey::changed_by(op) {
-        let number = db.generate_id().map_err(|error| map_sled_error(&error))?;
-        schema::put(db, &record.entry_key(), number.to_be_bytes().to_vec())?;
-    }
+pub(super) fn record_change(db: &Db, record: &RecordKey) -> Result {
+    let number = db.generate_id()?;
+    db.insert(record.entry_key(), &number.to_be_bytes())?;
     Ok(())
 }
 
@@ -132,68 +100,52 @@ pub(super) fn read_entries(
     db: &Db,
     after: Option<&JournalEntry>,
     limit: usize,
-) -> Result<Vec<JournalEntry>, StoreError> {
+) -> Result<Vec<JournalEntry>> {
     let from = after.map_or(Bound::Included(b"j/".to_vec()), |entry| {
         Bound::Excluded(entry.record.entry_key().into_bytes())
     });
+    let end = Bound::Excluded(b"j0".to_vec());
     let mut found = Vec::new();
-    for entry in db
-        .range((from, Bound::Excluded(b"j0".to_vec())))
-        .take(limit)
-    {
-        let (key, number) = entry.map_err(|error| map_sled_error(&error))?;
+    for entry in db.range((from, end)).take(limit) {
+        let (key, change_number) = entry?;
         // Entries of a later version are left for that version to replicate.
-        found.extend(RecordKey::parse(&key).map(|changed| JournalEntry {
-            record: changed,
-            change_number: number,
+        found.extend(RecordKey::parse(&key).map(|record| JournalEntry {
+            record,
+            change_number,
         }));
     }
     Ok(found)
 }
 
-pub(super) fn read_state(db: &Db, record: &RecordKey) -> Result<RecordState, StoreError> {
+pub(super) fn read_state(db: &Db, record: &RecordKey) -> Result<RecordState> {
     Ok(match record {
         RecordKey::Answer(key) => RecordState::Answer(*key, answers::get_answer(db, *key)?),
         RecordKey::DeletedConversation(id) => RecordState::DeletedConversation(*id),
-        RecordKey::Incident(key) => {
-            let bytes = schema::get(db, key)?;
-            RecordState::Incident(
-                key.clone(),
-                bytes.and_then(|bytes| decode("incident", &bytes)),
-            )
+        RecordKey::Document(kind, key) => {
+            RecordState::Document(*kind, key.clone(), documents::get(db, *kind, key)?)
         }
-        RecordKey::ServiceLifetime => RecordState::ServiceLifetime(schema::service_lifetime(db)?),
         // An unreadable record is left for the version that wrote it.
         RecordKey::Conversation(id) => {
-            RecordState::Conversation(*id, schema::conversation(db, *id).ok().flatten())
+            RecordState::Conversation(*id, conversations::conversation(db, *id).ok().flatten())
         }
-        RecordKey::Turn(conversation, turn) => {
-            let record = schema::turn(db, *conversation, *turn)?.map(Box::new);
-            RecordState::Turn(
-                *conversation,
-                *turn,
-                record,
-                schema::is_followup_pending(db, *conversation, *turn)?,
-            )
+        RecordKey::Turn(id, turn) => {
+            let record = conversations::turn(db, *id, *turn)?.map(Box::new);
+            let is_pending = conversations::is_followup_pending(db, *id, *turn)?;
+            RecordState::Turn(*id, *turn, record, is_pending)
         }
     })
 }
 
-pub(super) fn awaits_replication(db: &Db, record: &RecordKey) -> Result<bool, StoreError> {
-    Ok(schema::get(db, &record.entry_key())?.is_some())
+pub(super) fn awaits_replication(db: &Db, record: &RecordKey) -> Result<bool> {
+    Ok(db.contains_key(record.entry_key())?)
 }
 
 /// Removes entries. An entry stays if its record changed since it was read.
-pub(super) fn clear_entries(db: &Db, entries: &[JournalEntry]) -> Result<(), StoreError> {
+pub(super) fn clear_entries(db: &Db, entries: &[JournalEntry]) -> Result {
     for entry in entries {
         // A failed swap means that the record changed again, and the new entry has to stay.
-        let _ = db
-            .compare_and_swap(
-                entry.record.entry_key(),
-                Some(&entry.change_number),
-                None::<IVec>,
-            )
-            .map_err(|error| map_sled_error(&error))?;
+        let old = Some(&entry.change_number);
+        let _ = db.compare_and_swap(entry.key(), old, None::<IVec>)?;
     }
     Ok(())
 }
@@ -202,21 +154,21 @@ pub(super) fn clear_entries(db: &Db, entries: &[JournalEntry]) -> Result<(), Sto
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::store::contract::{cache_key, cached_answer, conversation, turn, turn_id};
+    use crate::store::contract::{cache_key, conversation, turn_id};
 
     #[test]
     fn entries_are_ordered_and_stay_until_cleared_unchanged() {
         let db = sled::Config::new().temporary(true).open().unwrap();
-        let late = WriteOp::WriteTurn(conversation(1), turn(9, "m", "?"));
-        let early = WriteOp::WriteTurn(conversation(2), turn(5, "m", "?"));
-        for op in [
+        let late = RecordKey::Turn(conversation(1), turn_id(9));
+        let early = RecordKey::Turn(conversation(2), turn_id(5));
+        for changed in [
             &late,
             &early,
-            &WriteOp::DeleteConversation(conversation(3)),
-            &WriteOp::PutAnswer(cache_key(1), cached_answer(1, 1, "a")),
+            &RecordKey::DeletedConversation(conversation(3)),
+            &RecordKey::Answer(cache_key(1)),
             &early,
         ] {
-            record_changes(&db, op).unwrap();
+            record_change(&db, changed).unwrap();
         }
         let all = read_entries(&db, None, 9).unwrap();
         let names: Vec<_> = all.iter().map(|entry| entry.record.clone()).collect();
@@ -228,7 +180,7 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert_eq!(read_entries(&db, Some(&all[1]), 1).unwrap(), all[2..3]);
-        record_changes(&db, &late).unwrap();
+        record_change(&db, &late).unwrap();
         clear_entries(&db, &all).unwrap();
         let left: Vec<_> = read_entries(&db, None, 9)
             .unwrap()

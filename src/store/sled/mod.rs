@@ -6,11 +6,14 @@
 //! stops taking writes costs durability, and the writer thread reopens the store once that works.
 
 mod answers;
+mod conversations;
+mod documents;
 mod expiry;
 mod journal;
 mod queue;
 mod read_pool;
-mod schema;
+pub(super) mod tree;
+mod write_op;
 mod writer;
 
 use std::fs::File;
@@ -19,45 +22,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use sled::Db;
 use tokio::time::timeout;
 
-use self::queue::WriteOp;
 use self::read_pool::ReadPool;
+use self::write_op::WriteOp;
 use self::writer::WriterState;
 use super::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, ExpiredPage,
-    Store, StoreError,
+    AnswerStore, CacheKey, CachedAnswer, ConversationRecord, ConversationStore, DocumentKind,
+    DocumentStore, ExpiredPage, Store, StoreError, StoreFuture,
 };
-use crate::domain::{
-    ClientMsgId, ConversationId, Incident, ServiceLifetime, Timestamp, TurnId, TurnRecord,
-    TurnUpdate,
-};
+use crate::domain::{ClientMsgId, ConversationId, Timestamp, TurnId, TurnRecord, TurnUpdate};
 
 pub(super) use self::answers::count_unreadable;
+pub(super) use self::conversations::interrupt_running;
 pub(super) use self::journal::{JournalEntry, RecordKey, RecordState};
-pub(super) use self::schema::interrupt_running;
 
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// sled's page cache, in bytes. sled's default is 1 GiB, but the system's page cache holds the file
-/// anyway, and the process should stay small.
-const PAGE_CACHE_BYTES: u64 = 8 << 20;
-
-/// Interval at which sled flushes writes that nobody waits for. Together with the interval between
-/// two checkpoints of a turn, it stays under the half second that a crash may cost.
-const FLUSH_INTERVAL_MS: u64 = 100;
-
-/// Opens the tree in `folder`. Blocks without a time limit and panics if sled does;
-/// [`super::open()`] guards against both.
-pub(super) fn open_tree(folder: &std::path::Path) -> sled::Result<Db> {
-    sled::Config::new()
-        .path(folder)
-        .cache_capacity(PAGE_CACHE_BYTES)
-        .flush_every_ms(Some(FLUSH_INTERVAL_MS))
-        .open()
-}
 
 /// The store on disk. On drop, the writer thread finishes the queued writes and closes the tree.
 pub struct SledStore {
@@ -94,7 +75,7 @@ impl SledStore {
         &self,
         after: Option<JournalEntry>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<JournalEntry>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<JournalEntry>> {
         self.read(move |db| journal::read_entries(db, after.as_ref(), limit))
     }
 
@@ -103,7 +84,7 @@ impl SledStore {
     pub(super) fn read_states(
         &self,
         entries: Vec<JournalEntry>,
-    ) -> BoxFuture<'_, Result<Vec<(JournalEntry, RecordState)>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<(JournalEntry, RecordState)>> {
         self.read(move |db| {
             let read_state = |entry: JournalEntry| {
                 let state = journal::read_state(db, &entry.record).ok()?;
@@ -113,10 +94,7 @@ impl SledStore {
         })
     }
 
-    pub(super) fn awaits_replication(
-        &self,
-        record: RecordKey,
-    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+    pub(super) fn awaits_replication(&self, record: RecordKey) -> StoreFuture<'_, bool> {
         self.read(move |db| journal::awaits_replication(db, &record))
     }
 
@@ -131,7 +109,7 @@ impl SledStore {
     }
 
     /// Queues a write immediately, in the order of the calls. The future waits for its result.
-    fn queue_write(&self, op: WriteOp) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn queue_write(&self, op: WriteOp) -> StoreFuture<'_> {
         let receipt = self.state.queue.push(op);
         Box::pin(async move {
             match timeout(CALL_TIMEOUT, receipt?).await {
@@ -145,29 +123,27 @@ impl SledStore {
     fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Db) -> Result<T, StoreError> + Send + 'static,
-    ) -> BoxFuture<'_, Result<T, StoreError>> {
-        Box::pin(async move {
-            let call = timeout(CALL_TIMEOUT, async {
-                let guard = self.read_pool.start().await;
-                let state = Arc::clone(&self.state);
-                tokio::task::spawn_blocking(move || {
-                    // The read counts as active until it returns, even if its caller has given up.
-                    let _guard = guard;
-                    read(&state.tree()?)
-                })
-                .await
-                .unwrap_or_else(|error| {
-                    Err(if error.is_panic() {
-                        // sled panics on inconsistent pages.
-                        StoreError::Damaged("it cannot be read".into())
-                    } else {
-                        StoreError::Unavailable("it is closed".into())
-                    })
-                })
+    ) -> StoreFuture<'_, T> {
+        let call = async move {
+            let guard = self.read_pool.start().await;
+            let state = Arc::clone(&self.state);
+            let reading = tokio::task::spawn_blocking(move || {
+                // The read counts as active until it returns, even if its caller has given up.
+                let _guard = guard;
+                read(&state.tree()?)
             });
-            let result = call
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
+            match reading.await {
+                Ok(result) => result,
+                // sled panics on inconsistent pages.
+                Err(error) if error.is_panic() => {
+                    Err(StoreError::Damaged("it cannot be read".into()))
+                }
+                Err(_) => Err(StoreError::Unavailable("it is closed".into())),
+            }
+        };
+        Box::pin(async move {
+            let late = |_| Err(StoreError::Unavailable("no answer in time".into()));
+            let result = timeout(CALL_TIMEOUT, call).await.unwrap_or_else(late);
             if matches!(result, Err(StoreError::Damaged(_))) {
                 self.state.health.mark_damaged();
             }
@@ -183,172 +159,6 @@ impl Drop for SledStore {
 }
 
 impl Store for SledStore {
-    fn conversation(
-        &self,
-        id: ConversationId,
-    ) -> BoxFuture<'_, Result<Option<ConversationRecord>, StoreError>> {
-        self.read(move |db| schema::conversation(db, id))
-    }
-
-    fn create_conversation(
-        &self,
-        id: ConversationId,
-        record: ConversationRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::CreateConversation(id, record))
-    }
-
-    fn latest_conversation(
-        &self,
-        subject: String,
-    ) -> BoxFuture<'_, Result<Option<ConversationId>, StoreError>> {
-        self.read(move |db| schema::latest_conversation(db, &subject))
-    }
-
-    fn write_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnRecord,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::WriteTurn(conversation, turn))
-    }
-
-    fn update_turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-        change: TurnUpdate,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::UpdateTurn(conversation, turn, change))
-    }
-
-    fn set_followup_pending(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-        is_pending: bool,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::SetFollowupPending(conversation, turn, is_pending))
-    }
-
-    fn pending_followups(
-        &self,
-    ) -> BoxFuture<'_, Result<Vec<(ConversationId, TurnId)>, StoreError>> {
-        self.read(schema::pending_followups)
-    }
-
-    fn checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        self.state.queue.push_checkpoint(conversation, turn);
-    }
-
-    fn turn(
-        &self,
-        conversation: ConversationId,
-        turn: TurnId,
-    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        self.read(move |db| schema::turn(db, conversation, turn))
-    }
-
-    fn turn_by_message(
-        &self,
-        conversation: ConversationId,
-        message: ClientMsgId,
-    ) -> BoxFuture<'_, Result<Option<TurnRecord>, StoreError>> {
-        self.read(move |db| schema::turn_by_message(db, conversation, &message))
-    }
-
-    fn turns(
-        &self,
-        conversation: ConversationId,
-        before: Option<TurnId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<TurnRecord>, StoreError>> {
-        self.read(move |db| schema::turns(db, conversation, before, limit))
-    }
-
-    fn expired_conversations(
-        &self,
-        before: Timestamp,
-        cursor: Option<ConversationId>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<ExpiredPage, StoreError>> {
-        self.read(move |db| expiry::expired_conversations(db, before, cursor, limit))
-    }
-
-    fn delete_conversation(
-        &self,
-        conversation: ConversationId,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::DeleteConversation(conversation))
-    }
-
-    fn breakers(&self) -> BoxFuture<'_, Result<Vec<BreakerRecord>, StoreError>> {
-        self.read(schema::breakers)
-    }
-
-    fn write_breaker(
-        &self,
-        provider: String,
-        record: Option<BreakerRecord>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::WriteBreaker(provider, record))
-    }
-
-    fn daily_spend(&self) -> BoxFuture<'_, Result<Vec<DailySpendRecord>, StoreError>> {
-        self.read(schema::daily_spend)
-    }
-
-    fn save_daily_spend(&self, record: DailySpendRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::SaveDailySpend(record))
-    }
-
-    fn incidents(&self) -> BoxFuture<'_, Result<Vec<Incident>, StoreError>> {
-        self.read(schema::incidents)
-    }
-
-    fn write_incident(&self, incident: Incident) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::WriteIncident(incident))
-    }
-
-    fn service_lifetime(&self) -> BoxFuture<'_, Result<Option<ServiceLifetime>, StoreError>> {
-        self.read(schema::service_lifetime)
-    }
-
-    fn save_service_lifetime(
-        &self,
-        life: ServiceLifetime,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::SaveServiceLifetime(life))
-    }
-
-    fn get_document(&self, name: String) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        self.read(move |db| schema::document(db, &name))
-    }
-
-    fn put_document(&self, name: String, text: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::PutDocument(name, text))
-    }
-
-    fn get_answer(&self, key: CacheKey) -> BoxFuture<'_, Result<Option<CachedAnswer>, StoreError>> {
-        self.read(move |db| answers::get_answer(db, key))
-    }
-
-    fn answer_keys(&self) -> BoxFuture<'_, Result<Vec<CacheKey>, StoreError>> {
-        self.read(answers::answer_keys)
-    }
-
-    fn put_answer(
-        &self,
-        key: CacheKey,
-        answer: CachedAnswer,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::PutAnswer(key, answer))
-    }
-
-    fn remove_answers(&self, keys: Vec<CacheKey>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.queue_write(WriteOp::RemoveAnswers(keys))
-    }
-
     fn is_stalled(&self) -> bool {
         self.read_pool.is_stalled(CALL_TIMEOUT)
     }
@@ -359,6 +169,115 @@ impl Store for SledStore {
                 .then_some("Saved conversations cannot be read in time: the disk does not answer.")
         };
         self.state.health.problem().or_else(stalled)
+    }
+}
+
+impl ConversationStore for SledStore {
+    fn conversation(&self, id: ConversationId) -> StoreFuture<'_, Option<ConversationRecord>> {
+        self.read(move |db| conversations::conversation(db, id))
+    }
+
+    fn create_conversation(
+        &self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::CreateConversation(id, record))
+    }
+
+    fn latest_conversation(&self, subject: String) -> StoreFuture<'_, Option<ConversationId>> {
+        self.read(move |db| conversations::latest_conversation(db, &subject))
+    }
+
+    fn write_turn(&self, id: ConversationId, turn: TurnRecord) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::WriteTurn(id, turn))
+    }
+
+    fn update_turn(&self, id: ConversationId, turn: TurnId, change: TurnUpdate) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::UpdateTurn(id, turn, change))
+    }
+
+    fn set_followup_pending(
+        &self,
+        id: ConversationId,
+        turn: TurnId,
+        is_pending: bool,
+    ) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::SetFollowupPending(id, turn, is_pending))
+    }
+
+    fn pending_followups(&self) -> StoreFuture<'_, Vec<(ConversationId, TurnId)>> {
+        self.read(conversations::pending_followups)
+    }
+
+    fn checkpoint(&self, id: ConversationId, turn: TurnRecord) {
+        self.state.queue.push_checkpoint(id, turn);
+    }
+
+    fn turn(&self, id: ConversationId, turn: TurnId) -> StoreFuture<'_, Option<TurnRecord>> {
+        self.read(move |db| conversations::turn(db, id, turn))
+    }
+
+    fn turn_by_message(
+        &self,
+        id: ConversationId,
+        message: ClientMsgId,
+    ) -> StoreFuture<'_, Option<TurnRecord>> {
+        self.read(move |db| conversations::turn_by_message(db, id, &message))
+    }
+
+    fn turns(
+        &self,
+        id: ConversationId,
+        before: Option<TurnId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<TurnRecord>> {
+        self.read(move |db| conversations::turns(db, id, before, limit))
+    }
+
+    fn expired_conversations(
+        &self,
+        before: Timestamp,
+        cursor: Option<ConversationId>,
+        limit: usize,
+    ) -> StoreFuture<'_, ExpiredPage> {
+        self.read(move |db| expiry::expired_conversations(db, before, cursor, limit))
+    }
+
+    fn delete_conversation(&self, id: ConversationId) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::DeleteConversation(id))
+    }
+}
+
+impl DocumentStore for SledStore {
+    fn get(&self, kind: DocumentKind, key: String) -> StoreFuture<'_, Option<Vec<u8>>> {
+        self.read(move |db| documents::get(db, kind, &key))
+    }
+
+    fn list(&self, kind: DocumentKind) -> StoreFuture<'_, Vec<(String, Vec<u8>)>> {
+        self.read(move |db| documents::list(db, kind))
+    }
+
+    fn put(&self, kind: DocumentKind, key: String, document: Option<Vec<u8>>) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::PutDocument(kind, key, document))
+    }
+}
+
+impl AnswerStore for SledStore {
+    fn get_answer(&self, key: CacheKey) -> StoreFuture<'_, Option<CachedAnswer>> {
+        self.read(move |db| answers::get_answer(db, key))
+    }
+
+    fn answer_keys(&self) -> StoreFuture<'_, Vec<CacheKey>> {
+        self.read(answers::answer_keys)
+    }
+
+    fn put_answer(&self, key: CacheKey, answer: CachedAnswer) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::PutAnswer(key, answer))
+    }
+
+    fn remove_answers(&self, keys: Vec<CacheKey>) -> StoreFuture<'_> {
+        self.queue_write(WriteOp::RemoveAnswers(keys))
     }
 }
 

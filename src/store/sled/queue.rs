@@ -4,18 +4,16 @@
 //! replaces it. A checkpoint that remains when the queue is drained is therefore newer than every
 //! write of its turn in the queue, and is applied after them.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::journal::JournalEntry;
-use crate::domain::{ConversationId, Incident, ServiceLifetime, TurnId, TurnRecord, TurnUpdate};
+use super::write_op::WriteOp;
+use crate::domain::{ConversationId, TurnId, TurnRecord};
+use crate::store::StoreError;
 use crate::store::codec::turn_memory_bytes;
-use crate::store::{
-    BreakerRecord, CacheKey, CachedAnswer, ConversationRecord, DailySpendRecord, StoreError,
-};
 
 /// The number of waiting writes: twice the default `limits.turns`, so only a stalled disk fills
 /// the queue.
@@ -29,56 +27,6 @@ pub(super) const MAX_PENDING_BYTES: usize = 64 << 20;
 /// may cost.
 const CHECKPOINT_DELAY: Duration = Duration::from_millis(25);
 
-#[derive(Debug)]
-pub(super) enum WriteOp {
-    /// Writes a conversation's record unless it has one.
-    CreateConversation(ConversationId, ConversationRecord),
-    WriteTurn(ConversationId, TurnRecord),
-    UpdateTurn(ConversationId, TurnId, TurnUpdate),
-    SetFollowupPending(ConversationId, TurnId, bool),
-    Checkpoint(ConversationId, TurnRecord),
-    DeleteConversation(ConversationId),
-    /// Writes a breaker's state, or removes it if `None`.
-    WriteBreaker(String, Option<BreakerRecord>),
-    SaveDailySpend(DailySpendRecord),
-    WriteIncident(Incident),
-    SaveServiceLifetime(ServiceLifetime),
-    /// Writes a document of the service: its name and text.
-    PutDocument(String, String),
-    PutAnswer(CacheKey, CachedAnswer),
-    RemoveAnswers(Vec<CacheKey>),
-    /// Deletes the local copy of a conversation that another instance deleted. Not replicated.
-    DropLocal(ConversationId),
-    ClearEntries(Vec<JournalEntry>),
-    #[cfg(test)]
-    Panic,
-}
-
-impl WriteOp {
-    /// `true` if nobody waits for it to be on disk.
-    ///
-    /// A lost checkpoint is covered by the turn's final write, a journal entry too many costs one
-    /// more replication, and a lost cached answer costs one provider call.
-    pub(super) fn is_best_effort(&self) -> bool {
-        matches!(
-            self,
-            WriteOp::Checkpoint(..) | WriteOp::ClearEntries(_) | WriteOp::PutAnswer(..)
-        )
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        match self {
-            WriteOp::WriteTurn(_, turn) | WriteOp::Checkpoint(_, turn) => turn_memory_bytes(turn),
-            WriteOp::PutAnswer(_, answer) => answer.memory_bytes(),
-            WriteOp::PutDocument(_, text) => 256 + text.len(),
-            WriteOp::RemoveAnswers(keys) => 256 + 32 * keys.len(),
-            WriteOp::ClearEntries(marks) => 256 + 128 * marks.len(),
-            WriteOp::UpdateTurn(_, _, TurnUpdate::Followup(followup)) => 256 + followup.text.len(),
-            _ => 256,
-        }
-    }
-}
-
 pub(super) type WriteReceipt = oneshot::Receiver<Result<(), StoreError>>;
 
 #[derive(Debug)]
@@ -88,10 +36,6 @@ pub(super) struct PendingWrite {
 }
 
 impl PendingWrite {
-    pub(super) fn must_be_retried(&self) -> bool {
-        !self.op.is_best_effort()
-    }
-
     /// Sends the result to the waiting caller. Only the first call has an effect.
     pub(super) fn complete(&mut self, result: Result<(), StoreError>) {
         if let Some(waiter) = self.waiter.take() {
@@ -130,10 +74,8 @@ impl WriteBacklog {
         if self.is_closed || !self.writes.is_empty() {
             return Some(Duration::ZERO);
         }
-        Some(
-            (self.first_checkpoint_at? + CHECKPOINT_DELAY)
-                .saturating_duration_since(Instant::now()),
-        )
+        let due = self.first_checkpoint_at? + CHECKPOINT_DELAY;
+        Some(due.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -144,16 +86,12 @@ pub(super) struct WriteQueue {
 }
 
 impl WriteQueue {
-    fn lock(&self) -> MutexGuard<'_, WriteBacklog> {
-        self.backlog.lock()
-    }
-
     /// Queues a write without waiting.
     ///
     /// # Errors
     /// `Unavailable` if the queue is full or closed.
     pub(super) fn push(&self, op: WriteOp) -> Result<WriteReceipt, StoreError> {
-        let mut backlog = self.lock();
+        let mut backlog = self.backlog.lock();
         if let WriteOp::WriteTurn(conversation, turn) = &op {
             backlog.drop_checkpoint(&(*conversation, turn.turn));
         }
@@ -179,7 +117,7 @@ impl WriteQueue {
     ///
     /// A full queue drops it: the turn's next checkpoint follows soon.
     pub(super) fn push_checkpoint(&self, conversation: ConversationId, turn: TurnRecord) {
-        let mut backlog = self.lock();
+        let mut backlog = self.backlog.lock();
         let key = (conversation, turn.turn);
         // A replacement inherits the waiting time of the checkpoint that it replaces.
         let since = backlog.first_checkpoint_at;
@@ -206,7 +144,7 @@ impl WriteQueue {
     /// queue is closed and empty.
     pub(super) fn drain(&self, wait_limit: Option<Duration>) -> Option<Vec<PendingWrite>> {
         let deadline = wait_limit.map(|limit| Instant::now() + limit);
-        let mut backlog = self.lock();
+        let mut backlog = self.backlog.lock();
         loop {
             let due = backlog.due_in();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -223,22 +161,19 @@ impl WriteQueue {
         }
         backlog.bytes = 0;
         backlog.first_checkpoint_at = None;
-        let checkpoints = std::mem::take(&mut backlog.checkpoints);
         let mut drained = Vec::from(std::mem::take(&mut backlog.writes));
-        drained.extend(
-            checkpoints
-                .into_iter()
-                .map(|((conversation, _), turn)| PendingWrite {
-                    op: WriteOp::Checkpoint(conversation, turn),
-                    waiter: None,
-                }),
-        );
+        for ((conversation, _), turn) in std::mem::take(&mut backlog.checkpoints) {
+            drained.push(PendingWrite {
+                op: WriteOp::Checkpoint(conversation, turn),
+                waiter: None,
+            });
+        }
         Some(drained)
     }
 
     /// Refuses further writes. Waiting writes can still be drained.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        self.backlog.lock().is_closed = true;
         self.arrived.notify_one();
     }
 }
@@ -272,7 +207,7 @@ mod tests {
             kinds_and_texts(&queue.drain(None).unwrap()),
             [("checkpoint", "abc".into())]
         );
-        assert_eq!(queue.lock().bytes, 0);
+        assert_eq!(queue.backlog.lock().bytes, 0);
     }
 
     #[test]
@@ -311,23 +246,23 @@ mod tests {
         queue
             .push(WriteOp::DeleteConversation(conversation(3)))
             .unwrap();
-        assert_eq!(queue.lock().due_in(), Some(Duration::ZERO));
+        assert_eq!(queue.backlog.lock().due_in(), Some(Duration::ZERO));
         assert_eq!(queue.drain(None).unwrap().len(), 2);
-        assert_eq!(queue.lock().due_in(), None);
+        assert_eq!(queue.backlog.lock().due_in(), None);
     }
 
     #[test]
     fn replacing_a_checkpoint_does_not_restart_its_delay() {
         let queue = WriteQueue::default();
         queue.push_checkpoint(conversation(1), turn_with_text("a"));
-        let since = queue.lock().first_checkpoint_at;
+        let since = queue.backlog.lock().first_checkpoint_at;
         queue.push_checkpoint(conversation(1), turn_with_text("ab"));
-        assert_eq!(queue.lock().first_checkpoint_at, since);
+        assert_eq!(queue.backlog.lock().first_checkpoint_at, since);
         queue
             .push(WriteOp::WriteTurn(conversation(1), turn_with_text("abc")))
             .unwrap();
         assert_eq!(
-            queue.lock().first_checkpoint_at,
+            queue.backlog.lock().first_checkpoint_at,
             None,
             "the write replaced the checkpoint"
         );

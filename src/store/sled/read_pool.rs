@@ -1,6 +1,6 @@
 //! A limit on concurrent reads that also detects a read that hangs.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl ReadPool {
     /// Starts a read once a permit is free. Returns `None` if the semaphore is closed.
     pub(super) async fn start(self: &Arc<Self>) -> Option<ReadGuard> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-        let mut active = self.lock();
+        let mut active = self.active.lock();
         active.last_id += 1;
         let number = active.last_id;
         active.started.insert(number, Instant::now());
@@ -55,20 +55,17 @@ impl ReadPool {
 
     pub(super) fn is_stalled(&self, limit: Duration) -> bool {
         // Keys ascend in the order in which the reads started.
-        self.lock()
+        self.active
+            .lock()
             .started
             .first_key_value()
             .is_some_and(|(_, started)| started.elapsed() > limit)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ActiveReads> {
-        self.active.lock()
     }
 }
 
 impl Drop for ReadGuard {
     fn drop(&mut self) {
-        self.pool.lock().started.remove(&self.id);
+        self.pool.active.lock().started.remove(&self.id);
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 
+use super::tree::open_tree;
 use super::*;
-use crate::domain::Timestamp;
-use crate::store::contract::{completed, conversation, message, turn, turn_id};
+use crate::store::contract::{completed, conversation, message, record, turn, turn_id};
 
 fn new_store() -> (SledStore, TempDir) {
     let folder = TempDir::new().unwrap();
@@ -110,10 +110,7 @@ async fn conversation_with_unreadable_owner_returns_damaged() {
     let db = store.state.tree().unwrap();
     db.insert(format!("c/{}", conversation(1)), b"\x02{}")
         .unwrap();
-    let record = ConversationRecord {
-        started_at: Timestamp(1),
-        subject: None,
-    };
+    let record = record(1, None);
     store
         .create_conversation(conversation(1), record)
         .await

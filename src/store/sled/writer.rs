@@ -8,6 +8,7 @@
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,9 +19,8 @@ use sled::Db;
 
 use super::journal;
 use super::queue::{MAX_PENDING_BYTES, PendingWrite, WriteQueue};
-use super::schema;
+use super::tree::{OPEN_TIMEOUT, open_on_thread};
 use crate::store::StoreError;
-use crate::store::open::reopen;
 
 const REOPEN_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 
@@ -55,6 +55,10 @@ impl WriterState {
 
 fn tree_unavailable() -> StoreError {
     StoreError::Unavailable("the disk does not take it".into())
+}
+
+fn file_error(error: &io::Error) -> StoreError {
+    StoreError::Unavailable(error.kind().to_string())
 }
 
 /// Closes a tree. That writes to disk, may take long and may panic.
@@ -150,24 +154,20 @@ impl OpenTree {
             // The journal comes first: an entry too many costs one more replication, a missing one
             // loses the record for the other instances.
             let journaled = if journal_enabled {
-                journal::record_changes(&self.db, &pending.op)
+                let mut changed = pending.op.changed_records().into_iter();
+                changed.try_for_each(|record| journal::record_change(&self.db, &record))
             } else {
                 Ok(())
             };
-            match journaled.and_then(|()| schema::apply(&self.db, &pending.op)) {
+            match journaled.and_then(|()| pending.op.apply(&self.db)) {
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 result => results.push(result),
             }
             at.fetch_add(1, Ordering::Relaxed);
         }
         if !batch.iter().all(|pending| pending.op.is_best_effort()) {
-            let broken = |kind: std::io::ErrorKind| StoreError::Unavailable(kind.to_string());
-            self.db
-                .flush()
-                .map_err(|error| schema::map_sled_error(&error))?;
-            self.file
-                .sync_data()
-                .map_err(|error| broken(error.kind()))?;
+            self.db.flush()?;
+            self.file.sync_data().map_err(|error| file_error(&error))?;
             state.flush_count.fetch_add(1, Ordering::Relaxed);
         }
         Ok(results)
@@ -202,8 +202,7 @@ impl Writer {
     }
 
     fn resume_with(&mut self, db: Db) -> Result<(), StoreError> {
-        let file = File::open(self.folder.join("db"));
-        let file = file.map_err(|error| StoreError::Unavailable(error.kind().to_string()))?;
+        let file = File::open(self.folder.join("db")).map_err(|error| file_error(&error))?;
         close_tree(self.state.replace_tree(Some(db.clone())));
         self.state.health.is_failed.store(false, Ordering::Relaxed);
         self.tree = Some(OpenTree { db, file });
@@ -255,15 +254,15 @@ impl Writer {
     fn keep_for_retry(&mut self, batch: Vec<PendingWrite>, error: &StoreError) {
         for mut pending in batch {
             pending.complete(Err(error.clone()));
-            if pending.must_be_retried() {
+            if !pending.op.is_best_effort() {
                 self.retained.push_back(pending);
             }
         }
-        let mut bytes = self
+        let sizes = self
             .retained
             .iter()
-            .map(|pending| pending.op.memory_bytes())
-            .sum::<usize>();
+            .map(|pending| pending.op.memory_bytes());
+        let mut bytes: usize = sizes.sum();
         while bytes > MAX_PENDING_BYTES
             && let Some(oldest) = self.retained.pop_front()
         {
@@ -273,8 +272,9 @@ impl Writer {
 
     fn try_reopen(&mut self) {
         self.retry_at = Instant::now() + REOPEN_INTERVAL;
-        let opened = reopen(&self.folder);
-        if let Some(db) = opened
+        // Turns that are running stay so.
+        let opened = open_on_thread(&self.folder, OPEN_TIMEOUT, Ok);
+        if let Ok(db) = opened
             && self.resume_with(db).is_ok()
             && let Some(tree) = self.tree.take()
         {

@@ -11,7 +11,7 @@ use crate::provider::paused_system::{Paused, advance};
 use crate::provider::scripted_client::{Script, ScriptStep, break_after, fail_with, reply};
 use crate::provider::status::ProviderStatus;
 use crate::provider::test_bench::BenchOptions;
-use crate::store::Store as _;
+use crate::store::ConversationStore as _;
 use crate::turn::protocol_reader::ProtocolClient;
 use crate::turn::test_service::{TestService, TestServiceBuilder, conversation_id, message};
 

@@ -204,7 +204,7 @@ async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
     let store = &app.lobby.turns.store;
     let recorded = async {
         while !store
-            .get_document("alerts/webhook".into())
+            .note("alerts/webhook".into())
             .await
             .unwrap()
             .is_some_and(|note| note.contains("mode"))

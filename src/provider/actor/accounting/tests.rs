@@ -11,7 +11,7 @@ use crate::provider::cost::{DailySpend, ProviderPricing};
 use crate::provider::paused_system::{Paused, advance};
 use crate::provider::status::ProviderStatus;
 use crate::provider::test_bench::{BenchOptions, ProviderBench};
-use crate::store::{DailySpendRecord, MemoryStore, Store};
+use crate::store::{DailySpendRecord, DocumentStore as _, MemoryStore};
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -124,12 +124,9 @@ impl ConnectionMonitor {
     /// Subscribing again is needed because Redis forgets the subscriptions of a lost connection.
     async fn ping(&self, manager: &mut ConnectionManager) -> RedisResult<Duration> {
         let started = Instant::now();
-        let mut sign = ::redis::cmd("SET");
-        sign.arg(&self.heartbeat_key)
-            .arg(1)
-            .arg("PX")
-            .arg(HEARTBEAT_TTL_MS);
-        sign.exec_async(manager).await?;
+        let mut heartbeat = ::redis::cmd("SET");
+        heartbeat.arg((&self.heartbeat_key, 1, "PX", HEARTBEAT_TTL_MS));
+        heartbeat.exec_async(manager).await?;
         let took = started.elapsed();
         let names = self.state.subscriptions.channel_names();
         if !names.is_empty() {
@@ -145,9 +142,8 @@ impl ConnectionMonitor {
             self.state.manager.send_replace(Some(manager.clone()));
             self.state.is_up.store(true, Ordering::Release);
         }
-        self.state
-            .allows_hot_paths
-            .store(allow_hot, Ordering::Release);
+        let allows = &self.state.allows_hot_paths;
+        allows.store(allow_hot, Ordering::Release);
         if self.publish_health(is_slow.then_some(OutageReason::Slow)) {
             if is_slow {
                 tracing::warn!(

@@ -16,6 +16,8 @@ pub enum RedisCallError {
     Rejected,
 }
 
+pub type CallResult<T> = Result<T, RedisCallError>;
+
 /// The reason why Redis is not used, or only in the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutageReason {

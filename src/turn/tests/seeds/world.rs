@@ -5,7 +5,7 @@ use super::chance::SeededRandom;
 use super::check::{self, ProviderTexts};
 use super::visit::{self, Visit};
 use crate::config::MidStream;
-use crate::store::Store as _;
+use crate::store::ConversationStore as _;
 use crate::store::flaky::StoreFault;
 use crate::turn::deps::TurnOptions;
 use crate::turn::test_service::conversation_id;

@@ -187,9 +187,9 @@ async fn reports_survive_a_restart_and_unreadable_ones_are_reported() {
     assert_eq!(app.status().await["problems"], json!([]));
     // The note gets the version of a later release.
     let store = &app.lobby.turns.store;
-    let note = store.get_document("drill/0".into()).await.unwrap().unwrap();
+    let note = store.note("drill/0".into()).await.unwrap().unwrap();
     store
-        .put_document("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
+        .write_note("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
         .await
         .unwrap();
     let (app, reports) = restart(app.shut_down().await).await;

@@ -98,20 +98,17 @@ pub(super) async fn service_lifetime_reads_back_the_last_write(store: &dyn Store
 }
 
 pub(super) async fn documents_read_back_the_last_write(store: &dyn Store) {
-    assert_eq!(store.get_document("one".into()).await, Ok(None));
+    assert_eq!(store.note("one".into()).await, Ok(None));
     for (name, text) in [("one", "first"), ("two", ""), ("one", "second\n\u{0}é")] {
-        store.put_document(name.into(), text.into()).await.unwrap();
+        store.write_note(name.into(), text.into()).await.unwrap();
     }
     assert_eq!(
-        store.get_document("one".into()).await,
+        store.note("one".into()).await,
         Ok(Some("second\n\u{0}é".into()))
     );
+    assert_eq!(store.note("two".into()).await, Ok(Some(String::new())));
     assert_eq!(
-        store.get_document("two".into()).await,
-        Ok(Some(String::new()))
-    );
-    assert_eq!(
-        store.get_document("on".into()).await,
+        store.note("on".into()).await,
         Ok(None),
         "names match exactly, not by prefix"
     );

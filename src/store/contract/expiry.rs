@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{cache_key, completed, conversation, turn, turn_id};
+use super::{cache_key, completed, conversation, record, turn, turn_id};
 use crate::domain::{ConversationId, Timestamp};
-use crate::store::{ConversationRecord, ExpiredPage, Store};
+use crate::store::{ExpiredPage, Store};
 
 /// Scans all pages of `limit` conversations.
 async fn scan(store: &dyn Store, before: u64, limit: usize) -> BTreeSet<ConversationId> {
@@ -29,7 +29,7 @@ async fn scan(store: &dyn Store, before: u64, limit: usize) -> BTreeSet<Conversa
     }
 }
 
-pub(in crate::store) async fn expired_conversations_are_found_in_pages(store: &dyn Store) {
+pub(super) async fn expired_conversations_are_found_in_pages(store: &dyn Store) {
     assert_eq!(
         store.expired_conversations(Timestamp(9), None, 5).await,
         Ok(ExpiredPage::default())
@@ -44,10 +44,7 @@ pub(in crate::store) async fn expired_conversations_are_found_in_pages(store: &d
             .unwrap();
     }
     for (n, started) in [(1, 1), (3, 1), (4, 50), (5, 6_000)] {
-        let record = ConversationRecord {
-            started_at: Timestamp(started),
-            subject: None,
-        };
+        let record = record(started, None);
         store
             .create_conversation(conversation(n), record)
             .await
