@@ -124,11 +124,8 @@ impl DrillObservation {
 
 impl Drop for DrillObservation {
     fn drop(&mut self) {
-        self.observer
-            .0
-            .lock()
-            .drills
-            .retain(|drill| drill.id != self.id);
+        let mut state = self.observer.0.lock();
+        state.drills.retain(|drill| drill.id != self.id);
     }
 }
 

@@ -87,10 +87,8 @@ impl RunningTurn<'_> {
             }
             (false, FirstEvent::Token) => {
                 history.hedges_abandoned += 1;
-                first
-                    .lease
-                    .permit
-                    .record_min_latency(first.call.started_at.elapsed_awake());
+                let waited = first.call.started_at.elapsed_awake();
+                first.lease.permit.record_min_latency(waited);
                 self.record_abandoned(first);
                 self.announce_attempt(&second);
                 Ok(second)

@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::queue::{FollowupOutcome, PendingFollowup};
 use super::{answer, clear_pending};
+use crate::provider::handle::Provider;
 use crate::turn::deps::ShutdownPhase;
 use crate::turn::service::TurnService;
 
@@ -86,15 +87,15 @@ async fn answer_loop(service: &Arc<TurnService>) -> Infallible {
         if outbox.order.lock().is_empty() {
             outbox.changed.notified().await;
         }
-        let is_available = outbox.is_enabled()
-            && service
-                .config()
-                .providers
-                .iter()
-                .any(|provider| answer::can_serve(service, provider));
-        let now = service.clock.now();
-        let random = (outbox.random_unit)();
-        if is_available && let Some(followup) = outbox.order.lock().start_next(now, random) {
+        let providers = Arc::clone(&service.config().providers);
+        let can_serve = |provider: &Arc<Provider>| answer::can_serve(service, provider);
+        let next = if outbox.is_enabled() && providers.iter().any(can_serve) {
+            let now = service.clock.now();
+            outbox.order.lock().start_next(now, (outbox.random_unit)())
+        } else {
+            None
+        };
+        if let Some(followup) = next {
             running.push(catch_panic(service, followup));
             continue;
         }

@@ -303,17 +303,7 @@ impl Follower {
         while !self.is_finished {
             // Mark the current value as seen before reading, so that no later change is missed.
             self.published.borrow_and_update();
-            let mut frames = Vec::new();
-            let state = self.log.state.lock();
-            if !state.is_held_back {
-                self.is_finished = state.is_finished();
-                if self.cursor != Some(state.seq) {
-                    let (unread, seq) = state.frames_after(self.cursor);
-                    frames = unread;
-                    self.cursor = Some(seq);
-                }
-            }
-            drop(state);
+            let frames = self.unread_frames();
             if !frames.is_empty() {
                 return Some(frames);
             }
@@ -322,6 +312,20 @@ impl Follower {
             }
         }
         None
+    }
+
+    fn unread_frames(&mut self) -> Vec<ByteString> {
+        let state = self.log.state.lock();
+        if state.is_held_back {
+            return Vec::new();
+        }
+        self.is_finished = state.is_finished();
+        if self.cursor == Some(state.seq) {
+            return Vec::new();
+        }
+        let (frames, cursor) = state.frames_after(self.cursor);
+        self.cursor = Some(cursor);
+        frames
     }
 
     pub fn log(&self) -> &Arc<TurnLog> {

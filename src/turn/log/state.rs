@@ -105,24 +105,17 @@ impl LogState {
     }
 
     /// Records the origin of the text from byte `from` on, for logs without frames.
-    pub(super) fn record_span(&mut self, attempt: u32, from: usize) {
-        if self.has_frames
-            || self
-                .spans
-                .last()
-                .is_some_and(|last| last.attempt == attempt)
-        {
+    fn record_span(&mut self, attempt: u32, from: usize) {
+        let last = self.spans.last();
+        if self.has_frames || last.is_some_and(|last| last.attempt == attempt) {
             return;
         }
-        let provider = self.record.provider.clone();
-        let model = self.record.model.clone();
-        let source = self.record.source.unwrap_or(AnswerSource::Ai);
         self.spans.push(TextSpan {
             start: from,
             attempt,
-            provider,
-            model,
-            source,
+            provider: self.record.provider.clone(),
+            model: self.record.model.clone(),
+            source: self.record.source.unwrap_or(AnswerSource::Ai),
         });
     }
 
@@ -139,10 +132,9 @@ impl LogState {
             MergeResult::Restart(text) => {
                 self.spans.clear();
                 self.record_span(attempt, 0);
-                let reason = self.break_reason.or(self
-                    .previous_failure
-                    .as_ref()
-                    .map(|previous| previous.reason));
+                let previous = self.previous_failure.as_ref();
+                let previous_reason = previous.map(|previous| previous.reason);
+                let reason = self.break_reason.or(previous_reason);
                 let from = previous_source.map_or_else(|| "".into(), |source| source.provider);
                 let to = source
                     .filter(|source| source.attempt > 0)
@@ -187,25 +179,19 @@ impl LogState {
         if let Some(cursor) = cursor.filter(|cursor| cursor + 1 >= first_kept) {
             let skip = usize::try_from(cursor + 1 - first_kept).unwrap_or(usize::MAX);
             let frames = (first_kept..).zip(&self.frames).skip(skip);
-            return (
-                frames.map(|(seq, kept)| kept.encode(turn, seq)).collect(),
-                self.seq,
-            );
+            let encoded = frames.map(|(seq, kept)| kept.encode(turn, seq));
+            return (encoded.collect(), self.seq);
         }
         // Too far behind: send a snapshot. It takes the number before `done`, which follows it.
         let ended = self.is_finished();
         let seq = if ended { self.seq - 1 } else { self.seq };
         let mut frames = vec![encode_frame(&self.snapshot_frame(seq))];
-        frames.extend(
-            self.frames
-                .back()
-                .filter(|_| ended)
-                .map(|kept| kept.encode(turn, self.seq)),
-        );
+        let done = self.frames.back().filter(|_| ended);
+        frames.extend(done.map(|done| done.encode(turn, self.seq)));
         (frames, self.seq)
     }
 
-    pub(super) fn snapshot_frame(&self, seq: u64) -> Frame {
+    fn snapshot_frame(&self, seq: u64) -> Frame {
         let record = &self.record;
         Frame::Snapshot {
             turn: record.turn,
