@@ -51,9 +51,8 @@ pub fn timeline<'a>(
         .map(|bar| bar.to.min(now).since(bar.from.max(life.first_start)))
         .sum();
     let outage: Duration = bars.iter().map(|bar| bar.outage).sum();
-    let up =
-        (!known.is_zero()).then(|| 1.0 - (outage.as_secs_f64() / known.as_secs_f64()).min(1.0));
-    Timeline { bars, uptime: up }
+    let uptime = ratio_without(outage, known);
+    Timeline { bars, uptime }
 }
 
 /// The ratio of the last `hours` hours without an outage, 0 to 1, as far as they are known. `None`
@@ -67,7 +66,11 @@ pub fn uptime_ratio<'a>(
     let from = Timestamp(now.0.saturating_sub(hours.saturating_mul(60 * 60 * 1_000)));
     let period = build_bar(incidents, life, now, from, now);
     let known = now.since(from.max(life.first_start));
-    (!known.is_zero()).then(|| 1.0 - (period.outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
+    ratio_without(period.outage, known)
+}
+
+fn ratio_without(outage: Duration, known: Duration) -> Option<f64> {
+    (!known.is_zero()).then(|| 1.0 - (outage.as_secs_f64() / known.as_secs_f64()).min(1.0))
 }
 
 fn build_bar<'a>(

@@ -58,12 +58,8 @@ impl AlertClaims {
 
     /// Claims the alert. `None` if Redis does not answer. `sinks` is the fingerprint of the sinks.
     pub async fn claim(&self, sinks: &str, alert: &AlertKey) -> Option<AlertOwnership> {
-        let mut script = CLAIM_SCRIPT.key(redis_key(sinks, alert));
-        script
-            .arg(&*self.instance)
-            .arg(format!("{PREFIX}{HEARTBEAT_KEY}"))
-            .arg(millis(CLAIM_TTL));
-        self.run_script(&script).await
+        let script = CLAIM_SCRIPT.key(redis_key(sinks, alert));
+        self.run_script(script, CLAIM_TTL).await
     }
 
     /// Claims the summary of suppressed alerts, which one instance sends per `interval`.
@@ -100,13 +96,8 @@ impl AlertClaims {
         for other in others {
             script.key(redis_key(sinks, other));
         }
-        script
-            .arg(&*self.instance)
-            .arg(format!("{PREFIX}{HEARTBEAT_KEY}"))
-            .arg(millis(self.recovery_ttl));
-        self.run_script(&script)
-            .await
-            .unwrap_or(AlertOwnership::Send)
+        let verdict = self.run_script(script, self.recovery_ttl).await;
+        verdict.unwrap_or(AlertOwnership::Send)
     }
 
     /// Renews claims, each with whether a sink has received the alert. A claim that another
@@ -121,13 +112,15 @@ impl AlertClaims {
         let _ = self.redis.script::<i64>(HOT_PATH_TIMEOUT, &script).await;
     }
 
-    async fn run_script(&self, script: &ScriptInvocation<'_>) -> Option<AlertOwnership> {
-        match self
-            .redis
-            .script::<i64>(HOT_PATH_TIMEOUT, script)
-            .await
-            .ok()?
-        {
+    async fn run_script(
+        &self,
+        mut script: ScriptInvocation<'_>,
+        ttl: Duration,
+    ) -> Option<AlertOwnership> {
+        let heartbeats = format!("{PREFIX}{HEARTBEAT_KEY}");
+        script.arg(&*self.instance).arg(heartbeats).arg(millis(ttl));
+        let reply = self.redis.script::<i64>(HOT_PATH_TIMEOUT, &script).await;
+        match reply.ok()? {
             0 => Some(AlertOwnership::OwnedElsewhere),
             2 => Some(AlertOwnership::TakeOver),
             _ => Some(AlertOwnership::Send),

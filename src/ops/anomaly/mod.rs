@@ -73,16 +73,9 @@ struct AnomalyState {
 
 impl AnomalyState {
     fn observe(&mut self, verdict: RangeVerdict, min_unusual: u32) {
-        self.unusual_windows = if verdict == RangeVerdict::Unusual {
-            self.unusual_windows + 1
-        } else {
-            0
-        };
-        self.usual_windows = if verdict == RangeVerdict::Usual {
-            self.usual_windows + 1
-        } else {
-            0
-        };
+        let in_a_row = |before, wanted| if verdict == wanted { before + 1 } else { 0 };
+        self.unusual_windows = in_a_row(self.unusual_windows, RangeVerdict::Unusual);
+        self.usual_windows = in_a_row(self.usual_windows, RangeVerdict::Usual);
         self.is_out_of_range = if self.is_out_of_range {
             self.usual_windows < MIN_USUAL_WINDOWS
         } else {
