@@ -319,7 +319,7 @@ fn start_drills(chat_service: &ChatService) -> Arc<DrillService> {
     let clock = turns.clock;
     actix::spawn(async move {
         scheduled.load().await;
-        drills::keep_schedule(scheduled, move || clock.wall()).await;
+        drills::run_schedule(scheduled, move || clock.wall()).await;
     });
     drills
 }

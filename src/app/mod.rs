@@ -21,14 +21,14 @@ use actix_web::dev::{Server, ServerHandle};
 use anyhow::Context as _;
 use tokio::sync::watch;
 
+use crate::actor_exit::AddrWatch;
 use crate::config::Settings;
 use crate::degradation::{DegradationActor, SelfCheckConfig};
 use crate::ops::answer_stats::AnswerStats;
-use crate::actor_exit::AddrWatch;
 use crate::session::service::ChatService;
 use crate::simulator::Simulator;
 use crate::telemetry::otlp;
-use crate::turn::service::ShutdownPhase;
+use crate::turn::deps::ShutdownPhase;
 use crate::web::ConnectionLimiter;
 
 pub use reload::{ConfigLoader, SignalReloader};

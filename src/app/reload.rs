@@ -15,6 +15,7 @@ use super::provider_registry::ProviderRegistry;
 use super::providers::RestoredState;
 use super::restart_keys::{StartupFacts, keep_restart_only_keys};
 use super::{cluster, demo};
+use crate::actor_exit::AddrWatch;
 use crate::config::{ConfigErrors, DegradationSettings, LoadedConfig, Settings};
 use crate::degradation::{DegradationActor, ReloadFallback};
 use crate::domain::Timestamp;
@@ -22,7 +23,6 @@ use crate::ops::audit::{AuditEntry, AuditLog, AuditOutcome, PeerKind};
 use crate::ops::reload::{
     ConfigProblem, ProviderChanges, ReloadError, ReloadHandle, ReloadRequest, ReloadResult,
 };
-use crate::actor_exit::AddrWatch;
 use crate::router::runtime_config::RuntimeConfig;
 use crate::session::service::ChatService;
 use crate::simulator::Simulator;
@@ -97,6 +97,7 @@ impl ReloadWorker {
         let providers = self.registry.providers();
         let turns = &self.chat_service.turns;
         turns
+            .observer
             .metrics
             .set_providers(providers.iter().map(|provider| &provider.name));
         let next = self

@@ -15,7 +15,7 @@ use prometheus::{
 };
 
 use crate::domain::{AnswerSource, AttemptOutcome, FaultKind, FinishReason};
-use crate::router::removed_providers::MAX_REMOVED_PROVIDERS;
+use crate::router::runtime_config::MAX_REMOVED_PROVIDERS;
 
 /// Dense around the limits that operators usually set, 5 to 15 s.
 const FIRST_TOKEN_BUCKETS_S: [f64; 14] = [

@@ -22,11 +22,7 @@ pub(super) struct SinkConfig {
 
 impl SinkConfig {
     fn has_same_target(&self, other: &Self) -> bool {
-        let secrets = match (&self.secret, &other.secret) {
-            (Some(one), Some(other)) => one.equals(other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        self.kind == other.kind && self.url.equals(&other.url) && secrets
+        self.kind == other.kind && self.url == other.url && self.secret == other.secret
     }
 
     /// Creates the HTTP client. Logs the error and returns `None` if that fails, which a valid
@@ -127,11 +123,8 @@ pub(super) fn start_sinks(
 
 /// Loads what a sink received before a restart. Empty if the store cannot tell.
 pub(super) async fn load_delivered(store: &dyn Store, kind: SinkKind) -> Vec<DeliveredState> {
-    let read = tokio::time::timeout(
-        LOAD_TIMEOUT,
-        store.get_document(kind.document_name().to_owned()),
-    )
-    .await;
+    let read =
+        tokio::time::timeout(LOAD_TIMEOUT, store.note(kind.document_name().to_owned())).await;
     let text = read.ok().and_then(Result::ok).flatten();
     text.and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()
