@@ -58,14 +58,9 @@ pub struct AttemptTimeouts {
 impl AttemptTimeouts {
     /// Returns the limit until the first token of attempt number `attempt`, counted from 1.
     pub fn first_token(&self, attempt: u32) -> Duration {
-        let step = usize::try_from(attempt)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(1);
-        self.first_token
-            .get(step)
-            .or(self.first_token.last())
-            .copied()
-            .unwrap_or(self.total)
+        let limits = &self.first_token;
+        let limit = limits.get(attempt.saturating_sub(1) as usize);
+        limit.or(limits.last()).copied().unwrap_or(self.total)
     }
 }
 

@@ -62,28 +62,22 @@ pub fn check_kind(
 /// Returns the time to the next check: the interval, plus or minus up to a fifth, so that providers
 /// and instances that start together do not check together.
 pub fn next_interval(settings: &HealthSettings, random: f64) -> Duration {
-    let fifth = settings.interval / 5;
-    backoff::between(
-        settings.interval - fifth,
-        settings.interval.saturating_add(fifth),
-        random,
-    )
+    let interval = settings.interval;
+    let fifth = interval / 5;
+    backoff::between(interval - fifth, interval.saturating_add(fifth), random)
 }
 
-pub async fn check_listing(
-    upstream: Arc<dyn ProviderClient>,
-    timeout: Duration,
-) -> Option<FaultKind> {
-    match stall_clock::timeout(timeout, upstream.list_models()).await {
-        Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(failure.fault),
-        Err(_) => Some(FaultKind::Timeout),
+pub async fn check_listing(client: Arc<dyn ProviderClient>, timeout: Duration) -> CallOutcome {
+    match stall_clock::timeout(timeout, client.list_models()).await {
+        Ok(Ok(())) => CallOutcome::Success,
+        Ok(Err(failure)) => failed(failure.fault, failure.retry_after),
+        Err(_) => failed(FaultKind::Timeout, None),
     }
 }
 
 /// Requests a one-token completion. Besides a visitor's turn, this is the only proof that a
 /// provider answers.
-pub async fn check_completion(upstream: Arc<dyn ProviderClient>, timeout: Duration) -> CallOutcome {
+pub async fn check_completion(client: Arc<dyn ProviderClient>, timeout: Duration) -> CallOutcome {
     let question = ChatMessage {
         role: MessageRole::User,
         text: "ping".into(),
@@ -96,27 +90,27 @@ pub async fn check_completion(upstream: Arc<dyn ProviderClient>, timeout: Durati
         temperature: None,
         stop: Arc::default(),
     };
-    let failed = |fault, retry_after| CallOutcome::Failed {
-        fault,
-        had_text: false,
-        retry_after,
-    };
     let outcome = async {
-        let mut events = upstream.stream_chat(&request);
+        let mut events = client.stream_chat(&request);
         while let Some(event) = events.next().await {
             match event {
                 Ok(StreamEvent::Usage(_)) => {}
-                Ok(StreamEvent::Text(_) | StreamEvent::Thinking | StreamEvent::Finished(_)) => {
-                    return CallOutcome::Success;
-                }
+                Ok(_) => return CallOutcome::Success,
                 Err(failure) => return failed(failure.fault, failure.retry_after),
             }
         }
         failed(FaultKind::Truncated, None)
     };
-    stall_clock::timeout(timeout, outcome)
-        .await
-        .unwrap_or_else(|_| failed(FaultKind::Timeout, None))
+    let outcome = stall_clock::timeout(timeout, outcome).await;
+    outcome.unwrap_or_else(|_| failed(FaultKind::Timeout, None))
+}
+
+fn failed(fault: FaultKind, retry_after: Option<Duration>) -> CallOutcome {
+    CallOutcome::Failed {
+        fault,
+        had_text: false,
+        retry_after,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Builds HTTP clients. Each request is sent once: no redirects (a key must never follow one), no
 //! retries, no decompression. The connect timeout is the only time limit.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -77,10 +78,7 @@ pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let ip = host.trim_start_matches('[').trim_end_matches(']');
     let is_localhost = host == "localhost" || host.ends_with(".localhost");
-    is_localhost
-        || ip
-            .parse()
-            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    is_localhost || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //!
 //! The parser has no limits, fails on invalid UTF-8 and on events that consist of unknown fields,
 //! and drops an event that is not followed by a blank line. It therefore only gets lines of
-//! `event: …` and `data: …`, closed by blank lines. Bare JSON becomes `data:` lines: some servers
-//! append errors that way, send a complete object instead of a stream, or one object per line. The
-//! result does not depend on where the body is cut into chunks.
+//! `event: …` and `data: …`, closed by blank lines, which fault injection relies on too. Bare JSON
+//! becomes `data:` lines: some servers append errors that way, send a complete object instead of a
+//! stream, or one object per line. The result does not depend on where the body is cut into chunks.
 
 use std::mem;
 
@@ -32,18 +32,18 @@ pub enum LimitExceeded {
     Body,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SseSanitizer {
     framing: Framing,
     line_buffer: Vec<u8>,
     /// The last line ended in CR, so a directly following LF belongs to it.
     after_cr: bool,
-    /// No line has ended yet, so a byte order mark may precede the next one.
-    is_first_line: bool,
+    /// A line has ended. Before the first one there may be a byte order mark.
+    has_lines: bool,
+    /// The size of the output without its closing blank line; 0 between events.
     event_bytes: usize,
-    /// The output has a part of an event without its closing blank line.
-    is_event_open: bool,
-    open_json: Option<JsonDepth>,
+    /// The bare JSON value that has begun, if any.
+    json: JsonDepth,
     body_bytes: usize,
 }
 
@@ -51,13 +51,7 @@ impl SseSanitizer {
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
-            line_buffer: Vec::new(),
-            after_cr: false,
-            is_first_line: true,
-            event_bytes: 0,
-            is_event_open: false,
-            open_json: None,
-            body_bytes: 0,
+            ..Self::default()
         }
     }
 
@@ -115,12 +109,11 @@ impl SseSanitizer {
     }
 
     fn check_event_limit(&self, part: &[u8]) -> Result<(), LimitExceeded> {
-        let fits = self.event_bytes + self.line_buffer.len() + part.len() <= MAX_EVENT_BYTES;
-        if fits {
-            Ok(())
-        } else {
-            Err(LimitExceeded::Event)
+        let bytes = self.event_bytes + self.line_buffer.len() + part.len();
+        if bytes > MAX_EVENT_BYTES {
+            return Err(LimitExceeded::Event);
         }
+        Ok(())
     }
 
     fn flush_line(&mut self, out: &mut Vec<u8>) {
@@ -132,7 +125,7 @@ impl SseSanitizer {
     }
 
     fn process_line(&mut self, mut line: &[u8], out: &mut Vec<u8>) {
-        if mem::take(&mut self.is_first_line) {
+        if !mem::replace(&mut self.has_lines, true) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
         match self.framing {
@@ -144,7 +137,7 @@ impl SseSanitizer {
     /// Every line is one event. Lines that are not JSON are left to the dialect to reject.
     fn process_json_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if !line.trim_ascii().is_empty() {
-            self.push_field("data", line, out);
+            self.push_field(b"data", line, out);
             self.end_event(out);
         }
     }
@@ -152,7 +145,7 @@ impl SseSanitizer {
     fn process_sse_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         if line.is_empty() {
             // Inside a bare JSON value a blank line is formatting.
-            if self.open_json.is_none() {
+            if self.json.depth == 0 {
                 self.end_event(out);
             }
             return;
@@ -164,21 +157,17 @@ impl SseSanitizer {
         match name {
             // A comment proves that the connection is alive, not that the model makes progress.
             b"" => {}
-            b"data" => {
+            b"data" | b"event" => {
                 self.abandon_json(out);
-                self.push_field("data", value, out);
-            }
-            b"event" => {
-                self.abandon_json(out);
-                let name: &[u8] = if value.is_empty() { b"message" } else { value };
-                self.push_field("event", name, out);
+                let is_unnamed = name == b"event" && value.is_empty();
+                self.push_field(name, if is_unnamed { b"message" } else { value }, out);
             }
             // Old llama.cpp servers send errors in a field of this name.
             b"error" if colon.is_some() => {
-                self.abandon_json(out);
+                self.json = JsonDepth::default();
                 self.end_event(out);
-                self.push_field("event", b"error", out);
-                self.push_field("data", value, out);
+                self.push_field(b"event", b"error", out);
+                self.push_field(b"data", value, out);
                 self.end_event(out);
             }
             _ => self.process_unprefixed_line(line, out),
@@ -188,32 +177,29 @@ impl SseSanitizer {
     /// Handles a line without a known field: part of a bare JSON value, or dropped (`id`, `retry`
     /// and unknown fields).
     fn process_unprefixed_line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        if self.open_json.is_none() {
+        if self.json.depth == 0 {
             if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) {
                 return;
             }
             self.end_event(out);
         }
-        self.push_field("data", line, out);
-        let mut depth = self.open_json.take().unwrap_or_default();
-        if depth.ends_after(line) {
+        self.push_field(b"data", line, out);
+        if self.json.ends_after(line) {
+            self.json = JsonDepth::default();
             self.end_event(out);
-        } else {
-            self.open_json = Some(depth);
         }
     }
 
     /// Ends a bare JSON value that a field interrupts. The dialect rejects it as malformed.
     fn abandon_json(&mut self, out: &mut Vec<u8>) {
-        if self.open_json.take().is_some() {
+        if mem::take(&mut self.json).depth > 0 {
             self.end_event(out);
         }
     }
 
-    fn push_field(&mut self, name: &str, value: &[u8], out: &mut Vec<u8>) {
+    fn push_field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
         let before = out.len();
-        self.is_event_open = true;
-        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(name);
         out.extend_from_slice(b": ");
         // The line is complete, so no code point is split here.
         out.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
@@ -222,8 +208,7 @@ impl SseSanitizer {
     }
 
     fn end_event(&mut self, out: &mut Vec<u8>) {
-        self.event_bytes = 0;
-        if mem::take(&mut self.is_event_open) {
+        if mem::take(&mut self.event_bytes) > 0 {
             out.push(b'\n');
         }
     }

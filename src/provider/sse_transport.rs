@@ -62,22 +62,18 @@ impl<T: HttpTransport> HttpTransport for SanitizingTransport<T> {
 /// `Misconfigured` for a redirect, which is never followed. `Malformed` for a web page, an encoded
 /// body or another content type.
 pub fn detect_framing<B>(answer: &http::Response<B>, asked: Framing) -> Result<Framing, Failure> {
-    let refuse = |fault, detail: &str| Failure {
-        status: Some(answer.status().as_u16()),
-        ..Failure::with_detail(fault, detail)
+    let refuse = |fault, detail: &str| {
+        let status = Some(answer.status().as_u16());
+        let failure = Failure::with_detail(fault, detail);
+        Err(Failure { status, ..failure })
     };
     if answer.status().is_redirection() {
-        return Err(refuse(
-            FaultKind::Misconfigured,
-            "base_url redirects elsewhere",
-        ));
+        return refuse(FaultKind::Misconfigured, "base_url redirects elsewhere");
     }
     let coding = lowercase_header(answer.headers(), CONTENT_ENCODING);
     if !matches!(coding.as_str(), "" | "identity") {
-        return Err(refuse(
-            FaultKind::Malformed,
-            &format!("content encoding {}", printable_token(&coding)),
-        ));
+        let detail = format!("content encoding {}", printable_token(&coding));
+        return refuse(FaultKind::Malformed, &detail);
     }
     let kind = lowercase_header(answer.headers(), CONTENT_TYPE);
     match kind.split(';').next().unwrap_or_default().trim() {
@@ -85,10 +81,10 @@ pub fn detect_framing<B>(answer: &http::Response<B>, asked: Framing) -> Result<F
         "text/event-stream" => Ok(Framing::Sse),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Framing::Lines),
         other if other.ends_with("+json") => Ok(asked),
-        other => Err(refuse(
-            FaultKind::Malformed,
-            &format!("content type {}", printable_token(other)),
-        )),
+        other => {
+            let detail = format!("content type {}", printable_token(other));
+            refuse(FaultKind::Malformed, &detail)
+        }
     }
 }
 

@@ -87,10 +87,8 @@ fn transport_error(error: reqwest::Error) -> TransportError {
 /// dialect.
 fn classify_reqwest_error(error: &reqwest::Error) -> Failure {
     if error.is_builder() {
-        return Failure::with_detail(
-            FaultKind::Misconfigured,
-            "base_url is not an http or https URL",
-        );
+        let detail = "base_url is not an http or https URL";
+        return Failure::with_detail(FaultKind::Misconfigured, detail);
     }
     if error.is_connect() && error.is_timeout() {
         return Failure::with_detail(FaultKind::Timeout, "connect timed out");
@@ -98,13 +96,8 @@ fn classify_reqwest_error(error: &reqwest::Error) -> Failure {
     if error.is_connect() {
         // The innermost cause (refused, no such name, bad certificate). Outer ones repeat the
         // address.
-        return Failure::with_detail(
-            FaultKind::Unreachable,
-            &error_chain(error)
-                .last()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        );
+        let cause = error_chain(error).last().map(ToString::to_string);
+        return Failure::with_detail(FaultKind::Unreachable, &cause.unwrap_or_default());
     }
     let is_malformed = error_chain(error).any(|cause| {
         let http = cause

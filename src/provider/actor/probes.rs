@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 
 use super::ProviderActor;
 use crate::config::ProbeKind;
-use crate::domain::FaultKind;
 use crate::provider::breaker::{CallOrigin, CallOutcome, Ticket};
 use crate::provider::health::{self, HealthCheck, PROBE_USAGE};
 use crate::provider::stream_event::ProviderClient;
@@ -60,29 +59,25 @@ impl ProviderActor {
         // half-open until one arrives.
         self.after_change(half_open, ctx);
         let Ok(ticket) = admitted else { return };
-        let probing = self.parts.probe_coordinator.clone();
-        let upstream = Arc::clone(&self.parts.client);
+        let coordinator = self.parts.probe_coordinator.clone();
         let timeout = self.parts.probe_timeout;
-        let asked = Arc::clone(&upstream);
+        let client = Arc::clone(&self.parts.client);
+        let asked = Arc::clone(&client);
         let probe = async move {
-            let lease = match probing {
+            let lease = match coordinator {
                 Some(coordinator) => match coordinator.request_lease(timeout).await {
                     ProbeLeaseResult::Granted(lease) => Some(lease),
                     ProbeLeaseResult::HeldElsewhere(delay) => return Err(delay),
                 },
                 None => None,
             };
-            Ok((lease, health::check_completion(upstream, timeout).await))
+            Ok((lease, health::check_completion(client, timeout).await))
         };
-        let finished =
-            probe
-                .into_actor(self)
-                .map(move |result, this: &mut Self, ctx| match result {
-                    Ok((lease, outcome)) => {
-                        this.on_probe_result(ticket, outcome, lease, &asked, ctx)
-                    }
-                    Err(delay) => this.postpone_probe(ticket, delay, ctx),
-                });
+        let probe = probe.into_actor(self);
+        let finished = probe.map(move |result, this: &mut Self, ctx| match result {
+            Ok((lease, outcome)) => this.on_probe_result(ticket, outcome, lease, &asked, ctx),
+            Err(delay) => this.postpone_probe(ticket, delay, ctx),
+        });
         ctx.spawn(finished);
     }
 
@@ -94,7 +89,7 @@ impl ProviderActor {
         asked: &Arc<dyn ProviderClient>,
         ctx: &mut Context<Self>,
     ) {
-        self.on_completion(outcome, asked);
+        self.on_check(ProbeKind::Completion, outcome, asked);
         let now = self.parts.clock.now();
         let transition = self.record_in_breaker(ticket, outcome);
         if let Some(lease) = lease {
@@ -106,9 +101,8 @@ impl ProviderActor {
     /// Another instance is probing: wait for its event, or for the end of its lease.
     fn postpone_probe(&mut self, ticket: Ticket, delay: Duration, ctx: &mut Context<Self>) {
         let now = self.parts.clock.now();
-        let until = now
-            .saturating_add(delay)
-            .saturating_add(self.random_delay());
+        let delay = delay.saturating_add(self.random_delay());
+        let until = now.saturating_add(delay);
         self.breaker.postpone_probe(ticket, until, now);
         self.after_change(None, ctx);
     }
@@ -134,60 +128,50 @@ impl ProviderActor {
         let has_passed = |at: Option<_>| at.is_none_or(|at| at <= wall);
         let is_rate_limited = !has_passed(self.status.retry_at);
         let is_budget_spent = !has_passed(self.status.budget_resets_at);
-        let upstream = Arc::clone(&self.parts.client);
-        let timeout = settings.timeout;
         let kind = health::check_kind(
             settings.probe,
             self.status.state,
             is_rate_limited,
             is_budget_spent,
         );
-        match kind {
-            ProbeKind::Off => self.schedule_health_check(ctx),
-            ProbeKind::Models => {
-                let listing =
-                    health::check_listing(Arc::clone(&upstream), timeout).into_actor(self);
-                ctx.spawn(listing.map(move |fault, this: &mut Self, ctx| {
-                    this.on_health_check(fault, &upstream);
-                    this.after_change(None, ctx);
-                    this.schedule_health_check(ctx);
-                }));
-            }
-            ProbeKind::Completion => {
-                let completion =
-                    health::check_completion(Arc::clone(&upstream), timeout).into_actor(self);
-                ctx.spawn(completion.map(move |outcome, this: &mut Self, ctx| {
-                    this.on_completion(outcome, &upstream);
-                    this.after_change(None, ctx);
-                    this.schedule_health_check(ctx);
-                }));
-            }
+        if kind == ProbeKind::Off {
+            return self.schedule_health_check(ctx);
         }
+        let timeout = settings.timeout;
+        let client = Arc::clone(&self.parts.client);
+        let asked = Arc::clone(&client);
+        let check = async move {
+            match kind {
+                ProbeKind::Completion => health::check_completion(client, timeout).await,
+                _ => health::check_listing(client, timeout).await,
+            }
+        };
+        let finished = check
+            .into_actor(self)
+            .map(move |outcome, this: &mut Self, ctx| {
+                this.on_check(kind, outcome, &asked);
+                this.after_change(None, ctx);
+                this.schedule_health_check(ctx);
+            });
+        ctx.spawn(finished);
     }
 
-    /// Records the outcome of the actor's own completion: it costs tokens, and it is a health
-    /// check.
-    fn on_completion(&mut self, outcome: CallOutcome, asked: &Arc<dyn ProviderClient>) {
-        match outcome {
-            CallOutcome::Success => {
-                self.record_spend(PROBE_USAGE);
-                self.on_health_check(None, asked);
-            }
-            CallOutcome::Failed { fault, .. } => self.on_health_check(Some(fault), asked),
-            CallOutcome::Abandoned => {}
+    fn on_check(&mut self, kind: ProbeKind, outcome: CallOutcome, asked: &Arc<dyn ProviderClient>) {
+        let fault = match outcome {
+            CallOutcome::Success => None,
+            CallOutcome::Failed { fault, .. } => Some(fault),
+            CallOutcome::Abandoned => return,
+        };
+        if kind == ProbeKind::Completion && fault.is_none() {
+            self.record_spend(PROBE_USAGE);
         }
-    }
-
-    fn on_health_check(&mut self, fault: Option<FaultKind>, asked: &Arc<dyn ProviderClient>) {
         // A check sent before a reload says nothing about the new address or key.
         if !Arc::ptr_eq(asked, &self.parts.client) {
             return;
         }
         let wall = self.parts.clock.wall();
-        let previous = self
-            .status
-            .last_check
-            .and_then(|check| check.current_fault(wall));
+        let last_check = self.status.last_check;
+        let previous = last_check.and_then(|check| check.current_fault(wall));
         // Log only new faults.
         if let Some(fault) = fault.filter(|fault| previous != Some(*fault)) {
             tracing::warn!(provider = %self.parts.name, failure = %fault, "health check failed");

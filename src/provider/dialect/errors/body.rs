@@ -8,6 +8,7 @@ use super::redact::redact;
 use crate::provider::dialect::config::ModelConfig;
 use crate::provider::dialect::decoder_state::{is_truthy, str_at};
 
+#[derive(Default)]
 pub(crate) struct ProviderErrorBody {
     /// The provider's text, keys not redacted yet: [`ProviderErrorBody::to_failure`] does that.
     pub(crate) message: String,
@@ -46,21 +47,13 @@ impl ProviderErrorBody {
             || member_equals(event, "type", "error");
         let answer_members = ["choices", "candidates", "done", "type"];
         let is_flat = !answer_members.iter().any(|key| event.get(key).is_some());
-        if is_marked || is_flat {
-            Self::parse(event)
-        } else {
-            None
-        }
+        (is_marked || is_flat).then(|| Self::parse(event)).flatten()
     }
 
     fn unstructured(message: String) -> Self {
         Self {
             message,
-            code: String::new(),
-            error_type: String::new(),
-            param: String::new(),
-            error: Value::Null,
-            is_structured: false,
+            ..Self::default()
         }
     }
 
@@ -87,13 +80,7 @@ impl ProviderErrorBody {
         .chain([value.get("message"), value.get("detail")])
         .flatten()
         .find_map(extract_message)
-        .unwrap_or_else(|| {
-            if code.is_empty() {
-                kind.clone()
-            } else {
-                code.clone()
-            }
-        });
+        .unwrap_or_else(|| if code.is_empty() { &kind } else { &code }.clone());
         Some(Self {
             message,
             code,
