@@ -88,12 +88,14 @@ impl IndexedStore {
     /// Reads one entry. Skips the store if the index is complete and lacks the key.
     pub(super) async fn read(&self, key: Option<CacheKey>) -> Option<StoredAnswer> {
         let key = key?;
-        let index = self.index.lock();
-        let version = index.version(&key);
-        if version.is_none() && index.is_complete {
-            return None;
-        }
-        drop(index);
+        let version = {
+            let index = self.index.lock();
+            let version = index.version(&key);
+            if version.is_none() && index.is_complete {
+                return None;
+            }
+            version
+        };
         let answer = self.store.get_answer(key).await.ok()??;
         Some(StoredAnswer {
             key,

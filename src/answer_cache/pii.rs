@@ -50,8 +50,11 @@ const NAME: &str = concat!(
     r"|我叫|我的名字|我姓|私の名前は|名前は|と申します|제 이름은|저는 .{1,20}입니다|ชื่อของฉัน|ผมชื่อ|ฉันชื่อ|मेरा नाम|আমার নাম|اسمي|نام من|שמי",
 );
 
-/// The forms of personal data: a pattern, and a check of what it matches. The first match counts.
-const FORMS: [(PiiKind, &str, fn(&str) -> bool); 9] = [
+/// A kind, its pattern, and a check of what the pattern matches.
+type PiiForm = (PiiKind, &'static str, fn(&str) -> bool);
+
+/// The forms of personal data. The first match counts.
+const FORMS: [PiiForm; 9] = [
     (PiiKind::Email, EMAIL, any),
     (PiiKind::Link, LINK, any),
     (PiiKind::Iban, IBAN, has_iban),

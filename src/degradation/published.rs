@@ -87,7 +87,7 @@ impl FallbackWatch {
     }
 
     pub(super) fn publish_knowledge(&self, change: FolderChange) {
-        let passages = change.index.as_ref().map(|index| index.len());
+        let passages = change.index.as_ref().map(|index| index.passages().len());
         tracing::info!(passages, problems = change.problems.len(), "knowledge read");
         for problem in &change.problems {
             tracing::warn!(%problem, "knowledge document skipped");

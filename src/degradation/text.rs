@@ -51,7 +51,7 @@ static STOP_WORD_SETS: LazyLock<[HashSet<&str>; 4]> =
 pub fn content_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     for word in split_words(text) {
-        if starts_unspaced(word) {
+        if word.starts_with(is_unspaced_script) {
             push_bigrams(word, &mut words);
             continue;
         }
@@ -119,22 +119,13 @@ fn is_unspaced_script(c: char) -> bool {
         | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-fn starts_unspaced(word: &str) -> bool {
-    word.chars().next().is_some_and(is_unspaced_script)
-}
-
 /// Adds the overlapping pairs of characters, or a single character as it is.
 fn push_bigrams(word: &str, words: &mut Vec<String>) {
-    let mut before = None;
-    for c in word.chars() {
-        if let Some(before) = before {
-            words.push([before, c].iter().collect());
-        }
-        before = Some(c);
-    }
-    if word.chars().nth(1).is_none() {
+    let chars: Vec<char> = word.chars().collect();
+    if chars.len() == 1 {
         words.push(word.to_owned());
     }
+    words.extend(chars.windows(2).map(|pair| pair.iter().collect::<String>()));
 }
 
 /// Lower case, without the accents of Latin letters, whether precomposed or combining.
@@ -200,12 +191,8 @@ fn stem(mut word: String) -> String {
     for _ in 0..MAX_ENDINGS {
         let mut endings = ENDINGS.iter().filter(|ending| word.ends_with(**ending));
         let leaves_a_stem = |ending: &&&str| {
-            let min = if SAFE_ENDINGS.contains(*ending) {
-                MIN_STEM_LEN - 1
-            } else {
-                MIN_STEM_LEN
-            };
-            word.len() >= ending.len() + min
+            let is_safe = SAFE_ENDINGS.contains(*ending);
+            word.len() + usize::from(is_safe) >= ending.len() + MIN_STEM_LEN
         };
         let Some(ending) = endings.find(leaves_a_stem) else {
             break;

@@ -5,7 +5,7 @@
 //! has a first place, so the best passage only counts if it covers enough of the question: no
 //! answer is better than one beside the point.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use bm25::{Embedder, EmbedderBuilder, Tokenizer};
@@ -109,14 +109,6 @@ impl PassageIndex {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.passages.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.passages.is_empty()
-    }
-
     /// In the order of the documents.
     pub fn passages(&self) -> &[Passage] {
         &self.passages
@@ -172,23 +164,12 @@ impl PassageIndex {
 
     /// The distinct terms of a question with their IDF. `None` if there are none or too many.
     fn query_terms(&self, question: &str) -> Option<Vec<(u32, f32)>> {
-        let words = text::content_words(question);
-        let mut terms: Vec<u32> = self
-            .embedder
-            .embed(&words.join(" "))
-            .0
-            .into_iter()
-            .map(|word| word.index)
-            .collect();
-        terms.sort_unstable();
-        terms.dedup();
-        let is_valid = !self.is_empty() && (1..=MAX_QUERY_TERMS).contains(&terms.len());
-        is_valid.then(|| {
-            terms
-                .into_iter()
-                .map(|term| (term, self.idf(term)))
-                .collect()
-        })
+        let words = text::content_words(question).join(" ");
+        let embedding = self.embedder.embed(&words).0;
+        let terms: BTreeSet<u32> = embedding.into_iter().map(|word| word.index).collect();
+        let is_valid = !self.passages.is_empty() && (1..=MAX_QUERY_TERMS).contains(&terms.len());
+        let with_idf = terms.into_iter().map(|term| (term, self.idf(term)));
+        is_valid.then(|| with_idf.collect())
     }
 
     /// The inverse document frequency of BM25.

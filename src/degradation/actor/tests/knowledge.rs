@@ -47,7 +47,7 @@ impl Stand {
         let limit = Duration::from_secs(20);
         let reached = self
             .view
-            .wait_for(|chain| chain.knowledge().len() == passages);
+            .wait_for(|chain| chain.knowledge().passages().len() == passages);
         assert!(
             tokio::time::timeout(limit, reached).await.is_ok(),
             "never {passages} passages"
@@ -115,7 +115,11 @@ async fn reload_keeps_changes_or_removes_the_knowledge() {
             .unwrap(),
         Ok(())
     );
-    assert_ne!(stand.view.borrow().knowledge().len(), 0, "no gap");
+    assert_ne!(
+        stand.view.borrow().knowledge().passages().len(),
+        0,
+        "no gap"
+    );
     stand.wait_for_passages(2).await;
     assert_eq!(
         stand
@@ -125,7 +129,7 @@ async fn reload_keeps_changes_or_removes_the_knowledge() {
             .unwrap(),
         Ok(())
     );
-    assert_eq!(stand.view.borrow().knowledge().len(), 0);
+    assert_eq!(stand.view.borrow().knowledge().passages().len(), 0);
     assert_eq!(
         stand.source("When do I pour the tea?"),
         AnswerSource::Fallback
