@@ -26,24 +26,17 @@ const SILENT_CRATES: [&str; 7] = [
 /// Starts logging. `format` is the value of `$FAILSOFT_LOG`: `json` selects JSON lines. Further
 /// calls have no effect.
 pub fn init(filter: Option<&str>, format: Option<&str>) {
-    let filter = EnvFilter::builder().parse_lossy(
-        filter
-            .filter(|filter| !filter.trim().is_empty())
-            .unwrap_or(DEFAULT_FILTER),
-    );
+    let filter = filter.filter(|filter| !filter.trim().is_empty());
+    let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(DEFAULT_FILTER));
     let not_silent = filter_fn(|line| !is_silent(line.target()));
     let registry = tracing_subscriber::registry().with(filter).with(not_silent);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let result = if format == Some("json") {
         registry.with(layer.json().flatten_event(true)).try_init()
     } else {
-        registry
-            .with(
-                layer
-                    .with_ansi(std::io::stderr().is_terminal())
-                    .with_target(false),
-            )
-            .try_init()
+        let colours = std::io::stderr().is_terminal();
+        let layer = layer.with_ansi(colours).with_target(false);
+        registry.with(layer).try_init()
     };
     // Fails if a test has already installed a subscriber.
     drop(result);
@@ -67,10 +60,10 @@ fn crate_relative(file: &str) -> &str {
 /// Logs panics by their source location only. The panic message may contain private data.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
-        let location = panic
+        let place = panic
             .location()
-            .map(|location| format!("{}:{}", crate_relative(location.file()), location.line()));
-        tracing::error!(place = location, "panic");
+            .map(|place| format!("{}:{}", crate_relative(place.file()), place.line()));
+        tracing::error!(place, "panic");
     }));
 }
 
@@ -97,4 +90,3 @@ mod tests {
         assert_eq!(crate_relative("src/turn/run.rs"), "src/turn/run.rs");
     }
 }
-pub mod otlp;

@@ -5,6 +5,7 @@ mod builder;
 mod cluster;
 mod demo;
 mod listener;
+mod otlp;
 mod provider_registry;
 mod providers;
 mod reload;
@@ -27,7 +28,6 @@ use crate::degradation::{DegradationActor, SelfCheckConfig};
 use crate::ops::answer_stats::AnswerStats;
 use crate::session::service::ChatService;
 use crate::simulator::Simulator;
-use crate::telemetry::otlp;
 use crate::turn::deps::ShutdownPhase;
 use crate::web::ConnectionLimiter;
 

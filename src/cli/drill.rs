@@ -68,7 +68,7 @@ pub async fn run(
             .with_context(|| format!("the drill was not ended; it ends by itself at {until}"))?;
     }
     let report = tokio::time::timeout(REPORT_TIMEOUT, wait_for_report(service, started)).await;
-    let Ok(report) = report else {
+    let Ok(report) = &report else {
         let url = service.url;
         anyhow::bail!("the drill is over, but the service at {url} returns no report");
     };
@@ -77,7 +77,7 @@ pub async fn run(
         Some("operator") => "The drill was ended early, by someone else.",
         _ => "The drill ended by itself.",
     });
-    format_report(&report).iter().for_each(|line| print(line));
+    format_report(report).iter().for_each(|line| print(line));
     Ok(())
 }
 
@@ -95,7 +95,7 @@ async fn wait_until_ended(
         }
         let is_ours =
             |entry: &Value| entry["provider"] == drill.provider && entry["from"] == started["from"];
-        if let Ok(list) = call(service, Method::GET, DRILLS_PATH, None).await
+        if let Ok(list) = &call(service, Method::GET, DRILLS_PATH, None).await
             && !as_list(&list["running"]).iter().any(is_ours)
         {
             return;
@@ -107,12 +107,13 @@ async fn wait_until_ended(
 async fn wait_for_report(service: StatusClient<'_>, started: &Value) -> Value {
     let accept_unfinished_at = Instant::now() + REPORT_TIMEOUT / 2;
     loop {
-        if let Ok(list) = call(service, Method::GET, DRILLS_PATH, None).await {
+        if let Ok(list) = &call(service, Method::GET, DRILLS_PATH, None).await {
             let is_ours = |report: &&Value| {
                 report["provider"] == started["provider"] && report["from"] == started["from"]
             };
             let is_complete = |report: &Value| {
-                number(&report["turns"]["under_way"]) == 0 || Instant::now() >= accept_unfinished_at
+                report.pointer("/turns/under_way").map_or(0, number) == 0
+                    || Instant::now() >= accept_unfinished_at
             };
             let report = as_list(&list["reports"]).iter().find(is_ours);
             if let Some(report) = report.filter(|report| is_complete(report)) {
@@ -138,11 +139,11 @@ async fn call(
 
 /// Returns the JSON body of a successful reply. An error says what the operator can do.
 fn check_reply(service: StatusClient<'_>, reply: HttpReply) -> anyhow::Result<Value> {
-    let body = reply.body.unwrap_or_default();
+    let body = &reply.body.unwrap_or_default();
     let error = &body["error"];
     let message = error.get("message").map(single_line).unwrap_or_default();
     match reply.status {
-        StatusCode::OK if body.is_object() => Ok(body),
+        StatusCode::OK if body.is_object() => Ok(body.clone()),
         StatusCode::UNAUTHORIZED => anyhow::bail!(
             "it refuses the admin token; set $FAILSOFT_ADMIN_TOKEN to its server.admin_token"
         ),

@@ -95,8 +95,9 @@ fn format_header(url: &str, status: &Value) -> Vec<String> {
         cell(&answers["ai"]),
         cell(&answers["degraded"])
     ));
+    let availability = &status["availability"];
     for (name, key) in [("24 hours", "24h"), ("30 days", "30d")] {
-        lines.extend(format_period(name, &status["availability"][key]));
+        lines.extend(format_period(name, &availability[key]));
     }
     lines
 }
@@ -156,7 +157,8 @@ fn provider_rows(status: &Value) -> Vec<Vec<String>> {
             None => "-",
         };
         let counts = &provider["counts"];
-        let first_token = &provider["latency_ms"]["first_token"];
+        let latency = &provider["latency_ms"];
+        let first_token = &latency["first_token"];
         let mut row = vec![
             cell(&provider["name"]),
             cell(&provider["model"]),
@@ -174,7 +176,7 @@ fn provider_rows(status: &Value) -> Vec<Vec<String>> {
                 cell(&first_token["p95"])
             ),
         ];
-        let cost = provider["usage"]["cost_usd"].as_f64();
+        let cost = provider.pointer("/usage/cost_usd").and_then(Value::as_f64);
         row.extend(has_costs.then(|| cost.map_or("-".to_owned(), |usd| format!("{usd:.4}"))));
         rows.push(row);
     }

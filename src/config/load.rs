@@ -29,11 +29,8 @@ pub fn config_path(named: Option<&Path>, env: Environment<'_>) -> Option<PathBuf
         return Some(path.into());
     }
     // A dangling symlink counts as existing, so that reading it reports the error.
-    let default_file = Path::new(DEFAULT_FILE);
-    default_file
-        .symlink_metadata()
-        .is_ok()
-        .then(|| default_file.to_owned())
+    let exists = Path::new(DEFAULT_FILE).symlink_metadata().is_ok();
+    exists.then(|| DEFAULT_FILE.into())
 }
 
 impl Settings {
@@ -50,10 +47,8 @@ impl Settings {
         let bytes =
             std::fs::read(path).map_err(|error| fail(None, format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = error
-                .as_bytes()
-                .iter()
-                .take(error.utf8_error().valid_up_to());
+            let valid_bytes = error.utf8_error().valid_up_to();
+            let valid = error.as_bytes().iter().take(valid_bytes);
             let line = valid.filter(|byte| **byte == b'\n').count() + 1;
             fail(Some(line), "not UTF-8 text".to_owned())
         })?;
@@ -198,10 +193,9 @@ fn report_syntax(reader: &mut Diagnostics<'_>, errors: &[toml::de::Error]) {
             .entry(reader.line_at(at))
             .or_insert((at, error.message()));
     }
-    let has_syntax_error = |line| first_errors.contains_key(&line);
-    reader
-        .problems
-        .retain(|problem| !problem.line.is_some_and(has_syntax_error));
+    let is_clean = |line| !first_errors.contains_key(&line);
+    let problems = &mut reader.problems;
+    problems.retain(|problem| problem.line.is_none_or(is_clean));
     for (line, (at, message)) in first_errors {
         let column = reader.column_at(at);
         let what = format!("not TOML at column {column}: {message}");
@@ -212,12 +206,8 @@ fn report_syntax(reader: &mut Diagnostics<'_>, errors: &[toml::de::Error]) {
 /// Adds a provider for each API key in the environment. Without any, switches to demo mode.
 fn providers_from_env(reader: &mut Diagnostics<'_>, settings: &mut Settings) -> ProviderSource {
     let mut found = Vec::new();
-    for dialect in [
-        Dialect::OpenAi,
-        Dialect::Anthropic,
-        Dialect::Gemini,
-        Dialect::Ollama,
-    ] {
+    let dialects = Dialect::ALL.iter().copied();
+    for dialect in dialects.filter(|dialect| *dialect != Dialect::Azure) {
         let variable = dialect.key_env_var().unwrap_or(OLLAMA_HOST_ENV_VAR);
         let Some(value) = (reader.env)(variable).filter(|value| !value.trim().is_empty()) else {
             continue;

@@ -20,7 +20,9 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider,
 };
 
-use crate::domain::{AttemptOutcome, TurnRecord};
+use crate::domain::{
+    AnswerSource, AttemptOutcome, AttemptSummary, FinishReason, TurnId, TurnRecord,
+};
 
 const MAX_QUEUED_SPANS: usize = 4096;
 
@@ -92,78 +94,68 @@ impl TurnTracer {
     /// Exports a turn that has just ended. `aside` marks background turns.
     pub fn record_turn(&self, record: &TurnRecord, timings: &[AttemptTiming], aside: bool) {
         let ended = SystemTime::now();
-        let began = ended
-            .checked_sub(Duration::from_millis(record.total_ms))
-            .unwrap_or(ended);
-        let or_empty = |name: Option<&'static str>| name.unwrap_or_default();
+        let total = Duration::from_millis(record.total_ms);
+        let began = ended.checked_sub(total).unwrap_or(ended);
+        let source = record.source.map(AnswerSource::as_str);
+        let finish = record.finish.map(FinishReason::as_str);
         let mut attributes = vec![
             KeyValue::new("failsoft.turn", record.turn.to_string()),
-            KeyValue::new(
-                "failsoft.source",
-                or_empty(record.source.map(crate::domain::AnswerSource::as_str)),
-            ),
-            KeyValue::new(
-                "failsoft.finish",
-                or_empty(record.finish.map(crate::domain::FinishReason::as_str)),
-            ),
+            KeyValue::new("failsoft.source", source.unwrap_or_default()),
+            KeyValue::new("failsoft.finish", finish.unwrap_or_default()),
             KeyValue::new("failsoft.degraded", record.degraded),
             KeyValue::new("failsoft.attempts", i64::from(record.attempts)),
             KeyValue::new("failsoft.aside", aside),
         ];
-        attributes.extend(
-            record
-                .provider
-                .as_ref()
-                .map(|provider| KeyValue::new("failsoft.provider", provider.to_string())),
-        );
-        attributes.extend(
-            record
-                .first_token_ms
-                .map(|ms| KeyValue::new("failsoft.first_text_ms", saturating_i64(ms))),
-        );
-        let turn = self
-            .tracer
-            .span_builder("turn")
-            .with_kind(SpanKind::Server)
-            .with_start_time(began);
-        let mut turn = turn.with_attributes(attributes).start(&self.tracer);
+        if let Some(provider) = &record.provider {
+            attributes.push(KeyValue::new("failsoft.provider", provider.to_string()));
+        }
+        if let Some(ms) = record.first_token_ms {
+            let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+            attributes.push(KeyValue::new("failsoft.first_text_ms", ms));
+        }
+        let turn = self.tracer.span_builder("turn").with_kind(SpanKind::Server);
+        let turn = turn.with_start_time(began).with_attributes(attributes);
+        let mut turn = turn.start(&self.tracer);
         let parent = Context::new().with_remote_span_context(turn.span_context().clone());
         for attempt in &record.tried {
-            let Some(timing) = timings
-                .iter()
-                .find(|timing| timing.attempt == attempt.attempt)
-            else {
-                continue;
-            };
-            let mut attributes = vec![
-                KeyValue::new("failsoft.turn", record.turn.to_string()),
-                KeyValue::new("failsoft.attempt", i64::from(attempt.attempt)),
-                KeyValue::new("failsoft.provider", attempt.provider.to_string()),
-                KeyValue::new("failsoft.outcome", attempt.outcome.as_str()),
-                KeyValue::new("gen_ai.request.model", attempt.model.to_string()),
-            ];
-            let first_token_ms = timing
-                .first_token
-                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-            attributes.extend(
-                first_token_ms
-                    .map(|ms| KeyValue::new("failsoft.first_token_ms", saturating_i64(ms))),
-            );
-            let start = began + timing.started_after;
-            let span = self
-                .tracer
-                .span_builder("attempt")
-                .with_kind(SpanKind::Client)
-                .with_start_time(start);
-            let mut span = span
-                .with_attributes(attributes)
-                .start_with_context(&self.tracer, &parent);
-            if attempt.outcome != AttemptOutcome::OK && attempt.outcome != AttemptOutcome::STOPPED {
-                span.set_status(Status::error(attempt.outcome.as_str()));
+            let mut timings = timings.iter();
+            if let Some(timing) = timings.find(|timing| timing.attempt == attempt.attempt) {
+                self.record_attempt(record.turn, attempt, timing, began, &parent);
             }
-            span.end_with_timestamp(start + timing.elapsed);
         }
         turn.end_with_timestamp(ended);
+    }
+
+    fn record_attempt(
+        &self,
+        turn: TurnId,
+        attempt: &AttemptSummary,
+        timing: &AttemptTiming,
+        turn_began: SystemTime,
+        parent: &Context,
+    ) {
+        let mut attributes = vec![
+            KeyValue::new("failsoft.turn", turn.to_string()),
+            KeyValue::new("failsoft.attempt", i64::from(attempt.attempt)),
+            KeyValue::new("failsoft.provider", attempt.provider.to_string()),
+            KeyValue::new("failsoft.outcome", attempt.outcome.as_str()),
+            KeyValue::new("gen_ai.request.model", attempt.model.to_string()),
+        ];
+        if let Some(after) = timing.first_token {
+            let ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+            attributes.push(KeyValue::new("failsoft.first_token_ms", ms));
+        }
+        let start = turn_began + timing.started_after;
+        let span = self
+            .tracer
+            .span_builder("attempt")
+            .with_kind(SpanKind::Client);
+        let span = span.with_start_time(start).with_attributes(attributes);
+        let mut span = span.start_with_context(&self.tracer, parent);
+        if attempt.outcome != AttemptOutcome::OK && attempt.outcome != AttemptOutcome::STOPPED {
+            span.set_status(Status::error(attempt.outcome.as_str()));
+        }
+        span.end_with_timestamp(start + timing.elapsed);
     }
 
     /// Exports the queued spans and stops. Blocks for at most `limit`.
@@ -171,8 +163,4 @@ impl TurnTracer {
         // Spans that are not exported in time are dropped.
         drop(self.provider.shutdown_with_timeout(limit));
     }
-}
-
-fn saturating_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

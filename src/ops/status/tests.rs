@@ -3,7 +3,7 @@ use crate::config::{ConfigEnum as _, Settings};
 use crate::provider::cost::ProviderPricing;
 use crate::provider::paused_system::Paused;
 use crate::provider::test_bench::{BenchOptions, ProviderBench};
-use crate::store::MemoryStore;
+use crate::store::{DocumentStore as _, MemoryStore};
 
 fn means(
     backends: &Arc<[Arc<Provider>]>,

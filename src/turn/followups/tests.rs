@@ -13,6 +13,7 @@ use crate::provider::paused_system::{Paused, advance, run_until_idle};
 use crate::provider::scripted_client::{
     Script, ScriptStep, break_after, fail_with, hang, reply, reply_slowly,
 };
+use crate::store::ConversationStore as _;
 use crate::store::flaky::StoreFault;
 use crate::turn::conversations::LiveConversation;
 use crate::turn::deps::{ShutdownPhase, TurnOptions};

@@ -8,7 +8,7 @@ use crate::answer_cache::key::{CacheScope, cache_key};
 use crate::answer_cache::policy::CacheMode;
 use crate::config::{CacheSettings, CacheSharing};
 use crate::store::flaky::StoreFault;
-use crate::store::{CacheKey, CachedAnswer, Store as _};
+use crate::store::{AnswerStore as _, CacheKey, CachedAnswer};
 use crate::turn::deps::TurnOptions;
 use crate::turn::log::Cancel;
 use crate::turn::test_service::conversation_id;

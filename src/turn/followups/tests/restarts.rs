@@ -1,6 +1,7 @@
 //! Follow-ups across a restart or a failure of the store.
 
 use super::*;
+use crate::store::ConversationStore as _;
 
 #[actix_rt::test(system = "Paused")]
 async fn shutdown_pauses_followups_until_the_next_start() {

@@ -74,27 +74,24 @@ pub fn init_tracer(settings: &Settings, instance: &str) -> Option<Arc<TurnTracer
             builder
         }
     });
-    let spans = client.ok().and_then(|client| {
-        TurnTracer::new(
-            endpoint,
-            instance,
-            OtlpClient {
-                client,
-                runtime: Handle::current(),
-                is_failing: AtomicBool::new(false),
-            },
-        )
-        .ok()
+    let tracer = client.ok().and_then(|client| {
+        let client = OtlpClient {
+            client,
+            runtime: Handle::current(),
+            is_failing: AtomicBool::new(false),
+        };
+        TurnTracer::new(endpoint, instance, client).ok()
     });
-    if spans.is_none() {
+    if tracer.is_none() {
         tracing::error!("cannot export traces to telemetry.otlp_endpoint");
     }
-    spans.map(Arc::new)
+    tracer.map(Arc::new)
 }
 
 /// Exports the remaining spans. Blocks another thread, since the export needs this runtime.
-pub async fn shutdown_tracer(spans: Option<Arc<TurnTracer>>) {
-    let Some(spans) = spans else { return };
-    let flushed = tokio::task::spawn_blocking(move || spans.shutdown(FLUSH_TIMEOUT));
-    drop(tokio::time::timeout(FLUSH_TIMEOUT, flushed).await);
+pub async fn shutdown_tracer(tracer: Option<Arc<TurnTracer>>) {
+    if let Some(tracer) = tracer {
+        let flushed = tokio::task::spawn_blocking(move || tracer.shutdown(FLUSH_TIMEOUT));
+        drop(tokio::time::timeout(FLUSH_TIMEOUT, flushed).await);
+    }
 }
