@@ -11,7 +11,6 @@ use super::text_rules::check_text;
 use crate::domain::{AttemptSummary, ChatMessage, Done, Recovery};
 use crate::provider::scripted_client::RecordedCall;
 use crate::provider::status::ProviderStatus;
-use crate::provider::status::ProviderStatus;
 use crate::store::flaky::StoreFault;
 use crate::turn::log::encode_frame;
 use crate::turn::service::CHAT_ORPHAN_GRACE;
