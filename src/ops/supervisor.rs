@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Starts an actor and publishes its address.
 type ActorFactory = Box<dyn Fn(ExitGuard) + Send>;
 
-struct SupervisedActor {
+struct SupervisedChild {
     /// The identity of the registration is this `Arc`, not the text: a later actor with the same
     /// name has another one.
     name: Arc<str>,
@@ -75,7 +75,7 @@ impl SupervisorHandle {
 
 /// Holds the factory and the recent exits of every supervised actor.
 pub struct Supervisor {
-    children: HashMap<Arc<str>, SupervisedActor>,
+    children: HashMap<Arc<str>, SupervisedChild>,
     commands: mpsc::Receiver<SupervisorCommand>,
     handle: SupervisorHandle,
     exit_sender: mpsc::Sender<ActorExited>,
@@ -110,7 +110,7 @@ impl Supervisor {
 
     fn start_actor(&mut self, name: Arc<str>, rebuild: ActorFactory) {
         let guard = ExitGuard::new(Arc::clone(&name), self.exit_sender.clone());
-        let child = SupervisedActor {
+        let child = SupervisedChild {
             name: Arc::clone(&name),
             factory: rebuild,
             exits: VecDeque::new(),
