@@ -337,8 +337,12 @@ mod tests {
             ("c", ProviderState::Closed, cost),
             ("d", ProviderState::Closed, DailySpend::default()),
         ] {
-            let vitals = restored_status(name, &remembered);
-            assert_eq!((vitals.state, vitals.spend_today), (state, spent), "{name}");
+            let provider_status = restored_status(name, &remembered);
+            assert_eq!(
+                (provider_status.state, provider_status.spend_today),
+                (state, spent),
+                "{name}"
+            );
         }
         assert_eq!(
             restored_status("a", &remembered).last_fault,

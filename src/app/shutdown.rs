@@ -20,12 +20,12 @@ const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Shuts down within `limit`. Turns that are still running near the end are interrupted.
 pub async fn graceful_shutdown(
-    lobby: &ChatService,
+    chat_service: &ChatService,
     connections: &ConnectionLimiter,
     phase: &watch::Sender<ShutdownPhase>,
     limit: Duration,
 ) {
-    let turn_limit = &lobby.turns.turn_limit;
+    let turn_limit = &chat_service.turns.turn_limit;
     phase.send_replace(ShutdownPhase::Draining);
     // The later phases must also fit into the limit.
     let reserve = (ABORT_TIMEOUT + SESSION_CLOSE_TIMEOUT + SERVER_STOP_TIMEOUT).min(limit / 3);
@@ -43,5 +43,5 @@ pub async fn graceful_shutdown(
     phase.send_replace(ShutdownPhase::Closing);
     // Clients that stop reading are not waited for.
     drop(tokio::time::timeout(SESSION_CLOSE_TIMEOUT, connections.wait_empty()).await);
-    lobby.turns.store.flush_replication().await;
+    chat_service.turns.store.flush_replication().await;
 }

@@ -186,13 +186,13 @@ impl StatsCollector {
             .providers
             .iter()
             .map(|provider| (&provider.name, &provider.status));
-        for (name, vitals) in current.chain(
+        for (name, provider_status) in current.chain(
             config
                 .removed_providers
                 .iter()
                 .map(|provider| (&provider.name, &provider.status)),
         ) {
-            let usd = vitals.borrow().usage_totals.cost_usd;
+            let usd = provider_status.borrow().usage_totals.cost_usd;
             let before = self
                 .last_costs
                 .insert(Arc::clone(name), usd)

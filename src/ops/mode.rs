@@ -19,10 +19,10 @@ pub const RECOVER_DELAY: Duration = Duration::from_secs(10);
 /// is available (strategy `priority`) or all of them are (the other strategies use them all).
 pub fn current_mode<'a>(
     strategy: RoutingStrategy,
-    vitals: impl IntoIterator<Item = &'a ProviderStatus>,
+    provider_status: impl IntoIterator<Item = &'a ProviderStatus>,
     now: Timestamp,
 ) -> ServiceMode {
-    let enabled = vitals
+    let enabled = provider_status
         .into_iter()
         .filter(|provider| provider.state != ProviderState::Disabled);
     let available: Vec<bool> = enabled.map(|provider| provider.is_available(now)).collect();
@@ -117,7 +117,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_000);
 
-    fn vitals(state: ProviderState) -> ProviderStatus {
+    fn provider_status(state: ProviderState) -> ProviderStatus {
         ProviderStatus {
             state,
             ..ProviderStatus::default()
@@ -157,7 +157,7 @@ mod tests {
             (&[Disabled], ServiceMode::Outage, ServiceMode::Outage),
             (&[], ServiceMode::Outage, ServiceMode::Outage),
         ] {
-            let providers: Vec<_> = states.iter().copied().map(vitals).collect();
+            let providers: Vec<_> = states.iter().copied().map(provider_status).collect();
             for strategy in RoutingStrategy::ALL {
                 let mode = if *strategy == RoutingStrategy::Priority {
                     by_priority
@@ -178,11 +178,11 @@ mod tests {
         let later = Some(Timestamp(NOW.0 + 1));
         let limited = ProviderStatus {
             retry_at: later,
-            ..vitals(ProviderState::Closed)
+            ..provider_status(ProviderState::Closed)
         };
         let spent = ProviderStatus {
             budget_resets_at: later,
-            ..vitals(ProviderState::Closed)
+            ..provider_status(ProviderState::Closed)
         };
         for provider in [limited, spent] {
             assert_eq!(

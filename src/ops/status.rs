@@ -103,8 +103,8 @@ fn incident_id(random: fn() -> u64) -> String {
 }
 
 /// The running drills, in order of provider preference.
-pub fn active_drills(backends: &[Arc<Provider>]) -> Vec<DrillView> {
-    backends
+pub fn active_drills(providers: &[Arc<Provider>]) -> Vec<DrillView> {
+    providers
         .iter()
         .filter_map(|provider| Some(provider.fault_switch.active()?.view(&provider.name)))
         .collect()
@@ -154,15 +154,15 @@ fn outage_cause(
     drills: &[DrillView],
     now: Timestamp,
 ) -> String {
-    let unavailable = providers
-        .iter()
-        .filter(|(_, vitals)| vitals.state != ProviderState::Disabled && !vitals.is_available(now));
-    let descriptions = unavailable.map(|(name, vitals)| {
+    let unavailable = providers.iter().filter(|(_, provider_status)| {
+        provider_status.state != ProviderState::Disabled && !provider_status.is_available(now)
+    });
+    let descriptions = unavailable.map(|(name, provider_status)| {
         let is_drill = drills.iter().any(|drill| drill.provider == *name);
         let suffix = if is_drill { " (an outage drill)" } else { "" };
         format!(
             "{name}: {}{suffix}",
-            vitals.describe(now).unwrap_or("not known")
+            provider_status.describe(now).unwrap_or("not known")
         )
     });
     let descriptions: Vec<_> = descriptions.collect();
@@ -257,7 +257,7 @@ impl StatusPublisher {
             .collect();
         let seen = current_mode(
             config.settings.routing.strategy,
-            providers.iter().map(|(_, vitals)| vitals),
+            providers.iter().map(|(_, provider_status)| provider_status),
             now,
         );
         let mode = self.debouncer.update(seen, self.deps.clock.now());
@@ -275,21 +275,22 @@ impl StatusPublisher {
             let previous = providers
                 .iter()
                 .find(|(name, _)| before.active.as_ref() == Some(name));
-            let unavailable = previous.filter(|(_, vitals)| !vitals.is_available(now));
+            let unavailable =
+                previous.filter(|(_, provider_status)| !provider_status.is_available(now));
             ActiveProviderChange {
                 from: before.active.clone(),
                 to: active.clone(),
                 at: now,
-                reason: unavailable.and_then(|(_, vitals)| vitals.describe(now)),
+                reason: unavailable.and_then(|(_, provider_status)| provider_status.describe(now)),
             }
         });
         let mut view = StatusView {
             active,
             providers: providers
                 .into_iter()
-                .map(|(name, vitals)| ProviderView {
+                .map(|(name, provider_status)| ProviderView {
                     name,
-                    state: vitals.state,
+                    state: provider_status.state,
                 })
                 .collect(),
             message: visitor_message(mode, !drills.is_empty()).to_owned(),

@@ -98,13 +98,13 @@ mod tests {
             "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
             "r", "s", "t",
         ];
-        let stands = NAMES.map(|name| ProviderBench::standalone(BenchOptions::new(name)));
+        let benches = NAMES.map(|name| ProviderBench::standalone(BenchOptions::new(name)));
         let providers_at = |indexes: &[usize]| -> Arc<[Arc<Provider>]> {
-            stands
+            benches
                 .iter()
                 .enumerate()
                 .filter(|(index, _)| indexes.contains(index))
-                .map(|(_, stand)| Arc::clone(&stand.provider))
+                .map(|(_, bench)| Arc::clone(&bench.provider))
                 .collect()
         };
         let settings = Arc::new(Settings::default());

@@ -47,11 +47,11 @@ impl RunningTurn<'_> {
         } else {
             self.continuation_mode(&lease, &history.failed)
         };
-        let backend = &lease.provider;
+        let provider = &lease.provider;
         let prepared = match start {
             ContinuationMode::Prefill => prompt::with_prefill(original, &shown),
             ContinuationMode::RepeatOverlap => prompt::with_repeat_instruction(original, &shown),
-            ContinuationMode::Restart if backend.supports_prefill.load(Ordering::Relaxed) => {
+            ContinuationMode::Restart if provider.supports_prefill.load(Ordering::Relaxed) => {
                 prompt::as_prefill(original)
             }
             ContinuationMode::Restart => original.clone(),
@@ -59,7 +59,7 @@ impl RunningTurn<'_> {
         let request = self.fit_to_context(
             prepared,
             original,
-            backend,
+            provider,
             history.history_halved_after.is_some(),
         );
         let is_continuation = start != ContinuationMode::Restart;
@@ -213,9 +213,9 @@ impl RunningTurn<'_> {
         failure: &Failure,
         is_prefill_rejection: bool,
     ) -> FailedAttempt {
-        let backend = &lease.provider;
+        let provider = &lease.provider;
         tracing::warn!(turn = %self.writer.log().turn(), attempt = lease.attempt_number,
-            provider = %backend.name, status = failure.status, failure = failure.log_safe(),
+            provider = %provider.name, status = failure.status, failure = failure.log_safe(),
             started = report.has_text(), "attempt failed");
         let mut failure = failure.clone();
         let mut started = report.has_text();
@@ -223,7 +223,7 @@ impl RunningTurn<'_> {
             // Retry the same provider without prefill. If the error names prefill, never send it to
             // this provider again.
             if prompt::refuses_prefill(&failure.detail) {
-                backend.supports_prefill.store(false, Ordering::Relaxed);
+                provider.supports_prefill.store(false, Ordering::Relaxed);
             }
             failure.fault = FaultKind::Diverged;
         } else if failure.fault == FaultKind::Diverged {
@@ -231,9 +231,9 @@ impl RunningTurn<'_> {
             started = self.options.append_only;
         }
         self.writer
-            .fail_attempt(Arc::clone(&backend.name), failure.clone());
+            .fail_attempt(Arc::clone(&provider.name), failure.clone());
         FailedAttempt {
-            provider: Arc::clone(&backend.name),
+            provider: Arc::clone(&provider.name),
             failure,
             had_text: started,
             elapsed: report.elapsed,
@@ -248,7 +248,7 @@ impl RunningTurn<'_> {
         &self,
         prepared: ChatRequest,
         original: &ChatRequest,
-        backend: &Provider,
+        provider: &Provider,
         half: bool,
     ) -> ChatRequest {
         let added = prepared
@@ -264,7 +264,7 @@ impl RunningTurn<'_> {
             prepared,
             ContextLimit {
                 required_messages: kept,
-                context_tokens: backend.context_tokens,
+                context_tokens: provider.context_tokens,
                 halve_history: half,
             },
         )

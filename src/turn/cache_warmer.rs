@@ -92,8 +92,8 @@ fn ask_question(
 
 /// Returns `true` if every enabled provider is healthy and none has a call in flight.
 fn are_providers_idle(table: &RuntimeConfig, now: Timestamp) -> bool {
-    table.providers.iter().all(|backend| {
-        let status = backend.status.borrow();
+    table.providers.iter().all(|provider| {
+        let status = provider.status.borrow();
         let is_healthy = status.state == ProviderState::Closed
             && status.unavailable_until().is_none_or(|until| until <= now);
         status.in_flight == 0 && (is_healthy || status.state == ProviderState::Disabled)

@@ -214,15 +214,15 @@ impl RunningTurn<'_> {
     /// of this size.
     fn exceeds_every_context(&mut self, load: TokenEstimate) -> bool {
         let options = &self.options;
-        let is_eligible = |backend: &&Arc<Provider>| {
-            !options.no_failover || options.preferred_provider.as_ref() == Some(&backend.name)
+        let is_eligible = |provider: &&Arc<Provider>| {
+            !options.no_failover || options.preferred_provider.as_ref() == Some(&provider.name)
         };
         let table = self.deps.config();
         let mut eligible = table.providers.iter().filter(is_eligible).peekable();
-        let Some(first) = eligible.peek().map(|backend| Arc::clone(&backend.name)) else {
+        let Some(first) = eligible.peek().map(|provider| Arc::clone(&provider.name)) else {
             return false;
         };
-        let too_long = eligible.all(|backend| !load.fits(backend.context_tokens));
+        let too_long = eligible.all(|provider| !load.fits(provider.context_tokens));
         if too_long {
             let detail = "the messages are longer than any provider has room for";
             self.writer

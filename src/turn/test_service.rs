@@ -86,19 +86,21 @@ impl TestServiceBuilder {
         let store = Arc::new(FlakyStore::default());
         let clock = Clock::start();
         let start = |plan| ProviderBench::start(plan, clock, Arc::clone(&store) as _);
-        let stands: Vec<_> = self.providers.into_iter().map(start).collect();
-        let backends: Arc<[_]> = stands
+        let benches: Vec<_> = self.providers.into_iter().map(start).collect();
+        let providers: Arc<[_]> = benches
             .iter()
-            .map(|stand| Arc::clone(&stand.provider))
+            .map(|bench| Arc::clone(&bench.provider))
             .collect();
-        let metrics = TurnMetrics::new(backends.iter().map(|backend| &backend.name)).unwrap();
+        let metrics = TurnMetrics::new(providers.iter().map(|provider| &provider.name)).unwrap();
         let cache = AnswerCache::new(
             Arc::clone(&store) as _,
             self.settings.cache.clone(),
             Arc::clone(&self.settings.chat.system_prompt),
         );
-        let config =
-            watch::Sender::new(Arc::new(RuntimeConfig::new(self.settings.into(), backends)));
+        let config = watch::Sender::new(Arc::new(RuntimeConfig::new(
+            self.settings.into(),
+            providers,
+        )));
         let seed = RouterParts {
             config: config.subscribe(),
             clock,
@@ -133,7 +135,7 @@ impl TestServiceBuilder {
         };
         let stage = TestService {
             turns: Arc::new(TurnService::new(deps)),
-            providers: stands,
+            providers: benches,
             store,
             phase: phase_tx,
             config,
@@ -262,8 +264,8 @@ impl TestService {
         });
     }
 
-    pub fn calls(&self, stand: usize) -> Vec<RecordedCall> {
-        self.providers[stand].client.calls()
+    pub fn calls(&self, bench: usize) -> Vec<RecordedCall> {
+        self.providers[bench].client.calls()
     }
 
     pub async fn stored_turn(&self, log: &TurnLog) -> Option<TurnRecord> {
@@ -284,15 +286,15 @@ impl TestService {
     pub async fn assert_idle(&self) {
         run_until_idle().await;
         assert_eq!(self.turns.turn_limit.in_use(), 0, "turn permits");
-        for stand in &self.providers {
-            let name = &stand.provider.name;
-            assert_eq!(stand.free_slots(), stand.total_slots(), "permits of {name}");
+        for bench in &self.providers {
+            let name = &bench.provider.name;
+            assert_eq!(bench.free_slots(), bench.total_slots(), "permits of {name}");
             assert_eq!(
-                stand.provider.status.borrow().in_flight,
+                bench.provider.status.borrow().in_flight,
                 0,
                 "in flight at {name}"
             );
-            assert_eq!(stand.client.open_connections(), 0, "connections to {name}");
+            assert_eq!(bench.client.open_connections(), 0, "connections to {name}");
         }
     }
 }

@@ -156,8 +156,10 @@ fn breaker_state_value(state: ProviderState) -> f64 {
 }
 
 /// Returns the result of the last health check, or `None` if it is outdated or there was none.
-fn is_up(vitals: &ProviderStatus, now: Timestamp) -> Option<bool> {
-    let check = vitals.last_check.filter(|check| now < check.expires_at)?;
+fn is_up(provider_status: &ProviderStatus, now: Timestamp) -> Option<bool> {
+    let check = provider_status
+        .last_check
+        .filter(|check| now < check.expires_at)?;
     Some(check.fault.is_none())
 }
 

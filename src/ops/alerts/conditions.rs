@@ -10,21 +10,21 @@ use crate::provider::status::ProviderStatus;
 /// A half-open or disabled provider has no condition of its own: it is neither down nor back.
 pub fn provider_conditions(
     name: &std::sync::Arc<str>,
-    vitals: &ProviderStatus,
+    provider_status: &ProviderStatus,
     staged: bool,
     now: Timestamp,
 ) -> impl Iterator<Item = AlertCondition> + use<> {
-    let level = match vitals.state {
+    let level = match provider_status.state {
         ProviderState::Closed => Some(0),
         ProviderState::Open => Some(1),
         ProviderState::Blocked => Some(2),
         ProviderState::HalfOpen | ProviderState::Disabled => None,
     };
-    let is_spent = vitals.is_over_budget(now);
+    let is_spent = provider_status.is_over_budget(now);
     // The breaker's own fault, also if the budget is spent as well.
     let unspent = ProviderStatus {
         budget_resets_at: None,
-        ..vitals.clone()
+        ..provider_status.clone()
     };
     let finding = level.map(|level| AlertCondition {
         subject: AlertSubject::Provider(name.clone()),
@@ -78,8 +78,8 @@ mod tests {
     use super::*;
     use crate::domain::FaultKind;
 
-    fn conditions(vitals: &ProviderStatus) -> Vec<(AlertSubject, u8, Option<String>)> {
-        let found = provider_conditions(&"a".into(), vitals, true, Timestamp(1_000));
+    fn conditions(provider_status: &ProviderStatus) -> Vec<(AlertSubject, u8, Option<String>)> {
+        let found = provider_conditions(&"a".into(), provider_status, true, Timestamp(1_000));
         found
             .map(|condition| (condition.subject, condition.severity, condition.reason))
             .collect()
@@ -90,13 +90,13 @@ mod tests {
         let own = AlertSubject::Provider("a".into());
         let budget = AlertSubject::Budget("a".into());
         let reason = |text: &str| Some(text.to_owned());
-        let vitals = |state, fault| ProviderStatus {
+        let provider_status = |state, fault| ProviderStatus {
             state,
             last_fault: fault,
             ..ProviderStatus::default()
         };
         for (state, level) in [(ProviderState::Open, 1), (ProviderState::Blocked, 2)] {
-            let found = conditions(&vitals(state, Some(FaultKind::Timeout)));
+            let found = conditions(&provider_status(state, Some(FaultKind::Timeout)));
             assert_eq!(
                 found,
                 [
@@ -106,18 +106,21 @@ mod tests {
             );
         }
         // A healthy provider has no reason, even if its last call failed.
-        let well = conditions(&vitals(ProviderState::Closed, Some(FaultKind::Timeout)));
+        let well = conditions(&provider_status(
+            ProviderState::Closed,
+            Some(FaultKind::Timeout),
+        ));
         assert_eq!(well, [(own.clone(), 0, None), (budget.clone(), 0, None)]);
         for state in [ProviderState::HalfOpen, ProviderState::Disabled] {
             assert_eq!(
-                conditions(&vitals(state, None)),
+                conditions(&provider_status(state, None)),
                 [(budget.clone(), 0, None)],
                 "{state:?}"
             );
         }
         let spent = ProviderStatus {
             budget_resets_at: Some(Timestamp(2_000)),
-            ..vitals(ProviderState::Open, Some(FaultKind::Reset))
+            ..provider_status(ProviderState::Open, Some(FaultKind::Reset))
         };
         let expected = [
             (own, 1, reason("reset")),

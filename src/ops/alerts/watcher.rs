@@ -307,14 +307,16 @@ impl AlertWatcher {
         let mut found = Vec::new();
         let mut unavailable_in_drill = Vec::new();
         for provider in self.deps.config.borrow().providers.iter() {
-            let vitals = provider.status.borrow().clone();
+            let provider_status = provider.status.borrow().clone();
             let staged = provider.fault_switch.affects_breaker();
-            if vitals.state != ProviderState::Disabled && !vitals.is_available(now) {
+            if provider_status.state != ProviderState::Disabled
+                && !provider_status.is_available(now)
+            {
                 unavailable_in_drill.push(staged);
             }
             found.extend(conditions::provider_conditions(
                 &provider.name,
-                &vitals,
+                &provider_status,
                 staged,
                 now,
             ));

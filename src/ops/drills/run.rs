@@ -49,8 +49,8 @@ impl DrillRun {
         scheduled: bool,
     ) -> Result<Self, Arc<ActiveDrill>> {
         let watching = service.observer.drills.observe(Arc::clone(&provider.name));
-        let mut vitals = provider.status.clone();
-        let closed = vitals.borrow_and_update().state == ProviderState::Closed;
+        let mut provider_status = provider.status.clone();
+        let closed = provider_status.borrow_and_update().state == ProviderState::Closed;
         let armed = FaultGuard::enable(service, provider, terms)?;
         let breaker = BreakerTimeline::default();
         Ok(Self {
@@ -60,7 +60,7 @@ impl DrillRun {
             is_scheduled: scheduled,
             id,
             breaker,
-            status: vitals,
+            status: provider_status,
             was_closed: closed,
         })
     }
@@ -86,8 +86,9 @@ impl DrillRun {
         let was_unavailable = !self.fault.provider.status.borrow().is_available(at);
         self.fault.clear().await;
         if was_unavailable {
-            let mut vitals = self.status.clone();
-            let recovery = vitals.wait_for(|vitals| vitals.is_available(clock.wall()));
+            let mut provider_status = self.status.clone();
+            let recovery = provider_status
+                .wait_for(|provider_status| provider_status.is_available(clock.wall()));
             let recovered = tokio::time::timeout(RECOVERY_TIMEOUT, recovery)
                 .await
                 .is_ok();
@@ -125,8 +126,8 @@ impl DrillRun {
     /// Records the current state of the breaker.
     fn record_breaker(&mut self) {
         let (state, retry_at) = {
-            let vitals = self.status.borrow_and_update();
-            (vitals.state, vitals.retry_at)
+            let provider_status = self.status.borrow_and_update();
+            (provider_status.state, provider_status.retry_at)
         };
         let after = millis(self.started_at.elapsed());
         let closed = state == ProviderState::Closed;
@@ -248,8 +249,8 @@ async fn stop_requested(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Waits for a change of the provider's status. Never returns if the provider is gone.
-async fn status_changed(vitals: &mut watch::Receiver<ProviderStatus>) {
-    if vitals.changed().await.is_err() {
+async fn status_changed(provider_status: &mut watch::Receiver<ProviderStatus>) {
+    if provider_status.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

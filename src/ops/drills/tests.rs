@@ -97,13 +97,20 @@ async fn a_drill_ends_by_itself_and_is_cleaned_up() {
     assert_eq!(bench.stage.store.breakers().await.unwrap(), []);
     advance(LASTS).await;
     assert_eq!(bench.drills.running(), []);
-    let vitals = bench.stage.providers[0].status().await;
+    let provider_status = bench.stage.providers[0].status().await;
     assert_eq!(
-        (vitals.state, vitals.retry_at, vitals.last_fault),
+        (
+            provider_status.state,
+            provider_status.retry_at,
+            provider_status.last_fault
+        ),
         (ProviderState::Closed, None, None)
     );
     assert_eq!(
-        (vitals.first_token_latency, vitals.total_latency),
+        (
+            provider_status.first_token_latency,
+            provider_status.total_latency
+        ),
         (None, None),
         "latencies under the drill are dropped"
     );

@@ -6,14 +6,14 @@ use crate::provider::test_bench::{BenchOptions, ProviderBench};
 use crate::store::{DocumentStore as _, MemoryStore};
 
 fn means(
-    backends: &Arc<[Arc<Provider>]>,
+    providers: &Arc<[Arc<Provider>]>,
     strategy: RoutingStrategy,
     store: &Arc<MemoryStore>,
 ) -> StatusDeps {
     let store = Arc::clone(store);
     let mut settings = Settings::default();
     settings.routing.strategy = strategy;
-    let config = RuntimeConfig::new(settings.into(), Arc::clone(backends));
+    let config = RuntimeConfig::new(settings.into(), Arc::clone(providers));
     let published = watch::channel(Arc::new(config)).1;
     StatusDeps {
         config: published,
@@ -24,14 +24,14 @@ fn means(
 }
 
 /// The next provider under each strategy, in the order of `Strategy::ALL`.
-fn next_providers(stands: &[ProviderBench]) -> Vec<String> {
-    let backends: Arc<[_]> = stands
+fn next_providers(benches: &[ProviderBench]) -> Vec<String> {
+    let providers: Arc<[_]> = benches
         .iter()
-        .map(|stand| Arc::clone(&stand.provider))
+        .map(|bench| Arc::clone(&bench.provider))
         .collect();
     let next = |strategy: &RoutingStrategy| {
         let publisher = StatusPublisher::new(
-            means(&backends, *strategy, &Arc::default()),
+            means(&providers, *strategy, &Arc::default()),
             RestoredHistory::default(),
         );
         let active = publisher.subscribe().borrow().active.clone();
@@ -43,27 +43,27 @@ fn next_providers(stands: &[ProviderBench]) -> Vec<String> {
 #[actix_rt::test(system = "Paused")]
 async fn the_next_provider_depends_on_the_strategy() {
     let plans = [("a", 1, 3.0, 900), ("b", 5, 2.0, 300), ("c", 5, 1.0, 600)];
-    let mut stands = Vec::new();
+    let mut benches = Vec::new();
     for (name, weight, price, ms) in plans {
         let terms = ProviderPricing {
             prices: Some((price, price)),
             daily_budget_usd: None,
         };
-        let stand = ProviderBench::standalone(BenchOptions {
+        let bench = ProviderBench::standalone(BenchOptions {
             weight,
             pricing: terms,
             ..BenchOptions::new(name)
         });
-        stand
+        bench
             .try_acquire()
             .await
             .unwrap()
             .record_first_token(Duration::from_millis(ms));
-        stand.status().await;
-        stands.push(stand);
+        bench.status().await;
+        benches.push(bench);
     }
     // priority, weighted, round_robin, fastest, cheapest
-    assert_eq!(next_providers(&stands), ["a", "b", "a", "b", "c"]);
+    assert_eq!(next_providers(&benches), ["a", "b", "a", "b", "c"]);
     let later = Some(
         Clock::start()
             .wall()
@@ -74,20 +74,20 @@ async fn the_next_provider_depends_on_the_strategy() {
         retry_at: later,
         ..ProviderStatus::default()
     };
-    stands[0] = ProviderBench::standalone(BenchOptions {
+    benches[0] = ProviderBench::standalone(BenchOptions {
         initial_status: open.clone(),
         ..BenchOptions::new("a")
     });
-    stands[0].status().await;
-    assert_eq!(next_providers(&stands), ["b", "b", "b", "b", "c"]);
+    benches[0].status().await;
+    assert_eq!(next_providers(&benches), ["b", "b", "b", "b", "c"]);
     for index in [1, 2] {
-        stands[index] = ProviderBench::standalone(BenchOptions {
+        benches[index] = ProviderBench::standalone(BenchOptions {
             initial_status: open.clone(),
             ..BenchOptions::new("b")
         });
-        stands[index].status().await;
+        benches[index].status().await;
     }
-    assert_eq!(next_providers(&stands), [""; 5]);
+    assert_eq!(next_providers(&benches), [""; 5]);
 }
 
 /// Polls once a second for `times` seconds and returns the status after that.

@@ -32,23 +32,23 @@ fn failed(fault: FaultKind) -> CallOutcome {
     }
 }
 
-async fn call(stand: &ProviderBench, outcome: CallOutcome) {
-    stand.try_acquire().await.unwrap().complete(outcome);
+async fn call(bench: &ProviderBench, outcome: CallOutcome) {
+    bench.try_acquire().await.unwrap().complete(outcome);
     run_until_idle().await;
 }
 
 /// Starts an actor and opens its breaker with five failures, for ten seconds.
 async fn opened(plan: BenchOptions) -> ProviderBench {
-    let stand = ProviderBench::standalone(plan);
+    let bench = ProviderBench::standalone(plan);
     for _ in 0..5 {
-        call(&stand, failed(FaultKind::ServerError)).await;
+        call(&bench, failed(FaultKind::ServerError)).await;
     }
-    assert_eq!(stand.status().await.state, ProviderState::Open);
-    stand
+    assert_eq!(bench.status().await.state, ProviderState::Open);
+    bench
 }
 
-fn probe_count(stand: &ProviderBench) -> usize {
-    stand.client.probes().len()
+fn probe_count(bench: &ProviderBench) -> usize {
+    bench.client.probes().len()
 }
 
 fn rejection(admitted: Result<Permit, AcquireRejection>) -> AcquireRejection {

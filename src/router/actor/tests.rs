@@ -20,7 +20,7 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 struct Bench {
-    stands: Vec<ProviderBench>,
+    benches: Vec<ProviderBench>,
     router: Addr<RouterActor>,
     published: watch::Sender<Arc<RuntimeConfig>>,
 }
@@ -29,15 +29,15 @@ impl Bench {
     fn new(plans: impl IntoIterator<Item = BenchOptions>, budget: f64) -> Self {
         let clock = Clock::start();
         let start = |plan| ProviderBench::start(plan, clock, Arc::new(MemoryStore::default()));
-        let stands: Vec<_> = plans.into_iter().map(start).collect();
-        let backends = stands
+        let benches: Vec<_> = plans.into_iter().map(start).collect();
+        let providers = benches
             .iter()
-            .map(|stand| Arc::clone(&stand.provider))
+            .map(|bench| Arc::clone(&bench.provider))
             .collect();
         let mut settings = Settings::default();
         settings.retry.budget = budget;
         let (published, table) =
-            watch::channel(Arc::new(RuntimeConfig::new(settings.into(), backends)));
+            watch::channel(Arc::new(RuntimeConfig::new(settings.into(), providers)));
         let seed = RouterParts {
             config: table,
             clock,
@@ -46,7 +46,7 @@ impl Bench {
         let (exits, _) = mpsc::channel(1);
         let router = RouterActor::new(seed, ExitGuard::new("router".into(), exits)).start();
         Self {
-            stands,
+            benches,
             router,
             published,
         }
@@ -73,7 +73,7 @@ impl Bench {
                 had_text: false,
                 retry_after: None,
             };
-            self.stands[index]
+            self.benches[index]
                 .try_acquire()
                 .await
                 .unwrap()
@@ -344,7 +344,7 @@ async fn each_selection_uses_the_configuration_published_last() {
     table.settings = settings.into();
     table.providers = [
         Arc::clone(&new.provider),
-        Arc::clone(&bench.stands[1].provider),
+        Arc::clone(&bench.benches[1].provider),
     ]
     .into();
     bench.published.send_replace(Arc::new(table));

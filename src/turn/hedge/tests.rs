@@ -54,9 +54,9 @@ fn announced(client: &ProtocolClient) -> Vec<String> {
 /// The successes and failures of each provider.
 async fn outcomes(service: &TestService) -> Vec<(u64, u64)> {
     let mut counts = Vec::new();
-    for stand in &service.providers {
-        let vitals = stand.status().await;
-        counts.push((vitals.successes, vitals.failures));
+    for bench in &service.providers {
+        let provider_status = bench.status().await;
+        counts.push((provider_status.successes, provider_status.failures));
     }
     counts
 }

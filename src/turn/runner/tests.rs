@@ -261,9 +261,13 @@ async fn repetition_up_to_the_limit_is_a_failed_attempt() {
         ("Hello.", 1)
     );
     assert_eq!(client.done().tried[0].outcome.as_str(), "malformed");
-    let vitals = service.providers[0].status().await;
+    let provider_status = service.providers[0].status().await;
     assert_eq!(
-        (vitals.failures, vitals.last_fault, vitals.quality_avg),
+        (
+            provider_status.failures,
+            provider_status.last_fault,
+            provider_status.quality_avg
+        ),
         (1, Some(FaultKind::Poor), Some(0.0))
     );
     let ends =
@@ -282,9 +286,9 @@ async fn poor_answers_do_not_open_breakers() {
     for number in 0..20 {
         assert_eq!(ask(&service, number).await, "ab");
     }
-    for stand in &service.providers {
-        assert_eq!(stand.status().await.state, ProviderState::Closed);
-        assert_eq!(stand.status().await.failures, 20);
+    for bench in &service.providers {
+        assert_eq!(bench.status().await.state, ProviderState::Closed);
+        assert_eq!(bench.status().await.failures, 20);
     }
 }
 

@@ -24,7 +24,7 @@ async fn ask(app: &TestApp) -> Value {
 }
 
 async fn wait_until_saved(app: &TestApp, count: usize) {
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     eventually("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != count {}
     })

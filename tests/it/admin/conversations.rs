@@ -44,7 +44,7 @@ async fn delete_ends_the_sessions_and_removes_turns_and_cached_answers() {
     let alpha = ScriptedProvider::answering("Whole.").await;
     let service = start_service(&alpha).await;
     let app = &service.app;
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     let mut client = WsClient::open(app).await;
     client.ask_and_wait("First?").await;
     eventually("answers to be saved", async {
@@ -158,7 +158,10 @@ async fn expired_conversations_are_deleted() {
             .map(String::as_str),
         Some("close 1008")
     );
-    assert_eq!(app.lobby.turns.store.turns(id, None, 9).await, Ok(vec![]));
+    assert_eq!(
+        app.chat_service.turns.store.turns(id, None, 9).await,
+        Ok(vec![])
+    );
     let empty: Value = WsClient::join(app, &old.conversation).await.welcome["history"].clone();
     assert_eq!(empty, json!([]));
 }

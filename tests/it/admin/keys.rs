@@ -207,14 +207,14 @@ async fn reload(service: &ConfiguredService, text: &str, token: &str) -> TestRes
 
 /// The settings in effect. Their `Debug` output hides secrets.
 fn settings_in_effect(service: &ConfiguredService) -> String {
-    format!("{:?}", service.app.lobby.settings())
+    format!("{:?}", service.app.chat_service.settings())
 }
 
 /// The settings of the file, with the values that the harness overrides.
 fn settings_of_file(service: &ConfiguredService) -> String {
     let file = service.folder().join("failsoft.toml");
     let mut settings = Settings::load(Some(&file), &|_| None).unwrap().settings;
-    let now = service.app.lobby.settings();
+    let now = service.app.chat_service.settings();
     settings.server.listen.clone_from(&now.server.listen);
     settings.server.data_dir.clone_from(&now.server.data_dir);
     format!("{settings:?}")

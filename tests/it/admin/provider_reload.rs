@@ -25,10 +25,10 @@ pub async fn halting_provider(gate: &ScriptGate) -> ScriptedProvider {
 
 /// Waits until a provider's actor and its factory have been dropped.
 async fn wait_until_dropped(
-    mut vitals: tokio::sync::watch::Receiver<failsoft::provider::status::ProviderStatus>,
+    mut provider_status: tokio::sync::watch::Receiver<failsoft::provider::status::ProviderStatus>,
 ) {
     eventually("the end of a provider's actor", async {
-        while vitals.changed().await.is_ok() {}
+        while provider_status.changed().await.is_ok() {}
     })
     .await;
 }
@@ -178,8 +178,8 @@ async fn reload_with_a_valid_key_reopens_a_blocked_provider_within_a_second() {
     let mut client = WsClient::open(app).await;
     assert_eq!(client.welcome["demo"], false);
     assert_eq!(client.ask_and_wait("Who?").await.text, "From beta.");
-    app.wait_for_status("alpha", |vitals| {
-        vitals.state == failsoft::domain::ProviderState::Blocked
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == failsoft::domain::ProviderState::Blocked
     })
     .await;
     // The configuration file is unchanged; the key file that it names has another key.

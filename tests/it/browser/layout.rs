@@ -18,7 +18,7 @@ const WIDE_ANSWER: &str = "# Everything-that-is-wide\n\nhttps://example.com/an/a
     Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverwaltungsvorschriftensammlungsverzeichnisse\n\n\
     | a | table | with | many | columns | none | of | which | may | push | the | page | aside |\n\
     |---|---|---|---|---|---|---|---|---|---|---|---|---|\n\
-    | somewhat | longer | words | stand | in | every | one | of | these | cells | here | as | well |\n\n\
+    | somewhat | longer | words | bench | in | every | one | of | these | cells | here | as | well |\n\n\
     ```rust\nfn a_line_that_is_longer_than_any_screen_that_this_will_be_shown_on(and: Its, arguments: Too, so: That, it: Scrolls) -> bool;\n```\n\n\
     > A quote,\n> with `a_code_span_that_is_far_too_long_for_a_phone_but_must_not_make_the_page_wider_than_it` in it.\n\n\
     1. One\n   1. Two\n      1. Three\n         1. Four\n            1. Five-levels-deep-and-still-going\n\n\

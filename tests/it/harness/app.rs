@@ -25,7 +25,7 @@ use super::provider::ScriptedProvider;
 pub struct TestApp {
     /// The loopback port on which the service listens.
     pub port: u16,
-    pub lobby: Arc<ChatService>,
+    pub chat_service: Arc<ChatService>,
     pub degradation: AddrWatch<DegradationActor>,
     root_dir: Arc<TempDir>,
     request_stop: Option<oneshot::Sender<()>>,
@@ -142,13 +142,14 @@ impl TestApp {
             drop(folder);
             ran
         });
-        let Ok((port, lobby, degradation)) = eventually("the service to start", building).await
+        let Ok((port, chat_service, degradation)) =
+            eventually("the service to start", building).await
         else {
             panic!("the service did not start: {:?}", thread.join());
         };
         Self {
             port,
-            lobby,
+            chat_service,
             degradation,
             root_dir: data,
             request_stop: Some(stop),
@@ -207,8 +208,8 @@ impl TestApp {
             .unwrap()
     }
 
-    pub fn backend(&self, name: &str) -> Arc<Provider> {
-        Arc::clone(self.lobby.turns.config().provider(name).unwrap())
+    pub fn provider(&self, name: &str) -> Arc<Provider> {
+        Arc::clone(self.chat_service.turns.config().provider(name).unwrap())
     }
 
     /// Waits until a provider's status satisfies the predicate.
@@ -218,9 +219,9 @@ impl TestApp {
         name: &str,
         predicate: impl FnMut(&ProviderStatus) -> bool,
     ) -> impl Future<Output = ProviderStatus> {
-        let mut vitals = self.backend(name).status.clone();
+        let mut provider_status = self.provider(name).status.clone();
         eventually("a provider's status", async move {
-            vitals.wait_for(predicate).await.unwrap().clone()
+            provider_status.wait_for(predicate).await.unwrap().clone()
         })
     }
 
@@ -228,14 +229,14 @@ impl TestApp {
     #[track_caller]
     pub fn wait_until_idle(&self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
-        let lobby = Arc::clone(&self.lobby);
+        let chat_service = Arc::clone(&self.chat_service);
         let idle = async move {
-            lobby.turns.turn_limit.wait_idle().await;
-            for backend in lobby.turns.config().providers.iter() {
-                let mut vitals = backend.status.clone();
+            chat_service.turns.turn_limit.wait_idle().await;
+            for provider in chat_service.turns.config().providers.iter() {
+                let mut provider_status = provider.status.clone();
                 drop(
-                    vitals
-                        .wait_for(|vitals| vitals.in_flight == 0)
+                    provider_status
+                        .wait_for(|provider_status| provider_status.in_flight == 0)
                         .await
                         .unwrap(),
                 );

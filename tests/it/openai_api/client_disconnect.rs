@@ -67,9 +67,12 @@ async fn a_disconnect_closes_the_providers_call() {
         app.wait_until_idle().await;
         assert_eq!((alpha.counts().in_flight, beta.question_count()), (0, 0));
         // Disconnects are not counted as failures of the provider.
-        let vitals = app.provider_status("alpha").await;
+        let provider_status = app.provider_status("alpha").await;
         assert_eq!(
-            (&vitals["counts"]["failure"], &vitals["state"]),
+            (
+                &provider_status["counts"]["failure"],
+                &provider_status["state"]
+            ),
             (&0.into(), &"closed".into())
         );
     }

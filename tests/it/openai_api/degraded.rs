@@ -126,12 +126,12 @@ async fn with_open_breakers_a_degraded_answer_comes_at_once() {
     let (app, providers) = service(&[ScriptStep::Hang]).await;
     let opened = async {
         while app
-            .lobby
+            .chat_service
             .turns
             .config()
             .providers
             .iter()
-            .any(|backend| backend.status.borrow().state == ProviderState::Closed)
+            .any(|provider| provider.status.borrow().state == ProviderState::Closed)
         {
             app.stream_answer("What?").await.read_to_end().await;
         }

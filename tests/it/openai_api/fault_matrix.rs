@@ -1,7 +1,5 @@
 //! Every fault of a provider, before its first token and after twenty, over `/ws` and `/v1`. The
 //! caller gets a whole answer, and the provider is not called too often.
-//!
-//! A rejected request is the caller's own fault: `/v1` returns the error, a chat gets an answer.
 
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use crate::harness::{
 };
 
 /// The answer of the second provider when it starts from the beginning.
-const WHOLE: &str = "The whole answer of the second provider.";
+pub(super) const WHOLE: &str = "The whole answer of the second provider.";
 
 /// The rest of the answer when the second provider continues.
 const REST: &str = " 21, 22 and no more.";
@@ -30,7 +28,7 @@ const MAX_READ_BYTES: usize = 16 * 1024 * 1024;
 
 /// The interface that a question is sent over.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Interface {
+pub(super) enum Interface {
     WebSocket,
     /// `/v1` with streaming.
     Stream,
@@ -38,7 +36,7 @@ enum Interface {
     NonStream,
 }
 
-const INTERFACES: [Interface; 3] = [
+pub(super) const INTERFACES: [Interface; 3] = [
     Interface::WebSocket,
     Interface::Stream,
     Interface::NonStream,
@@ -46,13 +44,13 @@ const INTERFACES: [Interface; 3] = [
 
 /// The outcome of a question.
 #[derive(Debug, PartialEq)]
-enum Outcome {
+pub(super) enum Outcome {
     Text(String),
     /// Status and message of an error.
     Error(u16, String),
 }
 
-async fn ask(app: &TestApp, interface: Interface) -> Outcome {
+pub(super) async fn ask(app: &TestApp, interface: Interface) -> Outcome {
     match interface {
         Interface::WebSocket => Outcome::Text(
             WsClient::open(app)
@@ -86,7 +84,7 @@ async fn ask(app: &TestApp, interface: Interface) -> Outcome {
     }
 }
 
-async fn service(alpha: &ScriptedProvider, beta: &ScriptedProvider) -> TestApp {
+pub(super) async fn service(alpha: &ScriptedProvider, beta: &ScriptedProvider) -> TestApp {
     let mut settings = test_settings(&[("alpha", alpha), ("beta", beta)]);
     let timeouts = &mut settings.providers[0].timeouts;
     timeouts.first_token = vec![TOKEN_TIMEOUT];
@@ -193,7 +191,7 @@ fn events(events: &[&str]) -> Vec<ScriptStep> {
     vec![send_text(&(stream_head() + &events + &last_http_chunk()))]
 }
 
-fn error(status: u16, headers: &str, body: &Value) -> Vec<ScriptStep> {
+pub(super) fn error(status: u16, headers: &str, body: &Value) -> Vec<ScriptStep> {
     let headers = format!("content-type: application/json\r\n{headers}");
     vec![error_response(
         status,
@@ -361,58 +359,5 @@ async fn an_endless_answer_is_cut_at_its_limit() {
             "{interface:?}"
         );
         app.wait_until_idle().await;
-    }
-}
-
-#[tokio::test]
-async fn a_rejected_request_is_returned_to_api_callers_only() {
-    for interface in INTERFACES {
-        let message = "messages: at least one is required";
-        let body =
-            json!({ "message": message, "type": "invalid_request_error", "param": "messages" });
-        let alpha = ScriptedProvider::start(error(400, "", &body)).await;
-        let beta = ScriptedProvider::answering(WHOLE).await;
-        let app = service(&alpha, &beta).await;
-        // Six turns are more than would open a breaker.
-        for turn in 1..=6 {
-            let (outcome, expected, beta_calls) = match interface {
-                Interface::WebSocket => (
-                    ask(&app, interface).await,
-                    Outcome::Text(WHOLE.into()),
-                    turn,
-                ),
-                Interface::NonStream => (
-                    ask(&app, interface).await,
-                    Outcome::Error(400, message.into()),
-                    0,
-                ),
-                Interface::Stream => {
-                    let answer = app
-                        .completion_request(&streaming_body("What?"))
-                        .send()
-                        .await;
-                    let text = answer.json()["error"]["message"]
-                        .as_str()
-                        .unwrap()
-                        .to_owned();
-                    (
-                        Outcome::Error(answer.status, text),
-                        Outcome::Error(400, message.into()),
-                        0,
-                    )
-                }
-            };
-            assert_eq!(outcome, expected, "{interface:?}");
-            assert_eq!(
-                (alpha.question_count(), beta.question_count()),
-                (turn, beta_calls),
-                "{interface:?}"
-            );
-        }
-        assert_eq!(
-            app.provider_status("alpha").await["state"],
-            "closed",
-            "{interface:?}: the breaker does not count it"
-        );
     }
 }

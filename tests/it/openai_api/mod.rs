@@ -13,6 +13,8 @@ mod mid_stream_continue;
 mod openai_sdks;
 mod prefill;
 mod provider_400;
+mod rejected_requests;
 mod routing;
 mod smuggling;
+mod storage;
 mod unrecoverable_stream;

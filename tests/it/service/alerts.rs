@@ -201,7 +201,7 @@ async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
     WsClient::open(&app).await.ask_and_wait("One").await;
     let incident = receiver.wait_for_event("mode_changed").await.json()["incident"].clone();
     // The delivery is recorded a moment after it happened.
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     let recorded = async {
         while !store
             .note("alerts/webhook".into())
@@ -218,8 +218,10 @@ async fn after_a_restart_alerts_are_not_repeated_and_recoveries_are_sent() {
     let before = alpha.counts().probes;
     alpha.wait_for(|counts| counts.probes >= before + 2).await;
     alpha.script_default(full_answer("Here again."));
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Closed
+    })
+    .await;
     let alerts = receiver.wait_for(|alerts| alerts.len() == 4).await;
     let events: Vec<_> = alerts
         .iter()

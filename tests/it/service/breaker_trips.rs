@@ -61,8 +61,10 @@ async fn ask(app: &TestApp) -> String {
 
 /// Asserts that alpha's breaker is open and that no turn calls it.
 async fn assert_open_and_not_called(app: &TestApp, alpha: &ScriptedProvider) {
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Open)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Open
+    })
+    .await;
     let asked = alpha.question_count();
     let mut client = WsClient::open(app).await;
     assert_eq!(
@@ -91,8 +93,10 @@ async fn alternating_successes_and_failures_open_the_breaker() {
         assert_eq!(shown.text, if fails { BETA } else { ALPHA });
         assert_eq!(shown.done.as_ref().unwrap()["source"], "ai");
         // The end of a turn has to be counted before the next one starts.
-        app.wait_for_status("alpha", |vitals| vitals.successes + vitals.failures == turn)
-            .await;
+        app.wait_for_status("alpha", |provider_status| {
+            provider_status.successes + provider_status.failures == turn
+        })
+        .await;
     }
     assert_eq!(alpha.question_count(), 10);
     assert_open_and_not_called(&app, &alpha).await;
@@ -103,9 +107,9 @@ async fn rate_limits_without_retry_after_open_the_breaker_by_rate() {
     let (alpha, _beta, app) = service(json_error(429, ""), |_| ()).await;
     let mut client = WsClient::open(&app).await;
     for turn in 1..=10 {
-        let vitals = app.provider_status("alpha").await;
+        let provider_status = app.provider_status("alpha").await;
         assert_eq!(
-            (&vitals["state"], &vitals["retry_at"]),
+            (&provider_status["state"], &provider_status["retry_at"]),
             (&json!("closed"), &json!(null)),
             "turn {turn}"
         );
@@ -117,7 +121,7 @@ async fn rate_limits_without_retry_after_open_the_breaker_by_rate() {
                 ("beta".into(), "rate_limited".into())
             ]
         );
-        app.wait_for_status("alpha", |vitals| vitals.failures == turn)
+        app.wait_for_status("alpha", |provider_status| provider_status.failures == turn)
             .await;
     }
     assert_open_and_not_called(&app, &alpha).await;
@@ -162,9 +166,12 @@ async fn slow_first_tokens_without_errors_open_the_breaker() {
         "open {:?} after it became slow",
         slow_since.elapsed()
     );
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["reason"], &vitals["counts"]["failure"]),
+        (
+            &provider_status["reason"],
+            &provider_status["counts"]["failure"]
+        ),
         (&json!(null), &json!(0))
     );
 }
@@ -207,8 +214,10 @@ async fn providers_limited_until_the_same_moment_are_probed_with_jitter() {
 
     let mut waits = Vec::new();
     for (name, provider) in NAMES.into_iter().zip(&providers) {
-        app.wait_for_status(name, |vitals| vitals.state == ProviderState::Closed)
-            .await;
+        app.wait_for_status(name, |provider_status| {
+            provider_status.state == ProviderState::Closed
+        })
+        .await;
         let [asked, probed] = provider.call_times()[..] else {
             panic!("{name}: one question and one probe")
         };
@@ -246,8 +255,10 @@ async fn recovering_behind(
     .await;
     assert_eq!(ask(&app).await, BETA);
     alpha.script_default([vec![gate.wait_step()], full_answer(ALPHA)].concat());
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::HalfOpen
+    })
+    .await;
     (alpha, beta, app)
 }
 
@@ -269,8 +280,10 @@ async fn a_crowd_is_served_elsewhere_while_own_probes_run() {
         );
         assert_eq!(beta.question_count(), CROWD + 1);
         (0..probes).for_each(|_| gate.let_one_through());
-        app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-            .await;
+        app.wait_for_status("alpha", |provider_status| {
+            provider_status.state == ProviderState::Closed
+        })
+        .await;
         alpha.script_default(full_answer(ALPHA));
         assert_eq!(ask(&app).await, ALPHA);
     }
@@ -302,8 +315,10 @@ async fn the_first_turns_of_a_crowd_serve_as_probes() {
         while let Some(text) = crowd.next().await {
             assert_eq!(text, ALPHA);
         }
-        app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-            .await;
+        app.wait_for_status("alpha", |provider_status| {
+            provider_status.state == ProviderState::Closed
+        })
+        .await;
     }
 }
 

@@ -60,8 +60,10 @@ async fn consecutive_failures_open_the_breaker_and_stop_calls() {
     let mut client = WsClient::open(&app).await;
     assert_eq!(app.provider_status("alpha").await["state"], "closed");
     trip(&mut client).await;
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Open)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Open
+    })
+    .await;
     for _ in 0..3 {
         assert_eq!(
             client.ask_and_wait("What?").await.provider_path(),
@@ -76,7 +78,7 @@ async fn consecutive_failures_open_the_breaker_and_stop_calls() {
         ),
         (2, 0, 5)
     );
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     for (key, value) in [
         ("state", json!("open")),
         ("healthy", json!(false)),
@@ -86,11 +88,11 @@ async fn consecutive_failures_open_the_breaker_and_stop_calls() {
             json!({ "success": 0, "failure": 2, "restarts": 0 }),
         ),
     ] {
-        assert_eq!(vitals[key], value, "{key}");
+        assert_eq!(provider_status[key], value, "{key}");
     }
     assert!(
-        vitals["retry_at"].is_string() && vitals["checked_at"].is_string(),
-        "{vitals}"
+        provider_status["retry_at"].is_string() && provider_status["checked_at"].is_string(),
+        "{provider_status}"
     );
 }
 
@@ -103,8 +105,10 @@ async fn the_breaker_closes_without_any_visitor() {
     alpha.wait_for(|counts| counts.probes >= 3).await;
     alpha.script_default(full_answer("Alpha."));
     let recovered = Instant::now();
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Closed
+    })
+    .await;
     println!("closed {:?} after recovery", recovered.elapsed());
     assert!(
         recovered.elapsed() < Duration::from_secs(3),
@@ -129,8 +133,10 @@ async fn while_half_open_one_probe_runs_and_visitors_use_another_provider() {
     let mut held = vec![gate.wait_step()];
     held.extend(full_answer("Alpha."));
     alpha.script_default(held);
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::HalfOpen
+    })
+    .await;
     alpha.wait_for(|counts| counts.in_flight == 1).await;
     assert_eq!(app.provider_status("alpha").await["state"], "half_open");
     let probes = alpha.counts().probes;
@@ -156,8 +162,10 @@ async fn while_half_open_one_probe_runs_and_visitors_use_another_provider() {
         (1, probes, 2)
     );
     gate.let_one_through();
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Closed
+    })
+    .await;
     gate.let_one_through();
     assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
     assert_eq!(beta.question_count(), 22);
@@ -169,8 +177,10 @@ async fn without_recovery_probes_a_visitors_turn_is_the_probe() {
         failing(|settings| settings.providers[0].health.recovery_probe = false).await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::HalfOpen
+    })
+    .await;
     // The probe fails: the same turn goes on to beta.
     let shown = client.ask_and_wait("What?").await;
     assert_eq!(
@@ -181,11 +191,15 @@ async fn without_recovery_probes_a_visitors_turn_is_the_probe() {
         ]
     );
     alpha.script_default(full_answer("Alpha."));
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::HalfOpen)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::HalfOpen
+    })
+    .await;
     assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Closed
+    })
+    .await;
     assert_eq!((alpha.question_count(), alpha.counts().probes), (4, 0));
 }
 
@@ -215,9 +229,12 @@ async fn three_mid_stream_failures_in_a_row_open_the_breaker() {
         client.ask_and_wait("What?").await.provider_path(),
         [("beta".into(), "".into())]
     );
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["counts"]["restarts"]),
+        (
+            &provider_status["state"],
+            &provider_status["counts"]["restarts"]
+        ),
         (&json!("open"), &json!(3))
     );
 }
@@ -231,14 +248,16 @@ async fn an_open_breaker_stays_open_after_a_restart() {
     .await;
     let mut client = WsClient::open(&app).await;
     trip(&mut client).await;
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Open)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Open
+    })
+    .await;
     let folder = app.shut_down().await;
     alpha.script_default(full_answer("Alpha."));
     let app = TestApp::start_in(test_settings(&[("alpha", &alpha), ("beta", &beta)]), folder).await;
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["reason"]),
+        (&provider_status["state"], &provider_status["reason"]),
         (&json!("open"), &json!("overloaded"))
     );
     let mut client = WsClient::open(&app).await;
@@ -272,12 +291,12 @@ async fn a_provider_at_max_concurrency_is_skipped_without_counting_a_failure() {
         second.ask_and_wait("What?").await.provider_path(),
         [("beta".into(), "".into())]
     );
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["in_flight"]),
+        (&provider_status["state"], &provider_status["in_flight"]),
         (&json!("closed"), &json!(1))
     );
-    assert_eq!(vitals["counts"]["failure"], 0);
+    assert_eq!(provider_status["counts"]["failure"], 0);
     assert_eq!(app.status().await["mode"], "normal");
     first
         .send_frame(&json!({ "type": "stop", "turn": turn }))

@@ -51,7 +51,7 @@ pub(super) async fn ask_anew(app: &TestApp, question: &str, saved: usize) -> Val
 }
 
 pub(super) async fn wait_for_saved(app: &TestApp, count: usize) {
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     eventually("answers to be saved", async {
         while store.answer_keys().await.unwrap().len() != count {}
     })
@@ -87,7 +87,7 @@ pub(super) fn shared_key() -> CacheKey {
 
 /// Writes an answer with an age of `hours` into the store.
 pub(super) async fn save(app: &TestApp, text: &str, hours: u64) {
-    let saved = Timestamp(app.lobby.turns.clock.wall().0 - hours * 3_600_000);
+    let saved = Timestamp(app.chat_service.turns.clock.wall().0 - hours * 3_600_000);
     let answer = CachedAnswer {
         text: text.into(),
         saved_at: saved,
@@ -96,14 +96,14 @@ pub(super) async fn save(app: &TestApp, text: &str, hours: u64) {
         is_context_free: true,
         asker_count: 0,
     };
-    app.lobby
+    app.chat_service
         .turns
         .store
         .put_answer(shared_key(), answer)
         .await
         .unwrap();
     // The service loads the index of cached answers at its start, before this one was written.
-    app.lobby.turns.answer_cache.load().await;
+    app.chat_service.turns.answer_cache.load().await;
 }
 
 #[tokio::test]

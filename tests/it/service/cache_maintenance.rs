@@ -57,7 +57,7 @@ async fn an_ageing_answer_is_served_and_revalidated_in_the_background() {
     save(&app, "Saved.", 2).await;
     assert_eq!(ask_anew(&app, QUESTION, 1).await["text"], "Saved.");
     alpha.wait_for(|counts| counts.questions == 1).await;
-    let store = Arc::clone(&app.lobby.turns.store);
+    let store = Arc::clone(&app.chat_service.turns.store);
     let renewed =
         async { while store.get_answer(shared_key()).await.unwrap().unwrap().text == "Saved." {} };
     eventually("the renewed answer", renewed).await;
@@ -101,7 +101,7 @@ async fn the_least_recently_used_entry_is_evicted() {
     ];
     let [own, shared] = scopes
         .map(|scope| cache_key(scope, &Settings::default().chat.system_prompt, "Three?").unwrap());
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     eventually("the third to be saved", async {
         while store.get_answer(own).await.unwrap().is_none() {}
     })

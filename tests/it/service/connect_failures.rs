@@ -187,10 +187,10 @@ async fn assert_next_answers(base_url: &str, reasons: &[&str]) -> u64 {
     assert_eq!((answer.text().as_str(), answer.error), (WHOLE, None));
     assert_eq!(beta.question_count(), 2);
     app.wait_until_idle().await;
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert!(
-        reasons.contains(&vitals["reason"].as_str().unwrap()),
-        "{vitals}"
+        reasons.contains(&provider_status["reason"].as_str().unwrap()),
+        "{provider_status}"
     );
     ms
 }

@@ -157,12 +157,12 @@ async fn repairing_a_provider_resets_its_breaker() {
             ],
             "{fault}"
         );
-        app.wait_for_status("aurora", |vitals| vitals.state == state)
+        app.wait_for_status("aurora", |provider_status| provider_status.state == state)
             .await;
         break_with(&app, "aurora", "none").await;
-        let vitals = app.provider_status("aurora").await;
+        let provider_status = app.provider_status("aurora").await;
         assert_eq!(
-            (&vitals["state"], &vitals["retry_at"]),
+            (&provider_status["state"], &provider_status["retry_at"]),
             (&json!("closed"), &Value::Null),
             "{fault}"
         );

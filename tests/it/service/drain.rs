@@ -28,7 +28,7 @@ async fn running_turns_finish_and_new_ones_are_rejected() {
     client
         .wait_for_turn(&turn, |shown| shown.text == "The whole ")
         .await;
-    let mut phase = app.lobby.turns.phase.clone();
+    let mut phase = app.chat_service.turns.phase.clone();
     app.request_stop();
     crate::harness::eventually("the drain", phase.changed())
         .await

@@ -90,14 +90,14 @@ async fn assert_next_answers(case: Case) {
         (case.asked, 1)
     );
     app.wait_until_idle().await;
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["reason"]),
+        (&provider_status["state"], &provider_status["reason"]),
         (&json!(case.state), &json!(case.reason))
     );
     let counts = json!({ "success": 0, "failure": case.asked, "restarts": 0 });
     assert_eq!(
-        (&vitals["counts"], &vitals["in_flight"]),
+        (&provider_status["counts"], &provider_status["in_flight"]),
         (&counts, &json!(0))
     );
     assert_eq!(app.provider_status("beta").await["counts"]["success"], 1);
@@ -284,12 +284,12 @@ async fn a_long_retry_after_skips_the_provider_until_it_has_passed() {
     }
     assert_eq!(alpha.question_count(), 1);
     // The breaker stays closed; the status says when the provider may be called again.
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["reason"]),
+        (&provider_status["state"], &provider_status["reason"]),
         (&json!("closed"), &json!("rate_limited"))
     );
-    assert!(vitals["retry_at"].is_string(), "{vitals}");
+    assert!(provider_status["retry_at"].is_string(), "{provider_status}");
 }
 
 #[tokio::test]

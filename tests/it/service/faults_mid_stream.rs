@@ -77,9 +77,9 @@ async fn assert_next_answers(fault: Vec<ScriptStep>, reason: &str) {
     // A provider whose text was shown is not retried.
     assert_eq!((alpha.question_count(), beta.question_count()), (1, 1));
     app.wait_until_idle().await;
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        vitals["counts"],
+        provider_status["counts"],
         json!({ "success": 0, "failure": 1, "restarts": 1 })
     );
     alpha.wait_for(|counts| counts.in_flight == 0).await;

@@ -193,7 +193,10 @@ async fn retried_turns_and_api_turns_get_no_followup() {
         .map(|asked| asked["messages"].as_array().unwrap().last().unwrap()["content"].clone())
         .collect();
     assert_eq!(questions, ["One?", "Two?"]);
-    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
+    assert_eq!(
+        app.chat_service.turns.store.pending_followups().await,
+        Ok(vec![])
+    );
     assert_eq!(
         history(&app, &client.conversation).await[0]["followup"],
         Value::Null
@@ -237,7 +240,10 @@ async fn pending_followups_survive_a_restart() {
             (&json!(turn), &json!("Late."))
         );
     }
-    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
+    assert_eq!(
+        app.chat_service.turns.store.pending_followups().await,
+        Ok(vec![])
+    );
     let asked = alpha.question_count();
     // A second restart does not ask again.
     let app = TestApp::start_in(with_followups(&alpha), app.shut_down().await).await;
@@ -285,8 +291,8 @@ async fn a_failing_followup_pauses_the_others() {
         .await;
     app.wait_until_idle().await;
     // The probes soon close the breaker, but follow-ups pause after a failure.
-    app.wait_for_status("alpha", |vitals| {
-        vitals.state == failsoft::domain::ProviderState::Closed
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == failsoft::domain::ProviderState::Closed
     })
     .await;
     assert_eq!(first.ask_and_wait("And now?").await.text, "Well.");
@@ -296,7 +302,7 @@ async fn a_failing_followup_pauses_the_others() {
         alpha.question_count() - before - 1
     );
     let waiting = app
-        .lobby
+        .chat_service
         .turns
         .store
         .pending_followups()
@@ -314,5 +320,8 @@ async fn no_followups_are_queued_when_disabled() {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     ask_degraded(&mut client, "What?").await;
-    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
+    assert_eq!(
+        app.chat_service.turns.store.pending_followups().await,
+        Ok(vec![])
+    );
 }

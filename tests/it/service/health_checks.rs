@@ -33,7 +33,7 @@ async fn service(change: impl FnOnce(&mut Settings)) -> (ScriptedProvider, TestA
 async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
     let (alpha, app) = service(|_| ()).await;
     alpha.wait_for(|counts| counts.listings >= 1).await;
-    app.wait_for_status("alpha", |vitals| vitals.checks >= 1)
+    app.wait_for_status("alpha", |provider_status| provider_status.checks >= 1)
         .await;
     let provider = app.provider_status("alpha").await;
     assert_eq!(
@@ -47,8 +47,10 @@ async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
     );
 
     alpha.script_model_list(unauthorized());
-    app.wait_for_status("alpha", |vitals| vitals.failed_checks >= 3)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.failed_checks >= 3
+    })
+    .await;
     let provider = app.provider_status("alpha").await;
     let found = (
         &provider["healthy"],
@@ -63,8 +65,10 @@ async fn listing_results_are_in_the_status_and_leave_the_breaker_alone() {
     assert_eq!(app.status().await["mode"], "normal");
 
     alpha.script_model_list(vec![model_list()]);
-    app.wait_for_status("alpha", |vitals| {
-        vitals.last_check.is_some_and(|check| check.fault.is_none())
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status
+            .last_check
+            .is_some_and(|check| check.fault.is_none())
     })
     .await;
     let provider = app.provider_status("alpha").await;
@@ -89,16 +93,18 @@ async fn check_results_expire() {
     held.extend(unauthorized());
     alpha.script_model_list(held);
     gate.let_one_through();
-    app.wait_for_status("alpha", |vitals| vitals.failed_checks >= 1)
-        .await;
-    // Until the next check has a result, the vitals keep the last one; the status lets it expire.
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.failed_checks >= 1
+    })
+    .await;
+    // Until the next check has a result, the provider_status keep the last one; the status lets it expire.
     let failed = alpha.counts().listings;
     alpha
         .wait_for(|counts| counts.listings > failed || counts.in_flight == 1)
         .await;
-    let vitals = app.wait_for_status("alpha", |_| true).await;
+    let provider_status = app.wait_for_status("alpha", |_| true).await;
     assert_eq!(
-        vitals.last_check.and_then(|check| check.fault),
+        provider_status.last_check.and_then(|check| check.fault),
         Some(FaultKind::Unauthorized)
     );
     let provider = app.provider_status("alpha").await;
@@ -131,15 +137,19 @@ async fn a_successful_listing_does_not_close_a_breaker() {
         "fallback"
     );
     let before = app
-        .wait_for_status("alpha", |vitals| vitals.state != ProviderState::Closed)
+        .wait_for_status("alpha", |provider_status| {
+            provider_status.state != ProviderState::Closed
+        })
         .await;
     // Successful listings do not close the breaker; only an answer does.
     alpha.wait_for(|counts| counts.probes >= 5).await;
     let now = app.wait_for_status("alpha", |_| true).await;
     assert!(now.state != ProviderState::Closed && now.checks > before.checks);
     alpha.script_default(full_answer("Alpha."));
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Closed
+    })
+    .await;
     assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
 }
 

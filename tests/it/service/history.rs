@@ -44,7 +44,7 @@ async fn the_history_is_sent_in_pages_of_a_hundred() {
     let app = TestApp::with_providers(&[("alpha", &alpha)]).await;
     let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=250 {
-        app.lobby
+        app.chat_service
             .turns
             .store
             .write_turn(conversation, old_turn(number))
@@ -109,7 +109,7 @@ async fn the_prompt_is_cut_to_the_models_context() {
     let app = TestApp::start(settings).await;
     let conversation = ConversationId::from_random([7; 16]);
     for number in 1..=15 {
-        app.lobby
+        app.chat_service
             .turns
             .store
             .write_turn(conversation, old_turn(number))

@@ -218,12 +218,14 @@ async fn breaker_and_health_gauges_show_the_current_state() {
             .await
             .value("failsoft_health_up", &[("provider", "beta")])
     };
-    app.wait_for_status("beta", |vitals| vitals.checks >= 1)
+    app.wait_for_status("beta", |provider_status| provider_status.checks >= 1)
         .await;
     assert_eq!(up().await, Some(1.0));
     beta.script_model_list(overloaded());
-    app.wait_for_status("beta", |vitals| {
-        vitals.last_check.is_some_and(|check| check.fault.is_some())
+    app.wait_for_status("beta", |provider_status| {
+        provider_status
+            .last_check
+            .is_some_and(|check| check.fault.is_some())
     })
     .await;
     assert_eq!(up().await, Some(0.0));

@@ -120,7 +120,7 @@ async fn every_metric_counts_the_session() {
         let labels = [("provider", name)];
         assert_eq!(metrics.value("failsoft_breaker_state", &labels), Some(0.0));
         let quality = metrics.value("failsoft_answer_quality", &labels);
-        assert_eq!(quality, app.backend(name).status.borrow().quality_avg);
+        assert_eq!(quality, app.provider(name).status.borrow().quality_avg);
         assert!(
             quality.is_some_and(|score| score > 0.0 && score <= 1.0),
             "{quality:?}"

@@ -153,8 +153,10 @@ async fn every_client_is_notified_of_an_outage_and_its_end() {
 
     // Alpha recovers and answers at once; the mode follows after its hold time.
     alpha.script_default(full_answer("Alpha."));
-    app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-        .await;
+    app.wait_for_status("alpha", |provider_status| {
+        provider_status.state == ProviderState::Closed
+    })
+    .await;
     let recovered = Instant::now();
     let status = client
         .wait_for_frame(|frame| frame["type"] == "status" && frame["active"] == "alpha")

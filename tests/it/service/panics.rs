@@ -23,7 +23,7 @@ async fn service() -> (ScriptedProvider, TestApp, WsClient) {
 
 /// Makes the router panic and waits until it has.
 async fn crash_router(app: &TestApp) {
-    let router = app.lobby.turns.router.borrow().clone().unwrap();
+    let router = app.chat_service.turns.router.borrow().clone().unwrap();
     assert!(
         eventually("the crash", router.send(CrashForTest))
             .await
@@ -32,7 +32,7 @@ async fn crash_router(app: &TestApp) {
 }
 
 async fn crash_provider(app: &TestApp, name: &str) {
-    let actor = app.backend(name).actor.borrow().clone().unwrap();
+    let actor = app.provider(name).actor.borrow().clone().unwrap();
     assert!(
         eventually("the crash", actor.send(CrashForTest))
             .await
@@ -131,7 +131,7 @@ async fn a_panic_of_a_provider_actor_in_mid_answer_loses_no_permit() {
     settings.providers[0].max_concurrent = 1;
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
-    let mut actor = app.backend("alpha").actor.clone();
+    let mut actor = app.provider("alpha").actor.clone();
     for _ in 0..3 {
         let turn = client.ask("What?").await;
         client
@@ -168,16 +168,16 @@ async fn a_rebuilt_provider_actor_keeps_its_breaker_open() {
     let app = TestApp::start(settings).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.ask_and_wait("What?").await.attempts.len(), 2);
-    let mut actor = app.backend("alpha").actor.clone();
+    let mut actor = app.provider("alpha").actor.clone();
     actor.borrow_and_update();
     crash_provider(&app, "alpha").await;
     eventually("the actor to be rebuilt", actor.changed())
         .await
         .unwrap();
     assert_eq!(client.ask_and_wait("What?").await.attempts.len(), 1);
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["reason"]),
+        (&provider_status["state"], &provider_status["reason"]),
         (&json!("open"), &json!("overloaded"))
     );
     assert_eq!((alpha.question_count(), alpha.counts().probes), (1, 0));
@@ -227,8 +227,8 @@ async fn median_recovery_time<A: actix::Actor>(
 #[tokio::test]
 async fn each_actor_is_rebuilt_within_100_ms() {
     let (_alpha, app, _client) = service().await;
-    let router = app.lobby.turns.router.clone();
-    let alpha = app.backend("alpha").actor.clone();
+    let router = app.chat_service.turns.router.clone();
+    let alpha = app.provider("alpha").actor.clone();
     let degradation = app.degradation.clone();
     let crash_degradation = async || {
         let actor = app.degradation.borrow().clone().unwrap();
@@ -253,7 +253,7 @@ async fn each_actor_is_rebuilt_within_100_ms() {
 #[tokio::test]
 async fn repeated_panics_make_the_service_unready() {
     let (_alpha, app, mut client) = service().await;
-    let mut router = app.lobby.turns.router.clone();
+    let mut router = app.chat_service.turns.router.clone();
     assert_eq!(app.request("GET", "/readyz").send().await.status, 200);
     for _ in 0..12 {
         router.borrow_and_update();

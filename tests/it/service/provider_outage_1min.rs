@@ -166,8 +166,10 @@ async fn the_recovery_is_noticed_without_any_turn() {
         alpha.wait_for(|counts| counts.probes >= probes).await;
         alpha.script_default(full_answer(ALPHA));
         let recovered = Instant::now();
-        app.wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
-            .await;
+        app.wait_for_status("alpha", |provider_status| {
+            provider_status.state == ProviderState::Closed
+        })
+        .await;
         println!("closed {:?} after recovery", recovered.elapsed());
         assert!(
             recovered.elapsed() < 30 * SECOND + SLACK,

@@ -122,16 +122,19 @@ async fn assert_waits(headers: &str, wait: Duration, interface: &str) {
         (1, 0, 3),
         "{headers}"
     );
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        (&vitals["state"], &vitals["reason"]),
+        (&provider_status["state"], &provider_status["reason"]),
         (&json!("closed"), &json!("rate_limited"))
     );
-    let until = timestamp(&vitals["retry_at"]);
-    assert!(until + SECOND >= before + wait, "{headers}: until {vitals}");
+    let until = timestamp(&provider_status["retry_at"]);
+    assert!(
+        until + SECOND >= before + wait,
+        "{headers}: until {provider_status}"
+    );
     assert!(
         until <= SystemTime::now() + wait + SECOND,
-        "{headers}: until {vitals}"
+        "{headers}: until {provider_status}"
     );
 }
 
@@ -195,9 +198,12 @@ async fn the_provider_is_called_again_only_after_the_wait() {
         );
         assert!(beta.question_count() > 1, "beta did not answer meanwhile");
         app.wait_until_idle().await;
-        let vitals = app.provider_status("alpha").await;
+        let provider_status = app.provider_status("alpha").await;
         assert_eq!(
-            (&vitals["retry_at"], vitals["counts"]["failure"].as_u64()),
+            (
+                &provider_status["retry_at"],
+                provider_status["counts"]["failure"].as_u64()
+            ),
             (&Value::Null, Some(1))
         );
     }
@@ -227,9 +233,9 @@ async fn opened(fault: Vec<ScriptStep>, state: &str) -> (ScriptedProvider, TestA
     let app = TestApp::start(settings).await;
     assert_eq!(ask(&app, "socket").await, BETA);
     app.wait_until_idle().await;
-    let vitals = app.provider_status("alpha").await;
-    assert_eq!(vitals["state"], state, "{vitals}");
-    let until = vitals["retry_at"].clone();
+    let provider_status = app.provider_status("alpha").await;
+    assert_eq!(provider_status["state"], state, "{provider_status}");
+    let until = provider_status["retry_at"].clone();
     (alpha, app, until)
 }
 
@@ -278,7 +284,7 @@ async fn the_first_probe_comes_after_the_wait() {
             probed - asked
         );
         let closed = failsoft::domain::ProviderState::Closed;
-        app.wait_for_status("alpha", |vitals| vitals.state == closed)
+        app.wait_for_status("alpha", |provider_status| provider_status.state == closed)
             .await;
         assert_eq!(ask(&app, "stream").await, ALPHA);
     }

@@ -26,8 +26,8 @@ async fn racing(app: &TestApp) -> WsClient {
     client
 }
 
-fn counts(vitals: &ProviderStatus) -> (u64, u64) {
-    (vitals.successes, vitals.failures)
+fn counts(provider_status: &ProviderStatus) -> (u64, u64) {
+    (provider_status.successes, provider_status.failures)
 }
 
 #[tokio::test]
@@ -102,11 +102,13 @@ async fn a_spent_budget_skips_the_provider_also_after_a_restart() {
     let app = TestApp::start(settings.clone()).await;
     let mut client = WsClient::open(&app).await;
     assert_eq!(client.ask_and_wait("What?").await.text, "Alpha.");
-    let vitals = app
-        .wait_for_status("alpha", |vitals| vitals.budget_resets_at.is_some())
+    let provider_status = app
+        .wait_for_status("alpha", |provider_status| {
+            provider_status.budget_resets_at.is_some()
+        })
         .await;
     assert!(
-        !vitals.spend_today.estimated,
+        !provider_status.spend_today.estimated,
         "the provider reported its usage"
     );
     assert_eq!(
@@ -166,10 +168,12 @@ async fn unreported_usage_is_estimated_and_charged_to_the_budget() {
         ),
         ("Alpha.", &json!(true))
     );
-    let vitals = app
-        .wait_for_status("alpha", |vitals| vitals.budget_resets_at.is_some())
+    let provider_status = app
+        .wait_for_status("alpha", |provider_status| {
+            provider_status.budget_resets_at.is_some()
+        })
         .await;
-    assert!(vitals.spend_today.estimated);
+    assert!(provider_status.spend_today.estimated);
     assert_eq!(client.ask_and_wait("What?").await.text, "Beta.");
 }
 

@@ -58,7 +58,7 @@ async fn unreadable_cached_answers_are_reported_until_they_can_be_read_again() {
         client.ask_and_wait("Is all well?").await.text,
         "All is well."
     );
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     eventually("the answer to be saved", async {
         while store.answer_keys().await.unwrap().is_empty() {}
     })

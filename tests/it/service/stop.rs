@@ -45,13 +45,13 @@ async fn stop_closes_the_providers_call_at_once() {
     assert_eq!(shown.outcomes(), ["stopped"]);
     app.wait_until_idle().await;
     // A stop is not counted as the provider's failure.
-    let vitals = app.provider_status("alpha").await;
+    let provider_status = app.provider_status("alpha").await;
     assert_eq!(
-        vitals["counts"],
+        provider_status["counts"],
         json!({ "success": 0, "failure": 0, "restarts": 0 })
     );
     assert_eq!(
-        (&vitals["in_flight"], &vitals["state"]),
+        (&provider_status["in_flight"], &provider_status["state"]),
         (&json!(0), &json!("closed"))
     );
     // A second stop has no effect.
@@ -100,7 +100,7 @@ async fn stop_during_a_fail_over_starts_no_new_attempt() {
     let mut client = WsClient::open(&app).await;
     let asked = Instant::now();
     let turn = client.ask("What?").await;
-    app.wait_for_status("alpha", |vitals| vitals.failures == 1)
+    app.wait_for_status("alpha", |provider_status| provider_status.failures == 1)
         .await;
     client
         .send_frame(&json!({ "type": "stop", "turn": turn }))

@@ -124,7 +124,7 @@ async fn two_hundred_conversations_lose_no_question() {
         beta.question_count()
     );
     assert_eq!(
-        app.lobby
+        app.chat_service
             .turns
             .store
             .pending_followups()
@@ -187,7 +187,10 @@ async fn two_hundred_conversations_lose_no_question() {
         "{CONVERSATIONS} follow-ups within {:?} of the recovery",
         recovered.elapsed()
     );
-    assert_eq!(app.lobby.turns.store.pending_followups().await, Ok(vec![]));
+    assert_eq!(
+        app.chat_service.turns.store.pending_followups().await,
+        Ok(vec![])
+    );
     // Each question was asked exactly once more.
     let mut late = questions_since(&alpha, before_alpha);
     for (question, count) in questions_since(&beta, before_beta) {

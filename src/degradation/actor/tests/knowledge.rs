@@ -78,29 +78,29 @@ const MILK: (&str, &str) = ("milk.txt", "The milk stands in the fridge.");
 
 #[actix::test]
 async fn added_file_answers_and_removed_file_does_not() {
-    let mut stand = Stand::new(&[TEA]);
-    stand.wait_for_passages(1).await;
+    let mut bench = Stand::new(&[TEA]);
+    bench.wait_for_passages(1).await;
     assert_eq!(
-        stand.source("When do I pour the tea?"),
+        bench.source("When do I pour the tea?"),
         AnswerSource::Extractive
     );
-    assert_eq!(stand.source("Where is the milk?"), AnswerSource::Fallback);
-    fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
-    stand.wait_for_passages(2).await;
-    assert_eq!(stand.source("Where is the milk?"), AnswerSource::Extractive);
-    fs::remove_file(stand.folder.path().join(TEA.0)).unwrap();
-    stand.wait_for_passages(1).await;
+    assert_eq!(bench.source("Where is the milk?"), AnswerSource::Fallback);
+    fs::write(bench.folder.path().join(MILK.0), MILK.1).unwrap();
+    bench.wait_for_passages(2).await;
+    assert_eq!(bench.source("Where is the milk?"), AnswerSource::Extractive);
+    fs::remove_file(bench.folder.path().join(TEA.0)).unwrap();
+    bench.wait_for_passages(1).await;
     assert_eq!(
-        stand.source("When do I pour the tea?"),
+        bench.source("When do I pour the tea?"),
         AnswerSource::Fallback
     );
-    assert_eq!(stand.problems(), [""; 0]);
+    assert_eq!(bench.problems(), [""; 0]);
 }
 
 #[actix::test]
 async fn reload_keeps_changes_or_removes_the_knowledge() {
-    let mut stand = Stand::new(&[TEA]);
-    stand.wait_for_passages(1).await;
+    let mut bench = Stand::new(&[TEA]);
+    bench.wait_for_passages(1).await;
     let other = tempfile::tempdir().unwrap();
     fs::write(
         other.path().join("a.md"),
@@ -108,7 +108,7 @@ async fn reload_keeps_changes_or_removes_the_knowledge() {
     )
     .unwrap();
     assert_eq!(
-        stand
+        bench
             .actor
             .send(ReloadFallback(settings(Some(other.path()))))
             .await
@@ -116,66 +116,66 @@ async fn reload_keeps_changes_or_removes_the_knowledge() {
         Ok(())
     );
     assert_ne!(
-        stand.view.borrow().knowledge().passages().len(),
+        bench.view.borrow().knowledge().passages().len(),
         0,
         "no gap"
     );
-    stand.wait_for_passages(2).await;
+    bench.wait_for_passages(2).await;
     assert_eq!(
-        stand
+        bench
             .actor
             .send(ReloadFallback(settings(None)))
             .await
             .unwrap(),
         Ok(())
     );
-    assert_eq!(stand.view.borrow().knowledge().passages().len(), 0);
+    assert_eq!(bench.view.borrow().knowledge().passages().len(), 0);
     assert_eq!(
-        stand.source("When do I pour the tea?"),
+        bench.source("When do I pour the tea?"),
         AnswerSource::Fallback
     );
 }
 
 #[actix::test]
 async fn problems_are_reported_while_they_last() {
-    let mut stand = Stand::new(&[TEA]);
-    fs::write(stand.folder.path().join("bad.md"), b"\xff").unwrap();
-    stand.wait_for_passages(1).await;
-    stand.wait_for_problems(1).await;
-    assert_eq!(stand.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
+    let mut bench = Stand::new(&[TEA]);
+    fs::write(bench.folder.path().join("bad.md"), b"\xff").unwrap();
+    bench.wait_for_passages(1).await;
+    bench.wait_for_problems(1).await;
+    assert_eq!(bench.problems(), ["Knowledge: bad.md: not UTF-8 text."]);
     for n in 0..12 {
-        fs::write(stand.folder.path().join(format!("bad{n:02}.md")), b"\xff").unwrap();
+        fs::write(bench.folder.path().join(format!("bad{n:02}.md")), b"\xff").unwrap();
     }
-    stand.wait_for_problems(13).await;
-    assert_eq!(stand.problems().len(), 11);
+    bench.wait_for_problems(13).await;
+    assert_eq!(bench.problems().len(), 11);
     assert_eq!(
-        stand.problems().last().unwrap(),
+        bench.problems().last().unwrap(),
         "Knowledge: 3 more problems; the log names them."
     );
 
-    stand
+    bench
         .published
         .publish_failed_checks(vec!["Self-check: broken.".to_owned()]);
-    assert_eq!(stand.problems().last().unwrap(), "Self-check: broken.");
-    stand.published.publish_failed_checks(Vec::new());
-    assert_eq!(stand.problems().len(), 11);
+    assert_eq!(bench.problems().last().unwrap(), "Self-check: broken.");
+    bench.published.publish_failed_checks(Vec::new());
+    assert_eq!(bench.problems().len(), 11);
 }
 
 #[actix::test]
 async fn rebuilt_actor_keeps_the_knowledge() {
-    let mut stand = Stand::new(&[TEA]);
-    stand.wait_for_passages(1).await;
+    let mut bench = Stand::new(&[TEA]);
+    bench.wait_for_passages(1).await;
     let rebuilt = DegradationActor::new(
-        settings(Some(stand.folder.path())),
-        stand.published.clone(),
+        settings(Some(bench.folder.path())),
+        bench.published.clone(),
         (),
     )
     .start();
-    stand.actor = rebuilt;
+    bench.actor = rebuilt;
     assert_eq!(
-        stand.source("When do I pour the tea?"),
+        bench.source("When do I pour the tea?"),
         AnswerSource::Extractive
     );
-    fs::write(stand.folder.path().join(MILK.0), MILK.1).unwrap();
-    stand.wait_for_passages(2).await;
+    fs::write(bench.folder.path().join(MILK.0), MILK.1).unwrap();
+    bench.wait_for_passages(2).await;
 }

@@ -52,17 +52,17 @@ impl TestFolder {
 
 #[test]
 fn only_documents_are_read() {
-    let mut desk = TestFolder::new();
-    desk.write("b.MD", "# B\nb");
-    desk.write("a.txt", "a");
-    desk.write("sub/c.md", "c");
-    desk.write("page.html", "no");
-    desk.write(".hidden.md", "no");
-    desk.write(".git/x.md", "no");
-    desk.write("empty.md", "");
-    symlink(desk.path("a.txt"), desk.path("z.txt")).unwrap();
+    let mut documents = TestFolder::new();
+    documents.write("b.MD", "# B\nb");
+    documents.write("a.txt", "a");
+    documents.write("sub/c.md", "c");
+    documents.write("page.html", "no");
+    documents.write(".hidden.md", "no");
+    documents.write(".git/x.md", "no");
+    documents.write("empty.md", "");
+    symlink(documents.path("a.txt"), documents.path("z.txt")).unwrap();
     assert_eq!(
-        desk.scan(),
+        documents.scan(),
         (
             vec![],
             ["a.txt", "b.MD", "sub/c.md", "z.txt"]
@@ -74,19 +74,27 @@ fn only_documents_are_read() {
 
 #[test]
 fn invalid_file_is_reported_and_skipped() {
-    let mut desk = TestFolder::new();
-    fs::write(desk.top.path().join("secret.txt"), "secret").unwrap();
-    fs::create_dir(desk.top.path().join("elsewhere")).unwrap();
-    fs::write(desk.top.path().join("elsewhere/secret.md"), "secret").unwrap();
-    symlink(desk.top.path().join("secret.txt"), desk.path("out.txt")).unwrap();
-    symlink(desk.top.path().join("elsewhere"), desk.path("linked")).unwrap();
-    symlink(desk.path("nothing"), desk.path("dead.md")).unwrap();
-    desk.write("good.md", "good");
-    desk.write("latin.txt", b"caf\xe9");
-    desk.write("wide.txt", "a\0b\0");
-    desk.write("large.md", "x".repeat(1024 * 1024 + 1));
-    desk.write("ring\u{7}.md", b"\xff");
-    let (problems, files) = desk.scan();
+    let mut documents = TestFolder::new();
+    fs::write(documents.top.path().join("secret.txt"), "secret").unwrap();
+    fs::create_dir(documents.top.path().join("elsewhere")).unwrap();
+    fs::write(documents.top.path().join("elsewhere/secret.md"), "secret").unwrap();
+    symlink(
+        documents.top.path().join("secret.txt"),
+        documents.path("out.txt"),
+    )
+    .unwrap();
+    symlink(
+        documents.top.path().join("elsewhere"),
+        documents.path("linked"),
+    )
+    .unwrap();
+    symlink(documents.path("nothing"), documents.path("dead.md")).unwrap();
+    documents.write("good.md", "good");
+    documents.write("latin.txt", b"caf\xe9");
+    documents.write("wide.txt", "a\0b\0");
+    documents.write("large.md", "x".repeat(1024 * 1024 + 1));
+    documents.write("ring\u{7}.md", b"\xff");
+    let (problems, files) = documents.scan();
     assert_eq!(files, ["good.md"]);
     assert_eq!(
         problems,
@@ -103,29 +111,30 @@ fn invalid_file_is_reported_and_skipped() {
 
 #[test]
 fn unreadable_file_is_read_once_it_is_permitted() {
-    let mut desk = TestFolder::new();
-    desk.write("a.md", "a");
-    let set_mode =
-        |mode| fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(mode)).unwrap();
+    let mut documents = TestFolder::new();
+    documents.write("a.md", "a");
+    let set_mode = |mode| {
+        fs::set_permissions(documents.path("a.md"), fs::Permissions::from_mode(mode)).unwrap()
+    };
     set_mode(0o000);
-    if File::open(desk.path("a.md")).is_ok() {
+    if File::open(documents.path("a.md")).is_ok() {
         // The tests run as root, who may read everything.
         return;
     }
-    let change = desk.folder.scan().unwrap();
+    let change = documents.folder.scan().unwrap();
     assert_eq!(
         change.problems[0].to_string(),
         "a.md: cannot be read: Permission denied (os error 13)"
     );
-    fs::set_permissions(desk.path("a.md"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(desk.scan(), (vec![], vec!["a.md".to_owned()]));
+    fs::set_permissions(documents.path("a.md"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(documents.scan(), (vec![], vec!["a.md".to_owned()]));
 }
 
 #[test]
 fn exceeded_limits_are_reported() {
-    let mut desk = TestFolder::new();
+    let mut documents = TestFolder::new();
     for name in ["a.md", "b.md", "c/d.md", "c/e/f.md"] {
-        desk.write(name, "# One\n1\n# Two\n2");
+        documents.write(name, "# One\n1\n# Two\n2");
     }
     type Set = fn(&mut FolderLimits);
     let cases: [(Set, &str, usize); 5] = [
@@ -156,10 +165,10 @@ fn exceeded_limits_are_reported() {
         ),
     ];
     for (set, problem, passages) in cases {
-        desk.folder.limits = FolderLimits::default();
-        set(&mut desk.folder.limits);
-        desk.folder.force_rescan();
-        let (problems, files) = desk.scan();
+        documents.folder.limits = FolderLimits::default();
+        set(&mut documents.folder.limits);
+        documents.folder.force_rescan();
+        let (problems, files) = documents.scan();
         assert_eq!(
             (problems.last().map(String::as_str), files.len()),
             (Some(problem), passages)
@@ -169,34 +178,45 @@ fn exceeded_limits_are_reported() {
 
 #[test]
 fn changes_are_noticed_and_unreadable_folder_removes_nothing() {
-    let mut desk = TestFolder::new();
-    assert_eq!(desk.scan().0, ["docs: holds no text that could answer"]);
-    assert!(desk.folder.scan().is_none());
-    desk.write("a.md", "one");
-    assert_eq!(desk.scan().1, ["a.md"]);
-    assert!(desk.folder.scan().is_none());
-    desk.write("a.md", "another");
+    let mut documents = TestFolder::new();
     assert_eq!(
-        &*desk.folder.scan().unwrap().index.unwrap().passages()[0].text,
+        documents.scan().0,
+        ["docs: holds no text that could answer"]
+    );
+    assert!(documents.folder.scan().is_none());
+    documents.write("a.md", "one");
+    assert_eq!(documents.scan().1, ["a.md"]);
+    assert!(documents.folder.scan().is_none());
+    documents.write("a.md", "another");
+    assert_eq!(
+        &*documents.folder.scan().unwrap().index.unwrap().passages()[0].text,
         "another"
     );
-    desk.write("b.md", "two");
-    assert_eq!(desk.scan().1, ["a.md", "b.md"]);
-    fs::remove_file(desk.path("a.md")).unwrap();
-    assert_eq!(desk.scan().1, ["b.md"]);
-    fs::rename(desk.path("b.md"), desk.path("c.md")).unwrap();
-    assert_eq!(desk.scan().1, ["c.md"]);
+    documents.write("b.md", "two");
+    assert_eq!(documents.scan().1, ["a.md", "b.md"]);
+    fs::remove_file(documents.path("a.md")).unwrap();
+    assert_eq!(documents.scan().1, ["b.md"]);
+    fs::rename(documents.path("b.md"), documents.path("c.md")).unwrap();
+    assert_eq!(documents.scan().1, ["c.md"]);
 
-    fs::rename(desk.top.path().join("docs"), desk.top.path().join("away")).unwrap();
-    let change = desk.folder.scan().unwrap();
+    fs::rename(
+        documents.top.path().join("docs"),
+        documents.top.path().join("away"),
+    )
+    .unwrap();
+    let change = documents.folder.scan().unwrap();
     assert!(change.index.is_none());
     assert_eq!(
         change.problems[0].to_string(),
         "docs: cannot be read: No such file or directory (os error 2)"
     );
-    assert!(desk.folder.scan().is_none(), "reported once");
-    fs::rename(desk.top.path().join("away"), desk.top.path().join("docs")).unwrap();
-    assert_eq!(desk.scan(), (vec![], vec!["c.md".to_owned()]));
-    desk.folder.force_rescan();
-    assert!(desk.folder.scan().is_some());
+    assert!(documents.folder.scan().is_none(), "reported once");
+    fs::rename(
+        documents.top.path().join("away"),
+        documents.top.path().join("docs"),
+    )
+    .unwrap();
+    assert_eq!(documents.scan(), (vec![], vec!["c.md".to_owned()]));
+    documents.folder.force_rescan();
+    assert!(documents.folder.scan().is_some());
 }

@@ -17,7 +17,7 @@ use crate::store::flaky::{FlakyStore, StoreFault};
 /// A watcher with one sink that sends nothing, and the state it watches.
 struct Watched {
     watcher: AlertWatcher,
-    vitals: watch::Sender<ProviderStatus>,
+    provider_status: watch::Sender<ProviderStatus>,
     view: watch::Sender<Arc<StatusView>>,
     report: watch::Sender<Arc<StatusHistory>>,
     warnings: watch::Sender<Arc<[AlertCondition]>>,
@@ -30,10 +30,10 @@ async fn watched(opened_with: &[&str]) -> Watched {
 
 /// A watcher among instances with these claims.
 async fn among(claims: Option<AlertClaims>, opened_with: &[&str]) -> Watched {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
-    let vitals = watch::Sender::new(ProviderStatus::default());
-    let provider = Arc::into_inner(stand.provider).map(|provider| Provider {
-        status: vitals.subscribe(),
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
+    let provider_status = watch::Sender::new(ProviderStatus::default());
+    let provider = Arc::into_inner(bench.provider).map(|provider| Provider {
+        status: provider_status.subscribe(),
         ..provider
     });
     let view = StatusView {
@@ -90,7 +90,7 @@ async fn among(claims: Option<AlertClaims>, opened_with: &[&str]) -> Watched {
     });
     Watched {
         watcher,
-        vitals,
+        provider_status,
         view,
         report,
         warnings,
@@ -111,7 +111,8 @@ impl Watched {
     }
 
     fn provider(&self, state: ProviderState) {
-        self.vitals.send_modify(|vitals| vitals.state = state);
+        self.provider_status
+            .send_modify(|provider_status| provider_status.state = state);
     }
 
     fn mode(&self, mode: ServiceMode, incident: Option<&str>) {
@@ -235,8 +236,8 @@ async fn a_spent_budget_is_sent_and_is_no_outage_of_the_provider() {
         .wall()
         .saturating_add(SECOND * 3_600);
     watched
-        .vitals
-        .send_modify(|vitals| vitals.budget_resets_at = Some(midnight));
+        .provider_status
+        .send_modify(|provider_status| provider_status.budget_resets_at = Some(midnight));
     let alerts = watched.after(SECOND * 3).await;
     assert_eq!(events(&alerts), [("budget_spent", None)]);
     assert_eq!(

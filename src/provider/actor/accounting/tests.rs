@@ -37,8 +37,8 @@ fn tokens(input_tokens: u64, output_tokens: u64) -> TokenUsage {
 }
 
 /// Makes one call with this usage.
-async fn call(stand: &ProviderBench, usage: TokenUsage) -> Result<(), AcquireRejection> {
-    let mut permit = stand.try_acquire().await?;
+async fn call(bench: &ProviderBench, usage: TokenUsage) -> Result<(), AcquireRejection> {
+    let mut permit = bench.try_acquire().await?;
     permit.record_usage(usage);
     permit.complete(CallOutcome::Success);
     Ok(())
@@ -46,16 +46,16 @@ async fn call(stand: &ProviderBench, usage: TokenUsage) -> Result<(), AcquireRej
 
 #[actix_rt::test(system = "Paused")]
 async fn spent_budget_rejects_calls_until_midnight() {
-    let stand = ProviderBench::standalone(plan());
-    assert_eq!(call(&stand, tokens(100, 400)).await, Ok(()), "0.0009");
-    assert_eq!(stand.status().await.budget_resets_at, None);
+    let bench = ProviderBench::standalone(plan());
+    assert_eq!(call(&bench, tokens(100, 400)).await, Ok(()), "0.0009");
+    assert_eq!(bench.status().await.budget_resets_at, None);
     assert_eq!(
-        call(&stand, tokens(0, 50)).await,
+        call(&bench, tokens(0, 50)).await,
         Ok(()),
         "reaches the budget"
     );
-    let status = stand.status().await;
-    let rejection = stand.try_acquire().await.unwrap_err();
+    let status = bench.status().await;
+    let rejection = bench.try_acquire().await.unwrap_err();
     let until = status.budget_resets_at.unwrap();
     assert_eq!(until.0 % (24 * 60 * 60 * 1_000), 0, "midnight");
     assert!(!rejection.is_busy && rejection.retry_at.is_some_and(|at| at <= s(24 * 60 * 60)));
@@ -74,7 +74,7 @@ async fn spent_budget_rejects_calls_until_midnight() {
         (Some("budget_spent"), Some(until))
     );
     assert!(status.is_available(until), "the next day");
-    assert_eq!(stand.free_slots(), stand.total_slots(), "no slot is lost");
+    assert_eq!(bench.free_slots(), bench.total_slots(), "no slot is lost");
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -89,18 +89,18 @@ async fn without_budget_or_prices_all_calls_are_admitted() {
             daily_budget_usd: Some(0.001),
         },
     ] {
-        let stand = ProviderBench::standalone(BenchOptions {
+        let bench = ProviderBench::standalone(BenchOptions {
             pricing: terms,
             ..plan()
         });
         for _ in 0..3 {
             assert_eq!(
-                call(&stand, tokens(1_000_000, 1_000_000)).await,
+                call(&bench, tokens(1_000_000, 1_000_000)).await,
                 Ok(()),
                 "{terms:?}"
             );
         }
-        let used = stand.status().await.usage_totals;
+        let used = bench.status().await.usage_totals;
         assert_eq!(
             (used.input_tokens, used.output_tokens),
             (3_000_000, 3_000_000)
@@ -114,14 +114,14 @@ async fn without_budget_or_prices_all_calls_are_admitted() {
 
 #[actix_rt::test(system = "Paused")]
 async fn abandoned_calls_are_paid() {
-    let stand = ProviderBench::standalone(plan());
-    let mut permit = stand.try_acquire().await.unwrap();
+    let bench = ProviderBench::standalone(plan());
+    let mut permit = bench.try_acquire().await.unwrap();
     permit.record_usage(TokenUsage {
         estimated: true,
         ..tokens(1_000, 0)
     });
     drop(permit);
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert!(
         status.spend_today.estimated && status.usage_totals.estimated,
         "marked as an estimate"
@@ -130,19 +130,19 @@ async fn abandoned_calls_are_paid() {
         (status.successes, status.failures, status.last_heard_at),
         (0, 0, None)
     );
-    assert!(stand.try_acquire().await.is_err());
+    assert!(bench.try_acquire().await.is_err());
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn daily_spend_survives_a_panic_and_a_restart() {
     let store = Arc::new(MemoryStore::default());
-    let mut stand = ProviderBench::start(plan(), Clock::start(), Arc::clone(&store) as _);
-    call(&stand, tokens(1_000, 0)).await.unwrap();
-    let before = stand.status().await.spend_today;
-    stand.crash_actor().await;
-    stand.restart_actor();
-    assert_eq!(stand.status().await.spend_today, before);
-    assert!(stand.try_acquire().await.is_err(), "after a panic");
+    let mut bench = ProviderBench::start(plan(), Clock::start(), Arc::clone(&store) as _);
+    call(&bench, tokens(1_000, 0)).await.unwrap();
+    let before = bench.status().await.spend_today;
+    bench.crash_actor().await;
+    bench.restart_actor();
+    assert_eq!(bench.status().await.spend_today, before);
+    assert!(bench.try_acquire().await.is_err(), "after a panic");
     let DailySpendRecord {
         provider,
         utc_day: day,
@@ -191,42 +191,42 @@ async fn provider_with_a_spent_budget_is_not_probed() {
             daily_budget_usd: budget,
             ..plan().pricing
         };
-        let stand = ProviderBench::standalone(BenchOptions {
+        let bench = ProviderBench::standalone(BenchOptions {
             breaker: rules.clone(),
             pricing: terms,
             ..plan()
         });
-        let mut permit = stand.try_acquire().await.unwrap();
+        let mut permit = bench.try_acquire().await.unwrap();
         permit.record_usage(tokens(1_000, 0));
         permit.complete(CallOutcome::Failed {
             fault: FaultKind::Reset,
             had_text: false,
             retry_after: None,
         });
-        assert_eq!(stand.status().await.state, ProviderState::Open);
+        assert_eq!(bench.status().await.state, ProviderState::Open);
         advance(s(60)).await;
-        let probes = stand.client.probes().len();
+        let probes = bench.client.probes().len();
         assert_eq!(probes, usize::from(budget.is_none()), "{budget:?}");
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn probe_costs_count() {
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         breaker: BreakerConfig {
             consecutive_failures: 1,
             ..BreakerConfig::default()
         },
         ..plan()
     });
-    let permit = stand.try_acquire().await.unwrap();
+    let permit = bench.try_acquire().await.unwrap();
     permit.complete(CallOutcome::Failed {
         fault: FaultKind::Reset,
         had_text: false,
         retry_after: None,
     });
     advance(s(15)).await;
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!(
         (
             status.state,
@@ -239,12 +239,12 @@ async fn probe_costs_count() {
 
 #[actix_rt::test(system = "Paused")]
 async fn quality_is_a_moving_average() {
-    let stand = ProviderBench::standalone(plan());
+    let bench = ProviderBench::standalone(plan());
     for (score, quality) in [(1.0, 1.0), (0.0, 0.95), (0.0, 0.9025)] {
-        let mut permit = stand.try_acquire().await.unwrap();
+        let mut permit = bench.try_acquire().await.unwrap();
         permit.record_quality(score);
         permit.complete(CallOutcome::Success);
-        let found = stand.status().await.quality_avg.unwrap();
+        let found = bench.status().await.quality_avg.unwrap();
         assert!((found - quality).abs() < 1e-9, "{found}");
     }
 }

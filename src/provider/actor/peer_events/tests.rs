@@ -32,18 +32,18 @@ fn failed(fault: FaultKind, retry_after: Option<Duration>) -> CallOutcome {
     }
 }
 
-async fn call(stand: &ProviderBench, outcome: CallOutcome) {
-    stand.try_acquire().await.unwrap().complete(outcome);
+async fn call(bench: &ProviderBench, outcome: CallOutcome) {
+    bench.try_acquire().await.unwrap().complete(outcome);
     run_until_idle().await;
 }
 
 /// Returns the event that was published last.
-fn published(stand: &ProviderBench) -> Option<ProviderEvent> {
-    *stand.provider.events.borrow()
+fn published(bench: &ProviderBench) -> Option<ProviderEvent> {
+    *bench.provider.events.borrow()
 }
 
-async fn receive(stand: &ProviderBench, news: ProviderEvent) {
-    stand.actor().send(ApplyPeerEvent(news)).await.unwrap();
+async fn receive(bench: &ProviderBench, news: ProviderEvent) {
+    bench.actor().send(ApplyPeerEvent(news)).await.unwrap();
 }
 
 fn tripped(blocked: bool, fault: FaultKind) -> ProviderEvent {
@@ -57,24 +57,24 @@ fn tripped(blocked: bool, fault: FaultKind) -> ProviderEvent {
 
 #[actix_rt::test(system = "Paused")]
 async fn transitions_are_published_and_single_failures_are_not() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
-    stand
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
+    bench
         .client
         .set_probe_scripts([fail_with(FaultKind::Timeout), reply("pong")]);
-    call(&stand, CallOutcome::Success).await;
-    call(&stand, failed(FaultKind::BadRequest, None)).await;
+    call(&bench, CallOutcome::Success).await;
+    call(&bench, failed(FaultKind::BadRequest, None)).await;
     for _ in 0..4 {
-        call(&stand, failed(FaultKind::Timeout, None)).await;
+        call(&bench, failed(FaultKind::Timeout, None)).await;
     }
-    assert_eq!(published(&stand), None);
-    call(&stand, failed(FaultKind::Timeout, None)).await;
+    assert_eq!(published(&bench), None);
+    call(&bench, failed(FaultKind::Timeout, None)).await;
     let trip = ProviderEvent::Opened {
         is_blocked: false,
         fault: Some(FaultKind::Timeout),
         failed_probes: 0,
         duration: s(10),
     };
-    assert_eq!(published(&stand), Some(trip));
+    assert_eq!(published(&bench), Some(trip));
     advance(s(11)).await;
     let again = ProviderEvent::Opened {
         is_blocked: false,
@@ -82,24 +82,24 @@ async fn transitions_are_published_and_single_failures_are_not() {
         failed_probes: 1,
         duration: s(20),
     };
-    assert_eq!(published(&stand), Some(again), "the probe failed");
+    assert_eq!(published(&bench), Some(again), "the probe failed");
     advance(s(21)).await;
-    assert_eq!(published(&stand), Some(ProviderEvent::Recovered));
+    assert_eq!(published(&bench), Some(ProviderEvent::Recovered));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn rate_limit_is_published_once_and_so_is_a_reset() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
     let under_way = [
-        stand.try_acquire().await.unwrap(),
-        stand.try_acquire().await.unwrap(),
+        bench.try_acquire().await.unwrap(),
+        bench.try_acquire().await.unwrap(),
     ];
-    call(&stand, failed(FaultKind::RateLimited, Some(s(30)))).await;
+    call(&bench, failed(FaultKind::RateLimited, Some(s(30)))).await;
     assert_eq!(
-        published(&stand),
+        published(&bench),
         Some(ProviderEvent::RateLimited { duration: s(30) })
     );
-    let mut events = stand.provider.events.clone();
+    let mut events = bench.provider.events.clone();
     events.borrow_and_update();
     for permit in under_way {
         permit.complete(failed(FaultKind::RateLimited, Some(s(30))));
@@ -109,8 +109,8 @@ async fn rate_limit_is_published_once_and_so_is_a_reset() {
         !events.has_changed().unwrap(),
         "running calls report the same rate limit"
     );
-    stand.actor().send(ResetBreaker).await.unwrap();
-    assert_eq!(published(&stand), Some(ProviderEvent::Reset));
+    bench.actor().send(ResetBreaker).await.unwrap();
+    assert_eq!(published(&bench), Some(ProviderEvent::Reset));
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -125,35 +125,35 @@ async fn peer_events_are_applied_and_not_published_again() {
         (FaultKind::Timeout, false, ProviderState::Closed),
         (FaultKind::Reset, false, ProviderState::Closed),
     ] {
-        let stand = ProviderBench::standalone(BenchOptions::new("a"));
-        receive(&stand, tripped(blocked, fault)).await;
-        let status = stand.status().await;
+        let bench = ProviderBench::standalone(BenchOptions::new("a"));
+        receive(&bench, tripped(blocked, fault)).await;
+        let status = bench.status().await;
         assert_eq!(
-            (status.state, published(&stand)),
+            (status.state, published(&bench)),
             (state, None),
             "{fault:?}"
         );
         assert_eq!(
-            stand.try_acquire().await.is_ok(),
+            bench.try_acquire().await.is_ok(),
             state == ProviderState::Closed
         );
         if state == ProviderState::Closed {
-            call(&stand, failed(FaultKind::Reset, None)).await;
+            call(&bench, failed(FaultKind::Reset, None)).await;
             assert_eq!(
-                stand.status().await.state,
+                bench.status().await.state,
                 ProviderState::Open,
                 "warned by {fault:?}"
             );
             continue;
         }
         assert_eq!(status.last_fault, Some(fault));
-        receive(&stand, ProviderEvent::Recovered).await;
+        receive(&bench, ProviderEvent::Recovered).await;
         assert_eq!(
-            (stand.status().await.state, published(&stand)),
+            (bench.status().await.state, published(&bench)),
             (ProviderState::Closed, None)
         );
         assert_eq!(
-            (stand.client.probes().len(), stand.client.calls().len()),
+            (bench.client.probes().len(), bench.client.calls().len()),
             (0, 0)
         );
     }
@@ -161,25 +161,25 @@ async fn peer_events_are_applied_and_not_published_again() {
 
 #[actix_rt::test(system = "Paused")]
 async fn rate_limit_of_a_peer_is_waited_out_and_not_published_again() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
-    receive(&stand, ProviderEvent::RateLimited { duration: s(30) }).await;
-    assert!(stand.status().await.retry_at.is_some() && stand.try_acquire().await.is_err());
-    assert_eq!(published(&stand), None);
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
+    receive(&bench, ProviderEvent::RateLimited { duration: s(30) }).await;
+    assert!(bench.status().await.retry_at.is_some() && bench.try_acquire().await.is_err());
+    assert_eq!(published(&bench), None);
     // Up to a fifth of the open time later, so that not all instances resume at once.
     advance(s(32)).await;
-    assert!(stand.try_acquire().await.is_ok());
+    assert!(bench.try_acquire().await.is_ok());
     receive(
-        &stand,
+        &bench,
         ProviderEvent::RateLimited {
             duration: Duration::MAX,
         },
     )
     .await;
     advance(s(24 * 3_600 + 2)).await;
-    assert!(stand.try_acquire().await.is_ok(), "clamped to a day");
-    receive(&stand, ProviderEvent::RateLimited { duration: s(600) }).await;
-    receive(&stand, ProviderEvent::Reset).await;
-    assert!(stand.try_acquire().await.is_ok());
+    assert!(bench.try_acquire().await.is_ok(), "clamped to a day");
+    receive(&bench, ProviderEvent::RateLimited { duration: s(600) }).await;
+    receive(&bench, ProviderEvent::Reset).await;
+    assert!(bench.try_acquire().await.is_ok());
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -188,7 +188,7 @@ async fn peer_spend_counts_towards_the_budget_and_never_decreases() {
         prices: Some((1.0, 2.0)),
         daily_budget_usd: Some(1.0),
     };
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         pricing: terms,
         ..BenchOptions::new("a")
     });
@@ -207,8 +207,8 @@ async fn peer_spend_counts_towards_the_budget_and_never_decreases() {
         (others(today, 0.1), false),
         (others(today + 1, 0.1), true),
     ] {
-        stand.actor().send(message).await.unwrap();
-        assert_eq!(stand.try_acquire().await.is_ok(), admitted, "{message:?}");
+        bench.actor().send(message).await.unwrap();
+        assert_eq!(bench.try_acquire().await.is_ok(), admitted, "{message:?}");
     }
 }
 
@@ -246,21 +246,21 @@ async fn probe_needs_a_lease_and_releases_it_with_a_delay_for_peers() {
         .lock()
         .unwrap()
         .extend([Some(s(7)), None, None]);
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         probe_coordinator: Some(coordinator.clone()),
         ..BenchOptions::new("a")
     });
-    stand
+    bench
         .client
         .set_probe_scripts([fail_with(FaultKind::ServerError), reply("pong")]);
     for _ in 0..5 {
-        call(&stand, failed(FaultKind::ServerError, None)).await;
+        call(&bench, failed(FaultKind::ServerError, None)).await;
     }
     advance(s(12)).await;
-    assert_eq!(stand.client.probes().len(), 0, "a peer is probing");
-    assert_eq!(stand.status().await.state, ProviderState::HalfOpen);
+    assert_eq!(bench.client.probes().len(), 0, "a peer is probing");
+    assert_eq!(bench.status().await.state, ProviderState::HalfOpen);
     advance(s(8)).await;
-    assert_eq!(stand.client.probes().len(), 1);
+    assert_eq!(bench.client.probes().len(), 1);
     let rests = || coordinator.rests.lock().unwrap().clone();
     assert_eq!(
         rests(),
@@ -268,9 +268,9 @@ async fn probe_needs_a_lease_and_releases_it_with_a_delay_for_peers() {
         "a fifth of ten seconds before its own next probe"
     );
     advance(s(21)).await;
-    assert_eq!(stand.status().await.state, ProviderState::Closed);
+    assert_eq!(bench.status().await.state, ProviderState::Closed);
     assert_eq!(
-        (stand.client.probes().len(), rests()),
+        (bench.client.probes().len(), rests()),
         (2, vec![s(18), s(10)])
     );
 }
@@ -279,55 +279,55 @@ async fn probe_needs_a_lease_and_releases_it_with_a_delay_for_peers() {
 async fn blocked_provider_without_a_lease_waits_for_the_peers_result() {
     let coordinator = Arc::new(ScriptedCoordinator::default());
     coordinator.waits.lock().unwrap().extend([Some(s(55)); 3]);
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         probe_coordinator: Some(coordinator),
         ..BenchOptions::new("a")
     });
-    call(&stand, failed(FaultKind::Unauthorized, None)).await;
+    call(&bench, failed(FaultKind::Unauthorized, None)).await;
     advance(s(150)).await;
     assert_eq!(
-        (stand.client.probes().len(), stand.status().await.state),
+        (bench.client.probes().len(), bench.status().await.state),
         (0, ProviderState::Blocked)
     );
-    receive(&stand, ProviderEvent::Recovered).await;
-    assert!(stand.try_acquire().await.is_ok());
+    receive(&bench, ProviderEvent::Recovered).await;
+    assert!(bench.try_acquire().await.is_ok());
     advance(s(600)).await;
-    assert_eq!(stand.client.probes().len(), 0);
+    assert_eq!(bench.client.probes().len(), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn outage_drill_publishes_nothing() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
     let terms = fault_injection::DrillSpec {
         fault: config::InjectedFault::Down,
         share: 1.0,
         duration: s(60),
     };
-    let drill = stand
+    let drill = bench
         .provider
         .fault_switch
         .start(terms, Clock::start().wall())
         .unwrap();
     for _ in 0..5 {
-        call(&stand, failed(FaultKind::Timeout, None)).await;
+        call(&bench, failed(FaultKind::Timeout, None)).await;
     }
     assert_eq!(
-        (stand.status().await.state, published(&stand)),
+        (bench.status().await.state, published(&bench)),
         (ProviderState::Open, None)
     );
-    stand.provider.fault_switch.stop(&drill);
-    stand.actor().send(ClearAfterDrill).await.unwrap();
-    stand.provider.fault_switch.mark_recovered();
+    bench.provider.fault_switch.stop(&drill);
+    bench.actor().send(ClearAfterDrill).await.unwrap();
+    bench.provider.fault_switch.mark_recovered();
     assert_eq!(
-        (stand.status().await.state, published(&stand)),
+        (bench.status().await.state, published(&bench)),
         (ProviderState::Closed, None),
         "peers are not reset"
     );
     for _ in 0..5 {
-        call(&stand, failed(FaultKind::Timeout, None)).await;
+        call(&bench, failed(FaultKind::Timeout, None)).await;
     }
     assert!(
-        matches!(published(&stand), Some(ProviderEvent::Opened { .. })),
+        matches!(published(&bench), Some(ProviderEvent::Opened { .. })),
         "real failures are published again"
     );
 }

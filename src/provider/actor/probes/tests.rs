@@ -31,39 +31,39 @@ fn now() -> Timestamp {
 
 #[actix_rt::test(system = "Paused")]
 async fn models_are_listed_every_interval() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Models));
-    assert_eq!(stand.status().await.last_heard_at, None);
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Models));
+    assert_eq!(bench.status().await.last_heard_at, None);
     for minutes in 1..=5 {
         advance(s(60)).await;
         assert_eq!(
-            (stand.client.listing_count(), stand.status().await.checks),
+            (bench.client.listing_count(), bench.status().await.checks),
             (minutes, minutes as u64)
         );
     }
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert!(status.last_heard_at.is_some() && status.is_healthy(now()));
     assert_eq!(
         (status.failed_checks, status.usage_totals.cost_usd),
         (0, 0.0)
     );
     assert_eq!(
-        (stand.client.probes().len(), stand.client.calls().len()),
+        (bench.client.probes().len(), bench.client.calls().len()),
         (0, 0)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn probe_off_sends_nothing() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Off));
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Off));
     advance(s(3_600)).await;
     assert_eq!(
-        (stand.client.listing_count(), stand.client.probes().len()),
+        (bench.client.listing_count(), bench.client.probes().len()),
         (0, 0)
     );
     assert_eq!(
         (
-            stand.status().await.last_heard_at,
-            stand.status().await.is_healthy(now())
+            bench.status().await.last_heard_at,
+            bench.status().await.is_healthy(now())
         ),
         (None, true)
     );
@@ -77,10 +77,10 @@ async fn failed_listing_is_shown_and_does_not_move_the_breaker() {
         (FaultKind::Misconfigured, "refused"),
         (FaultKind::ServerError, "server_error"),
     ] {
-        let stand = ProviderBench::standalone(checked_by(ProbeKind::Models));
-        stand.client.set_listing_scripts([fail_with(fault)]);
+        let bench = ProviderBench::standalone(checked_by(ProbeKind::Models));
+        bench.client.set_listing_scripts([fail_with(fault)]);
         advance(s(30 * 60)).await;
-        let status = stand.status().await;
+        let status = bench.status().await;
         assert_eq!(
             (status.state, status.failed_checks),
             (ProviderState::Closed, status.checks),
@@ -92,28 +92,28 @@ async fn failed_listing_is_shown_and_does_not_move_the_breaker() {
             "{fault:?}"
         );
         assert_eq!(status.reason(now()), Some(reason));
-        assert!(stand.try_acquire().await.is_ok(), "visitors are admitted");
+        assert!(bench.try_acquire().await.is_ok(), "visitors are admitted");
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn hanging_check_times_out_and_the_next_one_follows() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Models));
-    stand.client.set_listing_scripts([hang(), reply("")]);
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Models));
+    bench.client.set_listing_scripts([hang(), reply("")]);
     advance(s(61)).await;
     assert_eq!(
-        (stand.client.listing_count(), stand.status().await.checks),
+        (bench.client.listing_count(), bench.status().await.checks),
         (1, 0)
     );
     advance(s(1)).await;
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!(
         (status.failed_checks, status.reason(now())),
         (1, Some("timeout"))
     );
     advance(s(60)).await;
     assert!(
-        stand.status().await.is_healthy(now()),
+        bench.status().await.is_healthy(now()),
         "the next check succeeded"
     );
 }
@@ -122,12 +122,12 @@ async fn hanging_check_times_out_and_the_next_one_follows() {
 async fn failed_check_counts_until_it_expires() {
     let mut plan = checked_by(ProbeKind::Models);
     plan.health.expire = s(300);
-    let stand = ProviderBench::standalone(plan);
-    stand
+    let bench = ProviderBench::standalone(plan);
+    bench
         .client
         .set_listing_scripts([fail_with(FaultKind::Reset)]);
     advance(s(60)).await;
-    let status = stand.status().await;
+    let status = bench.status().await;
     let now = now();
     assert!(
         !status.is_healthy(now)
@@ -138,23 +138,23 @@ async fn failed_check_counts_until_it_expires() {
 
 #[actix_rt::test(system = "Paused")]
 async fn complete_answer_or_reset_clears_a_failed_check() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Models));
-    stand
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Models));
+    bench
         .client
         .set_listing_scripts([fail_with(FaultKind::Reset)]);
     for reset in [false, true] {
         advance(s(60)).await;
-        assert!(!stand.status().await.is_healthy(now()));
+        assert!(!bench.status().await.is_healthy(now()));
         if reset {
-            stand.actor().send(ResetBreaker).await.unwrap();
+            bench.actor().send(ResetBreaker).await.unwrap();
         } else {
-            stand
+            bench
                 .try_acquire()
                 .await
                 .unwrap()
                 .complete(CallOutcome::Success);
         }
-        assert!(stand.status().await.is_healthy(now()), "{reset}");
+        assert!(bench.status().await.is_healthy(now()), "{reset}");
     }
 }
 
@@ -164,40 +164,40 @@ async fn recovery_probe_is_the_check_while_open() {
         consecutive_failures: 1,
         ..BreakerConfig::default()
     };
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         breaker: rules,
         ..checked_by(ProbeKind::Models)
     });
-    stand
+    bench
         .client
         .set_probe_scripts([fail_with(FaultKind::Reset)]);
-    let permit = stand.try_acquire().await.unwrap();
+    let permit = bench.try_acquire().await.unwrap();
     permit.complete(CallOutcome::Failed {
         fault: FaultKind::Reset,
         had_text: false,
         retry_after: None,
     });
     advance(s(600)).await;
-    assert_eq!(stand.client.listing_count(), 0);
-    let status = stand.status().await;
+    assert_eq!(bench.client.listing_count(), 0);
+    let status = bench.status().await;
     assert_eq!(
         (status.checks, status.failed_checks),
-        (stand.client.probes().len() as u64, status.checks)
+        (bench.client.probes().len() as u64, status.checks)
     );
-    stand.client.set_probe_scripts([reply("x")]);
+    bench.client.set_probe_scripts([reply("x")]);
     advance(s(30)).await;
-    assert!(stand.status().await.is_healthy(now()));
+    assert!(bench.status().await.is_healthy(now()));
     advance(s(120)).await;
     assert!(
-        stand.client.listing_count() > 0,
+        bench.client.listing_count() > 0,
         "listings resume once closed"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn no_check_is_sent_during_a_rate_limit() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Models));
-    let permit = stand.try_acquire().await.unwrap();
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Models));
+    let permit = bench.try_acquire().await.unwrap();
     // By the wall clock, which is not paused, so that it does not end within the test.
     let retry_after = Some(s(20 * 60 * 60));
     permit.complete(CallOutcome::Failed {
@@ -207,22 +207,22 @@ async fn no_check_is_sent_during_a_rate_limit() {
     });
     advance(s(600)).await;
     assert_eq!(
-        (stand.status().await.state, stand.client.listing_count()),
+        (bench.status().await.state, bench.client.listing_count()),
         (ProviderState::Closed, 0)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn completion_check_counts_as_health_and_costs() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Completion));
-    stand.client.set_probe_scripts([
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Completion));
+    bench.client.set_probe_scripts([
         reply("x"),
         fail_with(FaultKind::Reset),
         vec![ScriptStep::Think],
     ]);
     for (healthy, spent) in [(true, 3e-6), (false, 3e-6), (true, 6e-6)] {
         advance(s(60)).await;
-        let status = stand.status().await;
+        let status = bench.status().await;
         assert_eq!(
             (status.is_healthy(now()), status.state),
             (healthy, ProviderState::Closed)
@@ -234,10 +234,10 @@ async fn completion_check_counts_as_health_and_costs() {
         );
     }
     assert_eq!(
-        (stand.client.probes().len(), stand.client.listing_count()),
+        (bench.client.probes().len(), bench.client.listing_count()),
         (3, 0)
     );
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!(
         (
             status.successes,
@@ -251,11 +251,11 @@ async fn completion_check_counts_as_health_and_costs() {
 
 #[actix_rt::test(system = "Paused")]
 async fn latencies_expire_without_calls() {
-    let stand = ProviderBench::standalone(checked_by(ProbeKind::Off));
-    let permit = stand.try_acquire().await.unwrap();
+    let bench = ProviderBench::standalone(checked_by(ProbeKind::Off));
+    let permit = bench.try_acquire().await.unwrap();
     permit.record_first_token(s(2));
     assert_eq!(
-        stand
+        bench
             .status()
             .await
             .first_token_latency
@@ -265,12 +265,12 @@ async fn latencies_expire_without_calls() {
     );
     permit.complete(CallOutcome::Success);
     advance(s(5 * 60)).await;
-    assert!(stand.status().await.first_token_latency.is_some());
+    assert!(bench.status().await.first_token_latency.is_some());
     advance(s(6 * 60)).await;
     assert_eq!(
         (
-            stand.status().await.first_token_latency,
-            stand.status().await.total_latency
+            bench.status().await.first_token_latency,
+            bench.status().await.total_latency
         ),
         (None, None)
     );
@@ -278,13 +278,13 @@ async fn latencies_expire_without_calls() {
 
 #[actix_rt::test(system = "Paused")]
 async fn checks_continue_after_a_panic() {
-    let mut stand = ProviderBench::standalone(checked_by(ProbeKind::Models));
+    let mut bench = ProviderBench::standalone(checked_by(ProbeKind::Models));
     advance(s(60)).await;
-    stand.crash_actor().await;
-    stand.restart_actor();
+    bench.crash_actor().await;
+    bench.restart_actor();
     advance(s(60)).await;
     assert_eq!(
-        (stand.client.listing_count(), stand.status().await.checks),
+        (bench.client.listing_count(), bench.status().await.checks),
         (2, 2)
     );
 }

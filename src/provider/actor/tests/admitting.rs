@@ -4,40 +4,40 @@ use super::*;
 
 #[actix_rt::test(system = "Paused")]
 async fn full_provider_is_busy_and_stays_closed() {
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         max_concurrent: 2,
         ..BenchOptions::new("a")
     });
-    let first = stand.try_acquire().await.unwrap();
-    let second = stand.try_acquire().await.unwrap();
+    let first = bench.try_acquire().await.unwrap();
+    let second = bench.try_acquire().await.unwrap();
     assert_eq!(
-        rejection(stand.try_acquire().await),
+        rejection(bench.try_acquire().await),
         AcquireRejection {
             is_busy: true,
             retry_at: None
         }
     );
-    assert_eq!(stand.status().await.in_flight, 2);
+    assert_eq!(bench.status().await.in_flight, 2);
     drop(first);
-    assert!(stand.try_acquire().await.is_ok());
+    assert!(bench.try_acquire().await.is_ok());
     second.complete(CallOutcome::Success);
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!(
-        (status.state, status.in_flight, stand.free_slots()),
+        (status.state, status.in_flight, bench.free_slots()),
         (ProviderState::Closed, 0, 2)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn outcomes_are_counted_once() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
-    let permit = stand.try_acquire().await.unwrap();
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
+    let permit = bench.try_acquire().await.unwrap();
     permit.record_first_token(ms(300));
     advance(s(2)).await;
     permit.complete(CallOutcome::Success);
-    call(&stand, failed(FaultKind::Timeout)).await;
+    call(&bench, failed(FaultKind::Timeout)).await;
     call(
-        &stand,
+        &bench,
         CallOutcome::Failed {
             fault: FaultKind::Reset,
             had_text: true,
@@ -45,8 +45,8 @@ async fn outcomes_are_counted_once() {
         },
     )
     .await;
-    drop(stand.try_acquire().await.unwrap());
-    let status = stand.status().await;
+    drop(bench.try_acquire().await.unwrap());
+    let status = bench.status().await;
     assert_eq!(
         (
             status.successes,
@@ -68,13 +68,13 @@ async fn outcomes_are_counted_once() {
 /// Permits report in any case, with at most three messages each.
 #[actix_rt::test(system = "Paused")]
 async fn full_mailbox_loses_no_outcome() {
-    let stand = ProviderBench::standalone(BenchOptions {
+    let bench = ProviderBench::standalone(BenchOptions {
         max_concurrent: 2,
         ..BenchOptions::new("a")
     });
-    let first = stand.try_acquire().await.unwrap();
-    let second = stand.try_acquire().await.unwrap();
-    let actor = stand.actor();
+    let first = bench.try_acquire().await.unwrap();
+    let second = bench.try_acquire().await.unwrap();
+    let actor = bench.actor();
     // The actor handles no message before this task awaits.
     let accepted = (0..2 * MAILBOX_CAPACITY)
         .take_while(|_| actor.try_send(TryAcquire).is_ok())
@@ -88,77 +88,77 @@ async fn full_mailbox_loses_no_outcome() {
         permit.complete(CallOutcome::Success);
     }
     run_until_idle().await;
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!(
-        (status.successes, status.in_flight, stand.free_slots()),
+        (status.successes, status.in_flight, bench.free_slots()),
         (2, 0, 2)
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn abandoned_calls_are_not_counted() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
     for _ in 0..50 {
-        drop(stand.try_acquire().await.unwrap());
+        drop(bench.try_acquire().await.unwrap());
     }
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!(
         (status.state, status.successes, status.failures),
         (ProviderState::Closed, 0, 0)
     );
-    assert_eq!(stand.free_slots(), stand.total_slots());
+    assert_eq!(bench.free_slots(), bench.total_slots());
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn open_breaker_returns_the_retry_time() {
-    let stand = opened(BenchOptions::new("a")).await;
-    let rejected = rejection(stand.try_acquire().await);
+    let bench = opened(BenchOptions::new("a")).await;
+    let rejected = rejection(bench.try_acquire().await);
     assert_eq!((rejected.is_busy, rejected.retry_at), (false, Some(s(10))));
     assert_eq!(
-        stand.free_slots(),
-        stand.total_slots(),
+        bench.free_slots(),
+        bench.total_slots(),
         "the rejected call took no slot"
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn rate_limit_is_waited_out_while_closed() {
-    let stand = ProviderBench::standalone(BenchOptions::new("a"));
+    let bench = ProviderBench::standalone(BenchOptions::new("a"));
     let limit = CallOutcome::Failed {
         fault: FaultKind::RateLimited,
         had_text: false,
         retry_after: Some(s(3)),
     };
-    call(&stand, limit).await;
-    let status = stand.status().await;
+    call(&bench, limit).await;
+    let status = bench.status().await;
     assert_eq!(
         (status.state, status.retry_at.is_some()),
         (ProviderState::Closed, true)
     );
     advance(ms(2_999)).await;
-    assert!(stand.try_acquire().await.is_err());
+    assert!(bench.try_acquire().await.is_err());
     advance(ms(1)).await;
-    assert!(stand.try_acquire().await.is_ok());
-    assert_eq!(stand.status().await.retry_at, None);
-    assert_eq!(probe_count(&stand), 0);
+    assert!(bench.try_acquire().await.is_ok());
+    assert_eq!(bench.status().await.retry_at, None);
+    assert_eq!(probe_count(&bench), 0);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn reset_closes_and_discards_failures() {
-    let stand = opened(BenchOptions::new("a")).await;
-    stand.actor().send(ResetBreaker).await.unwrap();
-    let status = stand.status().await;
+    let bench = opened(BenchOptions::new("a")).await;
+    bench.actor().send(ResetBreaker).await.unwrap();
+    let status = bench.status().await;
     assert_eq!(
         (status.state, status.last_fault, status.retry_at),
         (ProviderState::Closed, None, None)
     );
     for _ in 0..4 {
-        call(&stand, failed(FaultKind::ServerError)).await;
+        call(&bench, failed(FaultKind::ServerError)).await;
     }
     assert!(
-        stand.try_acquire().await.is_ok(),
+        bench.try_acquire().await.is_ok(),
         "the earlier failures are discarded"
     );
     advance(s(60)).await;
-    assert_eq!(probe_count(&stand), 0, "no probe is due");
+    assert_eq!(probe_count(&bench), 0, "no probe is due");
 }

@@ -12,10 +12,10 @@ async fn new_key_closes_the_breaker_and_old_outcomes_do_not_count() {
         FaultKind::RateLimited,
         FaultKind::Unreachable,
     ] {
-        let mut stand = ProviderBench::standalone(BenchOptions::new("a"));
-        let old = stand.try_acquire().await.unwrap();
+        let mut bench = ProviderBench::standalone(BenchOptions::new("a"));
+        let old = bench.try_acquire().await.unwrap();
         for _ in 0..5 {
-            if let Ok(permit) = stand.try_acquire().await {
+            if let Ok(permit) = bench.try_acquire().await {
                 permit.complete(CallOutcome::Failed {
                     fault,
                     had_text: false,
@@ -24,9 +24,9 @@ async fn new_key_closes_the_breaker_and_old_outcomes_do_not_count() {
                 run_until_idle().await;
             }
         }
-        assert!(stand.try_acquire().await.is_err(), "{fault:?}");
-        stand.reconfigure(true, unchanged);
-        let status = stand.status().await;
+        assert!(bench.try_acquire().await.is_err(), "{fault:?}");
+        bench.reconfigure(true, unchanged);
+        let status = bench.status().await;
         assert_eq!(
             (status.state, status.retry_at),
             (ProviderState::Closed, None),
@@ -35,64 +35,64 @@ async fn new_key_closes_the_breaker_and_old_outcomes_do_not_count() {
         assert!(status.failures > 0, "counts since the start continue");
         old.complete(failed(FaultKind::Unauthorized));
         assert_eq!(
-            stand.status().await.state,
+            bench.status().await.state,
             ProviderState::Closed,
             "a refusal of the old key"
         );
-        assert!(stand.try_acquire().await.is_ok());
+        assert!(bench.try_acquire().await.is_ok());
         // A refusal of the new key blocks it.
-        call(&stand, failed(FaultKind::Unauthorized)).await;
-        assert_eq!(stand.status().await.state, ProviderState::Blocked);
+        call(&bench, failed(FaultKind::Unauthorized)).await;
+        assert_eq!(bench.status().await.state, ProviderState::Blocked);
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn new_settings_keep_the_breaker_state() {
-    let mut stand = opened(BenchOptions::new("a")).await;
+    let mut bench = opened(BenchOptions::new("a")).await;
     // By the paused clock; the status has wall-clock times, which go on.
-    let until = async |stand: &ProviderBench| {
+    let until = async |bench: &ProviderBench| {
         (
-            stand.status().await.state,
-            rejection(stand.try_acquire().await).retry_at,
+            bench.status().await.state,
+            rejection(bench.try_acquire().await).retry_at,
         )
     };
-    let before = until(&stand).await;
+    let before = until(&bench).await;
     assert!(before.1.is_some());
-    stand.reconfigure(false, |seed| seed.breaker_config.open_for = s(1));
-    assert_eq!(until(&stand).await, before);
+    bench.reconfigure(false, |seed| seed.breaker_config.open_for = s(1));
+    assert_eq!(until(&bench).await, before);
     // The counts are kept too.
-    let mut stand = ProviderBench::standalone(BenchOptions::new("b"));
+    let mut bench = ProviderBench::standalone(BenchOptions::new("b"));
     for _ in 0..4 {
-        call(&stand, failed(FaultKind::ServerError)).await;
+        call(&bench, failed(FaultKind::ServerError)).await;
     }
-    stand.reconfigure(false, unchanged);
-    call(&stand, failed(FaultKind::ServerError)).await;
-    assert_eq!(stand.status().await.state, ProviderState::Open);
+    bench.reconfigure(false, unchanged);
+    call(&bench, failed(FaultKind::ServerError)).await;
+    assert_eq!(bench.status().await.state, ProviderState::Open);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn lower_concurrency_limit_waits_for_running_calls() {
-    let mut stand = ProviderBench::standalone(BenchOptions {
+    let mut bench = ProviderBench::standalone(BenchOptions {
         max_concurrent: 3,
         ..BenchOptions::new("a")
     });
     let mut under_way: Vec<_> = [
-        stand.try_acquire().await,
-        stand.try_acquire().await,
-        stand.try_acquire().await,
+        bench.try_acquire().await,
+        bench.try_acquire().await,
+        bench.try_acquire().await,
     ]
     .map(Result::unwrap)
     .into();
-    stand.reconfigure(false, |seed| seed.max_concurrent = 1);
+    bench.reconfigure(false, |seed| seed.max_concurrent = 1);
     run_until_idle().await;
     under_way.truncate(1);
-    assert!(rejection(stand.try_acquire().await).is_busy);
-    assert_eq!(stand.status().await.in_flight, 1);
+    assert!(rejection(bench.try_acquire().await).is_busy);
+    assert_eq!(bench.status().await.in_flight, 1);
     under_way.clear();
-    assert!(stand.try_acquire().await.is_ok());
-    stand.reconfigure(false, |seed| seed.max_concurrent = 2);
-    let two = [stand.try_acquire().await, stand.try_acquire().await];
-    assert!(two.iter().all(Result::is_ok) && stand.try_acquire().await.is_err());
+    assert!(bench.try_acquire().await.is_ok());
+    bench.reconfigure(false, |seed| seed.max_concurrent = 2);
+    let two = [bench.try_acquire().await, bench.try_acquire().await];
+    assert!(two.iter().all(Result::is_ok) && bench.try_acquire().await.is_err());
 }
 
 #[actix_rt::test(system = "Paused")]
@@ -101,21 +101,21 @@ async fn health_check_of_the_old_address_does_not_count() {
         probe: crate::config::ProbeKind::Models,
         ..HealthSettings::default()
     };
-    let mut stand = ProviderBench::standalone(BenchOptions {
+    let mut bench = ProviderBench::standalone(BenchOptions {
         health: check,
         ..BenchOptions::new("a")
     });
-    stand.client.set_listing_scripts([hang()]);
+    bench.client.set_listing_scripts([hang()]);
     // The check is running during the change.
     advance(s(61)).await;
     let other = Arc::new(crate::provider::scripted_client::ScriptedClient::default());
-    stand.reconfigure(true, |seed| seed.client = other);
+    bench.reconfigure(true, |seed| seed.client = other);
     advance(s(5)).await;
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!((status.last_check, status.checks), (None, 0));
     advance(s(65)).await;
     assert_eq!(
-        stand.status().await.checks,
+        bench.status().await.checks,
         1,
         "only one schedule of checks continues"
     );
@@ -125,22 +125,22 @@ async fn health_check_of_the_old_address_does_not_count() {
 async fn retired_actor_finishes_its_calls_and_stops() {
     let store = Arc::new(MemoryStore::default());
     let clock = crate::provider::clock::Clock::start();
-    let mut stand = ProviderBench::start(BenchOptions::new("a"), clock, Arc::clone(&store) as _);
-    let first = stand.try_acquire().await.unwrap();
-    let mut last = stand.try_acquire().await.unwrap();
-    call(&stand, failed(FaultKind::Unauthorized)).await;
+    let mut bench = ProviderBench::start(BenchOptions::new("a"), clock, Arc::clone(&store) as _);
+    let first = bench.try_acquire().await.unwrap();
+    let mut last = bench.try_acquire().await.unwrap();
+    call(&bench, failed(FaultKind::Unauthorized)).await;
     assert_eq!(store.breakers().await.unwrap().len(), 1);
-    let actor = stand.actor();
+    let actor = bench.actor();
     actor.do_send(Retire);
-    assert!(stand.try_acquire().await.is_err(), "it takes no more calls");
+    assert!(bench.try_acquire().await.is_err(), "it takes no more calls");
     assert_eq!(
         store.breakers().await.unwrap(),
         [],
         "its saved state is deleted"
     );
-    let probes = probe_count(&stand);
+    let probes = probe_count(&bench);
     advance(s(300)).await;
-    assert_eq!(probe_count(&stand), probes, "it is not probed");
+    assert_eq!(probe_count(&bench), probes, "it is not probed");
     first.complete(CallOutcome::Success);
     run_until_idle().await;
     assert!(actor.connected(), "one call is running");
@@ -150,8 +150,8 @@ async fn retired_actor_finishes_its_calls_and_stops() {
         estimated: false,
     });
     drop(last);
-    stand.wait_for_exit().await;
-    let spent = stand.provider.status.borrow().spend_today.usd;
+    bench.wait_for_exit().await;
+    let spent = bench.provider.status.borrow().spend_today.usd;
     assert!((spent - 1.0).abs() < 1e-9, "the last call is paid: {spent}");
     assert_eq!(store.breakers().await.unwrap(), []);
 

@@ -5,19 +5,19 @@ use super::*;
 #[actix_rt::test(system = "Paused")]
 async fn rebuilt_actor_continues_from_the_published_status() {
     for fault in [FaultKind::ServerError, FaultKind::Unauthorized] {
-        let mut stand = ProviderBench::standalone(BenchOptions::new("a"));
-        stand.client.set_probe_scripts([fail_with(fault)]);
+        let mut bench = ProviderBench::standalone(BenchOptions::new("a"));
+        bench.client.set_probe_scripts([fail_with(fault)]);
         for _ in 0..5 {
-            if let Ok(permit) = stand.try_acquire().await {
+            if let Ok(permit) = bench.try_acquire().await {
                 permit.complete(failed(fault));
             }
         }
         advance(s(65)).await;
-        let before = stand.status().await;
-        stand.crash_actor().await;
-        assert!(stand.actor().send(TryAcquire).await.is_err());
-        stand.restart_actor();
-        let after = stand.status().await;
+        let before = bench.status().await;
+        bench.crash_actor().await;
+        assert!(bench.actor().send(TryAcquire).await.is_err());
+        bench.restart_actor();
+        let after = bench.status().await;
         assert_eq!(
             (after.state, after.failed_probes, after.last_fault),
             (before.state, before.failed_probes, before.last_fault)
@@ -26,37 +26,37 @@ async fn rebuilt_actor_continues_from_the_published_status() {
             (after.successes, after.failures),
             (before.successes, before.failures)
         );
-        assert!(stand.try_acquire().await.is_err());
-        stand.client.set_probe_scripts([reply("pong")]);
+        assert!(bench.try_acquire().await.is_err());
+        bench.client.set_probe_scripts([reply("pong")]);
         advance(s(90)).await;
-        assert_eq!(stand.status().await.state, ProviderState::Closed);
+        assert_eq!(bench.status().await.state, ProviderState::Closed);
     }
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn panic_loses_no_permit_and_no_rate_limit() {
-    let mut stand = ProviderBench::standalone(BenchOptions {
+    let mut bench = ProviderBench::standalone(BenchOptions {
         max_concurrent: 2,
         ..BenchOptions::new("a")
     });
-    let under_way = stand.try_acquire().await.unwrap();
+    let under_way = bench.try_acquire().await.unwrap();
     let limit = CallOutcome::Failed {
         fault: FaultKind::RateLimited,
         had_text: false,
         retry_after: Some(s(20)),
     };
-    call(&stand, limit).await;
-    stand.crash_actor().await;
-    stand.restart_actor();
-    assert_eq!((stand.status().await.in_flight, stand.free_slots()), (1, 1));
+    call(&bench, limit).await;
+    bench.crash_actor().await;
+    bench.restart_actor();
+    assert_eq!((bench.status().await.in_flight, bench.free_slots()), (1, 1));
     assert!(
-        stand.try_acquire().await.is_err(),
+        bench.try_acquire().await.is_err(),
         "the rate limit still holds"
     );
     advance(s(20)).await;
-    let other = stand.try_acquire().await.unwrap();
+    let other = bench.try_acquire().await.unwrap();
     assert_eq!(
-        rejection(stand.try_acquire().await),
+        rejection(bench.try_acquire().await),
         AcquireRejection {
             is_busy: true,
             retry_at: None
@@ -64,61 +64,61 @@ async fn panic_loses_no_permit_and_no_rate_limit() {
     );
     drop(other);
     under_way.complete(CallOutcome::Success);
-    assert_eq!((stand.status().await.in_flight, stand.free_slots()), (0, 2));
+    assert_eq!((bench.status().await.in_flight, bench.free_slots()), (0, 2));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn permit_dropped_while_the_actor_is_down_releases_its_slot() {
-    let mut stand = ProviderBench::standalone(BenchOptions::new("a"));
-    let permit = stand.try_acquire().await.unwrap();
-    stand.crash_actor().await;
+    let mut bench = ProviderBench::standalone(BenchOptions::new("a"));
+    let permit = bench.try_acquire().await.unwrap();
+    bench.crash_actor().await;
     drop(permit);
-    stand.restart_actor();
+    bench.restart_actor();
     assert_eq!(
-        (stand.status().await.in_flight, stand.free_slots()),
-        (0, stand.total_slots())
+        (bench.status().await.in_flight, bench.free_slots()),
+        (0, bench.total_slots())
     );
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn outcome_of_a_permit_from_before_a_panic_changes_no_state() {
-    let mut stand = opened(BenchOptions {
+    let mut bench = opened(BenchOptions {
         max_concurrent: 9,
         ..BenchOptions::new("a")
     })
     .await;
-    stand.actor().send(ResetBreaker).await.unwrap();
+    bench.actor().send(ResetBreaker).await.unwrap();
     let old: Vec<_> = [
-        stand.try_acquire().await.unwrap(),
-        stand.try_acquire().await.unwrap(),
+        bench.try_acquire().await.unwrap(),
+        bench.try_acquire().await.unwrap(),
     ]
     .into();
     for _ in 0..5 {
-        call(&stand, failed(FaultKind::ServerError)).await;
+        call(&bench, failed(FaultKind::ServerError)).await;
     }
     advance(s(1)).await;
-    stand.crash_actor().await;
-    stand.restart_actor();
+    bench.crash_actor().await;
+    bench.restart_actor();
     run_until_idle().await;
     for permit in old {
         permit.complete(CallOutcome::Success);
     }
-    let status = stand.status().await;
+    let status = bench.status().await;
     assert_eq!((status.state, status.in_flight), (ProviderState::Open, 0));
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn panicking_probe_does_not_end_recovery() {
-    let stand = opened(BenchOptions::new("a")).await;
-    stand
+    let bench = opened(BenchOptions::new("a")).await;
+    bench
         .client
         .set_probe_scripts([vec![ScriptStep::Panic], reply("pong")]);
     advance(s(10)).await;
-    if stand.has_exited() {
-        stand.restart_actor();
+    if bench.has_exited() {
+        bench.restart_actor();
     }
     advance(s(30)).await;
-    assert_eq!(stand.status().await.state, ProviderState::Closed);
+    assert_eq!(bench.status().await.state, ProviderState::Closed);
 }
 
 async fn saved_breaker(store: &MemoryStore) -> Option<BreakerRecord> {
@@ -129,10 +129,10 @@ async fn saved_breaker(store: &MemoryStore) -> Option<BreakerRecord> {
 #[actix_rt::test(system = "Paused")]
 async fn breaker_state_is_saved_and_deleted() {
     let store = Arc::new(MemoryStore::default());
-    let stand = ProviderBench::start(BenchOptions::new("a"), Clock::start(), store.clone());
+    let bench = ProviderBench::start(BenchOptions::new("a"), Clock::start(), store.clone());
     assert_eq!(saved_breaker(&store).await, None);
     for _ in 0..5 {
-        call(&stand, failed(FaultKind::ServerError)).await;
+        call(&bench, failed(FaultKind::ServerError)).await;
     }
     let open = saved_breaker(&store).await.unwrap();
     assert_eq!(
@@ -144,16 +144,16 @@ async fn breaker_state_is_saved_and_deleted() {
         ),
         ("a", false, 0, "server_error")
     );
-    let wait = open.retry_at.since(stand.clock().wall());
+    let wait = open.retry_at.since(bench.clock().wall());
     assert!(wait <= s(10) && wait > s(8), "{wait:?}");
-    stand
+    bench
         .client
         .set_probe_scripts([fail_with(FaultKind::Timeout), reply("pong")]);
     advance(s(10)).await;
     assert_eq!(saved_breaker(&store).await.unwrap().failed_probes, 1);
     advance(s(20)).await;
     assert_eq!(saved_breaker(&store).await, None, "closed");
-    call(&stand, failed(FaultKind::QuotaSpent)).await;
+    call(&bench, failed(FaultKind::QuotaSpent)).await;
     let blocked = saved_breaker(&store).await.unwrap();
     assert_eq!(
         (blocked.is_blocked, &*blocked.reason, blocked.fault),

@@ -40,17 +40,17 @@ async fn a_dropped_lease_releases_its_permit() {
     }
     drop(bench.router.send(pick(&[])));
     run_until_idle().await;
-    assert_eq!(bench.stands[0].free_slots(), 1);
+    assert_eq!(bench.benches[0].free_slots(), 1);
 }
 
 #[actix_rt::test(system = "Paused")]
 async fn a_provider_whose_actor_is_down_counts_as_busy() {
     let mut bench = Bench::abc();
-    bench.stands[0].crash_actor().await;
+    bench.benches[0].crash_actor().await;
     assert_eq!(bench.select_after(&[]).await, "1 b");
-    bench.stands[1].remove_actor();
+    bench.benches[1].remove_actor();
     assert_eq!(bench.select_after(&[]).await, "1 c");
-    bench.stands[0].restart_actor();
+    bench.benches[0].restart_actor();
     assert_eq!(bench.select_after(&[]).await, "1 a");
 }
 
@@ -63,13 +63,13 @@ async fn a_provider_whose_actor_is_behind_is_skipped_after_the_timeout() {
         }),
         0.2,
     );
-    bench.stands[0].restart_delayed(Duration::from_secs(1));
+    bench.benches[0].restart_delayed(Duration::from_secs(1));
     let started = Instant::now();
     assert_eq!(bench.select_after(&[]).await, "1 b");
     assert_eq!(started.elapsed(), ACTOR_TIMEOUT);
     advance(Duration::from_secs(1)).await;
     assert_eq!(
-        bench.stands[0].free_slots(),
+        bench.benches[0].free_slots(),
         1,
         "the permit granted too late was returned"
     );
@@ -79,7 +79,7 @@ async fn a_provider_whose_actor_is_behind_is_skipped_after_the_timeout() {
 #[actix_rt::test(system = "Paused")]
 async fn concurrent_selections_wait_for_a_slow_actor_in_parallel() {
     let bench = Bench::new(["a", "b"].map(BenchOptions::new), 0.2);
-    bench.stands[0].restart_delayed(Duration::from_secs(1));
+    bench.benches[0].restart_delayed(Duration::from_secs(1));
     let started = Instant::now();
     let turns = (0..50).map(|_| bench.select_after(&[]));
     let selections = futures_util::future::join_all(turns).await;

@@ -17,17 +17,21 @@ async fn always_overtaken_provider_keeps_its_breaker_closed_and_shows_its_latenc
         assert_eq!(attempt_lines(&client), ["1 a stopped 1000", "2 b ok 0"]);
         advance(ms(6_000)).await;
     }
-    let vitals = service.providers[0].status().await;
+    let provider_status = service.providers[0].status().await;
     assert_eq!(
-        (vitals.state, vitals.failures, vitals.failed_probes),
+        (
+            provider_status.state,
+            provider_status.failures,
+            provider_status.failed_probes
+        ),
         (ProviderState::Closed, 0, 0)
     );
     assert!(
-        vitals
+        provider_status
             .first_token_latency
             .is_some_and(|recent| recent.p99 >= 1_000),
         "{:?}",
-        vitals.first_token_latency
+        provider_status.first_token_latency
     );
 }
 

@@ -25,7 +25,9 @@ async fn a_drill_ends_by_itself_and_the_breaker_closes() {
     );
     drills
         .app
-        .wait_for_status("alpha", |vitals| vitals.state == ProviderState::Closed)
+        .wait_for_status("alpha", |provider_status| {
+            provider_status.state == ProviderState::Closed
+        })
         .await;
     let report = drills.report().await;
     assert_eq!(
@@ -52,14 +54,16 @@ async fn probes_and_health_checks_fail_during_a_drill() {
     drills.start("down").await;
     drills
         .app
-        .wait_for_status("alpha", |vitals| vitals.failed_checks > 0)
+        .wait_for_status("alpha", |provider_status| provider_status.failed_checks > 0)
         .await;
     let listings = drills.alpha.counts().listings;
     WsClient::open(&drills.app).await.ask_and_wait("Who?").await;
     // Probes fail as the visitors' calls do, so the breaker keeps reopening.
     drills
         .app
-        .wait_for_status("alpha", |vitals| vitals.failed_probes >= 3)
+        .wait_for_status("alpha", |provider_status| {
+            provider_status.failed_probes >= 3
+        })
         .await;
     assert_eq!(
         (
@@ -128,7 +132,7 @@ async fn answers_during_a_drill_are_not_cached() {
     eventually("the answer to be cached", async {
         while drills
             .app
-            .lobby
+            .chat_service
             .turns
             .store
             .answer_keys()

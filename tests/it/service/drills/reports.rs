@@ -186,7 +186,7 @@ async fn reports_survive_a_restart_and_unreadable_ones_are_reported() {
     assert_eq!(values("turns")[1]["turns"], 1);
     assert_eq!(app.status().await["problems"], json!([]));
     // The note gets the version of a later release.
-    let store = &app.lobby.turns.store;
+    let store = &app.chat_service.turns.store;
     let note = store.note("drill/0".into()).await.unwrap().unwrap();
     store
         .write_note("drill/0".into(), note.replace("\"v\":1", "\"v\":99"))
