@@ -121,8 +121,8 @@ impl ConversationRegistry {
 
 impl Drop for LiveConversation {
     fn drop(&mut self) {
-        if let Some(registry) = self.registry.upgrade() {
-            let mut conversations = registry.conversations.lock();
+        if let Some(owner) = self.registry.upgrade() {
+            let mut conversations = owner.conversations.lock();
             // `get_or_create` may have inserted a new entry after the last reference was dropped.
             if conversations
                 .get(&self.id)

@@ -1,3 +1,5 @@
+//! Changes of the Redis client that count as a reconnect.
+
 use super::*;
 use crate::domain::Timestamp;
 use crate::store::redis::client::OutageReason;

@@ -352,22 +352,16 @@ impl AlertWatcher {
     }
 
     fn enqueue(&self, held: &PendingNotification, view: &StatusView) {
-        let PendingNotification {
-            notification,
-            observed_at: at,
-            ..
-        } = held;
-        let mode = match (
-            &notification.condition.subject,
-            notification.condition.severity,
-        ) {
+        let notification = &held.notification;
+        let condition = &notification.condition;
+        let mode = match (&condition.subject, condition.severity) {
             (AlertSubject::Mode, 0) => ServiceMode::Normal,
             (AlertSubject::Mode, 1) => ServiceMode::Degraded,
             (AlertSubject::Mode, _) => ServiceMode::Outage,
             _ => view.mode,
         };
         // A notification of the mode belongs to the incident even if it has just been closed.
-        let is_mode = notification.condition.subject == AlertSubject::Mode;
+        let is_mode = condition.subject == AlertSubject::Mode;
         let incident = view
             .incident
             .clone()
@@ -377,7 +371,7 @@ impl AlertWatcher {
             AlertContext {
                 mode,
                 incident,
-                at: *at,
+                at: held.observed_at,
             },
         );
         tracing::warn!(event = alert.event, provider = alert.provider.as_deref(), mode = ?alert.mode,
@@ -385,14 +379,14 @@ impl AlertWatcher {
         let random = self.deps.random_u64;
         let envelope = QueuedAlert {
             id: format!("msg_{:016x}{:016x}", random(), random()),
-            subject: notification.condition.subject.clone(),
-            severity: notification.condition.severity,
+            subject: condition.subject.clone(),
+            severity: condition.severity,
             change: notification.change(),
             alert,
         };
-        self.running
-            .iter()
-            .for_each(|running| running.sink.push(envelope.clone(), *at));
+        for running in &self.running {
+            running.sink.push(envelope.clone(), held.observed_at);
+        }
     }
 }
 

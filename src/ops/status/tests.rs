@@ -1,3 +1,5 @@
+//! The next provider, incidents and the saved service lifetime.
+
 use super::*;
 use crate::config::{ConfigEnum as _, Settings};
 use crate::provider::cost::ProviderPricing;

@@ -10,7 +10,7 @@ use super::source_parser::{File, Tree};
 use super::{assert_follows, assert_violates};
 
 /// Lines of `src/`, comments and blank lines included.
-const MAX_LINES: usize = 44_700;
+const MAX_LINES: usize = 45_300;
 /// Type names of a single word, in per cent of all types.
 const MAX_ONE_WORD_TYPES: usize = 40;
 /// Types that share their name with another type, in per cent of all types.

@@ -1,3 +1,5 @@
+//! Rules of alerts: changes, flapping, summaries, restarts.
+
 use proptest::prelude::*;
 
 use super::*;

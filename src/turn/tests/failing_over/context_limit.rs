@@ -1,3 +1,5 @@
+//! Prompts that are too long for a provider.
+
 use super::*;
 
 fn plan(
