@@ -5,7 +5,7 @@
 //! because it deletes a conversation's answers with the conversation.
 //!
 //! In reading order: [`key`] (which questions are equal), [`pii`] (personal data), [`policy`] (who
-//! may get which answer), [`lru_map`], `index` (the order of store writes), `lookup`, this file
+//! may get which answer), `lru_map`, `index` (the order of store writes), `lookup`, this file
 //! (saving, removal, drills).
 
 mod index;

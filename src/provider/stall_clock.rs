@@ -116,7 +116,7 @@ impl StallAwareInstant {
         self.at.elapsed()
     }
 
-    /// The stalled part of the time since, at most [`MAX_COMPENSATION`].
+    /// The stalled part of the time since, at most `MAX_COMPENSATION`.
     pub fn stalled(self) -> Duration {
         self.stalled_until(Instant::now())
     }
