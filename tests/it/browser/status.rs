@@ -84,7 +84,7 @@ async fn providers_and_the_last_switch_are_shown_with_reasons() {
     );
     let card = tab.eval_string(&format!("{aurora}.innerText")).await;
     assert!(
-        card.contains("Blocked until it is mended: it refuses our key")
+        card.contains("Blocked until it is fixed: it refuses our key")
             && card.contains("Tried again in "),
         "{card}"
     );
