@@ -96,11 +96,11 @@ tests/soak.sh 2 >"$logs/soak" 2>&1 &
 soak=$!
 background+=("$soak")
 run_tests --lib --bins
-finish "$soak" soak 'tests/soak.sh 2'
 wait "$installs" || { cat "$logs/install"; fail 'the OpenAI clients or axe-core could not be installed: see above'; }
 
 # These tests wait for sockets and timers more than they compute, so more of them run at once than there are cores.
 run_tests --test it -- --skip browser:: --skip cluster:: --skip binary::cluster --test-threads "$(($(nproc) * 3))"
+finish "$soak" soak 'tests/soak.sh 2'
 
 # The lints use a target folder of their own, because cargo locks it, and the lowest priority.
 lints() {

@@ -22,6 +22,9 @@ async fn status_json_has_the_documented_fields_and_no_secrets() {
     let mut client = WsClient::open(&app).await;
     client.ask_and_wait("What?").await;
     app.wait_until_idle().await;
+    // The outcome reaches the provider's actor after the slot of the call is free.
+    app.wait_for_status("alpha", |status| status.successes == 1)
+        .await;
     let answer = app.request("GET", "/status.json").send().await;
     assert_eq!(
         (answer.status, answer.header("content-type")),

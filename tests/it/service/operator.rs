@@ -111,6 +111,8 @@ async fn orders_without_the_token_are_rejected() {
 async fn costs_are_visible_only_to_the_operator() {
     let (_alpha, _beta, app) = service().await;
     WsClient::open(&app).await.ask_and_wait("What?").await;
+    app.wait_for_status("alpha", |status| status.successes == 1)
+        .await;
     let usage_seen_with = async |token: &str| {
         let request = app
             .request("GET", "/status.json")
