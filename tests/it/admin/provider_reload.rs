@@ -67,7 +67,7 @@ async fn changing_providers_under_a_hundred_streams_cuts_no_turn() {
         asked.iter().sum::<usize>() == TURNS && asked.iter().all(|asked| *asked > 0),
         "{asked:?}"
     );
-    let [old_alpha, old_beta] = ["alpha", "beta"].map(|name| app.backend(name).status.clone());
+    let [old_alpha, old_beta] = ["alpha", "beta"].map(|name| app.provider(name).status.clone());
 
     // alpha is removed, beta gets another key, delta is added, gamma stays.
     let after = [
