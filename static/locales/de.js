@@ -56,7 +56,7 @@ export default {
     cache: (age) => `Gespeicherte Antwort${aged(age)}`,
     stale_cache: (age) => `Gespeicherte Antwort${aged(age)} · KI nicht verfügbar`,
     template: () => 'Vorbereitete Antwort · KI nicht verfügbar',
-    extractive: () => 'Aus einem Dokument zitiert · KI nicht verfügbar',
+    extractive: () => 'Aus einem Text zitiert · KI nicht verfügbar',
     fallback: () => 'Automatische Antwort · KI nicht verfügbar',
   },
 

@@ -58,7 +58,7 @@ export default {
     cache: (age) => `Saved answer${aged(age)}`,
     stale_cache: (age) => `Saved answer${aged(age)} · AI unavailable`,
     template: () => 'Prepared reply · AI unavailable',
-    extractive: () => 'Quoted from a document · AI unavailable',
+    extractive: () => 'Quoted from a text · AI unavailable',
     fallback: () => 'Automatic reply · AI unavailable',
   },
 

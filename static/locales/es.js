@@ -56,7 +56,7 @@ export default {
     cache: (age) => `Respuesta guardada${aged(age)}`,
     stale_cache: (age) => `Respuesta guardada${aged(age)} · IA no disponible`,
     template: () => 'Respuesta preparada · IA no disponible',
-    extractive: () => 'Citado de un documento · IA no disponible',
+    extractive: () => 'Citado de un texto · IA no disponible',
     fallback: () => 'Respuesta automática · IA no disponible',
   },
 

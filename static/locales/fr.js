@@ -56,7 +56,7 @@ export default {
     cache: (age) => `Réponse enregistrée${aged(age)}`,
     stale_cache: (age) => `Réponse enregistrée${aged(age)} · IA indisponible`,
     template: () => 'Réponse préparée · IA indisponible',
-    extractive: () => 'Extrait d’un document · IA indisponible',
+    extractive: () => 'Extrait d’un texte · IA indisponible',
     fallback: () => 'Réponse automatique · IA indisponible',
   },
 
